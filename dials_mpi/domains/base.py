@@ -1,0 +1,131 @@
+"""The contract of a domain: what a global simulator, a local simulator and a controller must offer.
+
+Everything is batched. N is the number of regions of the whole system, R of those on this rank, E the
+number of episodes that run side by side. The region axis comes first everywhere, and learning code
+only ever indexes it (``observations[r]``): a domain whose regions differ in size may return a list of
+arrays where the text below says ``[N, E, ...]``.
+
+Time: ``observations`` and ``inputs`` belong to the state before a step, ``sources`` to the step itself.
+``reset`` and ``step`` therefore return the pair (observations, inputs) of the state now reached, and
+``step`` the sources that acted while it was reached (Algorithm 2 of the paper: the pair (l_t, u_t)).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Region:
+    """Sizes of one local region (Definition 2): all that the learning code knows of a domain.
+
+    observation_size: length O of the agent's observation.
+    actions: number of discrete actions.
+    input_size: length D of the influence predictor's input (the d-separating set, Appendix E.1).
+    source_classes: number of classes C_m of each of the M influence sources.
+    """
+
+    observation_size: int
+    actions: int
+    input_size: int
+    source_classes: tuple[int, ...]
+
+
+class State(NamedTuple):
+    """What can be seen of the state: ``observations [R, E, O]`` and predictor ``inputs [R, E, D]``.
+
+    Both are uint8 (bits) or float32.
+    """
+
+    observations: np.ndarray
+    inputs: np.ndarray
+
+
+class GlobalStep(NamedTuple):
+    """One step of the global simulator.
+
+    state: the state reached. sources: int [N, E, M], rewards: float32 [N, E], of the step itself.
+    done: bool [E], the time limit was reached; the caller then resets those episodes.
+    """
+
+    state: State
+    sources: np.ndarray
+    rewards: np.ndarray
+    done: np.ndarray
+
+
+class LocalStep(NamedTuple):
+    """One step of the local simulators: as GlobalStep, the sources being an input here."""
+
+    state: State
+    rewards: np.ndarray
+    done: np.ndarray
+
+
+class GlobalSimulator(Protocol):
+    """The whole system (GS): E episodes side by side, episode e drawing from its own stream e."""
+
+    def reset(self, where: np.ndarray | None = None, elapsed: np.ndarray | None = None) -> State:
+        """Restart the episodes in the mask ``where`` (bool [E], default all); return the state of all.
+
+        elapsed: int [E], steps already gone on the restarted episodes' clocks (default 0), so that
+        side-by-side episodes can end at different times.
+        """
+        ...
+
+    def step(self, actions: np.ndarray) -> GlobalStep:
+        """Advance all episodes by one step; actions: int [N, E]."""
+        ...
+
+
+class LocalSimulator(Protocol):
+    """The local regions of one rank (LS): E environments per region, region r drawing from stream r."""
+
+    def reset(self, where: np.ndarray | None = None, elapsed: np.ndarray | None = None) -> State:
+        """As GlobalSimulator.reset; the E clocks are the same for every region."""
+        ...
+
+    def step(self, actions: np.ndarray, sources: np.ndarray) -> LocalStep:
+        """Advance by one step under the given influence; actions: int [R, E], sources: int [R, E, M]."""
+        ...
+
+
+class Controller(Protocol):
+    """A hand-coded joint policy that reads the global simulator's whole state."""
+
+    def act(self) -> np.ndarray:
+        """Actions for the present state, int [N, E]; called once before each step."""
+        ...
+
+
+class Domain(Protocol):
+    """A networked system of N local regions; built from its own section of the configuration.
+
+    hand_coded: names of the hand-coded joint policies, the one to compare with first.
+    """
+
+    name: str
+    horizon: int
+    regions: Sequence[Region]
+    hand_coded: tuple[str, ...]
+
+    def global_simulator(self, streams: Sequence[np.random.Generator]) -> GlobalSimulator:
+        """E = len(streams) episodes of the whole system."""
+        ...
+
+    def local_simulator(
+        self, regions: Sequence[int], environments: int, streams: Sequence[np.random.Generator]
+    ) -> LocalSimulator:
+        """Local simulators of the given regions, one stream each, ``environments`` episodes each."""
+        ...
+
+    def controller(
+        self, name: str, simulator: GlobalSimulator, streams: Sequence[np.random.Generator]
+    ) -> Controller:
+        """The hand-coded policy ``name`` for a simulator of this domain; a random choice that it makes
+        in episode e comes from streams[e]."""
+        ...

@@ -1,0 +1,1 @@
+"""Everything that knows torch: networks, PPO, influence predictors."""
