@@ -1,0 +1,103 @@
+"""The warehouse domain (Section 5 and Appendix F of the paper): robots that collect items from shelves.
+
+region.py holds what every region has in common, floor.py how regions lie side by side, simulators.py
+the global and the local simulator, scripts.py the hand-coded policies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dials_mpi.domains.base import Region
+from dials_mpi.domains.warehouse.floor import lay_out
+from dials_mpi.domains.warehouse.region import ACTIONS, OBSERVATION_SIZE
+from dials_mpi.domains.warehouse.scripts import SCRIPTS, Script
+from dials_mpi.domains.warehouse.simulators import WarehouseGlobalSimulator, WarehouseLocalSimulator
+from dials_mpi.settings import setting
+
+__all__ = [
+    "Warehouse",
+    "WarehouseConfig",
+    "WarehouseController",
+    "WarehouseGlobalSimulator",
+    "WarehouseLocalSimulator",
+]
+
+
+@dataclass(frozen=True)
+class WarehouseConfig:
+    """Settings of the warehouse domain."""
+
+    grid: tuple[int, int] = setting(
+        (10, 10), "Rows and columns of learning robots (paper: 2x2, 5x5, 7x7, 10x10; Section 5)", low=1
+    )
+    ring: bool = setting(
+        True, "Surround the learners with a border of scripted robots (as in the paper's experiments)"
+    )
+    ring_policy: str = setting(
+        "closest", "What the ring's robots go for (authors' code: closest)", choices=("closest", "oldest")
+    )
+    item_probability: float = setting(
+        0.02, "Probability per step that an item appears on a free shelf cell (Appendix F)", low=0, high=1
+    )
+    horizon: int = setting(100, "Length of an episode, steps (authors' code)", low=1)
+
+
+class Warehouse:
+    """The warehouse as a networked system: one region per learning robot, row by row."""
+
+    name = "warehouse"
+    hand_coded = tuple(SCRIPTS)
+
+    def __init__(self, config: WarehouseConfig) -> None:
+        self.config = config
+        self.horizon = config.horizon
+        self._floor = lay_out(config.grid, config.ring)
+        self.regions = [Region(OBSERVATION_SIZE, ACTIONS, OBSERVATION_SIZE, (4,) * 4)] * self._floor.learners
+
+    def global_simulator(self, streams: Sequence[np.random.Generator]) -> WarehouseGlobalSimulator:
+        """E = len(streams) episodes of the whole warehouse; inputs are the observations."""
+        config = self.config
+        return WarehouseGlobalSimulator(
+            self._floor, config.ring_policy, config.item_probability, config.horizon, streams
+        )
+
+    def local_simulator(
+        self, regions: Sequence[int], environments: int, streams: Sequence[np.random.Generator]
+    ) -> WarehouseLocalSimulator:
+        """Local simulators of the given regions, one stream each; ValueError if the numbers differ."""
+        if len(regions) != len(streams):
+            raise ValueError(f"{len(regions)} regions need as many streams, not {len(streams)}")
+        config = self.config
+        return WarehouseLocalSimulator(environments, config.item_probability, config.horizon, streams)
+
+    def controller(
+        self, name: str, simulator: WarehouseGlobalSimulator, streams: Sequence[np.random.Generator]
+    ) -> WarehouseController:
+        """All learners follow the script ``name`` ("oldest", "closest"); ValueError for another name."""
+        return WarehouseController(name, simulator, streams)
+
+
+class WarehouseController:
+    """A joint hand-coded policy: every learner follows the same script."""
+
+    def __init__(
+        self, name: str, simulator: WarehouseGlobalSimulator, streams: Sequence[np.random.Generator]
+    ) -> None:
+        self._simulator = simulator
+        self._streams = streams
+        self._chance = np.empty((len(streams), simulator.learners), dtype=np.float32)
+        self._script = Script(name, (simulator.learners, len(streams)))
+        self._restarts = simulator.restarts.copy()
+
+    def act(self) -> np.ndarray:
+        """Actions for the present state, int [N, E]."""
+        simulator, n = self._simulator, self._simulator.learners
+        self._script.forget(simulator.restarts != self._restarts)
+        self._restarts[:] = simulator.restarts
+        for stream, chance in zip(self._streams, self._chance, strict=True):
+            stream.random(out=chance, dtype=np.float32)
+        return self._script.act(simulator.ages[:n], simulator.cell[:n], self._chance.T)

@@ -1,0 +1,187 @@
+"""The warehouse as a whole (GS) and its regions on their own (LS), batched over robots and episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dials_mpi.domains.base import GlobalStep, LocalStep, State
+from dials_mpi.domains.warehouse.floor import Floor
+from dials_mpi.domains.warehouse.region import (
+    CENTRE,
+    NEXT_CELL,
+    SHELF_AT,
+    SIDES,
+    SLOTS,
+    SOURCE_CLASS,
+    SOURCE_SHELF,
+    observe,
+    rewards,
+)
+from dials_mpi.domains.warehouse.scripts import Script
+
+
+def _age(ages: np.ndarray) -> None:
+    """One step passes: items grow older, in place."""
+    ages += ages > 0
+
+
+class _Clocks:
+    """Steps gone in each of E side-by-side episodes."""
+
+    def __init__(self, episodes: int, horizon: int) -> None:
+        self._gone = np.zeros(episodes, dtype=np.int64)
+        self._horizon = horizon
+
+    def restart(self, where: np.ndarray | None, elapsed: np.ndarray | None) -> np.ndarray:
+        """Set back the episodes in the mask; return the mask (all when None)."""
+        where = np.ones(len(self._gone), dtype=bool) if where is None else np.asarray(where, dtype=bool)
+        self._gone[where] = 0 if elapsed is None else np.asarray(elapsed)[where]
+        return where
+
+    def tick(self) -> np.ndarray:
+        """Advance by one step; bool [E], the time limit is reached."""
+        self._gone += 1
+        return self._gone >= self._horizon
+
+
+class WarehouseGlobalSimulator:
+    """All robots of E = len(streams) episodes; robots 0..N-1 learn, the others follow ``ring_policy``.
+
+    What hand-coded policies may read: ``cell`` [robots, E], each robot's cell in its own region;
+    ``ages`` [robots, E, 13], the item ages of each region (see region.py); ``restarts`` [E], how often
+    each episode was restarted.
+    """
+
+    def __init__(
+        self,
+        floor: Floor,
+        ring_policy: str,
+        item_probability: float,
+        horizon: int,
+        streams: Sequence[np.random.Generator],
+    ) -> None:
+        robots, episodes = len(floor.shelves), len(streams)
+        self.learners = floor.learners
+        self.restarts = np.zeros(episodes, dtype=np.int64)
+        self._cells = np.full((robots + 1, episodes), CENTRE)  # the last one is nobody and never moves
+        self._items = np.zeros((episodes, floor.shelf_cells + 1), dtype=np.int32)
+        self._shelves = floor.shelves
+        self._neighbours = floor.neighbours
+        self._first = np.arange(0, self._items.size, self._items.shape[1])
+        self._slots = self._first[:, None] + floor.shelves[:, None, :]
+        self._draws = np.empty((episodes, floor.shelf_cells + robots - floor.learners), dtype=np.float32)
+        self._script = Script(ring_policy, (robots - floor.learners, episodes))
+        self._probability = item_probability
+        self._clocks = _Clocks(episodes, horizon)
+        self._streams = streams
+        self.reset()
+
+    @property
+    def cell(self) -> np.ndarray:
+        """Every robot's cell in its own region, int [robots, E]."""
+        return self._cells[:-1]
+
+    def reset(self, where: np.ndarray | None = None, elapsed: np.ndarray | None = None) -> State:
+        """Restart episodes as the contract says: robots in their centres, items appear once."""
+        where = self._clocks.restart(where, elapsed)
+        self.restarts += where
+        self._script.forget(where)
+        self._cells[:, where] = CENTRE
+        self._items[where] = 0
+        self._appear(self._draw(where), where)
+        return self._state()
+
+    def step(self, actions: np.ndarray) -> GlobalStep:
+        """One step in the order: ring chooses, all move, sources, rewards, removal, items appear."""
+        n = self.learners
+        draws = self._draw(None)
+        ring = draws[:, self._items.shape[1] - 1 :].T
+        self._cells[:n] = NEXT_CELL[self._cells[:n], actions]
+        if len(ring):
+            scripted = self._script.act(self.ages[n:], self._cells[n:-1], ring)
+            self._cells[n:-1] = NEXT_CELL[self._cells[n:-1], scripted]
+        sources = SOURCE_CLASS[SIDES, self._cells[self._neighbours].swapaxes(1, 2)]
+        paid = rewards(self.ages[:n], self._cells[:n])
+        self._collect()
+        _age(self._items)
+        self._appear(draws, slice(None))
+        return GlobalStep(self._state(), sources, paid, self._clocks.tick())
+
+    def _draw(self, where: np.ndarray | None) -> np.ndarray:
+        """Uniform numbers in [0, 1), float32 [E, shelf cells + scripted robots], of the episodes in the mask.
+
+        A shelf cell gets an item below ``item_probability``; the others make the ring's random actions.
+        """
+        episodes = range(len(self._streams)) if where is None else np.flatnonzero(where)
+        for episode in episodes:
+            self._streams[episode].random(out=self._draws[episode], dtype=np.float32)
+        return self._draws
+
+    def _appear(self, draws: np.ndarray, where: np.ndarray | slice) -> None:
+        """Items of age 1 on the free shelf cells that drew low."""
+        items = self._items[where, 1:]
+        self._items[where, 1:] = np.maximum(items, draws[where, : items.shape[1]] < self._probability)
+
+    def _collect(self) -> None:
+        """Every robot takes the item under it; on none, it clears slot 0, which is empty anyway."""
+        under = SHELF_AT.take(self.cell)
+        shelf = self._shelves.ravel().take(under + np.arange(0, self._shelves.size, SLOTS)[:, None])
+        self._items.ravel()[shelf + self._first] = 0
+
+    def _state(self) -> State:
+        self.ages = self._items.ravel().take(self._slots)
+        bits = observe(self.ages[: self.learners], self._cells[: self.learners])
+        return State(bits, bits)
+
+
+class WarehouseLocalSimulator:
+    """R = len(streams) regions, each on its own in E environments, neighbours being sampled sources."""
+
+    def __init__(
+        self,
+        environments: int,
+        item_probability: float,
+        horizon: int,
+        streams: Sequence[np.random.Generator],
+    ) -> None:
+        shape = (len(streams), environments)
+        self._cell = np.full(shape, CENTRE)
+        self._ages = np.zeros((*shape, SLOTS), dtype=np.int32)
+        self._first = np.arange(0, self._ages.size, SLOTS).reshape(shape)
+        self._draws = np.empty((*shape, SLOTS - 1), dtype=np.float32)
+        self._probability = item_probability
+        self._clocks = _Clocks(environments, horizon)
+        self._streams = streams
+        self.reset()
+
+    def reset(self, where: np.ndarray | None = None, elapsed: np.ndarray | None = None) -> State:
+        """Restart environments as the contract says: the robot in the centre, items appear once."""
+        where = self._clocks.restart(where, elapsed)
+        self._cell[:, where] = CENTRE
+        self._ages[:, where] = 0
+        self._ages[:, where, 1:] = self._draw()[:, where] < self._probability
+        return self._state()
+
+    def step(self, actions: np.ndarray, sources: np.ndarray) -> LocalStep:
+        """Act, be paid, take the own item, lose those under the neighbours, items appear."""
+        self._cell = NEXT_CELL[self._cell, actions]
+        paid = rewards(self._ages, self._cell)
+        ages = self._ages.ravel()
+        ages[self._first + SHELF_AT.take(self._cell)] = 0
+        ages[self._first[..., None] + SOURCE_SHELF[SIDES, sources]] = 0
+        _age(self._ages)
+        items = self._ages[..., 1:]
+        np.maximum(items, self._draw() < self._probability, out=items)
+        return LocalStep(self._state(), paid, self._clocks.tick())
+
+    def _draw(self) -> np.ndarray:
+        """Uniform numbers in [0, 1), float32 [R, E, 12]; an item appears below ``item_probability``."""
+        for stream, draws in zip(self._streams, self._draws, strict=True):
+            stream.random(out=draws, dtype=np.float32)
+        return self._draws
+
+    def _state(self) -> State:
+        bits = observe(self._ages, self._cell)
+        return State(bits, bits)
