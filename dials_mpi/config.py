@@ -1,0 +1,309 @@
+"""The whole configuration: what a run does, as frozen dataclasses read from YAML and overrides.
+
+Every default is the paper's setting for the warehouse with 100 agents (Tables 4 to 6); where the paper
+is silent, the authors' code decides. A Config that exists is valid: combinations are checked when it
+is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from dials_mpi import settings
+from dials_mpi.domains import DOMAINS
+from dials_mpi.errors import BadInput
+from dials_mpi.settings import section, section_chosen_by, setting
+
+ARCHITECTURES = ("gru", "fnn")
+MOST_SEGMENTS = 100_000
+SECTIONS = {name: section_class for name, (_, section_class) in DOMAINS.items()}
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The policy network of each agent (Table 5)."""
+
+    architecture: str = setting("gru", "Network: recurrent or feedforward (Table 5)", choices=ARCHITECTURES)
+    hidden: tuple[int, int] = setting(
+        (256, 128),
+        "Units of the first layer (the GRU, if there is one) and the second (Table 5)",
+        low=1,
+        high=4096,
+    )
+    sequence_length: int = setting(
+        8,
+        "Steps over which a GRU is trained by backpropagation; an FNN ignores it (Table 5)",
+        low=1,
+        high=4096,
+    )
+
+
+@dataclass(frozen=True)
+class PPO:
+    """How each agent learns (Table 6; schedules and time limits as in the authors' code)."""
+
+    rollout_steps: int = setting(
+        8,
+        "T: steps in an environment before advantages are estimated with a bootstrapped value (Table 6)",
+        low=1,
+        high=100_000,
+    )
+    memory_size: int = setting(128, "Steps per agent and update (Table 6)", low=1, high=1_000_000)
+    minibatch_size: int = setting(32, "Steps per gradient step (Table 6)", low=1, high=1_000_000)
+    epochs: int = setting(3, "Passes over the memory in an update (Table 6)", low=1, high=1000)
+    learning_rate: float = setting(2.5e-4, "Adam's step size at the start (Table 6)", low=0, high=1)
+    clip: float = setting(0.1, "Epsilon of the clipped policy ratio at the start (Table 6)", low=0, high=1)
+    anneal: bool = setting(
+        True, "Whether learning_rate and clip fall linearly to 0 over total_steps (authors' code)"
+    )
+    discount: float = setting(0.99, "Gamma (Table 6)", low=0, high=1)
+    gae_lambda: float = setting(0.95, "Lambda of generalised advantage estimation (Table 6)", low=0, high=1)
+    entropy_coefficient: float = setting(0.01, "Beta, weight of the entropy bonus (Table 6)", low=0, high=100)
+    value_coefficient: float = setting(1.0, "C_1, weight of the value loss (Table 6)", low=0, high=100)
+    clip_value_loss: bool = setting(
+        True, "The larger of the value loss and that with the change of value clipped to clip (authors' code)"
+    )
+    normalise_advantages: bool = setting(
+        True, "Advantages get mean 0 and deviation 1 in each minibatch (authors' code)"
+    )
+    time_limit: str = setting(
+        "terminal",
+        "The value after an episode's last step: zero, or bootstrapped; terminal in the authors' code",
+        choices=("terminal", "bootstrap"),
+    )
+    adam_epsilon: float = setting(1e-8, "Adam's epsilon (torch's default)", low=1e-16, high=1)
+
+
+@dataclass(frozen=True)
+class Influence:
+    """The approximate influence predictor of each region (Table 4)."""
+
+    architecture: str = setting("gru", "Network: recurrent or feedforward (Table 4)", choices=ARCHITECTURES)
+    hidden: tuple[int, int] = setting(
+        (64, 64),
+        "Units of the first layer (the GRU, if there is one) and the second (Table 4)",
+        low=1,
+        high=4096,
+    )
+    learning_rate: float = setting(1e-4, "Adam's step size (Table 4)", low=0, high=1)
+    batch_size: int = setting(
+        32, "Per gradient step: whole episodes for a GRU, samples for an FNN (Table 4)", low=1, high=1_000_000
+    )
+    epochs: int = setting(300, "Passes over the dataset per refresh (Table 4)", low=1, high=100_000)
+    held_out: float = setting(
+        0.1, "Share of the episodes kept, the last ones, for the reported loss (authors' code)", low=0, high=1
+    )
+    adam_epsilon: float = setting(1e-8, "Adam's epsilon (torch's default)", low=1e-16, high=1)
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run. ``domain_section`` is the domain's own dataclass; in YAML its key is the domain's name.
+
+    Every domain's dataclass has the attribute ``horizon``, the steps in an episode.
+    BadInput: a combination of values that cannot work; the message says which values would.
+    """
+
+    domain: str = setting("warehouse", "The system that is simulated", choices=tuple(DOMAINS))
+    mode: str = setting(
+        "dials",
+        "dials: influence predictors are trained; untrained: they stay random; global: no local simulators",
+        choices=("dials", "untrained", "global"),
+    )
+    seed: int = setting(0, "Start of every random stream; 32 bits", low=0, high=2**32 - 1)
+    total_steps: int = setting(
+        4_000_000,
+        "Steps each agent learns from (Section 5.3); a multiple of evaluate_every",
+        low=1,
+        high=10**12,
+    )
+    retrain_every: int = setting(
+        4_000_000,
+        "F: steps per agent between refreshes of the predictors; a multiple of evaluate_every; total_steps "
+        "or more is once, at the start (warehouse: 4M, Appendix D.2)",
+        low=1,
+        high=10**12,
+    )
+    evaluate_every: int = setting(
+        100_000,
+        "Steps per agent between evaluations on the global simulator (authors' code)",
+        low=1,
+        high=10**12,
+    )
+    evaluation_episodes: int = setting(32, "Episodes per evaluation", low=1, high=10_000)
+    dataset_size: int = setting(
+        10_000, "Samples per region and refresh; a multiple of the horizon (Table 4)", low=1, high=10_000_000
+    )
+    envs_per_region: int = setting(
+        16, "Environments of a region that run side by side and fill one memory together", low=1, high=4096
+    )
+    domain_section: Any = field(
+        default_factory=SECTIONS["warehouse"], metadata=section_chosen_by("domain", SECTIONS, "The domain.")
+    )
+    policy: Policy = field(default_factory=Policy, metadata=section("The policy network of each agent."))
+    ppo: PPO = field(
+        default_factory=PPO, metadata=section("Proximal policy optimisation, each agent its own.")
+    )
+    influence: Influence = field(
+        default_factory=Influence, metadata=section("The influence predictor of each region.")
+    )
+
+    def __post_init__(self) -> None:
+        for check in (_check_schedule, _check_memory, _check_sequences, _check_dataset):
+            check(self)
+
+    @property
+    def steps_per_env(self) -> int:
+        """Steps of one environment in an update's memory."""
+        return self.ppo.memory_size // self.envs_per_region
+
+    @property
+    def dataset_episodes(self) -> int:
+        """Whole episodes per region and refresh."""
+        return self.dataset_size // self.domain_section.horizon
+
+    @property
+    def held_out_episodes(self) -> int:
+        """How many of these, the last ones, are kept out of training."""
+        return round(self.dataset_episodes * self.influence.held_out)
+
+    @property
+    def total_updates(self) -> int:
+        """Updates of each policy in the whole run."""
+        return _updates(self, self.total_steps)
+
+    def to_yaml(self) -> str:
+        """Every key with its value and meaning; ``from_yaml`` reads it back to an equal Config."""
+        return settings.dump(self)
+
+    def digest(self) -> str:
+        """SHA-256 (hex) of all values: equal for equal configurations, however they were written."""
+        return settings.digest(self)
+
+
+def load(file: str | None, overrides: Sequence[str] = ()) -> Config:
+    """The configuration of a run: defaults, then the YAML file, then overrides such as ``ppo.clip=0.2``.
+
+    BadInput: the file cannot be read, or a key, a value or a combination is refused.
+    """
+    if file is None:
+        return settings.build(Config, {}, "the defaults", overrides)
+    name = settings.printable(file)
+    return settings.build(Config, settings.parse(settings.read(file), name), name, overrides)
+
+
+def from_yaml(text: str, source: str = "the stored configuration") -> Config:
+    """The configuration in a YAML text, such as ``Config.to_yaml`` wrote. BadInput as in ``load``."""
+    return settings.build(Config, settings.parse(text, source), source)
+
+
+# Segments ------------------------------------------------------------------------------------------------
+
+
+class Segment(NamedTuple):
+    """The training between two evaluations: updates first_update, ..., first_update + updates - 1.
+
+    env_steps: steps per agent at its end. refresh: the predictors are trained at its start.
+    """
+
+    index: int
+    first_update: int
+    updates: int
+    env_steps: int
+    refresh: bool
+
+
+def segments(config: Config) -> list[Segment]:
+    """The run's segments: each ends at the first update at or past a multiple of evaluate_every."""
+    every, size = config.evaluate_every, config.ppo.memory_size
+    ends = [_updates(config, (k + 1) * every) for k in range(config.total_steps // every)]
+    return [
+        Segment(k, first, end - first, end * size, _refreshes(config, k * every))
+        for k, (first, end) in enumerate(zip([0, *ends], ends, strict=False))
+    ]
+
+
+def _updates(config: Config, steps: int) -> int:
+    """Updates until at least this many steps per agent are done."""
+    return -(-steps // config.ppo.memory_size)
+
+
+def _refreshes(config: Config, steps: int) -> bool:
+    return config.mode == "dials" and steps % config.retrain_every == 0
+
+
+# Combinations of values ----------------------------------------------------------------------------------
+
+
+def _check_schedule(config: Config) -> None:
+    every, memory = config.evaluate_every, config.ppo.memory_size
+    if every < memory:
+        raise BadInput(
+            f"evaluate_every is {every}, less than one update of ppo.memory_size={memory} steps: "
+            f"make it at least {memory}"
+        )
+    _require_multiple("total_steps", config.total_steps, "evaluate_every", every)
+    if config.retrain_every < config.total_steps:
+        _require_multiple("retrain_every", config.retrain_every, "evaluate_every", every)
+    if config.total_steps // every > MOST_SEGMENTS:
+        least = -(-config.total_steps // MOST_SEGMENTS)
+        raise BadInput(
+            f"evaluate_every is {every}, more than {MOST_SEGMENTS} evaluations in total_steps="
+            f"{config.total_steps}: make it at least {least}"
+        )
+
+
+def _check_memory(config: Config) -> None:
+    ppo = config.ppo
+    unit = config.envs_per_region * ppo.rollout_steps
+    _require_multiple("ppo.memory_size", ppo.memory_size, "envs_per_region x ppo.rollout_steps", unit)
+    _require_divisor("ppo.minibatch_size", ppo.minibatch_size, "ppo.memory_size", ppo.memory_size)
+
+
+def _check_sequences(config: Config) -> None:
+    policy, ppo = config.policy, config.ppo
+    if policy.architecture != "gru":
+        return
+    length = policy.sequence_length
+    _require_divisor(
+        "policy.sequence_length", length, "ppo.memory_size / envs_per_region", config.steps_per_env
+    )
+    _require_multiple("ppo.minibatch_size", ppo.minibatch_size, "policy.sequence_length", length)
+
+
+def _check_dataset(config: Config) -> None:
+    horizon, held_out = config.domain_section.horizon, config.influence.held_out
+    if config.dataset_size < 2 * horizon:
+        raise BadInput(
+            f"dataset_size is {config.dataset_size}, less than two episodes of {horizon} steps: "
+            f"make it at least {2 * horizon}"
+        )
+    _require_multiple("dataset_size", config.dataset_size, f"{config.domain}.horizon", horizon)
+    episodes = config.dataset_episodes
+    if not 1 <= config.held_out_episodes < episodes:
+        raise BadInput(
+            f"influence.held_out is {held_out:g}, which keeps {config.held_out_episodes} of {episodes} "
+            "episodes: choose a share that keeps at least 1 and leaves at least 1, or another dataset_size"
+        )
+
+
+def _require_multiple(key: str, value: int, of: str, unit: int) -> None:
+    """Refuse a value that is no multiple of ``unit``, naming the nearest multiples."""
+    if value % unit:
+        below = value - value % unit
+        _refuse(key, value, f"is not a multiple of {of}={unit}", [below, below + unit])
+
+
+def _require_divisor(key: str, value: int, of: str, whole: int) -> None:
+    """Refuse a value that does not divide ``whole``, naming the nearest divisors."""
+    if whole % value:
+        below = next(n for n in range(min(value, whole), 0, -1) if whole % n == 0)
+        above = next(n for n in range(min(value, whole), whole + 1) if whole % n == 0)
+        _refuse(key, value, f"does not divide {of}={whole}", [below, above])
+
+
+def _refuse(key: str, value: int, why: str, better: list[int]) -> None:
+    remedy = " or ".join(str(n) for n in sorted(set(better)) if n > 0)
+    raise BadInput(f"{key} is {value}, which {why}: use {remedy}")
