@@ -1,0 +1,143 @@
+"""The approximate influence predictor (AIP) of one region: I(u_t | l_t), Section 3.2 and Appendix E.1."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from dials_mpi.learning.adam import Adam
+from dials_mpi.learning.network import Network
+
+if TYPE_CHECKING:
+    from dials_mpi.config import InfluenceConfig
+    from dials_mpi.domains.base import Region
+
+
+class Fit(NamedTuple):
+    """Cross-entropies in nats per source on the held-out episodes of a refresh.
+
+    before, after: of the predictor, just before and just after it is fitted to the other episodes;
+    constant: of the class frequencies of those other episodes, a predictor that looks at nothing.
+    """
+
+    before: float
+    after: float
+    constant: float
+
+
+class Heads:
+    """How a network's outputs are shared among M sources: one logit for a binary one, else one per class."""
+
+    def __init__(self, classes: tuple[int, ...]) -> None:
+        self.classes = classes
+        widths = [1 if c == 2 else c for c in classes]
+        self.outputs = sum(widths)
+        self.widest = max(classes)
+        # A binary source is a softmax over (0, logit); a missing class has the logit -inf.
+        zero, nothing = self.outputs, self.outputs + 1
+        index, start = [], 0
+        for count, width in zip(classes, widths, strict=True):
+            own = [zero, start] if count == 2 else list(range(start, start + width))
+            index.append(own + [nothing] * (self.widest - count))
+            start += width
+        self.index = torch.tensor(index)
+        self.plain = self.outputs == self.index.numel() and self.widest > 2
+
+    def logits(self, outputs: Tensor) -> Tensor:
+        """Outputs [..., K] as logits [..., M, C], C the largest number of classes."""
+        if self.plain:
+            return outputs.unflatten(-1, self.index.shape)
+        extra = outputs.new_tensor([0.0, -torch.inf]).expand(*outputs.shape[:-1], 2)
+        return torch.cat([outputs, extra], -1)[..., self.index]
+
+
+class Predictor:
+    """A predictor of one region's M influence sources from its d-set (Table 4), and its optimiser."""
+
+    def __init__(
+        self,
+        config: InfluenceConfig,
+        region: Region,
+        vector: Tensor | None = None,
+        trainable: bool = False,
+    ) -> None:
+        self.config = config
+        self.heads = Heads(region.source_classes)
+        self.network = Network(
+            config.architecture, region.input_size, config.hidden, self.heads.outputs, vector
+        )
+        if trainable:
+            gradient = self.network.require_gradient()
+            self.optimiser = Adam(self.network.vector, gradient, config.adam_epsilon)
+
+    def probabilities(self, inputs: np.ndarray, state: Tensor) -> tuple[Tensor, Tensor]:
+        """I(u | l): inputs [B, D], state [B, H] -> probabilities [B, M, C], new state."""
+        outputs, state = self.network.advance(scaled(inputs), state)
+        return self.heads.logits(outputs).softmax(-1), state
+
+    def sample(self, inputs: np.ndarray, state: Tensor, uniforms: np.ndarray) -> tuple[np.ndarray, Tensor]:
+        """Draw the sources int64 [B, M] for inputs [B, D]; uniforms: float32 [B, M] in [0, 1)."""
+        probabilities, state = self.probabilities(inputs, state)
+        cumulative = probabilities.cumsum(-1)[..., :-1]
+        return (torch.from_numpy(uniforms).unsqueeze(-1) >= cumulative).sum(-1).numpy(), state
+
+    @torch.no_grad()
+    def cross_entropy(self, inputs: np.ndarray, sources: np.ndarray) -> float:
+        """Mean over episodes, steps and sources, in nats: inputs [K, T, D], sources [K, T, M]."""
+        x, u = _sequences(inputs, sources)
+        return float(self._loss(self._forward(x), u))
+
+    def fit(self, inputs: np.ndarray, sources: np.ndarray, stream: np.random.Generator) -> Fit:
+        """Train on whole episodes: inputs [K, T, D], sources [K, T, M], the last share held out.
+
+        Goes on from the present weights and Adam moments. A GRU learns from minibatches of batch_size
+        episodes, an FNN from minibatches of batch_size steps.
+        """
+        train = len(inputs) - max(1, round(self.config.held_out * len(inputs)))
+        held_out = inputs[train:], sources[train:]
+        before = self.cross_entropy(*held_out)
+        x, u = _sequences(inputs[:train], sources[:train])
+        if not self.network.state_size:
+            x, u = x.flatten(0, 1).unsqueeze(0), u.flatten(0, 1).unsqueeze(0)
+        for _ in range(self.config.epochs):
+            order = torch.from_numpy(stream.permutation(x.shape[1]))
+            for chosen in order.split(self.config.batch_size):
+                outputs = self._forward(x.index_select(1, chosen))
+                self._loss(outputs, u.index_select(1, chosen)).backward()
+                self.network.backward(outputs.grad)
+                self.optimiser.step(self.config.learning_rate)
+        constant = constant_cross_entropy(sources[:train], sources[train:], self.heads.classes)
+        return Fit(before, self.cross_entropy(*held_out), constant)
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return self.network.forward(x, self.network.initial_state(x.shape[1]))
+
+    def _loss(self, outputs: Tensor, u: Tensor) -> Tensor:
+        """Cross-entropy averaged over steps, sequences and sources: outputs [S, B, K], u [S, B, M]."""
+        return cross_entropy(self.heads.logits(outputs).flatten(0, -2), u.flatten())
+
+
+def constant_cross_entropy(train: np.ndarray, test: np.ndarray, classes: tuple[int, ...]) -> float:
+    """Cross-entropy on ``test [..., M]`` of the class frequencies of ``train [..., M]``, add-one smoothed."""
+    losses = []
+    for m, count in enumerate(classes):
+        seen = np.bincount(train[..., m].ravel(), minlength=count) + 1.0
+        wanted = np.bincount(test[..., m].ravel(), minlength=count)
+        losses.append(-(wanted / wanted.sum()) @ np.log(seen / seen.sum()))
+    return float(np.mean(losses))
+
+
+def scaled(inputs: np.ndarray) -> Tensor:
+    """Predictor inputs as float32: bits (uint8) become -1 and +1, float32 stays as it is."""
+    x = torch.from_numpy(np.ascontiguousarray(inputs))
+    return x if x.dtype == torch.float32 else x.to(torch.float32).mul_(2).sub_(1)
+
+
+def _sequences(inputs: np.ndarray, sources: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Time first: x float32 [T, K, D], u int64 [T, K, M]."""
+    x = scaled(inputs).transpose(0, 1).contiguous()
+    return x, torch.from_numpy(np.ascontiguousarray(sources)).to(torch.int64).transpose(0, 1).contiguous()
