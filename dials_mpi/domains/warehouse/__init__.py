@@ -1,4 +1,4 @@
-"""The warehouse domain (Section 5 and Appendix F of the paper): robots that collect items from shelves.
+"""The warehouse domain (Section 5.2 and Appendix F of the paper): robots that collect items from shelves.
 
 region.py holds what every region has in common, floor.py how regions lie side by side, simulators.py
 the global and the local simulator, scripts.py the hand-coded policies.
@@ -32,7 +32,7 @@ class WarehouseConfig:
     """Settings of the warehouse domain."""
 
     grid: tuple[int, int] = setting(
-        (10, 10), "Rows and columns of learning robots (paper: 2x2, 5x5, 7x7, 10x10; Section 5)", low=1
+        (10, 10), "Rows and columns of learning robots (Section 5.2: 2x2, 5x5, 7x7, 10x10)", low=1
     )
     ring: bool = setting(
         True, "Surround the learners with a border of scripted robots (as in the paper's experiments)"
@@ -41,9 +41,9 @@ class WarehouseConfig:
         "closest", "What the ring's robots go for (authors' code: closest)", choices=("closest", "oldest")
     )
     item_probability: float = setting(
-        0.02, "Probability per step that an item appears on a free shelf cell (Appendix F)", low=0, high=1
+        0.02, "Probability per step that an item appears on a free shelf cell (Section 5.2)", low=0, high=1
     )
-    horizon: int = setting(100, "Length of an episode, steps (authors' code)", low=1)
+    horizon: int = setting(100, "Length of an episode, steps (Appendix I)", low=1)
 
 
 class Warehouse:

@@ -94,7 +94,7 @@ def pick(values: np.ndarray, slot: np.ndarray) -> np.ndarray:
 
 
 def rewards(ages: np.ndarray, cell: np.ndarray) -> np.ndarray:
-    """Age of the item under the robot over the largest age in its region, 0 without an item (Appendix F).
+    """Age of the item under the robot over the largest age in its region, 0 without an item (Section 5.2).
 
     ages: int [..., 13], before any item is removed; cell: int [...], after the move. Returns float32 [...].
     """

@@ -49,9 +49,9 @@ class _Clocks:
 class WarehouseGlobalSimulator:
     """All robots of E = len(streams) episodes; robots 0..N-1 learn, the others follow ``ring_policy``.
 
-    What hand-coded policies may read: ``cell`` [robots, E], each robot's cell in its own region;
-    ``ages`` [robots, E, 13], the item ages of each region (see region.py); ``restarts`` [E], how often
-    each episode was restarted.
+    Call ``reset`` first. What hand-coded policies may read: ``cell`` [robots, E], each robot's cell in its
+    own region; ``ages`` [robots, E, 13], the item ages of each region (see region.py); ``restarts`` [E],
+    how often each episode was restarted.
     """
 
     def __init__(
@@ -71,12 +71,12 @@ class WarehouseGlobalSimulator:
         self._neighbours = floor.neighbours
         self._first = np.arange(0, self._items.size, self._items.shape[1])
         self._slots = self._first[:, None] + floor.shelves[:, None, :]
+        self.ages = np.zeros((robots, episodes, SLOTS), dtype=np.int32)
         self._draws = np.empty((episodes, floor.shelf_cells + robots - floor.learners), dtype=np.float32)
         self._script = Script(ring_policy, (robots - floor.learners, episodes))
         self._probability = item_probability
         self._clocks = _Clocks(episodes, horizon)
         self._streams = streams
-        self.reset()
 
     @property
     def cell(self) -> np.ndarray:
@@ -137,7 +137,10 @@ class WarehouseGlobalSimulator:
 
 
 class WarehouseLocalSimulator:
-    """R = len(streams) regions, each on its own in E environments, neighbours being sampled sources."""
+    """R = len(streams) regions, each on its own in E environments, neighbours being sampled sources.
+
+    Call ``reset`` first.
+    """
 
     def __init__(
         self,
@@ -154,7 +157,6 @@ class WarehouseLocalSimulator:
         self._probability = item_probability
         self._clocks = _Clocks(environments, horizon)
         self._streams = streams
-        self.reset()
 
     def reset(self, where: np.ndarray | None = None, elapsed: np.ndarray | None = None) -> State:
         """Restart environments as the contract says: the robot in the centre, items appear once."""
