@@ -93,7 +93,10 @@ class Influence:
     )
     epochs: int = setting(300, "Passes over the dataset per refresh (Table 4)", low=1, high=100_000)
     held_out: float = setting(
-        0.1, "Share of the episodes kept, the last ones, for the reported loss (authors' code)", low=0, high=1
+        0.1,
+        "Share of the episodes, the last ones and at least one, kept for the reported loss (authors' code)",
+        low=0,
+        high=1,
     )
     adam_epsilon: float = setting(1e-8, "Adam's epsilon (torch's default)", low=1e-16, high=1)
 
@@ -166,8 +169,8 @@ class Config:
 
     @property
     def held_out_episodes(self) -> int:
-        """How many of these, the last ones, are kept out of training."""
-        return round(self.dataset_episodes * self.influence.held_out)
+        """How many of these, the last ones and at least one, are kept out of training."""
+        return max(1, round(self.dataset_episodes * self.influence.held_out))
 
     @property
     def total_updates(self) -> int:
@@ -282,10 +285,10 @@ def _check_dataset(config: Config) -> None:
         )
     _require_multiple("dataset_size", config.dataset_size, f"{config.domain}.horizon", horizon)
     episodes = config.dataset_episodes
-    if not 1 <= config.held_out_episodes < episodes:
+    if config.held_out_episodes >= episodes:
         raise BadInput(
-            f"influence.held_out is {held_out:g}, which keeps {config.held_out_episodes} of {episodes} "
-            "episodes: choose a share that keeps at least 1 and leaves at least 1, or another dataset_size"
+            f"influence.held_out is {held_out:g}, which leaves none of {episodes} episodes to train on: "
+            f"make it at most {(episodes - 1) / episodes:.4g}"
         )
 
 

@@ -284,7 +284,7 @@ def _nearest(key: str, layout: Mapping[str, Any]) -> list[str]:
         close = difflib.get_close_matches(name, names, n=1)
         if close:
             return [names[close[0]]]
-    return difflib.get_close_matches(key, layout, n=1)
+    return [] if parent in layout else difflib.get_close_matches(parent, layout, n=1)
 
 
 def _assemble(kind: type[T], chosen: str | None, values: Mapping[str, Any], prefix: str = "") -> T:
@@ -342,8 +342,8 @@ def _expected(kind: Any, metadata: Mapping[str, Any]) -> str:
     """What a value must be, for a message: 'a whole number from 1 to 9'."""
     if get_origin(kind) is tuple:
         inner = get_args(kind)
-        count = "" if inner[-1] is Ellipsis else f"{len(inner)} values, "
-        return f"a list of {count}each {_expected(inner[0], metadata)}"
+        count = "" if inner[-1] is Ellipsis else f"{len(inner)} "
+        return f"a list of {count}values, each {_expected(inner[0], metadata)}"
     low, high, choices = (metadata.get(name) for name in ("low", "high", "choices"))
     if choices is not None:
         return f"one of {', '.join(map(str, choices))}"
