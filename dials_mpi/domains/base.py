@@ -27,12 +27,14 @@ class Region:
     actions: number of discrete actions.
     input_size: length D of the influence predictor's input (the d-separating set, Appendix E.1).
     source_classes: number of classes C_m of each of the M influence sources.
+    input_type: of the predictor's input: uint8 (bits) or float32.
     """
 
     observation_size: int
     actions: int
     input_size: int
     source_classes: tuple[int, ...]
+    input_type: str = "uint8"
 
 
 class State(NamedTuple):

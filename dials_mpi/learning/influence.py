@@ -13,7 +13,7 @@ from dials_mpi.learning.adam import Adam
 from dials_mpi.learning.network import Network
 
 if TYPE_CHECKING:
-    from dials_mpi.config import InfluenceConfig
+    from dials_mpi.config import Influence as InfluenceConfig
     from dials_mpi.domains.base import Region
 
 

@@ -43,7 +43,7 @@ class Network:
     """A GRU or feed-forward network on a flat float32 vector.
 
     vector [P] holds the parameters (views of it are the layers), table their names and shapes.
-    state_size is the length H of the recurrent state, 0 for an FNN.
+    state_size is the length H of the recurrent state, 0 for an FNN. A given vector may be longer than P.
     """
 
     def __init__(
@@ -59,9 +59,7 @@ class Network:
         self.table = parameter_table(architecture, inputs, hidden, outputs)
         self.state_size = hidden[0] if architecture == "gru" else 0
         size = sum(prod(shape) for _, shape in self.table)
-        self.vector = torch.zeros(size) if vector is None else vector
-        if self.vector.shape != (size,):
-            raise ValueError(f"a vector of {size} parameters is needed, not of shape {self.vector.shape}")
+        self.vector = torch.zeros(size) if vector is None else vector[:size]
         self.parameters = _views(self.vector, self.table)
         self.gradient: Tensor | None = None
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from dials_mpi.learning.network import Network
 
 if TYPE_CHECKING:
-    from dials_mpi.config import PolicyConfig
+    from dials_mpi.config import Policy as PolicyConfig
     from dials_mpi.domains.base import Region
 
 

@@ -15,7 +15,8 @@ from dials_mpi.learning.adam import Adam
 from dials_mpi.learning.policy import Policy
 
 if TYPE_CHECKING:
-    from dials_mpi.config import PolicyConfig, PPOConfig
+    from dials_mpi.config import PPO as PPOConfig
+    from dials_mpi.config import Policy as PolicyConfig
     from dials_mpi.domains.base import Region
 
 METRICS = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction")

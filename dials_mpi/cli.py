@@ -1,0 +1,37 @@
+"""What the command lines have in common: one sentence and exit code 2 for bad input, from root alone."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import NoReturn
+
+from dials_mpi.ranks import launched_as_root
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that every rank may run: all come to the same result, only root speaks."""
+
+    def __init__(self, program: str, about: str, epilog: str) -> None:
+        super().__init__(
+            prog=f"python -m dials_mpi.{program}",
+            description=about,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    def _print_message(self, message: str, file: object = None) -> None:
+        if launched_as_root():
+            super()._print_message(message, file)
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the command line."""
+        if launched_as_root():
+            refuse(f"{message}; see {self.prog} --help")
+        sys.exit(2)
+
+
+def refuse(reason: object) -> int:
+    """Say on stderr what is wrong; the exit code for it."""
+    print(f"dials_mpi: {reason}", file=sys.stderr, flush=True)
+    return 2

@@ -1,0 +1,86 @@
+"""The joint policy: what all agents of the whole system do together, trained or not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from dials_mpi.config import Config
+from dials_mpi.domains.base import Domain, GlobalSimulator, Region
+from dials_mpi.learning.influence import Predictor
+from dials_mpi.learning.policy import Policy
+
+JointPolicy = Callable[[Sequence[np.ndarray]], np.ndarray]
+"""Observations [N, E, O] -> actions int [N, E]; it may remember what it saw before."""
+
+
+def policies(config: Config, domain: Domain, parameters: np.ndarray) -> list[Policy]:
+    """All regions' policies; parameters float32 [N, P], whose rows may be longer than needed."""
+    return [
+        Policy(config.policy, region, torch.from_numpy(row))
+        for region, row in zip(domain.regions, parameters, strict=True)
+    ]
+
+
+def predictors(config: Config, domain: Domain, parameters: np.ndarray) -> list[Predictor]:
+    """All regions' influence predictors; parameters as in ``policies``."""
+    return [
+        Predictor(config.influence, region, torch.from_numpy(row))
+        for region, row in zip(domain.regions, parameters, strict=True)
+    ]
+
+
+def policy_size(config: Config, region: Region) -> int:
+    """Number of parameters P of a region's policy."""
+    return len(Policy(config.policy, region).network.vector)
+
+
+def predictor_size(config: Config, region: Region) -> int:
+    """Number of parameters P of a region's predictor."""
+    return len(Predictor(config.influence, region).network.vector)
+
+
+class TrainedPolicies:
+    """The joint policy of all regions' networks, acting by sampling.
+
+    streams: one per episode; each step takes one uniform per region from it.
+    """
+
+    def __init__(self, policies: Sequence[Policy], streams: Sequence[np.random.Generator]) -> None:
+        self.policies, self.streams = policies, streams
+        self.states = [policy.network.initial_state(len(streams)) for policy in policies]
+
+    def __call__(self, observations: Sequence[np.ndarray]) -> np.ndarray:
+        """Actions int64 [N, E] for observations [N, E, O]."""
+        uniforms = np.empty((len(self.streams), len(self.policies)), np.float32)
+        for row, stream in zip(uniforms, self.streams, strict=True):
+            stream.random(out=row, dtype=np.float32)
+        actions = np.empty(uniforms.T.shape, np.int64)
+        for i, policy in enumerate(self.policies):
+            decision = policy.act(observations[i], self.states[i], uniforms[:, i])
+            actions[i], self.states[i] = decision.actions, decision.state
+        return actions
+
+
+class RandomPolicy:
+    """Every agent picks among its actions with equal probability; one stream per episode."""
+
+    def __init__(self, regions: Sequence[Region], streams: Sequence[np.random.Generator]) -> None:
+        self.streams = streams
+        self.counts = np.array([region.actions for region in regions])
+
+    def __call__(self, observations: Sequence[np.ndarray]) -> np.ndarray:
+        """Actions int64 [N, E], whatever the observations."""
+        return np.stack([stream.integers(self.counts) for stream in self.streams], axis=1)
+
+
+def scripted(
+    name: str, domain: Domain, simulator: GlobalSimulator, streams: Sequence[np.random.Generator]
+) -> JointPolicy:
+    """The random policy, or the domain's hand-coded policy of that name, on a simulator of the domain."""
+    if name == "random":
+        return RandomPolicy(domain.regions, streams)
+    controller = domain.controller(name, simulator, streams)
+    return lambda observations: controller.act()

@@ -1,0 +1,138 @@
+"""The regions that one rank holds: their policies, influence predictors and optimisers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from dials_mpi.collect import Dataset
+from dials_mpi.config import Config, Segment
+from dials_mpi.domains.base import Domain
+from dials_mpi.ials import IALS, Environment, GlobalEnvironment, Outcome
+from dials_mpi.learning.influence import Fit, Predictor
+from dials_mpi.learning.ppo import METRICS, PPO
+from dials_mpi.seeding import Purpose, stream, streams
+
+TRAINING = ("episode_return", *METRICS)
+"""What ``Learners.train`` reports of each region."""
+
+
+class Learners:
+    """Line 1 of Algorithm 1: one policy and one predictor (AIP) for each of this rank's regions."""
+
+    def __init__(self, config: Config, domain: Domain, regions: list[int]) -> None:
+        self.config, self.domain, self.regions = config, domain, regions
+        self.agents = {i: self._agent(i) for i in regions}
+        self.predictors = {} if config.mode == "global" else {i: self._predictor(i) for i in regions}
+
+    def fit(self, datasets: Mapping[int, Dataset], segment: Segment) -> dict[int, Fit]:
+        """Lines 4 to 6: train each region's predictor on its dataset; the cross-entropies by region."""
+        return {
+            i: self.predictors[i].fit(*datasets[i], self._stream(Purpose.INFLUENCE_FIT, i, segment))
+            for i in self.regions
+        }
+
+    def train(self, segment: Segment) -> dict[int, np.ndarray]:
+        """Lines 7 to 12: train each policy for one segment; TRAINING by region, float64.
+
+        Every episode starts anew with the segment, at different times of its horizon, so that an update's
+        memory holds all times of an episode.
+        """
+        if not self.regions:
+            return {}
+        config, agents = self.config, list(self.agents.values())
+        for i, agent in self.agents.items():
+            agent.begin_segment(
+                self._stream(Purpose.ACTIONS, i, segment), self._stream(Purpose.MINIBATCHES, i, segment)
+            )
+        environment = self._environment(segment)
+        elapsed = np.arange(config.envs_per_region) * self.domain.horizon // config.envs_per_region
+        observations = environment.reset(elapsed=elapsed)
+        returns = EpisodeReturns(len(agents), elapsed)
+        for update in range(segment.first_update, segment.first_update + segment.updates):
+            for _ in range(config.steps_per_env):
+                actions = np.stack([agent.act(observations[r]) for r, agent in enumerate(agents)])
+                outcome = environment.step(actions)
+                observations = outcome.observations
+                for r, agent in enumerate(agents):
+                    agent.observe(outcome.rewards[r], outcome.done, observations[r])
+                returns.add(outcome)
+                if outcome.done.any():
+                    observations = environment.reset(where=outcome.done)
+            for r, agent in enumerate(agents):
+                agent.update(observations[r], update / config.total_updates)
+        rows = {
+            i: np.array([mean, *self.agents[i].mean_metrics()])
+            for i, mean in zip(self.regions, returns.means(), strict=True)
+        }
+        self._check_finite(rows, segment)
+        return rows
+
+    def policy_vectors(self) -> dict[int, np.ndarray]:
+        """Each region's policy parameters, float32 [P]."""
+        return {i: agent.policy.network.vector.numpy() for i, agent in self.agents.items()}
+
+    def predictor_vectors(self) -> dict[int, np.ndarray]:
+        """Each region's predictor parameters, float32 [P]."""
+        return {i: predictor.network.vector.numpy() for i, predictor in self.predictors.items()}
+
+    def _agent(self, i: int) -> PPO:
+        config = self.config
+        agent = PPO(config.policy, config.ppo, self.domain.regions[i], config.envs_per_region)
+        agent.policy.network.initialise(stream(config.seed, Purpose.POLICY_INITIALISATION, i))
+        return agent
+
+    def _predictor(self, i: int) -> Predictor:
+        predictor = Predictor(self.config.influence, self.domain.regions[i], trainable=True)
+        predictor.network.initialise(stream(self.config.seed, Purpose.PREDICTOR_INITIALISATION, i))
+        return predictor
+
+    def _environment(self, segment: Segment) -> Environment:
+        config, domain = self.config, self.domain
+        if config.mode == "global":
+            episodes = streams(config.seed, Purpose.GLOBAL_TRAINING, config.envs_per_region, segment.index)
+            return GlobalEnvironment(domain.global_simulator(episodes))
+        simulator = domain.local_simulator(
+            self.regions,
+            config.envs_per_region,
+            [self._stream(Purpose.SIMULATOR, i, segment) for i in self.regions],
+        )
+        sources = [self._stream(Purpose.SOURCES, i, segment) for i in self.regions]
+        return IALS(simulator, list(self.predictors.values()), config.envs_per_region, sources)
+
+    def _stream(self, purpose: Purpose, region: int, segment: Segment) -> np.random.Generator:
+        return stream(self.config.seed, purpose, region, segment.index)
+
+    def _check_finite(self, rows: Mapping[int, np.ndarray], segment: Segment) -> None:
+        for i, row in rows.items():
+            for name, value in zip(METRICS, row[1:], strict=True):
+                if not np.isfinite(value):
+                    raise FloatingPointError(
+                        f"{name} of region {i} became {value} in segment {segment.index}"
+                    )
+            if not np.isfinite(self.agents[i].policy.network.vector.numpy()).all():
+                raise FloatingPointError(f"a weight of region {i} is not finite in segment {segment.index}")
+
+
+class EpisodeReturns:
+    """Undiscounted returns of the episodes that were seen whole, in R regions and E environments."""
+
+    def __init__(self, regions: int, elapsed: np.ndarray) -> None:
+        self.whole = elapsed == 0
+        self.running = np.zeros((regions, len(elapsed)))
+        self.total, self.count = np.zeros(regions), 0
+
+    def add(self, outcome: Outcome) -> None:
+        """Count one step."""
+        self.running += outcome.rewards
+        if outcome.done.any():
+            finished = outcome.done & self.whole
+            self.total += self.running[:, finished].sum(1)
+            self.count += finished.sum()
+            self.running[:, outcome.done] = 0
+            self.whole = self.whole | outcome.done
+
+    def means(self) -> np.ndarray:
+        """Mean return per region, float64 [R]; NaN where no whole episode has ended."""
+        return self.total / self.count if self.count else np.full_like(self.total, np.nan)

@@ -1,0 +1,96 @@
+"""What a person sees while it runs: a bar at a terminal, plain lines in a batch log, a table at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from dials_mpi.config import Config
+from dials_mpi.evaluate import Evaluation
+
+
+class Reporter:
+    """Root's voice. Times are wall-clock seconds since it was made."""
+
+    def __init__(self, config: Config, regions: int, console: Console | None = None) -> None:
+        self.config, self.regions = config, regions
+        self.console = console or Console(highlight=False, soft_wrap=True)
+        self.start = time.perf_counter()
+        self.bar = self._bar() if self.console.is_terminal else None
+        self.mean = self.cross_entropy = float("nan")
+
+    def elapsed(self) -> float:
+        """Seconds since the run began."""
+        return time.perf_counter() - self.start
+
+    def say(self, text: str) -> None:
+        """A line of its own."""
+        self.console.print(text, markup=False)
+
+    def phase(self, text: str) -> None:
+        """What goes on now: beside the bar, or a line with the time."""
+        if self.bar:
+            self.bar.update(self.task, phase=text)
+        else:
+            self.say(f"{_clock(self.elapsed())}  {text}")
+
+    def evaluated(self, env_steps: int, evaluation: Evaluation) -> None:
+        """The state of affairs after an evaluation at this number of steps per agent."""
+        self.mean = evaluation.mean
+        parts = [f"{env_steps:,} of {self.config.total_steps:,} steps", f"return {self.mean:.2f}"]
+        if evaluation.cross_entropy is not None:
+            self.cross_entropy = float(evaluation.cross_entropy.mean())
+            parts.append(f"cross-entropy {self.cross_entropy:.3f}")
+        if env_steps:
+            parts.append(f"{self.regions * env_steps / self.elapsed():,.0f} agent-steps/s")
+            parts.append(f"ETA {_clock(self._remaining(env_steps))}")
+        self.say(f"{_clock(self.elapsed())}  {' | '.join(parts)}")
+        if self.bar:
+            self.bar.update(self.task, completed=env_steps, eta=_clock(self._remaining(env_steps)))
+
+    def finish(self, results: Mapping[str, Evaluation], directory: Path) -> None:
+        """The table at the end: one row per policy, and where the files are."""
+        self.close()
+        table = Table(title=f"Mean return per agent and episode, {self.regions} agents, global simulator")
+        for heading in ("policy", "return", "standard error", "episodes"):
+            table.add_column(heading, justify="left" if heading == "policy" else "right")
+        for name, result in results.items():
+            episodes = str(len(result.returns))
+            table.add_row(name, f"{result.mean:.2f}", f"{result.standard_error:.2f}", episodes)
+        self.console.print(table)
+        self.say(f"Results: {directory / 'run.h5'}")
+        self.say(f"Evaluate again: python -m dials_mpi.evaluate {directory}")
+
+    def close(self) -> None:
+        """Give the terminal back."""
+        if self.bar:
+            self.bar.stop()
+            self.bar = None
+
+    def _remaining(self, env_steps: int) -> float:
+        if not env_steps:
+            return float("nan")
+        return self.elapsed() * max(0.0, self.config.total_steps / env_steps - 1)
+
+    def _bar(self) -> Progress:
+        bar = Progress(
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeElapsedColumn(),
+            TextColumn("ETA {task.fields[eta]}"),
+            TextColumn("{task.fields[phase]}"),
+            console=self.console,
+        )
+        self.task = bar.add_task("", total=self.config.total_steps, phase="starting", eta="-:--:--")
+        bar.start()
+        return bar
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds))) if seconds == seconds else "-:--:--"

@@ -1,0 +1,49 @@
+"""Where a run's numbers come from: code, libraries, machines; and how much memory a rank takes."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+import dials_mpi
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package, of Python and of the libraries whose results end in the run file."""
+    libraries = {name: version(name) for name in ("torch", "numpy", "mpi4py")}
+    creator = f"dials_mpi {dials_mpi.__version__}"
+    return {"creator": creator, "git_commit": git_commit(), "python": platform.python_version(), **libraries}
+
+
+def git_commit() -> str:
+    """The commit of the source tree, with '+' where it is changed; 'unknown' outside a checkout."""
+    source = Path(__file__).resolve().parent
+    try:
+        commit = _git(source, "rev-parse", "HEAD")
+        tracked = _git(source, "ls-files", "--error-unmatch", __file__)
+        changed = _git(source, "status", "--porcelain", "--untracked-files=no", ".")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return commit + ("+" if changed else "") if tracked else "unknown"
+
+
+def memory() -> tuple[float, float]:
+    """Of this process, in bytes: the peak resident set, and the proportional set now (NaN off Linux).
+
+    The proportional set size counts a page shared by n processes as 1/n: it may be summed over ranks.
+    """
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+    try:
+        lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return peak, float("nan")
+    shares = [float(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")]
+    return peak, shares[0]
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout.strip()

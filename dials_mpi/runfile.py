@@ -1,0 +1,147 @@
+"""The run directory, the only file that knows h5py. docs/run-file.md describes the format.
+
+Every write opens the file, appends and closes it again, so that it can be read while the run goes on and
+a crash in between leaves it whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from dials_mpi.errors import BadInput
+
+FORMAT_VERSION = 1
+NAME = "run.h5"
+CHUNK_BYTES = 1 << 20
+
+
+class RunFile:
+    """``DIR/run.h5``: attributes, the configuration, series that grow by one row at a time, arrays."""
+
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        self.directory = Path(directory)
+        self.path = self.directory / NAME
+
+    @classmethod
+    def create(cls, directory: str, configuration: str, attributes: Mapping[str, Any]) -> RunFile:
+        """Begin a run: the directory is made, the file holds the configuration as ``config/0``.
+
+        BadInput: there is a run in the directory already, or it cannot be written.
+        """
+        run = cls(directory)
+        if run.path.exists():
+            raise BadInput(
+                f"there is a run in {run.directory} already: choose another directory with --output, "
+                "or remove that one"
+            )
+        try:
+            run.directory.mkdir(parents=True, exist_ok=True)
+            with h5py.File(run.path, "x") as file:
+                file.attrs["format_version"] = FORMAT_VERSION
+                file.attrs["h5py"] = h5py.__version__
+                file.attrs["hdf5"] = h5py.version.hdf5_version
+                for name, value in attributes.items():
+                    file.attrs[name] = value
+                file["config/0"] = configuration
+        except OSError as error:
+            raise BadInput(
+                f"the run directory {run.directory} cannot be written ({error.strerror or error}): "
+                "choose another one with --output"
+            ) from error
+        return run
+
+    @classmethod
+    def open(cls, directory: str) -> RunFile:
+        """A run that exists. BadInput: there is none, or it is not readable, or of a newer format."""
+        run = cls(directory)
+        if not run.path.is_file():
+            raise BadInput(f"there is no {NAME} in {run.directory}: give the directory of a run")
+        try:
+            with run._read() as file:
+                version = int(file.attrs["format_version"])
+        except (OSError, KeyError) as error:
+            raise BadInput(f"{run.path} is not a run file, or a damaged one: {error}") from error
+        if version > FORMAT_VERSION:
+            raise BadInput(
+                f"{run.path} has format version {version}, and this dials_mpi reads up to "
+                f"{FORMAT_VERSION}: read it with a newer one"
+            )
+        return run
+
+    def append(self, rows: Mapping[str, Any]) -> None:
+        """Add one row to each of the named series; a series begins with its first row."""
+        with h5py.File(self.path, "r+") as file:
+            for name, row in rows.items():
+                row = np.asarray(row)
+                if name not in file:
+                    chunk = max(1, min(64, CHUNK_BYTES // max(1, row.nbytes)))
+                    shape, most = (0, *row.shape), (None, *row.shape)
+                    file.create_dataset(name, shape, row.dtype, maxshape=most, chunks=(chunk, *row.shape))
+                series = file[name]
+                series.resize(len(series) + 1, axis=0)
+                series[-1] = row
+
+    def write(self, arrays: Mapping[str, Any], **attributes: Any) -> None:
+        """Set the named arrays; one that is there keeps its shape. Attributes go to the file."""
+        with h5py.File(self.path, "r+") as file:
+            for name, array in arrays.items():
+                if name in file:
+                    file[name][...] = array
+                else:
+                    file[name] = array
+            file.attrs.update(attributes)
+
+    def describe(self, descriptions: Mapping[str, Mapping[str, str]]) -> None:
+        """Set attributes (such as units and columns) of datasets that exist."""
+        with h5py.File(self.path, "r+") as file:
+            for name, attributes in descriptions.items():
+                if name in file:
+                    file[name].attrs.update(attributes)
+
+    def write_networks(self, kind: str, parameters: np.ndarray, tables: list[Any]) -> None:
+        """Store ``kind/parameters`` [N, P] and each region's table of names and shapes.
+
+        tables: one per region; equal ones are stored once, ``kind/table_of[N]`` says which is whose.
+        """
+        distinct = list(dict.fromkeys(tables))
+        self.write(
+            {
+                f"{kind}/parameters": parameters,
+                f"{kind}/tables": [json.dumps(table) for table in distinct],
+                f"{kind}/table_of": [distinct.index(table) for table in tables],
+            }
+        )
+
+    def read(self, name: str) -> np.ndarray:
+        """A whole dataset. BadInput: the run does not hold it (yet)."""
+        with self._read() as file:
+            if name not in file:
+                raise BadInput(f"{self.path} holds no {name}: the run has not come so far")
+            return file[name][()]
+
+    def has(self, name: str) -> bool:
+        """Whether the file holds a dataset or group of this name."""
+        with self._read() as file:
+            return name in file
+
+    def attributes(self) -> dict[str, Any]:
+        """The attributes of the file."""
+        with self._read() as file:
+            return dict(file.attrs)
+
+    def configuration(self) -> str:
+        """The newest resolved configuration, YAML."""
+        with self._read() as file:
+            chain = file["config"]
+            return chain[max(chain, key=int)].asstr()[()]
+
+    def _read(self) -> h5py.File:
+        # Without locking: the run may have the file open to append.
+        return h5py.File(self.path, "r", locking=False)

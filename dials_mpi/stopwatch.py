@@ -1,0 +1,33 @@
+"""Where the time of each rank goes: wall-clock and CPU seconds per phase of Algorithm 1."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+PHASES = ("collect", "influence", "train", "communicate", "evaluate")
+
+
+class Stopwatch:
+    """Seconds per phase since the last ``take``: float64 [len(PHASES), 2], (wall, CPU)."""
+
+    def __init__(self) -> None:
+        self._seconds = np.zeros((len(PHASES), 2))
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        """Count what happens inside towards ``phase``."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - wall, time.process_time() - cpu
+            self._seconds[PHASES.index(phase)] += spent
+
+    def take(self) -> np.ndarray:
+        """The seconds so far; start again from zero."""
+        seconds, self._seconds = self._seconds, np.zeros((len(PHASES), 2))
+        return seconds
