@@ -106,7 +106,7 @@ class Predictor:
         for _ in range(self.config.epochs):
             order = torch.from_numpy(stream.permutation(x.shape[1]))
             for chosen in order.split(self.config.batch_size):
-                outputs = self._forward(x.index_select(1, chosen))
+                outputs = self._forward(x.index_select(1, chosen)).requires_grad_()
                 self._loss(outputs, u.index_select(1, chosen)).backward()
                 self.network.backward(outputs.grad)
                 self.optimiser.step(self.config.learning_rate)

@@ -99,19 +99,17 @@ class Network:
         """Whole sequences: x [S, B, I], state [B, H] before the first step -> outputs [S, B, K].
 
         keep [S, B]: 0 where a new episode begins at that step, else 1; None: no episode begins inside.
-        The outputs are a leaf of torch's autograd: compute a loss from them, call its backward(), then
-        ``backward(outputs.grad)``.
+        A ``backward`` belongs to the last ``forward`` before it, with no other network's in between:
+        networks of the same sizes share their workspace.
         """
         *first, second_weight, second_bias, head_weight, head_bias = self.parameters
+        self.x, self.keep = x, keep
         if self.state_size:
-            self.tape = gru_forward(x, state, keep, first)
-            self.features = self.tape.states.flatten(0, 1)
+            self.features = gru_forward(x, state, keep, first).flatten(0, 1)
         else:
-            self.x = x.flatten(0, 1)
-            self.features = linear(self.x, *first).relu_()
+            self.features = linear(x.flatten(0, 1), *first).relu_()
         self.second = linear(self.features, second_weight, second_bias).relu_()
-        outputs = linear(self.second, head_weight, head_bias)
-        return outputs.view(*x.shape[:2], -1).requires_grad_()
+        return linear(self.second, head_weight, head_bias).view(*x.shape[:2], -1)
 
     @torch.no_grad()
     def backward(self, grad_outputs: Tensor) -> None:
@@ -130,10 +128,11 @@ class Network:
         torch.sum(rows, 0, out=grad_second_bias)
         rows = rows @ second_weight
         if self.state_size:
-            gru_backward(self.tape, rows.view_as(self.tape.states), first[1], grad_first)
+            d_states = rows.view(*self.x.shape[:2], -1)
+            gru_backward(self.x, d_states, self.keep, first[1], grad_first)
         else:
             rows.mul_(self.features > 0)
-            torch.mm(rows.t(), self.x, out=grad_first[0])
+            torch.mm(rows.t(), self.x.flatten(0, 1), out=grad_first[0])
             torch.sum(rows, 0, out=grad_first[1])
 
 

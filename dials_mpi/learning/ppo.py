@@ -119,43 +119,16 @@ class PPO:
             for chosen in order.split(per_minibatch):
                 batch = samples.minibatch(chosen)
                 outputs = self.policy.network.forward(batch.observations, batch.state, batch.keep)
-                self._loss(outputs, batch, config.clip * remaining).backward()
-                self.policy.network.backward(outputs.grad)
+                gradient, metrics = loss(outputs, batch, config, config.clip * remaining)
+                self.policy.network.backward(gradient)
                 self.optimiser.step(config.learning_rate * remaining)
+                self.metrics += metrics
+                self.minibatches += 1
         self.t = 0
 
     def mean_metrics(self) -> np.ndarray:
         """Means of METRICS over the segment's minibatches, float32 [len(METRICS)]."""
         return (self.metrics / max(self.minibatches, 1)).numpy()
-
-    def _loss(self, outputs: Tensor, batch: Samples, clip: float) -> Tensor:
-        """The clipped objective, the clipped value loss and the entropy bonus; outputs [S, n, A + 1]."""
-        config = self.config
-        all_log_probabilities, values = outputs[..., :-1].log_softmax(-1), outputs[..., -1]
-        log_probabilities = all_log_probabilities.gather(2, batch.actions.unsqueeze(2)).squeeze(2)
-        log_ratio = log_probabilities - batch.log_probabilities
-        ratio = log_ratio.exp()
-
-        advantages = batch.advantages
-        if config.normalise_advantages:
-            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
-        clipped_ratio = ratio.clamp(1 - clip, 1 + clip)
-        policy_loss = -torch.minimum(advantages * ratio, advantages * clipped_ratio).mean()
-
-        value_error = (values - batch.returns).square()
-        if config.clip_value_loss:
-            clipped_values = batch.values + (values - batch.values).clamp(-clip, clip)
-            value_error = torch.maximum(value_error, (clipped_values - batch.returns).square())
-        value_loss = value_error.mean()
-
-        entropy = -(all_log_probabilities.exp() * all_log_probabilities).sum(-1).mean()
-
-        with torch.no_grad():
-            approx_kl = (ratio - 1 - log_ratio).mean()
-            clip_fraction = ((ratio - 1).abs() > clip).to(torch.float32).mean()
-            self.metrics += torch.stack([policy_loss, value_loss, entropy, approx_kl, clip_fraction])
-            self.minibatches += 1
-        return policy_loss + config.value_coefficient * value_loss - config.entropy_coefficient * entropy
 
     def _samples(self) -> Samples:
         """The memory cut into sequences, [L, E] -> [S, n]: the same steps, one column per sequence."""
@@ -189,6 +162,50 @@ class PPO:
     def _columns(self, part: Tensor) -> Tensor:
         cut = part.view(self.length // self.sequence, self.sequence, *part.shape[1:])
         return cut.transpose(0, 1).flatten(1, 2)
+
+
+def loss(outputs: Tensor, batch: Samples, config: PPOConfig, clip: float) -> tuple[Tensor, Tensor]:
+    """PPO's loss of one minibatch: its gradient in the outputs [S, n, A + 1], and METRICS.
+
+    The loss is policy_loss + c_1 value_loss - beta entropy (Schulman et al., 2017, Equation 9). Its
+    gradient is written out because at these sizes autograd would take longer than the network.
+    """
+    samples = batch.actions.numel()
+    gradient = torch.empty_like(outputs)
+    all_log_probabilities = outputs[..., :-1].log_softmax(-1)
+    probabilities = all_log_probabilities.exp()
+    actions = batch.actions.unsqueeze(-1)
+    log_ratio = all_log_probabilities.gather(-1, actions).squeeze(-1) - batch.log_probabilities
+    ratio = log_ratio.exp()
+
+    advantages = batch.advantages
+    if config.normalise_advantages:
+        deviation, mean = torch.std_mean(advantages)
+        advantages = (advantages - mean) / (deviation + 1e-8)
+    free, clipped = advantages * ratio, advantages * ratio.clamp(1 - clip, 1 + clip)
+    policy_loss = -torch.minimum(free, clipped).mean()
+    d_log_probability = (free * (free <= clipped)).div_(-samples)
+
+    entropies = -(probabilities * all_log_probabilities).sum(-1, keepdim=True)
+    entropy = entropies.mean()
+    # d log pi(a) = one-hot(a) - pi and d H = -pi (log pi + H), in the logits.
+    d_logits = (all_log_probabilities + entropies).mul_(config.entropy_coefficient / samples)
+    d_logits.sub_(d_log_probability.unsqueeze(-1)).mul_(probabilities)
+    d_logits.scatter_add_(-1, actions, d_log_probability.unsqueeze(-1))
+    gradient[..., :-1] = d_logits
+
+    error = d_value = outputs[..., -1] - batch.returns
+    squared = error.square()
+    if config.clip_value_loss:
+        change = outputs[..., -1] - batch.values
+        held = batch.values + change.clamp(-clip, clip) - batch.returns
+        d_value = torch.where(squared >= held.square(), error, held * (change.abs() < clip))
+        squared = torch.maximum(squared, held.square())
+    gradient[..., -1] = d_value * (2 * config.value_coefficient / samples)
+
+    approx_kl = (ratio - 1 - log_ratio).mean()
+    clip_fraction = ((ratio - 1).abs() > clip).sum() / samples
+    return gradient, torch.stack([policy_loss, squared.mean(), entropy, approx_kl, clip_fraction])
 
 
 def generalised_advantages(
