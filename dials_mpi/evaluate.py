@@ -6,17 +6,33 @@ for policies that need no training.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import numpy as np
 
 from dials_mpi import joint
+from dials_mpi.cli import Parser, refuse
 from dials_mpi.collect import collect
-from dials_mpi.config import Config
+from dials_mpi.config import Config, from_yaml, load
+from dials_mpi.domains import create
 from dials_mpi.domains.base import Domain
+from dials_mpi.errors import BadInput
 from dials_mpi.learning.influence import Predictor
 from dials_mpi.learning.policy import Policy
 from dials_mpi.seeding import Purpose, streams
+
+if TYPE_CHECKING:
+    from dials_mpi.runfile import RunFile
+
+EXAMPLES = """examples:
+  python -m dials_mpi.evaluate runs/warehouse-4-dials-seed0
+  python -m dials_mpi.evaluate runs/warehouse-4-dials-seed0 --policy oldest --episodes 500
+  python -m dials_mpi.evaluate --config configs/warehouse/25.yaml --policy random warehouse.ring=false"""
 
 
 class Evaluation(NamedTuple):
@@ -72,3 +88,89 @@ def evaluate_scripted(
     actions = streams(seed, Purpose.EVALUATION_ACTIONS, episodes, segment)
     policy = joint.scripted(name, domain, simulator, actions)
     return Evaluation(collect(domain, simulator, episodes, policy).returns)
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """The command line; it needs no MPI."""
+    parser = Parser("evaluate", "Play a joint policy on the global simulator.", EXAMPLES)
+    parser.add_argument("arguments", nargs="*", metavar="DIR | key=value", help="a run, or settings")
+    parser.add_argument("--config", metavar="FILE", help="a configuration in place of a run")
+    parser.add_argument("--policy", default=None, help="trained (default for a run), random or hand-coded")
+    parser.add_argument("--episodes", type=int, default=100, help="how many (default 100)")
+    parser.add_argument("--json", metavar="FILE", help="write the figures to FILE as well")
+    options = parser.parse_intermixed_args(argv)
+    try:
+        result = _evaluate_as_told(options)
+        if options.json:
+            _write_json(options.json, result)
+    except BadInput as refusal:
+        sys.exit(refuse(refusal))
+    print(f"mean return {result.mean:.3f} +- {result.standard_error:.3f} ({len(result.returns)} episodes)")
+    for region, mean in enumerate(result.returns.mean(axis=0)):
+        print(f"region {region}: {mean:.3f}")
+    sys.exit(0)
+
+
+def _evaluate_as_told(options: argparse.Namespace) -> Evaluation:
+    """What the command line asks for. BadInput: it cannot be had."""
+    if options.episodes < 1:
+        raise BadInput(f"--episodes is {options.episodes}: give at least 1")
+    run, config = _source(options)
+    domain = create(config.domain, config.domain_section)
+    scripted = ("random", *domain.hand_coded)
+    name = options.policy or ("trained" if run else None)
+    known = ("trained", *scripted) if run else scripted
+    if name not in known:
+        raise BadInput(
+            f"--policy is {name}: choose {', '.join(known)}"
+            + ("" if run else " (trained needs the directory of a run)")
+        )
+    if name != "trained":
+        return evaluate_scripted(config, domain, name, options.episodes)
+    policies = joint.policies(config, domain, run.read("policy/parameters"))
+    predictors = []
+    if run.has("predictor/parameters"):
+        predictors = joint.predictors(config, domain, run.read("predictor/parameters"))
+    # A segment that no training reaches: other episodes than those of the run's own evaluations.
+    return evaluate(config, domain, policies, predictors, options.episodes, segment=2**32 - 1)
+
+
+def _source(options: argparse.Namespace) -> tuple[RunFile | None, Config]:
+    """The run whose directory is given, or none, and the configuration."""
+    directories = [word for word in options.arguments if "=" not in word]
+    overrides = [word for word in options.arguments if "=" in word]
+    if options.config or not directories:
+        if directories:
+            raise BadInput(f"{directories[0]} is given beside --config: give one of them")
+        if not options.config and not overrides:
+            raise BadInput("nothing to evaluate: give the directory of a run, or --config FILE")
+        return None, load(options.config, overrides)
+    if len(directories) > 1 or overrides:
+        raise BadInput(f"{options.arguments[1]} is one argument too many: a run has its own configuration")
+    from dials_mpi.runfile import (
+        RunFile,
+    )  # not above: training ranks import this file, and have no use for h5py
+
+    run = RunFile.open(directories[0])
+    return run, from_yaml(run.configuration(), str(run.path))
+
+
+def _write_json(file: str, result: Evaluation) -> None:
+    figures = {
+        "mean_return": result.mean,
+        "standard_error": result.standard_error,
+        "episodes": len(result.returns),
+        "returns_by_region": result.returns.mean(axis=0).tolist(),
+    }
+    if result.cross_entropy is not None:
+        figures["cross_entropy_by_region"] = result.cross_entropy.tolist()
+    if not np.isfinite(result.standard_error):
+        figures["standard_error"] = None
+    try:
+        Path(file).write_text(json.dumps(figures, indent=2) + "\n")
+    except OSError as error:
+        raise BadInput(f"{file} cannot be written ({error.strerror}): choose another --json") from error
+
+
+if __name__ == "__main__":
+    main()
