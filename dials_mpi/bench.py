@@ -1,0 +1,180 @@
+"""How fast this machine trains, next to what it could do: throughput, floors and shares in one run.
+
+Every figure that the README quotes about speed comes from here, as a ratio to a floor that was measured in
+the same run on the same cores: absolute figures drift with the machine and with what else runs on it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+
+from dials_mpi import ranks as mpi
+from dials_mpi.cli import Parser, refuse
+from dials_mpi.config import Config, Segment, load
+from dials_mpi.errors import BadInput
+from dials_mpi.ranks import Ranks
+
+EXAMPLES = """examples:
+  python -m dials_mpi.bench --config configs/warehouse/4.yaml
+  mpirun -n 3 python -m dials_mpi.bench --config configs/warehouse/4.yaml --json bench.json"""
+
+FLOOR_SIZE = 512
+"""Rows and columns of the matrices whose product is the floor: they stay in a core's cache."""
+
+
+def forward_flop(architecture: str, inputs: int, hidden: tuple[int, int], outputs: int) -> tuple[int, int]:
+    """Floating-point operations of one forward step: (of the first layer's input product, of the rest).
+
+    Matrix products only, a multiplication and an addition each (Tables 4 and 5 give the sizes).
+    """
+    first, second = hidden
+    gates, recurrent = (3, 3 * first * first) if architecture == "gru" else (1, 0)
+    return 2 * gates * inputs * first, 2 * (recurrent + first * second + second * outputs)
+
+
+def training_flop(first_layer: int, rest: int) -> int:
+    """Of one forward and backward step: the weights' gradients cost as much as the products, and the
+    gradients that flow back as much again, except into the network's input."""
+    return 2 * first_layer + 3 * rest
+
+
+def flop_per_agent_step(config: Config) -> float:
+    """Of one agent-step in mode dials: the predictor and the policy act, the policy learns ``epochs`` times.
+
+    The mean over the regions where they differ.
+    """
+    from dials_mpi.domains import create
+
+    counts = []
+    for region in create(config.domain, config.domain_section).regions:
+        policy = forward_flop(
+            config.policy.architecture, region.observation_size, config.policy.hidden, region.actions + 1
+        )
+        logits = sum(1 if classes == 2 else classes for classes in region.source_classes)
+        predictor = forward_flop(
+            config.influence.architecture, region.input_size, config.influence.hidden, logits
+        )
+        acting = sum(policy) + (sum(predictor) if config.mode != "global" else 0)
+        counts.append(acting + config.ppo.epochs * training_flop(*policy))
+    return float(np.mean(counts))
+
+
+def matmul_gflops(seconds: float = 0.3) -> float:
+    """Rate of float32 matrix products on this core, GFLOP/s."""
+    import torch
+
+    a, b = torch.ones(2, FLOOR_SIZE, FLOOR_SIZE)
+    out = torch.empty(FLOOR_SIZE, FLOOR_SIZE)
+    torch.mm(a, b, out=out)
+    start, count = time.perf_counter(), 0
+    while (spent := time.perf_counter() - start) < seconds:
+        torch.mm(a, b, out=out)
+        count += 1
+    return count * 2 * FLOOR_SIZE**3 / spent / 1e9
+
+
+def measure(config: Config, ranks: Ranks, updates: int) -> dict[str, float] | None:
+    """Train ``updates`` updates per region on every rank at once; the figures, on root.
+
+    Ranks that hold no region (root, where there are others) do nothing, as in training they sleep.
+    """
+    import dials_mpi.learning  # noqa: F401  (one thread)
+    from dials_mpi.collect import collect
+    from dials_mpi.domains import create
+    from dials_mpi.joint import RandomPolicy
+    from dials_mpi.learners import Learners
+    from dials_mpi.provenance import memory
+    from dials_mpi.seeding import Purpose, streams
+
+    domain = create(config.domain, config.domain_section)
+    mine = ranks.place(len(domain.regions), on_root=config.mode == "global")
+    learners = Learners(config, domain, mine)
+    learners.train(Segment(0, 0, 1, 0, False))
+    ranks.barrier()
+    row = np.zeros(4)
+    if mine:
+        before = matmul_gflops()
+        start = time.perf_counter()
+        learners.train(Segment(1, 1, updates, 0, False))
+        seconds = time.perf_counter() - start
+        steps = updates * config.ppo.memory_size * len(mine)
+        row[:3] = steps / seconds, (before + matmul_gflops()) / 2, 1
+    row[3] = memory()[1]
+    rows = ranks.gather_by_rank(row)
+    if not ranks.is_root:
+        return None
+    busy = rows[rows[:, 2] > 0]
+    episodes = config.dataset_episodes
+    simulator = domain.global_simulator(streams(0, Purpose.COLLECT, episodes))
+    policy = RandomPolicy(domain.regions, streams(0, Purpose.COLLECT_ACTIONS, episodes))
+    start = time.perf_counter()
+    collect(domain, simulator, episodes, policy)
+    global_seconds = time.perf_counter() - start
+    flop, floor, rate = flop_per_agent_step(config), busy[:, 1].mean(), busy[:, 0].mean()
+    return {
+        "ranks": ranks.size,
+        "regions": len(domain.regions),
+        "agent_steps_per_second": busy[:, 0].sum(),
+        "agent_steps_per_second_per_core": rate,
+        "flop_per_agent_step": flop,
+        "matmul_gflops": floor,
+        "utilisation": rate * flop / (floor * 1e9),
+        "global_simulator_steps_per_second": episodes * domain.horizon / global_seconds,
+        "proportional_set_bytes": rows[:, 3].sum(),
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """The command line."""
+    parser = Parser("bench", "Measure training speed beside the machine's own limits.", EXAMPLES)
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, such as ppo.epochs=3")
+    parser.add_argument(
+        "--config", metavar="FILE", help="YAML file; default: the paper's 100-agent warehouse"
+    )
+    parser.add_argument("--updates", type=int, default=40, help="updates per region (default 40)")
+    parser.add_argument("--json", metavar="FILE", help="write the figures to FILE as well")
+    options = parser.parse_intermixed_args(argv)
+
+    def program(ranks: Ranks) -> int:
+        plan = None
+        if ranks.is_root:
+            try:
+                if options.updates < 1:
+                    raise BadInput(f"--updates is {options.updates}: give at least 1")
+                plan = load(options.config, options.overrides)
+            except BadInput as refusal:
+                plan = refuse(refusal)
+        plan = ranks.broadcast(plan)
+        if isinstance(plan, int):
+            return plan
+        figures = measure(plan, ranks, options.updates)
+        if ranks.is_root:
+            _show(figures)
+            if options.json:
+                Path(options.json).write_text(json.dumps(figures, indent=2) + "\n")
+        ranks.barrier()
+        return 0
+
+    mpi.run(program)
+
+
+def _show(figures: dict[str, float]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("figure", "value")
+    table.columns[1].justify = "right"
+    for name, value in figures.items():
+        table.add_row(name, f"{value:,.3f}" if value < 100 else f"{value:,.0f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
