@@ -1,0 +1,223 @@
+"""GRU, networks and Adam on a flat vector, against torch's own layers, autograd and optimiser."""
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from torch import nn
+from torch_twin import TorchTwin, assert_close, network
+
+from dials_mpi.learning.adam import Adam
+from dials_mpi.learning.gru import gru_backward, gru_forward, gru_step
+from dials_mpi.learning.network import Network
+
+# steps, batch, inputs, units
+SHAPES = [(1, 1, 1, 1), (1, 5, 3, 4), (8, 4, 73, 64), (5, 1, 2, 7), (20, 3, 6, 16)]
+SIZES = [("gru", 5, (16, 8), 4), ("gru", 1, (3, 2), 1), ("fnn", 5, (16, 8), 4), ("fnn", 2, (1, 9), 3)]
+
+
+def some(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def resets(steps, batch, share=0.3, seed=1):
+    return torch.from_numpy(np.random.default_rng(seed).random((steps, batch)) >= share).float()
+
+
+def cell_and_weights(inputs, units):
+    torch.manual_seed(inputs + units)
+    cell = nn.GRUCell(inputs, units)
+    return cell, [cell.weight_ih.data, cell.weight_hh.data, cell.bias_ih.data, cell.bias_hh.data]
+
+
+def run_cell(cell, x, h, keep):
+    states = []
+    for s in range(len(x)):
+        h = cell(x[s], h if keep is None else h * keep[s].unsqueeze(1))
+        states.append(h)
+    return torch.stack(states)
+
+
+@pytest.mark.parametrize("with_resets", [False, True])
+@pytest.mark.parametrize(("steps", "batch", "inputs", "units"), SHAPES)
+def test_gru_agrees_with_torchs_cell_and_autograd(steps, batch, inputs, units, with_resets):
+    cell, weights = cell_and_weights(inputs, units)
+    x, h0, upstream = (
+        some(steps, batch, inputs),
+        some(batch, units, seed=1),
+        some(steps, batch, units, seed=2),
+    )
+    keep = resets(steps, batch) if with_resets else None
+    states = run_cell(cell, x, h0, keep)
+    (states * upstream).sum().backward()
+    assert_close(gru_forward(x, h0, keep, weights), states)
+    gradients = [torch.full_like(weight, torch.nan) for weight in weights]
+    gru_backward(x, upstream, keep, weights[1], gradients)
+    for name, gradient in zip(("weight_ih", "weight_hh", "bias_ih", "bias_hh"), gradients, strict=True):
+        assert_close(gradient, getattr(cell, name).grad)
+
+
+def test_every_place_of_a_single_reset_cuts_state_and_gradient_there():
+    cell, weights = cell_and_weights(3, 6)
+    x, h0, upstream = some(5, 2, 3), some(2, 6, seed=1), some(5, 2, 6, seed=2)
+    for place in range(5):
+        keep = torch.ones(5, 2)
+        keep[place, 1] = 0
+        cell.zero_grad()
+        states = run_cell(cell, x, h0, keep)
+        (states * upstream).sum().backward()
+        assert_close(gru_forward(x, h0, keep, weights), states)
+        gradients = [torch.empty_like(weight) for weight in weights]
+        gru_backward(x, upstream, keep, weights[1], gradients)
+        assert_close(gradients[1], cell.weight_hh.grad)
+
+
+def test_gru_agrees_with_torchs_gru_layer_on_each_episode_of_a_cut_sequence():
+    layer = nn.GRU(4, 9)
+    weights = [layer.weight_ih_l0.data, layer.weight_hh_l0.data, layer.bias_ih_l0.data, layer.bias_hh_l0.data]
+    x, keep = some(12, 1, 4), torch.ones(12, 1)
+    keep[5], keep[6] = 0, 0
+    h0 = some(1, 9, seed=1)
+    episodes = [layer(x[:5], h0[None])[0], layer(x[5:6])[0], layer(x[6:])[0]]
+    assert_close(gru_forward(x, h0, keep, weights), torch.cat(episodes))
+
+
+@pytest.mark.parametrize(("batch", "inputs", "units"), [(1, 1, 1), (16, 73, 64), (3, 2, 5)])
+def test_one_gru_step_agrees_with_torchs_cell_and_leaves_its_arguments(batch, inputs, units):
+    cell, weights = cell_and_weights(inputs, units)
+    x, h = some(batch, inputs), some(batch, units, seed=1)
+    x_before, h_before = x.clone(), h.clone()
+    assert_close(gru_step(x, h, weights), cell(x, h))
+    assert torch.equal(x, x_before) and torch.equal(h, h_before)
+
+
+# --- networks ---
+
+
+def sequences(net, steps=6, batch=4, seed=0):
+    return (
+        some(steps, batch, net.inputs, seed=seed),
+        some(batch, net.state_size, seed=seed + 1),
+        resets(steps, batch, seed=seed) if net.state_size else None,
+    )
+
+
+def twin_gradient(net, x, state, keep, upstream):
+    twin = TorchTwin(net)
+    (twin(x, state, keep) * upstream).sum().backward()
+    return twin.flat_gradient()
+
+
+@pytest.mark.parametrize(("architecture", "inputs", "hidden", "outputs"), SIZES)
+def test_network_outputs_and_gradient_agree_with_torch_modules(architecture, inputs, hidden, outputs):
+    net = network(architecture, inputs, hidden, outputs)
+    x, state, keep = sequences(net)
+    upstream = some(6, 4, outputs, seed=9)
+    assert_close(net.forward(x, state, keep), TorchTwin(net)(x, state, keep))
+    net.gradient.fill_(torch.nan)
+    net.backward(upstream)
+    assert_close(net.gradient, twin_gradient(net, x, state, keep, upstream))
+
+
+@pytest.mark.parametrize(("architecture", "inputs", "hidden", "outputs"), SIZES)
+def test_gradient_is_that_of_the_last_pass_only(architecture, inputs, hidden, outputs):
+    net = network(architecture, inputs, hidden, outputs)
+    for seed, steps in ((0, 6), (10, 3), (20, 6)):
+        x, state, keep = sequences(net, steps=steps, seed=seed)
+        upstream = some(steps, 4, outputs, seed=seed + 5)
+        net.forward(x, state, keep)
+        net.backward(upstream)
+        assert_close(net.gradient, twin_gradient(net, x, state, keep, upstream))
+
+
+@pytest.mark.parametrize(("architecture", "inputs", "hidden", "outputs"), SIZES)
+def test_advance_step_by_step_gives_what_forward_gives(architecture, inputs, hidden, outputs):
+    net = network(architecture, inputs, hidden, outputs)
+    x, state, keep = sequences(net)
+    expected = net.forward(x, state, keep).clone()
+    for s in range(len(x)):
+        if keep is not None:
+            state = state * keep[s].unsqueeze(1)
+        output, state = net.advance(x[s], state)
+        assert_close(output, expected[s])
+
+
+@pytest.mark.parametrize("architecture", ["gru", "fnn"])
+def test_two_networks_of_one_shape_taking_turns_keep_their_own_gradients(architecture):
+    nets = [network(architecture, 5, (16, 8), 4, seed=seed) for seed in (0, 1)]
+    data = [sequences(net, seed=10 * k) for k, net in enumerate(nets)]
+    upstream = some(6, 4, 4, seed=9)
+    for net, (x, state, keep) in zip(nets, data, strict=True):
+        net.forward(x, state, keep)
+        net.backward(upstream)
+    for net, (x, state, keep) in zip(nets, data, strict=True):
+        assert_close(net.gradient, twin_gradient(net, x, state, keep, upstream))
+
+
+def test_outputs_stay_valid_after_another_pass():
+    net = network("gru", 5, (16, 8), 4)
+    x, state, keep = sequences(net)
+    outputs = net.forward(x, state, keep)
+    copy = outputs.clone()
+    net.forward(-x, state, keep)
+    assert torch.equal(outputs, copy)
+
+
+def test_parameters_are_views_of_a_given_vector_that_may_be_longer():
+    size = len(Network("gru", 5, (16, 8), 4).vector)
+    vector = torch.arange(size + 3, dtype=torch.float32)
+    net = Network("gru", 5, (16, 8), 4, vector)
+    assert len(net.vector) == size
+    assert torch.equal(torch.cat([part.flatten() for part in net.parameters]), vector[:size])
+    vector[0] = -7
+    assert net.parameters[0][0, 0] == -7
+
+
+@pytest.mark.parametrize(("architecture", "inputs", "hidden", "outputs"), SIZES)
+def test_table_names_and_shapes_are_those_of_torchs_modules(architecture, inputs, hidden, outputs):
+    net = network(architecture, inputs, hidden, outputs)
+    twin = TorchTwin(net)
+    named = {name: tuple(parameter.shape) for name, parameter in twin.named_parameters()}
+    assert named == dict(net.table)
+    assert torch.equal(twin.flat().float(), net.vector)
+
+
+@pytest.mark.parametrize("architecture", ["gru", "fnn"])
+def test_initialisation_has_the_distribution_of_torchs_default(architecture):
+    inputs, hidden, outputs = 30, (64, 48), 40
+    net = network(architecture, inputs, hidden, outputs)
+    torch.manual_seed(0)
+    first = nn.GRUCell(inputs, 64) if architecture == "gru" else nn.Linear(inputs, 64)
+    layers = {"gru": first, "first": first, "second": nn.Linear(64, 48), "head": nn.Linear(48, outputs)}
+    for (name, _), ours in zip(net.table, net.parameters, strict=True):
+        layer, parameter = name.split(".")
+        theirs = getattr(layers[layer], parameter).detach().flatten().numpy()
+        ours = ours.flatten().numpy()
+        fan_in = {"gru": 64, "first": inputs, "second": 64, "head": 48}[layer]
+        assert np.abs(ours).max() <= fan_in**-0.5
+        assert np.abs(ours).max() >= 0.8 * fan_in**-0.5
+        assert scipy.stats.ks_2samp(ours, theirs).pvalue > 1e-3, name
+
+
+def test_initialisation_depends_on_the_stream_alone():
+    first, again, other = (network("gru", 5, (16, 8), 4, seed=seed).vector for seed in (0, 0, 1))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+# --- Adam ---
+
+
+@pytest.mark.parametrize("epsilon", [1e-8, 1e-3])
+def test_adam_agrees_with_torch_optim_under_a_changing_learning_rate(epsilon):
+    vector = some(301)
+    theirs = nn.Parameter(vector.clone())
+    reference = torch.optim.Adam([theirs], eps=epsilon)
+    gradient = torch.zeros_like(vector)
+    ours = Adam(vector, gradient, epsilon)
+    for step, rate in enumerate((1e-2, 1e-2, 5e-3, 1e-1, 0.0, 1e-4, 2e-3)):
+        gradient.copy_(some(301, seed=step) * 10.0 ** (step - 4))
+        theirs.grad = gradient.clone()
+        reference.param_groups[0]["lr"] = rate
+        reference.step()
+        ours.step(rate)
+        assert_close(vector, theirs, 1e-6)
