@@ -1,0 +1,286 @@
+"""Influence predictors against scipy's formulas, torch's optimiser and a data set of known entropy."""
+
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch_twin import TorchTwin, assert_close
+
+from dials_mpi import config as c
+from dials_mpi.domains.base import Region
+from dials_mpi.learning.influence import Heads, Predictor, constant_cross_entropy, scaled
+
+CLASSES = [(2, 4, 3, 2), (4, 4, 4, 4), (2, 2), (3,), (2,), (5, 2)]
+
+
+def predictor(classes, seed=0, inputs=3, input_type="uint8", spread=1.0, **changes):
+    config = c.Influence(**{"architecture": "gru", "hidden": (12, 10), **changes})
+    made = Predictor(config, Region(1, 2, inputs, classes, input_type), trainable=True)
+    made.network.initialise(np.random.default_rng(seed))
+    made.network.vector.mul_(spread)
+    return made
+
+
+def bits(*shape, seed=0):
+    return np.random.default_rng(seed).integers(2, size=shape).astype(np.uint8)
+
+
+def some_sources(classes, *shape, seed=1):
+    rng = np.random.default_rng(seed)
+    return np.stack([rng.integers(count, size=shape) for count in classes], -1).astype(np.uint8)
+
+
+def log_probabilities_by_source(outputs, classes):
+    """One array [..., C_m] per source, from outputs [..., K] cut by hand: sigmoid or softmax."""
+    parts, start = [], 0
+    for count in classes:
+        if count == 2:
+            logit = outputs[..., start]
+            parts.append(np.stack([scipy.special.log_expit(-logit), scipy.special.log_expit(logit)], -1))
+            start += 1
+        else:
+            parts.append(scipy.special.log_softmax(outputs[..., start : start + count], -1))
+            start += count
+    assert start == outputs.shape[-1]
+    return parts
+
+
+def twin_log_probabilities(made, inputs):
+    """By source, [K, T, C_m], from whole episodes inputs [K, T, D]."""
+    x = torch.from_numpy(inputs.astype(np.float64)).transpose(0, 1)
+    x = 2 * x - 1 if inputs.dtype == np.uint8 else x
+    state = torch.zeros(len(inputs), made.network.state_size)
+    outputs = TorchTwin(made.network)(x, state).detach().numpy().swapaxes(0, 1)
+    return log_probabilities_by_source(outputs, made.heads.classes)
+
+
+# --- heads ---
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    classes=st.lists(st.integers(2, 6), min_size=1, max_size=5).map(tuple),
+    seed=st.integers(0, 2**32 - 1),
+    size=st.sampled_from([0.0, 1.0, 30.0]),
+)
+def test_heads_give_every_source_its_own_sigmoid_or_softmax(classes, seed, size):
+    heads = Heads(classes)
+    outputs = size * np.random.default_rng(seed).normal(size=(3, heads.outputs))
+    ours = heads.logits(torch.from_numpy(outputs)).log_softmax(-1).numpy()
+    assert ours.shape == (3, len(classes), max(classes))
+    for m, expected in enumerate(log_probabilities_by_source(outputs, classes)):
+        np.testing.assert_allclose(ours[:, m, : classes[m]], expected, rtol=1e-9, atol=1e-12)
+        assert (ours[:, m, classes[m] :] == -np.inf).all()
+
+
+@settings(deadline=None, max_examples=50)
+@given(classes=st.lists(st.integers(2, 6), min_size=1, max_size=5).map(tuple), seed=st.integers(0, 2**32 - 1))
+def test_the_gradient_of_the_cross_entropy_reaches_every_output_and_is_finite(classes, seed):
+    heads, rng = Heads(classes), np.random.default_rng(seed)
+    outputs = torch.from_numpy(rng.normal(size=(4, heads.outputs))).requires_grad_()
+    sources = torch.from_numpy(some_sources(classes, 4, seed=seed)).long()
+    logits = heads.logits(outputs).flatten(0, -2)
+    torch.nn.functional.cross_entropy(logits, sources.flatten()).backward()
+    expected, start = np.zeros((4, heads.outputs)), 0
+    for m, part in enumerate(log_probabilities_by_source(outputs.detach().numpy(), classes)):
+        difference = np.exp(part) - np.eye(classes[m])[sources[:, m]]
+        difference = difference[:, 1:] if classes[m] == 2 else difference
+        expected[:, start : start + difference.shape[1]] = difference / sources.numel()
+        start += difference.shape[1]
+    np.testing.assert_allclose(outputs.grad, expected, atol=1e-12)
+
+
+def test_bits_become_minus_one_and_one_and_floats_stay():
+    assert scaled(np.array([[0, 1, 1]], np.uint8)).tolist() == [[-1.0, 1.0, 1.0]]
+    assert scaled(np.array([[0.0, 0.5, -3.0]], np.float32)).tolist() == [[0.0, 0.5, -3.0]]
+
+
+# --- probabilities and samples ---
+
+
+@pytest.mark.parametrize("architecture", ["gru", "fnn"])
+@pytest.mark.parametrize("classes", CLASSES)
+def test_probabilities_step_by_step_agree_with_scipy(classes, architecture):
+    made = predictor(classes, architecture=architecture, spread=3)
+    inputs = bits(5, 7, 3)
+    expected = twin_log_probabilities(made, inputs)
+    state = made.network.initial_state(5)
+    for t in range(7):
+        ours, state = made.probabilities(inputs[:, t], state)
+        for m, part in enumerate(expected):
+            assert_close(ours[:, m, : classes[m]], np.exp(part[:, t]))
+            assert not ours[:, m, classes[m] :].any()
+
+
+@pytest.mark.parametrize("classes", CLASSES)
+def test_samples_have_the_predicted_frequencies(classes):
+    made = predictor(classes, spread=4)
+    inputs, count = np.repeat(bits(1, 3), 20_000, 0), 20_000
+    uniforms = np.random.default_rng(5).random((count, len(classes)), dtype=np.float32)
+    sources, _ = made.sample(inputs, made.network.initial_state(count), uniforms)
+    assert sources.shape == (count, len(classes))
+    for m, part in enumerate(twin_log_probabilities(made, inputs[:1, None])):
+        expected = np.exp(part[0, 0])
+        counts = np.bincount(sources[:, m], minlength=classes[m])
+        assert scipy.stats.chisquare(counts, count * expected / expected.sum()).pvalue > 1e-3
+
+
+def test_sources_of_one_step_are_drawn_independently():
+    made = predictor((2, 2), spread=0)
+    uniforms = np.random.default_rng(5).random((20_000, 2), dtype=np.float32)
+    sources, _ = made.sample(bits(20_000, 3), made.network.initial_state(20_000), uniforms)
+    table = np.histogram2d(*sources.T, bins=2)[0]
+    assert scipy.stats.chi2_contingency(table).pvalue > 1e-3
+
+
+# --- cross-entropy ---
+
+
+@pytest.mark.parametrize("architecture", ["gru", "fnn"])
+@pytest.mark.parametrize("classes", CLASSES)
+def test_cross_entropy_agrees_with_scipy(classes, architecture):
+    made = predictor(classes, architecture=architecture, spread=3)
+    inputs, sources = bits(6, 9, 3), some_sources(classes, 6, 9)
+    losses = [
+        -np.take_along_axis(part, sources[..., m, None].astype(int), -1).mean()
+        for m, part in enumerate(twin_log_probabilities(made, inputs))
+    ]
+    assert made.cross_entropy(inputs, sources) == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+@pytest.mark.parametrize("classes", CLASSES)
+def test_constant_cross_entropy_agrees_with_counting(classes):
+    train, test = some_sources(classes, 4, 5), some_sources(classes, 2, 5, seed=2)
+    losses = []
+    for m, count in enumerate(classes):
+        seen = list(train[..., m].flat)
+        for u in test[..., m].flat:
+            losses.append(-np.log((seen.count(u) + 1) / (len(seen) + count)))
+    assert constant_cross_entropy(train, test, classes) == pytest.approx(np.mean(losses))
+
+
+def test_constant_cross_entropy_of_a_class_never_seen_is_finite():
+    train, test = np.zeros((8, 3, 1), np.uint8), np.full((1, 3, 1), 3, np.uint8)
+    assert constant_cross_entropy(train, test, (4,)) == pytest.approx(np.log(28))
+
+
+# --- fitting ---
+
+KNOWN_CLASSES = (2, 3)
+
+
+def known_data(episodes, seed, steps=12):
+    """Source 0 is the input bit of the step before with probability 0.9; source 1 depends on today's bit."""
+    rng = np.random.default_rng(seed)
+    inputs = rng.integers(2, size=(episodes, steps, 1)).astype(np.uint8)
+    before = np.concatenate([np.zeros((episodes, 1), np.uint8), inputs[:, :-1, 0]], 1)
+    first = np.where(rng.random((episodes, steps)) < 0.9, before, 1 - before)
+    edges = np.cumsum(KNOWN_TABLE, 1)[inputs[..., 0]]
+    second = (rng.random((episodes, steps, 1)) > edges[..., :-1]).sum(-1)
+    return inputs, np.stack([first, second], -1).astype(np.uint8)
+
+
+KNOWN_TABLE = np.array([[0.8, 0.15, 0.05], [0.1, 0.2, 0.7]])
+
+
+def known_entropy():
+    first = scipy.stats.entropy([0.9, 0.1])
+    return (first + scipy.stats.entropy(KNOWN_TABLE, axis=1).mean()) / 2
+
+
+@pytest.mark.parametrize(("architecture", "reaches"), [("gru", True), ("fnn", False)])
+def test_fit_reaches_the_known_entropy_if_the_network_can_remember(architecture, reaches):
+    made = predictor(
+        KNOWN_CLASSES, inputs=1, architecture=architecture, epochs=25, learning_rate=1e-2, hidden=(16, 16)
+    )
+    inputs, sources = known_data(400, seed=0)
+    fit = made.fit(inputs, sources, np.random.default_rng(0))
+    fresh = made.cross_entropy(*known_data(2000, seed=1))
+    assert fit.before > known_entropy() + 0.3
+    assert fit.after < fit.before - 0.1
+    forgetful = (np.log(2) + scipy.stats.entropy(KNOWN_TABLE, axis=1).mean()) / 2
+    assert fresh == pytest.approx(known_entropy() if reaches else forgetful, abs=0.02)
+    constant = (np.log(2) + scipy.stats.entropy(KNOWN_TABLE.mean(0))) / 2
+    assert fit.constant == pytest.approx(constant, abs=0.02)
+
+
+@pytest.mark.parametrize("architecture", ["gru", "fnn"])
+def test_two_refreshes_agree_with_torch_optim_going_on_from_the_first(architecture):
+    classes = (2, 4, 3)
+    made = predictor(classes, architecture=architecture, batch_size=6, epochs=3, learning_rate=5e-3)
+    twin = TorchTwin(made.network)
+    reference = torch.optim.Adam(twin.parameters(), lr=5e-3, eps=made.config.adam_epsilon)
+    before = made.network.vector.clone()
+    for refresh in range(2):
+        inputs, sources = bits(20, 5, 3, seed=refresh), some_sources(classes, 20, 5, seed=refresh)
+        made.fit(inputs, sources, np.random.default_rng(refresh))
+        x, u = 2.0 * torch.from_numpy(inputs[:18]) - 1, torch.from_numpy(sources[:18]).long()
+        if architecture == "fnn":  # single steps, numbered time by time
+            x, u = (part.transpose(0, 1).flatten(0, 1).unsqueeze(1) for part in (x, u))
+        stream = np.random.default_rng(refresh)
+        for _ in range(3):
+            order = stream.permutation(len(x))
+            for start in range(0, len(x), 6):
+                chosen = order[start : start + 6]
+                state = torch.zeros(len(chosen), made.network.state_size)
+                outputs = twin(x[chosen].transpose(0, 1), state)
+                wanted, total, column = u[chosen].transpose(0, 1), 0, 0
+                for m, count in enumerate(classes):
+                    if count == 2:
+                        logit, column = outputs[..., column], column + 1
+                        total += torch.nn.functional.binary_cross_entropy_with_logits(
+                            logit, wanted[..., m].double()
+                        )
+                    else:
+                        logits, column = outputs[..., column : column + count], column + count
+                        total += torch.nn.functional.cross_entropy(
+                            logits.flatten(0, 1), wanted[..., m].flatten()
+                        )
+                reference.zero_grad()
+                (total / len(classes)).backward()
+                reference.step()
+        assert_close(made.network.vector - before, twin.flat() - before, 1e-3)
+
+
+def test_a_fit_reports_the_held_out_cross_entropy_before_and_after():
+    made = predictor((3, 2), epochs=2, learning_rate=1e-2)
+    inputs, sources = bits(30, 4, 3), some_sources((3, 2), 30, 4)
+    held_out = inputs[27:], sources[27:]
+    before = made.cross_entropy(*held_out)
+    first = made.fit(inputs, sources, np.random.default_rng(0))
+    between = made.cross_entropy(*held_out)
+    second = made.fit(inputs, sources, np.random.default_rng(1))
+    assert (first.before, first.after, second.before) == (before, between, between)
+    assert second.after == made.cross_entropy(*held_out)
+    assert len({before, between, second.after}) == 3
+    assert first.constant == constant_cross_entropy(sources[:27], sources[27:], (3, 2))
+
+
+@pytest.mark.parametrize(
+    ("episodes", "share", "kept"), [(20, 0.1, 2), (4, 0.1, 1), (10, 0.25, 2), (10, 0.5, 5)]
+)
+def test_the_last_episodes_and_only_they_are_held_out(episodes, share, kept):
+    def fitted(changed=None):
+        made = predictor((3, 2), epochs=2, learning_rate=1e-2, held_out=share)
+        inputs, sources = bits(episodes, 4, 3), some_sources((3, 2), episodes, 4)
+        if changed is not None:
+            inputs[changed] = 1 - inputs[changed]
+            sources[changed] = 1
+        made.fit(inputs, sources, np.random.default_rng(0))
+        return made.network.vector
+
+    untouched = fitted()
+    assert torch.equal(fitted(slice(episodes - kept, None)), untouched)
+    assert not torch.equal(fitted(slice(episodes - kept - 1, episodes - kept)), untouched)
+    assert not torch.equal(fitted(slice(0, 1)), untouched)
+
+
+def test_measuring_leaves_the_predictor_as_it_is():
+    made = predictor((3, 2))
+    before = made.network.vector.clone()
+    made.cross_entropy(bits(4, 5, 3), some_sources((3, 2), 4, 5))
+    made.probabilities(bits(4, 3), made.network.initial_state(4))
+    assert torch.equal(made.network.vector, before)
