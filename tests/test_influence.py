@@ -14,6 +14,8 @@ from dials_mpi.domains.base import Region
 from dials_mpi.learning.influence import Heads, Predictor, constant_cross_entropy, scaled
 
 CLASSES = [(2, 4, 3, 2), (4, 4, 4, 4), (2, 2), (3,), (2,), (5, 2)]
+NEARLY_ONE = 1 - 2**-24
+"""The largest float32 that a uniform draw can be."""
 
 
 def predictor(classes, seed=0, inputs=3, input_type="uint8", spread=1.0, **changes):
@@ -134,6 +136,18 @@ def test_sources_of_one_step_are_drawn_independently():
     sources, _ = made.sample(bits(20_000, 3), made.network.initial_state(20_000), uniforms)
     table = np.histogram2d(*sources.T, bins=2)[0]
     assert scipy.stats.chi2_contingency(table).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("classes", CLASSES)
+@pytest.mark.parametrize("uniform", [0.0, NEARLY_ONE])
+def test_a_sample_is_always_one_of_the_sources_own_classes(classes, uniform):
+    made = predictor(classes, spread=2, input_type="float32")
+    inputs = np.random.default_rng(0).normal(size=(3000, 3)).astype(np.float32)
+    uniforms = np.full((3000, len(classes)), uniform, np.float32)
+    sources, _ = made.sample(inputs, made.network.initial_state(3000), uniforms)
+    assert (sources >= 0).all()
+    assert (sources < np.array(classes)).all()
+    assert (sources == (0 if uniform == 0 else np.array(classes) - 1)).mean() > 0.99
 
 
 # --- cross-entropy ---

@@ -37,6 +37,7 @@ class Heads:
         widths = [1 if c == 2 else c for c in classes]
         self.outputs = sum(widths)
         self.widest = max(classes)
+        self.last = torch.tensor(classes) - 1
         # A binary source is a softmax over (0, logit); a missing class has the logit -inf.
         zero, nothing = self.outputs, self.outputs + 1
         index, start = [], 0
@@ -83,7 +84,9 @@ class Predictor:
         """Draw the sources int64 [B, M] for inputs [B, D]; uniforms: float32 [B, M] in [0, 1)."""
         probabilities, state = self.probabilities(inputs, state)
         cumulative = probabilities.cumsum(-1)[..., :-1]
-        return (torch.from_numpy(uniforms).unsqueeze(-1) >= cumulative).sum(-1).numpy(), state
+        drawn = (torch.from_numpy(uniforms).unsqueeze(-1) >= cumulative).sum(-1)
+        # Probabilities may add up to a little less than the largest uniform.
+        return torch.minimum(drawn, self.heads.last).numpy(), state
 
     @torch.no_grad()
     def cross_entropy(self, inputs: np.ndarray, sources: np.ndarray) -> float:
