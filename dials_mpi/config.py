@@ -68,10 +68,14 @@ class PPO:
     normalise_advantages: bool = setting(
         True, "Advantages get mean 0 and deviation 1 in each minibatch (authors' code)"
     )
+    max_gradient_norm: float = setting(
+        0.0, "Longer gradients are cut to this length; 0 is never (authors' code)", low=0, high=1e9
+    )
     time_limit: str = setting(
-        "terminal",
-        "The value after an episode's last step: zero, or bootstrapped; terminal in the authors' code",
-        choices=("terminal", "bootstrap"),
+        "bootstrap",
+        "The value after an episode's last step: bootstrapped, or zero as in the authors' code, where it "
+        "makes policies collapse (README)",
+        choices=("bootstrap", "terminal"),
     )
     adam_epsilon: float = setting(1e-8, "Adam's epsilon (torch's default)", low=1e-16, high=1)
 

@@ -27,7 +27,8 @@ class Workspace:
         def room(width: int) -> Tensor:
             return torch.empty(steps, batch, width)
 
-        self.from_input, self.recurrent, self.d_recurrent = room(3 * size), room(3 * size), room(3 * size)
+        self.from_input, self.recurrent = room(3 * size), room(3 * size)
+        self.d_recurrent = self.from_input  # which the forward pass alone needs
         self.gates, self.factors = room(2 * size), room(3 * size)
         self.entering, self.new, self.states, self.d_new = (room(size) for _ in range(4))
         self.spare = torch.empty(2, batch, size)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from dials_mpi.learning.adam import Adam
+from dials_mpi.learning.gru import workspace
 from dials_mpi.learning.network import Network
 
 if TYPE_CHECKING:
@@ -91,14 +92,18 @@ class Predictor:
     @torch.no_grad()
     def cross_entropy(self, inputs: np.ndarray, sources: np.ndarray) -> float:
         """Mean over episodes, steps and sources, in nats: inputs [K, T, D], sources [K, T, M]."""
-        x, u = _sequences(inputs, sources)
-        return float(self._loss(self._forward(x), u))
+        state = self.network.initial_state(len(inputs))
+        total = 0.0
+        for t in range(inputs.shape[1]):
+            outputs, state = self.network.advance(scaled(inputs[:, t]), state)
+            total += float(self._loss(outputs, torch.from_numpy(sources[:, t].astype(np.int64))))
+        return total / inputs.shape[1]
 
     def fit(self, inputs: np.ndarray, sources: np.ndarray, stream: np.random.Generator) -> Fit:
         """Train on whole episodes: inputs [K, T, D], sources [K, T, M], the last share held out.
 
         Goes on from the present weights and Adam moments. A GRU learns from minibatches of batch_size
-        episodes, an FNN from minibatches of batch_size steps.
+        episodes at most, an FNN of steps.
         """
         train = len(inputs) - max(1, round(self.config.held_out * len(inputs)))
         held_out = inputs[train:], sources[train:]
@@ -108,19 +113,20 @@ class Predictor:
             x, u = x.flatten(0, 1).unsqueeze(0), u.flatten(0, 1).unsqueeze(0)
         for _ in range(self.config.epochs):
             order = torch.from_numpy(stream.permutation(x.shape[1]))
-            for chosen in order.split(self.config.batch_size):
-                outputs = self._forward(x.index_select(1, chosen)).requires_grad_()
+            # Of equal size, so that one workspace serves them all.
+            for chosen in order.chunk(-(-len(order) // self.config.batch_size)):
+                batch = x.index_select(1, chosen)
+                state = self.network.initial_state(len(chosen))
+                outputs = self.network.forward(batch, state).requires_grad_()
                 self._loss(outputs, u.index_select(1, chosen)).backward()
                 self.network.backward(outputs.grad)
                 self.optimiser.step(self.config.learning_rate)
+        workspace.cache_clear()  # a whole dataset's worth of memory
         constant = constant_cross_entropy(sources[:train], sources[train:], self.heads.classes)
         return Fit(before, self.cross_entropy(*held_out), constant)
 
-    def _forward(self, x: Tensor) -> Tensor:
-        return self.network.forward(x, self.network.initial_state(x.shape[1]))
-
     def _loss(self, outputs: Tensor, u: Tensor) -> Tensor:
-        """Cross-entropy averaged over steps, sequences and sources: outputs [S, B, K], u [S, B, M]."""
+        """Cross-entropy averaged over all but the last axes: outputs [..., K], u [..., M]."""
         return cross_entropy(self.heads.logits(outputs).flatten(0, -2), u.flatten())
 
 

@@ -121,6 +121,8 @@ class PPO:
                 outputs = self.policy.network.forward(batch.observations, batch.state, batch.keep)
                 gradient, metrics = loss(outputs, batch, config, config.clip * remaining)
                 self.policy.network.backward(gradient)
+                if config.max_gradient_norm:
+                    shorten(self.policy.network.gradient, config.max_gradient_norm)
                 self.optimiser.step(config.learning_rate * remaining)
                 self.metrics += metrics
                 self.minibatches += 1
@@ -206,6 +208,11 @@ def loss(outputs: Tensor, batch: Samples, config: PPOConfig, clip: float) -> tup
     approx_kl = (ratio - 1 - log_ratio).mean()
     clip_fraction = ((ratio - 1).abs() > clip).sum() / samples
     return gradient, torch.stack([policy_loss, squared.mean(), entropy, approx_kl, clip_fraction])
+
+
+def shorten(gradient: Tensor, norm: float) -> None:
+    """Scale a gradient vector that is longer than ``norm`` to that length, in place."""
+    gradient.mul_((norm / gradient.norm()).clamp_(max=1.0))
 
 
 def generalised_advantages(
