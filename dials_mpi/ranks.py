@@ -157,7 +157,8 @@ def run(program: Callable[[Ranks], int]) -> NoReturn:
     """Run ``program`` on every rank and exit with the code that it returns.
 
     Whatever ends one rank early ends them all, at once: an exception, with its traceback on stderr, or
-    an exit with a non-zero code. BadInput from ``connect`` is one sentence from root and exit code 2.
+    an exit, which counts as a failure whatever its code. BadInput from ``connect`` is one sentence from
+    root and exit code 2.
     """
     try:
         ranks = connect()
@@ -168,10 +169,11 @@ def run(program: Callable[[Ranks], int]) -> NoReturn:
     try:
         code = program(ranks)
     except SystemExit as leaving:
-        code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
-        if code:
-            print(f"dials_mpi: rank {ranks.rank} of {ranks.size} exits with {code}", file=sys.stderr)
-            ranks.abort(code)
+        # A program returns its code: whoever exits instead, even with 0, leaves the other ranks waiting.
+        code = (leaving.code if isinstance(leaving.code, int) else 1) or 1
+        reason = f": {leaving.code}" if isinstance(leaving.code, str) else ""
+        print(f"dials_mpi: rank {ranks.rank} of {ranks.size} exits with {code}{reason}", file=sys.stderr)
+        ranks.abort(code)
     except BaseException:
         where = f"dials_mpi: rank {ranks.rank} of {ranks.size} on {ranks.host} failed; all ranks end"
         print(f"{where}\n{traceback.format_exc()}", file=sys.stderr)

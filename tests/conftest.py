@@ -1,0 +1,148 @@
+"""Programs in processes of their own, with and without mpirun, as a user starts them; each has a timeout."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+MARK = "DIALS_MPI_TEST"
+LAUNCHER_PREFIXES = ("PMI_", "PMIX_", "OMPI_COMM_WORLD_", "MPI_LOCAL")
+
+SMALL = (
+    "warehouse.grid=[2,2]",
+    "warehouse.horizon=20",
+    "total_steps=256",
+    "evaluate_every=128",
+    "retrain_every=128",
+    "dataset_size=100",
+    "evaluation_episodes=3",
+    "influence.epochs=3",
+    "influence.hidden=[8,8]",
+    "policy.hidden=[16,8]",
+)
+"""A run of four agents in less than a second: 2 segments, a refresh before each."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A program that has ended: exit code, what it said, time of its end, processes that it left."""
+
+    code: int
+    stdout: str
+    stderr: str
+    ended: float
+    left_over: list[int]
+
+    def ours(self) -> list[str]:
+        """The lines of stderr, without what the launcher or the MPI library adds."""
+        return [line for line in self.stderr.splitlines() if line.startswith("dials_mpi:")]
+
+
+def mpirun() -> str:
+    """The mpirun of this Python environment, or else the one on the path."""
+    beside = Path(sys.executable).parent / "mpirun"
+    found = str(beside) if beside.exists() else shutil.which("mpirun")
+    assert found, "no mpirun: install the extra mpich or openmpi, or load an MPI module"
+    return found
+
+
+class Program:
+    """A Python program that runs: as the only process (ranks=None) or under mpirun."""
+
+    def __init__(
+        self,
+        *arguments: str,
+        ranks: int | None = None,
+        cwd: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.mark = uuid.uuid4().hex
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(LAUNCHER_PREFIXES)}
+        launcher = [] if ranks is None else [mpirun(), "-n", str(ranks)]
+        self.process = subprocess.Popen(
+            [*launcher, sys.executable, *arguments],
+            cwd=cwd,
+            env={**inherited, **(environment or {}), MARK: self.mark},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def running(self) -> bool:
+        """Whether it has not ended yet."""
+        return self.process.poll() is None
+
+    def wait(self, timeout: float = 60) -> Finished:
+        """Wait for its end; past the timeout all its processes are killed and the test fails."""
+        try:
+            stdout, stderr = self.process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            stdout, stderr = self.process.communicate()
+            pytest.fail(f"not ended after {timeout} s\nstdout: {stdout}\nstderr: {stderr}", pytrace=False)
+        ended = time.time()
+        grace = time.monotonic() + 2  # the launcher may end a moment before the ranks that it killed
+        while (left_over := self.processes()) and time.monotonic() < grace:
+            time.sleep(0.02)
+        self.kill()
+        return Finished(self.process.returncode, stdout, stderr, ended, left_over)
+
+    def processes(self) -> list[int]:
+        """All processes of the job that are alive: they inherited its mark in their environment."""
+        sought, found = f"{MARK}={self.mark}".encode(), []
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                if sought in (entry / "environ").read_bytes().split(b"\0"):
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+        return found
+
+    def kill(self) -> None:
+        """Kill the process group and whatever of the job has left it."""
+        if self.running():
+            os.killpg(self.process.pid, signal.SIGKILL)
+        for pid in self.processes():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+
+
+def launch(*arguments: str, timeout: float = 60, **how: object) -> Finished:
+    """Run a Python program to its end; ``how`` as for Program."""
+    return Program(*arguments, **how).wait(timeout)
+
+
+def train(*arguments: str, **how: object) -> Finished:
+    """Run the training program to its end."""
+    return launch("-m", "dials_mpi.train", *arguments, **how)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """trained(*settings, ranks=None): the directory of a finished run; equal calls share one run."""
+    finished: dict[tuple, Path] = {}
+
+    def run(*settings: str, ranks: int | None = None) -> Path:
+        key = (settings, ranks)
+        if key not in finished:
+            directory = tmp_path_factory.mktemp("run") / "out"
+            result = train(*settings, "--output", str(directory), ranks=ranks, timeout=120)
+            assert (result.code, result.stderr) == (0, "")
+            finished[key] = directory
+        return finished[key]
+
+    return run
