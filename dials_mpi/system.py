@@ -40,6 +40,14 @@ class System:
         self._record_hosts()
         self._gather_predictors()
 
+    def __enter__(self) -> System:
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        """Give the terminal back, so that the traceback of a fault comes out below the progress."""
+        if self.ranks.is_root:
+            self.reporter.close()
+
     def collect(self, segment: Segment) -> dict[int, Dataset]:
         """Line 3: root plays the joint policy on the global simulator; each rank gets its datasets."""
         config, episodes = self.config, self.config.dataset_episodes

@@ -32,15 +32,15 @@ def train(config: Config, ranks: Ranks, directory: str) -> None:
     """
     from dials_mpi.system import System  # loads torch, which takes a second
 
-    system = System(config, ranks, directory)  # line 1
-    system.evaluate(env_steps=0, segment=0)
-    for segment in segments(config):  # line 2
-        if segment.refresh:  # every F steps
-            datasets = system.collect(segment)  # line 3
-            system.fit_predictors(datasets, segment)  # lines 4 to 6
-        system.train_policies(segment)  # lines 7 to 12
-        system.evaluate(segment.env_steps, segment.index + 1)
-    system.finish()
+    with System(config, ranks, directory) as system:  # line 1
+        system.evaluate(env_steps=0, segment=0)
+        for segment in segments(config):  # line 2
+            if segment.refresh:  # every F steps
+                datasets = system.collect(segment)  # line 3
+                system.fit_predictors(datasets, segment)  # lines 4 to 6
+            system.train_policies(segment)  # lines 7 to 12
+            system.evaluate(segment.env_steps, segment.index + 1)
+        system.finish()
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
