@@ -290,12 +290,13 @@ def test_update_is_given_every_step_once_and_reproduces_what_was_acted(setup, ti
 
 
 @pytest.mark.parametrize("setup", [SETUPS["gru"], SETUPS["fnn"]], ids=["gru", "fnn"])
-def test_whole_updates_agree_with_autograd_and_torch_optim_on_the_same_minibatches(setup, monkeypatch):
+@pytest.mark.parametrize("norm", [0.0, 0.7, 1.5, 1e6])
+def test_whole_updates_agree_with_autograd_and_torch_optim_on_the_same_minibatches(setup, norm, monkeypatch):
     seen = watch_loss(monkeypatch)
-    agent = learner(setup, learning_rate=3e-3, clip=0.2)
+    agent = learner(setup, learning_rate=3e-3, clip=0.2, max_gradient_norm=norm)
     twin = TorchTwin(agent.policy.network)
     reference = torch.optim.Adam(twin.parameters(), eps=agent.config.adam_epsilon)
-    metrics = []
+    metrics, lengths = [], []
     for progress in (0.0, 0.5):
         story = Story(agent)
         story.fill()
@@ -307,11 +308,14 @@ def test_whole_updates_agree_with_autograd_and_torch_optim_on_the_same_minibatch
             reference.param_groups[0]["lr"] = 3e-3 * (1 - progress)
             reference.zero_grad()
             total.backward()
+            length = torch.nn.utils.clip_grad_norm_(twin.parameters(), norm or torch.inf)
+            lengths.append(float(length))
             reference.step()
             metrics.append(means)
         seen.clear()
         assert_close(agent.policy.network.vector, twin.flat(), 1e-4)
     np.testing.assert_allclose(agent.mean_metrics(), torch.stack(metrics).mean(0), rtol=1e-3, atol=1e-5)
+    assert min(lengths) < 0.7 and max(lengths) > 1.5
 
 
 def test_minibatches_are_drawn_anew_in_every_epoch(monkeypatch):
@@ -425,11 +429,15 @@ class Recall:
 @pytest.mark.parametrize("architecture", ["gru", "fnn"])
 def test_a_contextual_bandit_is_solved(architecture):
     setup = Setup(architecture, 16, 128, 8, 8, 32)
-    assert reward_per_step(learner(setup, learning_rate=1e-2), 50, Bandit(16)) > 0.95
+    assert reward_per_step(learner(setup, learning_rate=1e-2, time_limit="terminal"), 50, Bandit(16)) > 0.95
 
 
 def test_a_bit_seen_three_steps_ago_is_recalled_by_a_gru_and_not_by_an_fnn():
     setup = Setup("gru", 16, 128, 8, 8, 32)
-    assert reward_per_step(learner(setup, learning_rate=1e-2), 120, Recall(16)) * 4 > 0.9
+    assert (
+        reward_per_step(learner(setup, learning_rate=1e-2, time_limit="terminal"), 120, Recall(16)) * 4 > 0.9
+    )
     setup = setup._replace(architecture="fnn")
-    assert reward_per_step(learner(setup, learning_rate=1e-2), 30, Recall(16)) * 4 < 0.3
+    assert (
+        reward_per_step(learner(setup, learning_rate=1e-2, time_limit="terminal"), 30, Recall(16)) * 4 < 0.3
+    )
