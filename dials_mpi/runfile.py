@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,15 @@ import h5py
 import numpy as np
 
 from dials_mpi.errors import BadInput
+from dials_mpi.settings import printable
 
 FORMAT_VERSION = 1
 NAME = "run.h5"
 CHUNK_BYTES = 1 << 20
+
+
+_DAMAGE = (OSError, KeyError, RuntimeError, TypeError, ValueError, AttributeError)
+"""What h5py raises for files that are not what they should be."""
 
 
 class RunFile:
@@ -36,23 +42,24 @@ class RunFile:
         BadInput: there is a run in the directory already, or it cannot be written.
         """
         run = cls(directory)
-        if run.path.exists():
+        if run._exists():
             raise BadInput(
                 f"there is a run in {run.directory} already: choose another directory with --output, "
                 "or remove that one"
             )
         try:
             run.directory.mkdir(parents=True, exist_ok=True)
-            with h5py.File(run.path, "x") as file:
+            with h5py.File(run.path, "x", locking=False) as file:
                 file.attrs["format_version"] = FORMAT_VERSION
                 file.attrs["h5py"] = h5py.__version__
                 file.attrs["hdf5"] = h5py.version.hdf5_version
                 for name, value in attributes.items():
                     file.attrs[name] = value
                 file["config/0"] = configuration
-        except OSError as error:
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
             raise BadInput(
-                f"the run directory {run.directory} cannot be written ({error.strerror or error}): "
+                f"the run directory {printable(str(directory))} cannot be written ({reason}): "
                 "choose another one with --output"
             ) from error
         return run
@@ -61,13 +68,11 @@ class RunFile:
     def open(cls, directory: str) -> RunFile:
         """A run that exists. BadInput: there is none, or it is not readable, or of a newer format."""
         run = cls(directory)
-        if not run.path.is_file():
-            raise BadInput(f"there is no {NAME} in {run.directory}: give the directory of a run")
-        try:
-            with run._read() as file:
-                version = int(file.attrs["format_version"])
-        except (OSError, KeyError) as error:
-            raise BadInput(f"{run.path} is not a run file, or a damaged one: {error}") from error
+        if not run._exists():
+            where = printable(str(directory))
+            raise BadInput(f"there is no {NAME} in {where}: give the directory of a run")
+        with run._read() as file:
+            version = int(file.attrs["format_version"])
         if version > FORMAT_VERSION:
             raise BadInput(
                 f"{run.path} has format version {version}, and this dials_mpi reads up to "
@@ -77,7 +82,7 @@ class RunFile:
 
     def append(self, rows: Mapping[str, Any]) -> None:
         """Add one row to each of the named series; a series begins with its first row."""
-        with h5py.File(self.path, "r+") as file:
+        with self._change() as file:
             for name, row in rows.items():
                 row = np.asarray(row)
                 if name not in file:
@@ -90,7 +95,7 @@ class RunFile:
 
     def write(self, arrays: Mapping[str, Any], **attributes: Any) -> None:
         """Set the named arrays; one that is there keeps its shape. Attributes go to the file."""
-        with h5py.File(self.path, "r+") as file:
+        with self._change() as file:
             for name, array in arrays.items():
                 if name in file:
                     file[name][...] = array
@@ -100,7 +105,7 @@ class RunFile:
 
     def describe(self, descriptions: Mapping[str, Mapping[str, str]]) -> None:
         """Set attributes (such as units and columns) of datasets that exist."""
-        with h5py.File(self.path, "r+") as file:
+        with self._change() as file:
             for name, attributes in descriptions.items():
                 if name in file:
                     file[name].attrs.update(attributes)
@@ -142,6 +147,22 @@ class RunFile:
             chain = file["config"]
             return chain[max(chain, key=int)].asstr()[()]
 
-    def _read(self) -> h5py.File:
+    def _exists(self) -> bool:
+        try:
+            return self.path.is_file()
+        except (OSError, ValueError):  # a name that no file can have
+            return False
+
+    def _change(self) -> h5py.File:
+        # Without locking: a reader that holds the file open must not stop the run.
+        return h5py.File(self.path, "r+", locking=False)
+
+    @contextmanager
+    def _read(self) -> Iterator[h5py.File]:
         # Without locking: the run may have the file open to append.
-        return h5py.File(self.path, "r", locking=False)
+        try:
+            with h5py.File(self.path, "r", locking=False) as file:
+                yield file
+        except _DAMAGE as error:
+            reason = printable(str(error))
+            raise BadInput(f"{self.path} is not a run file, or a damaged one: {reason}") from error
