@@ -23,6 +23,27 @@ FORMAT_VERSION = 1
 NAME = "run.h5"
 CHUNK_BYTES = 1 << 20
 
+STEPS, SECONDS, REWARD, NATS = (
+    {"unit": unit} for unit in ("steps per agent", "s", "reward per episode", "nat per source")
+)
+DESCRIPTIONS: dict[str, dict[str, Any]] = {
+    "evaluation/env_steps": STEPS,
+    "evaluation/wall_time": SECONDS,
+    "evaluation/returns": REWARD,
+    "evaluation/cross_entropy": NATS,
+    "influence/env_steps": STEPS,
+    "influence": NATS,
+    "training/env_steps": STEPS,
+    "training/episode_return": REWARD,
+    "training/entropy": {"unit": "nat"},
+    "training/approx_kl": {"unit": "nat"},
+    "timing/env_steps": STEPS,
+    "timing": {**SECONDS, "columns": ("wall", "CPU")},
+    "memory": {"unit": "byte"},
+    "reference": REWARD,
+}
+"""Attributes of the datasets that have a unit, by name, else by group; ``columns`` names the last axis."""
+
 
 _DAMAGE = (OSError, KeyError, RuntimeError, TypeError, ValueError, AttributeError)
 """What h5py raises for files that are not what they should be."""
@@ -89,6 +110,7 @@ class RunFile:
                     chunk = max(1, min(64, CHUNK_BYTES // max(1, row.nbytes)))
                     shape, most = (0, *row.shape), (None, *row.shape)
                     file.create_dataset(name, shape, row.dtype, maxshape=most, chunks=(chunk, *row.shape))
+                    _describe(file[name])
                 series = file[name]
                 series.resize(len(series) + 1, axis=0)
                 series[-1] = row
@@ -101,14 +123,8 @@ class RunFile:
                     file[name][...] = array
                 else:
                     file[name] = array
+                    _describe(file[name])
             file.attrs.update(attributes)
-
-    def describe(self, descriptions: Mapping[str, Mapping[str, str]]) -> None:
-        """Set attributes (such as units and columns) of datasets that exist."""
-        with self._change() as file:
-            for name, attributes in descriptions.items():
-                if name in file:
-                    file[name].attrs.update(attributes)
 
     def write_networks(self, kind: str, parameters: np.ndarray, tables: list[Any]) -> None:
         """Store ``kind/parameters`` [N, P] and each region's table of names and shapes.
@@ -166,3 +182,9 @@ class RunFile:
         except _DAMAGE as error:
             reason = printable(str(error))
             raise BadInput(f"{self.path} is not a run file, or a damaged one: {reason}") from error
+
+
+def _describe(dataset: h5py.Dataset) -> None:
+    """Set the unit and the columns of a new dataset, where it has any."""
+    name = dataset.name.lstrip("/")
+    dataset.attrs.update(DESCRIPTIONS.get(name) or DESCRIPTIONS.get(name.partition("/")[0], {}))
