@@ -15,6 +15,7 @@ import platform
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -136,7 +137,10 @@ def connect() -> Ranks:
     would give as many separate runs as ranks were asked for.
     """
     try:
-        from mpi4py import MPI
+        with warnings.catch_warnings():
+            # mpi4py warns of another MPI's launcher in three lines on every rank; it is refused below.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
         raise BadInput(
             f"no MPI library can be loaded ({str(error).splitlines()[0]}): install one into this Python "

@@ -1,0 +1,287 @@
+"""Whole training runs: the command line, what a run leaves behind, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from conftest import SMALL, Program, launch, train
+
+from dials_mpi import joint
+from dials_mpi.collect import collect
+from dials_mpi.config import from_yaml, load
+from dials_mpi.domains import create
+from dials_mpi.evaluate import evaluate
+from dials_mpi.seeding import Purpose, streams
+
+N, EPISODES, SEGMENTS, HORIZON = 4, 3, 2, 20
+PHASES = ("collect", "influence", "train", "communicate", "evaluate")
+
+
+# The run file --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(trained):
+    with h5py.File(trained(*SMALL, ranks=3) / "run.h5") as file:
+        yield file
+
+
+def test_attributes_say_where_the_run_came_from(run):
+    attributes = dict(run.attrs)
+    for name in ("creator", "git_commit", "python", "torch", "numpy", "h5py", "mpi4py", "mpi_library"):
+        assert isinstance(attributes[name], str) and attributes[name], name
+    assert attributes["format_version"] == 1
+    assert attributes["numpy"] == np.__version__ and attributes["torch"] == torch.__version__
+    assert (attributes["domain"], attributes["mode"], attributes["seed"]) == ("warehouse", "dials", 0)
+    assert attributes["ranks"] == 3 and len(attributes["hosts"]) == 3
+    assert len(set(attributes["hosts"])) == 1 and attributes["hosts"][0]
+    assert attributes["finished"]
+
+
+def test_the_resolved_configuration_is_stored(run):
+    stored = from_yaml(run["config/0"].asstr()[()])
+    assert stored == load(None, SMALL)
+    assert run.attrs["config_digest"] == stored.digest()
+
+
+def test_evaluation(run):
+    group = run["evaluation"]
+    assert group["env_steps"][()].tolist() == [0, 128, 256]
+    wall = group["wall_time"][()]
+    assert wall.shape == (3,) and wall[0] > 0 and (np.diff(wall) > 0).all() and wall[-1] < 60
+    returns = group["returns"][()]
+    assert returns.shape == (3, EPISODES, N) and returns.dtype == np.float64
+    assert (returns >= 0).all() and (returns <= HORIZON).all() and returns.any()
+
+
+def test_influence(run):
+    group = run["influence"]
+    assert group["env_steps"][()].tolist() == [0, 128]
+    for name in ("before", "after"):
+        losses = group[f"cross_entropy_{name}"][()]
+        assert losses.shape == (2, N) and (losses > 0).all() and (losses < 3).all()
+    # One refresh goes on from the other: fresh networks are near log 4, and three epochs help.
+    assert np.allclose(group["cross_entropy_before"][0], np.log(4), atol=0.2)
+    assert group["cross_entropy_after"][()].mean() < group["cross_entropy_before"][()].mean()
+
+
+def test_training(run):
+    group = run["training"]
+    assert group["env_steps"][()].tolist() == [128, 256]
+    for name in ("episode_return", "policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction"):
+        assert group[name].shape == (SEGMENTS, N), name
+    for name in ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction"):
+        assert np.isfinite(group[name][()]).all(), name
+    entropy, clipped = group["entropy"][()], group["clip_fraction"][()]
+    assert (entropy > 1).all() and (entropy <= np.log(5) + 1e-6).all()
+    assert (clipped >= 0).all() and (clipped <= 1).all()
+    assert (group["value_loss"][()] >= 0).all()
+
+
+def test_timing_of_each_rank(run):
+    group = run["timing"]
+    seconds = {phase: group[phase][()] for phase in PHASES}
+    for phase, values in seconds.items():
+        assert values.shape == (SEGMENTS + 1, 3, 2), phase
+        assert (values >= 0).all(), phase
+    wall = {phase: values[..., 0].sum(0) for phase, values in seconds.items()}
+    assert wall["collect"][0] > 0 and (wall["collect"][1:] == 0).all()
+    assert wall["evaluate"][0] > 0 and (wall["evaluate"][1:] == 0).all()
+    assert (wall["train"][1:] > 10 * wall["train"][0]).all()
+    assert (wall["influence"][1:] > 10 * wall["influence"][0]).all()
+    # A rank waits without burning a core: in all it computes no longer than it was there.
+    total = sum(values.sum((0, 1)) for values in seconds.values())
+    assert total[1] <= total[0] + 0.3
+    waiting = seconds["communicate"][:, 0].sum(0)
+    assert waiting[1] < 0.5 * waiting[0] + 0.1
+    last = run["evaluation/wall_time"][-1]
+    assert (sum(wall.values()) <= last + 1).all()
+
+
+def test_memory_of_each_rank(run):
+    peak = run["memory/peak_rss"][()]
+    assert peak.shape == (3,) and (peak > 50e6).all() and (peak < 3e9).all()
+
+
+@pytest.mark.parametrize("kind", ["policy", "predictor"])
+def test_tables_describe_the_parameter_vectors(run, kind):
+    parameters = run[f"{kind}/parameters"]
+    assert parameters.dtype == np.float32 and parameters.shape[0] == N
+    assert np.isfinite(parameters[()]).all()
+    assert len(np.unique(parameters[()], axis=0)) == N, "each region's network is its own"
+    tables = [json.loads(text) for text in run[f"{kind}/tables"].asstr()[()]]
+    assert run[f"{kind}/table_of"][()].tolist() == [0] * N
+    assert sum(int(np.prod(shape)) for _, shape in tables[0]) == parameters.shape[1]
+
+
+def test_tables_rebuild_the_policies_with_torch_alone(run):
+    """The last evaluation again, by torch's own layers filled from the table: the same returns."""
+    config = from_yaml(run["config/0"].asstr()[()])
+    domain = create(config.domain, config.domain_section)
+    (table,) = [json.loads(text) for text in run["policy/tables"].asstr()[()]]
+
+    def layers(vector):
+        sizes = [int(np.prod(shape)) for _, shape in table]
+        parts = torch.from_numpy(vector).split(sizes)
+        named = {name: part.view(shape) for (name, shape), part in zip(table, parts, strict=True)}
+        gru = torch.nn.GRUCell(named["gru.weight_ih"].shape[1], 16)
+        gru.load_state_dict({key[4:]: value for key, value in named.items() if key.startswith("gru.")})
+        return gru, named
+
+    class Rebuilt:
+        def __init__(self, random):
+            self.random, self.layers = random, [layers(row) for row in run["policy/parameters"][()]]
+            self.states = [torch.zeros(EPISODES, 16) for _ in range(N)]
+
+        @torch.no_grad()
+        def __call__(self, observations):
+            uniforms = np.stack([stream.random(N, dtype=np.float32) for stream in self.random])
+            actions = []
+            for i, (gru, named) in enumerate(self.layers):
+                x = torch.from_numpy(observations[i]).float()
+                self.states[i] = gru(x, self.states[i])
+                x = torch.relu(self.states[i] @ named["second.weight"].T + named["second.bias"])
+                outputs = x @ named["head.weight"].T + named["head.bias"]
+                cumulative = outputs[:, :-1].softmax(-1).cumsum(-1)[:, :-1]
+                actions.append((torch.from_numpy(uniforms[:, i : i + 1]) >= cumulative).sum(-1).numpy())
+            return np.stack(actions)
+
+    simulator = domain.global_simulator(streams(config.seed, Purpose.EVALUATION, EPISODES, SEGMENTS))
+    random = streams(config.seed, Purpose.EVALUATION_ACTIONS, EPISODES, SEGMENTS)
+    again = collect(domain, simulator, EPISODES, Rebuilt(random)).returns
+    assert (again == run["evaluation/returns"][-1]).all()
+
+
+def test_stored_networks_give_the_last_evaluation_again(run):
+    config = from_yaml(run["config/0"].asstr()[()])
+    domain = create(config.domain, config.domain_section)
+    policies = joint.policies(config, domain, run["policy/parameters"][()])
+    predictors = joint.predictors(config, domain, run["predictor/parameters"][()])
+    again = evaluate(config, domain, policies, predictors, EPISODES, segment=SEGMENTS)
+    assert (again.returns == run["evaluation/returns"][-1]).all()
+    assert np.allclose(again.cross_entropy, run["evaluation/cross_entropy"][-1], rtol=1e-5)
+
+
+def test_the_run_can_be_read_while_it_goes_on(tmp_path):
+    """Rows appear one after another, to a plain reader; one that never closes the file does no harm."""
+    longer = (*SMALL, "total_steps=2560", "retrain_every=2560", "evaluation_episodes=20")
+    program = Program("-m", "dials_mpi.train", *longer, "--output", str(tmp_path), ranks=2)
+    path, seen, held = tmp_path / "run.h5", set(), None
+    limit = time.monotonic() + 60
+    while program.running() and time.monotonic() < limit:
+        try:
+            with h5py.File(path, locking=False) as file:
+                steps = file["evaluation/env_steps"][()].tolist()
+                assert steps == [128 * k for k in range(len(steps))]
+                seen.add(len(steps))
+        except (OSError, KeyError, RuntimeError):  # not there yet, or just being written
+            pass
+        if held is None and seen:
+            reader = "import h5py, sys; f = h5py.File(sys.argv[1]); import time; time.sleep(60)"
+            held = Program("-c", reader, str(path))
+        time.sleep(0.01)
+    result = program.wait()
+    assert held is not None and held.running()
+    held.kill()
+    held.process.communicate()
+    assert (result.code, result.stderr) == (0, "")
+    assert len(seen) >= 3, "the rows came all at once"
+    with h5py.File(path) as file:
+        assert len(file["evaluation/env_steps"]) == 21 and file.attrs["finished"]
+
+
+def test_what_a_batch_log_shows(tmp_path):
+    """Plain lines with progress, the table at the end; the default directory's name says what it is."""
+    result = train(*SMALL, "seed=5", "mode=untrained", ranks=3, cwd=tmp_path)
+    assert (result.code, result.stderr) == (0, "")
+    directory = Path("runs") / "warehouse-4-untrained-seed5"
+    assert (tmp_path / directory / "run.h5").is_file()
+    assert "\x1b" not in result.stdout
+    for part in ("256 of 256 steps", "return", "ETA", "agent-steps/s"):
+        assert part in result.stdout, part
+    for policy in ("random", "trained", "closest", "oldest"):
+        assert policy in result.stdout, policy
+    assert result.stdout.count(str(directory / "run.h5")) == 1
+
+
+# What is refused -----------------------------------------------------------------------------------------
+
+
+def refused(tmp_path: Path, arguments: list[str], ranks: int | None, **how: object) -> str:
+    """The one sentence on stderr of a command that ends with exit code 2 and starts nothing."""
+    result = train(*arguments, ranks=ranks, cwd=tmp_path, **how)
+    assert result.code == 2
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1 and result.ours() == [result.stderr.rstrip("\n")], result.stderr
+    assert not (tmp_path / "runs").exists()
+    return result.stderr
+
+
+@pytest.mark.parametrize("ranks", [None, 3])
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["ppo.learning_rat=1e-4"], "ppo.learning_rate"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["--config", "bad.yaml"], "bad.yaml, line 2"),
+        (["seed"], "key=value"),
+        (["--nonsense"], "--nonsense"),
+        ([*SMALL, "--output", "used"], "already"),
+        ([*SMALL, "--output", "bad.yaml/below"], "--output"),
+    ],
+)
+def test_bad_input_is_one_sentence(tmp_path, arguments, part, ranks):
+    (tmp_path / "bad.yaml").write_text("mode: [dials\n")
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "run.h5").write_bytes(b"precious")
+    assert part in refused(tmp_path, arguments, ranks)
+    assert (tmp_path / "used" / "run.h5").read_bytes() == b"precious"
+
+
+def test_more_ranks_than_regions_and_root(tmp_path):
+    message = refused(tmp_path, [*SMALL], 6)
+    assert "6 ranks" in message and "at most 5" in message
+
+
+def test_no_mpi_library(tmp_path):
+    nowhere = {"MPI4PY_LIBMPI": str(tmp_path / "libmpi.so")}
+    assert "no MPI library" in refused(tmp_path, [*SMALL], None, environment=nowhere)
+
+
+@pytest.mark.parametrize(
+    "names", [("PMI_SIZE", "PMI_RANK"), ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK")]
+)
+def test_a_launcher_of_another_mpi(tmp_path, names):
+    """It starts four processes, each of which sees itself alone: the first says so, the others are silent."""
+    first = dict(zip(names, ("4", "0"), strict=True))
+    assert "4 ranks" in refused(tmp_path, [*SMALL], None, environment=first)
+    second = dict(zip(names, ("4", "1"), strict=True))
+    result = train(*SMALL, cwd=tmp_path, environment=second)
+    assert (result.code, result.stdout, result.stderr) == (2, "", "")
+
+
+@pytest.mark.parametrize("ranks", [None, 3])
+def test_help_is_shown_once(ranks):
+    result = train("--help", ranks=ranks)
+    assert (result.code, result.stderr) == (0, "")
+    assert result.stdout.count("usage:") == 1
+    assert "mpirun -n" in result.stdout and "--output DIR" in result.stdout
+
+
+@pytest.mark.parametrize("ranks", [None, 3])
+def test_the_printed_configuration_reads_back(tmp_path, ranks):
+    result = train(*SMALL, "--print-config", ranks=ranks, cwd=tmp_path)
+    assert (result.code, result.stderr) == (0, "")
+    assert from_yaml(result.stdout) == load(None, SMALL)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_settings_may_stand_before_and_after_options():
+    result = launch("-m", "dials_mpi.train", "seed=3", "--print-config", "mode=global")
+    assert (from_yaml(result.stdout).seed, from_yaml(result.stdout).mode) == (3, "global")
