@@ -85,14 +85,15 @@ def measure(config: Config, ranks: Ranks, updates: int) -> dict[str, float] | No
 
     Ranks that hold no region (root, where there are others) do nothing, as in training they sleep.
     """
-    import dials_mpi.learning  # noqa: F401  (one thread)
     from dials_mpi.collect import collect
     from dials_mpi.domains import create
     from dials_mpi.joint import RandomPolicy
     from dials_mpi.learners import Learners
+    from dials_mpi.learning import set_up_torch
     from dials_mpi.provenance import memory
     from dials_mpi.seeding import Purpose, streams
 
+    set_up_torch()
     domain = create(config.domain, config.domain_section)
     mine = ranks.place(len(domain.regions), on_root=config.mode == "global")
     learners = Learners(config, domain, mine)

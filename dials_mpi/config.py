@@ -267,6 +267,11 @@ def _check_memory(config: Config) -> None:
     unit = config.envs_per_region * ppo.rollout_steps
     _require_multiple("ppo.memory_size", ppo.memory_size, "envs_per_region x ppo.rollout_steps", unit)
     _require_divisor("ppo.minibatch_size", ppo.minibatch_size, "ppo.memory_size", ppo.memory_size)
+    if ppo.normalise_advantages and ppo.minibatch_size < 2:
+        raise BadInput(
+            "ppo.minibatch_size is 1, and a single step has no deviation: make it at least 2, or "
+            "set ppo.normalise_advantages=false"
+        )
 
 
 def _check_sequences(config: Config) -> None:

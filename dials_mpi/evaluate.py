@@ -22,6 +22,7 @@ from dials_mpi.config import Config, from_yaml, load
 from dials_mpi.domains import create
 from dials_mpi.domains.base import Domain
 from dials_mpi.errors import BadInput
+from dials_mpi.learning import set_up_torch
 from dials_mpi.learning.influence import Predictor
 from dials_mpi.learning.policy import Policy
 from dials_mpi.seeding import Purpose, streams
@@ -113,6 +114,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 def _evaluate_as_told(options: argparse.Namespace) -> Evaluation:
     """What the command line asks for. BadInput: it cannot be had."""
+    set_up_torch()
     if options.episodes < 1:
         raise BadInput(f"--episodes is {options.episodes}: give at least 1")
     run, config = _source(options)

@@ -13,6 +13,7 @@ from dials_mpi.collect import Dataset, collect
 from dials_mpi.config import Config, Segment
 from dials_mpi.evaluate import Evaluation, evaluate, evaluate_scripted
 from dials_mpi.learners import TRAINING, Learners
+from dials_mpi.learning import set_up_torch
 from dials_mpi.learning.influence import Fit
 from dials_mpi.provenance import memory
 from dials_mpi.ranks import Ranks
@@ -24,6 +25,7 @@ class System:
     """One rank's part of the system; on root also the joint policy, the run file and the progress."""
 
     def __init__(self, config: Config, ranks: Ranks, directory: str) -> None:
+        set_up_torch()
         self.config, self.ranks = config, ranks
         self.watch = Stopwatch()
         self.domain = domains.create(config.domain, config.domain_section)

@@ -6,10 +6,6 @@ from torch import nn
 
 from dials_mpi.learning.network import Network
 
-# The import above makes the processor flush denormal numbers to zero, in the whole process; hypothesis,
-# in whatever test, refuses to draw floats then.
-torch.set_flush_denormal(False)
-
 
 class TorchTwin(nn.Module):
     """A two-layer network; it loads a Network's parameters by name and runs step by step."""
