@@ -403,7 +403,9 @@ def counted(config: Config) -> list[Segment]:
 @hypothesis_settings(deadline=None, max_examples=150, derandomize=True)
 def test_segments_are_those_of_a_plain_count(memory, every, count, refresh, mode):
     every += memory
-    ppo = dataclasses.replace(Config().ppo, rollout_steps=1, memory_size=memory, minibatch_size=memory)
+    ppo = dataclasses.replace(
+        Config().ppo, rollout_steps=1, memory_size=memory, minibatch_size=memory, normalise_advantages=False
+    )
     config = Config(
         mode=mode,
         total_steps=every * count,
