@@ -258,7 +258,7 @@ def _members(prefix: str, layout: Mapping[str, Any]) -> list[str]:
 def _unknown(kind: type, key: str, layout: Mapping[str, Any], chosen: str | None) -> str:
     """What to say of a key that does not exist."""
     variant = _variant(kind)
-    if variant is not None and key.partition(".")[0] in variant.metadata["kinds"]:
+    if variant is not None and key.partition(".")[0] in variant.metadata["kinds"].keys() - {chosen}:
         other, selector = key.partition(".")[0], variant.metadata["selector"]
         return f"{other} is read only with {selector}={other}: remove it, or change {selector}={chosen}"
     text = f"unknown key {printable(key)}"
