@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
@@ -20,12 +21,13 @@ from dials_mpi.cli import Parser, refuse
 from dials_mpi.collect import collect
 from dials_mpi.config import Config, from_yaml, load
 from dials_mpi.domains import create
-from dials_mpi.domains.base import Domain
+from dials_mpi.domains.base import Domain, Region
 from dials_mpi.errors import BadInput
 from dials_mpi.learning import set_up_torch
 from dials_mpi.learning.influence import Predictor
 from dials_mpi.learning.policy import Policy
 from dials_mpi.seeding import Purpose, streams
+from dials_mpi.settings import printable
 
 if TYPE_CHECKING:
     from dials_mpi.runfile import RunFile
@@ -124,23 +126,40 @@ def _evaluate_as_told(options: argparse.Namespace) -> Evaluation:
     known = ("trained", *scripted) if run else scripted
     if name not in known:
         raise BadInput(
-            f"--policy is {name}: choose {', '.join(known)}"
+            (f"--policy is {printable(name)}" if name else "--policy is not given")
+            + f": choose {', '.join(known)}"
             + ("" if run else " (trained needs the directory of a run)")
         )
     if name != "trained":
         return evaluate_scripted(config, domain, name, options.episodes)
-    policies = joint.policies(config, domain, run.read("policy/parameters"))
+    policies = joint.policies(config, domain, _parameters(run, "policy", domain, joint.policy_size, config))
     predictors = []
     if run.has("predictor/parameters"):
-        predictors = joint.predictors(config, domain, run.read("predictor/parameters"))
+        parameters = _parameters(run, "predictor", domain, joint.predictor_size, config)
+        predictors = joint.predictors(config, domain, parameters)
     # A segment that no training reaches: other episodes than those of the run's own evaluations.
     return evaluate(config, domain, policies, predictors, options.episodes, segment=2**32 - 1)
 
 
+def _parameters(
+    run: RunFile, kind: str, domain: Domain, size: Callable[[Config, Region], int], config: Config
+) -> np.ndarray:
+    """A run's stored networks [N, P]. BadInput: none are stored, or others than its configuration says."""
+    name = f"{kind}/parameters"
+    parameters = run.read(name)
+    wanted = len(domain.regions), max(size(config, region) for region in set(domain.regions))
+    if parameters.shape != wanted:
+        raise BadInput(
+            f"{name} in {run.path} has the shape {parameters.shape} in place of {wanted}: "
+            "evaluate it with the dials_mpi that wrote it"
+        )
+    return parameters
+
+
 def _source(options: argparse.Namespace) -> tuple[RunFile | None, Config]:
     """The run whose directory is given, or none, and the configuration."""
-    directories = [word for word in options.arguments if "=" not in word]
-    overrides = [word for word in options.arguments if "=" in word]
+    directories = [word for word in options.arguments if "=" not in word or os.path.exists(f"{word}/run.h5")]
+    overrides = [word for word in options.arguments if word not in directories]
     if options.config or not directories:
         if directories:
             raise BadInput(f"{directories[0]} is given beside --config: give one of them")
@@ -148,7 +167,8 @@ def _source(options: argparse.Namespace) -> tuple[RunFile | None, Config]:
             raise BadInput("nothing to evaluate: give the directory of a run, or --config FILE")
         return None, load(options.config, overrides)
     if len(directories) > 1 or overrides:
-        raise BadInput(f"{options.arguments[1]} is one argument too many: a run has its own configuration")
+        extra = printable([*overrides, *directories[1:]][0])
+        raise BadInput(f"{extra} is one argument too many: a run has its own configuration")
     from dials_mpi.runfile import (
         RunFile,
     )  # not above: training ranks import this file, and have no use for h5py

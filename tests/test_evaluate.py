@@ -1,0 +1,231 @@
+"""The evaluate command: what it prints and writes, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+from typing import NamedTuple
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from conftest import SMALL, launch
+
+from dials_mpi.evaluate import Evaluation, main
+
+FIRST_LINE = re.compile(r"mean return (-?\d+\.\d+) \+- (\d+\.\d+|nan) \((\d+) episodes?\)")
+FOUR = ("warehouse.grid=[2,2]", "warehouse.horizon=20")
+
+
+class Said(NamedTuple):
+    """What the command said and how it ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def evaluate(capsys):
+    """The command in this process; an exception that it should have caught fails the test."""
+
+    def call(*arguments: object) -> Said:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as leaving:
+            main([str(argument) for argument in arguments])
+        return Said(leaving.value.code, *capsys.readouterr())
+
+    threads = torch.get_num_threads()
+    yield call
+    # The command sets torch up for a process of its own; other tests want it as it was.
+    torch.set_flush_denormal(False)
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def run(trained):
+    return trained(*SMALL, ranks=3)
+
+
+@pytest.fixture
+def copy(run, tmp_path):
+    """A copy of a run, to damage."""
+    return shutil.copytree(run, tmp_path / "copy")
+
+
+def figures(said: Said, regions: int = 4) -> tuple[float, float, int, list[float]]:
+    """Mean, standard error, episodes and the returns by region, from the printed lines."""
+    assert (said.code, said.stderr) == (0, "")
+    first, *rest = said.stdout.splitlines()
+    mean, error, episodes = FIRST_LINE.fullmatch(first).groups()
+    found = [re.fullmatch(r"region (\d+): (-?\d+\.\d+)", line).groups() for line in rest]
+    assert [int(number) for number, _ in found] == list(range(regions))
+    return float(mean), float(error), int(episodes), [float(value) for _, value in found]
+
+
+def test_a_run_as_a_user_starts_it(run):
+    """Without mpirun; the trained policies by default, on 100 episodes."""
+    result = launch("-m", "dials_mpi.evaluate", str(run))
+    mean, error, episodes, by_region = figures(Said(result.code, result.stdout, result.stderr))
+    assert episodes == 100
+    assert np.mean(by_region) == pytest.approx(mean, abs=2e-3)
+    with h5py.File(run / "run.h5") as file:
+        stored = Evaluation(file["evaluation/returns"][-1])
+    assert abs(mean - stored.mean) < 4 * math.hypot(error, stored.standard_error)
+
+
+def test_the_same_figures_as_json(evaluate, run, tmp_path):
+    said = evaluate(run, "--episodes", 5, "--json", tmp_path / "figures.json")
+    mean, error, episodes, by_region = figures(said)
+    written = json.loads((tmp_path / "figures.json").read_text())
+    assert written["mean_return"] == pytest.approx(mean, abs=6e-4)
+    assert written["standard_error"] == pytest.approx(error, abs=6e-4)
+    assert written["episodes"] == episodes == 5
+    assert written["returns_by_region"] == pytest.approx(by_region, abs=6e-4)
+    assert len(written["cross_entropy_by_region"]) == 4
+
+
+def test_it_repeats_and_leaves_the_run_as_it_is(evaluate, run):
+    before = (run / "run.h5").read_bytes()
+    assert evaluate(run, "--episodes", 3) == evaluate(run, "--episodes", 3, "--policy", "trained")
+    assert (run / "run.h5").read_bytes() == before
+
+
+def test_the_standard_error_is_over_episodes():
+    returns = np.array([[1.0, 3.0], [4.0, 6.0], [7.0, 9.0]])
+    result = Evaluation(returns)
+    assert result.mean == 5
+    assert result.standard_error == pytest.approx(3 / math.sqrt(3))
+    assert math.isnan(Evaluation(returns[:1]).standard_error)
+
+
+def test_one_episode_has_no_standard_error(evaluate, run, tmp_path):
+    said = evaluate(run, "--episodes", 1, "--json", tmp_path / "one.json")
+    assert math.isnan(figures(said)[1])
+    assert json.loads((tmp_path / "one.json").read_text())["standard_error"] is None
+
+
+@pytest.mark.parametrize("policy", ["random", "closest", "oldest"])
+def test_policies_that_need_no_training(evaluate, run, tmp_path, policy):
+    """By a configuration and by a run of the same configuration: the same figures."""
+    (tmp_path / "four.yaml").write_text("warehouse:\n  grid: [2, 2]\n  horizon: 40\n")
+    by_file = evaluate(
+        "--config", tmp_path / "four.yaml", "--policy", policy, "--episodes", 20, "warehouse.horizon=20"
+    )
+    assert by_file == evaluate(*FOUR, "--policy", policy, "--episodes", 20)
+    assert by_file == evaluate(run, "--policy", policy, "--episodes", 20)
+    mean, error, episodes, _ = figures(by_file)
+    assert episodes == 20 and error > 0
+    assert (mean > 1) == (policy != "random")
+
+
+def test_a_run_on_the_global_simulator_has_no_predictors(evaluate, trained, tmp_path):
+    said = evaluate(trained(*SMALL, "mode=global"), "--episodes", 2, "--json", tmp_path / "figures.json")
+    figures(said)
+    assert "cross_entropy_by_region" not in json.loads((tmp_path / "figures.json").read_text())
+
+
+# What is refused -----------------------------------------------------------------------------------------
+
+
+def refused(said: Said) -> str:
+    """Exit code 2, one line on stderr, nothing on stdout."""
+    assert said.code == 2
+    assert said.stdout == ""
+    assert said.stderr.startswith("dials_mpi: ") and said.stderr.count("\n") == 1, said.stderr
+    assert "None" not in said.stderr
+    return said.stderr
+
+
+def test_nothing_or_too_much_to_evaluate(evaluate, run, tmp_path):
+    assert "--config" in refused(evaluate())
+    assert "nothing to evaluate" in refused(evaluate("--policy", "random"))
+    (tmp_path / "four.yaml").write_text("")
+    assert "--config" in refused(evaluate(run, "--config", tmp_path / "four.yaml"))
+    assert "too many" in refused(evaluate(run, run))
+    assert "too many" in refused(evaluate(run, "seed=1"))
+    assert "seed=1" in refused(evaluate("seed=1", run))
+
+
+def test_a_directory_without_a_run(evaluate, tmp_path):
+    assert "run.h5" in refused(evaluate(tmp_path))
+    assert "nowhere" in refused(evaluate(tmp_path / "nowhere"))
+
+
+def test_policies_that_there_are_not(evaluate, run):
+    assert "closest" in refused(evaluate(run, "--policy", "clever"))
+    assert "random" in refused(evaluate(*FOUR, "--policy", "clever"))
+    assert "directory of a run" in refused(evaluate(*FOUR, "--policy", "trained"))
+    assert "--policy" in refused(evaluate(*FOUR))
+
+
+@pytest.mark.parametrize("episodes", ["0", "-3", "many", "1.5"])
+def test_bad_numbers_of_episodes(evaluate, run, episodes):
+    assert "--episodes" in refused(evaluate(run, f"--episodes={episodes}"))
+
+
+def test_a_json_file_that_cannot_be_written(evaluate, run, tmp_path):
+    for file in (tmp_path / "nowhere" / "x.json", tmp_path):
+        assert "--json" in refused(evaluate(run, "--episodes", 1, "--json", file))
+
+
+def test_bad_settings(evaluate, tmp_path):
+    assert "ppo.clip" in refused(evaluate("--policy", "random", "ppo.clap=0.1"))
+    assert "warehouse.grid" in refused(evaluate("--policy", "random", "warehouse.gird=[2,2]"))
+    too_long = refused(evaluate("--policy", "random", "x" * 300 + "=1"))
+    assert "unknown key" in too_long
+    assert "nowhere.yaml" in refused(evaluate("--policy", "random", "--config", tmp_path / "nowhere.yaml"))
+
+
+def test_a_damaged_run(evaluate, copy):
+    whole = (copy / "run.h5").read_bytes()
+    for length in (0, 50, len(whole) // 2, len(whole) - 1):
+        (copy / "run.h5").write_bytes(whole[:length])
+        assert "damaged" in refused(evaluate(copy))
+
+
+def test_a_run_whose_configuration_is_damaged(evaluate, copy):
+    with h5py.File(copy / "run.h5", "r+") as file:
+        del file["config/0"]
+        file["config/0"] = "seed: [1\n"
+    assert "run.h5" in refused(evaluate(copy))
+
+
+def test_a_newer_format(evaluate, copy):
+    with h5py.File(copy / "run.h5", "r+") as file:
+        file.attrs["format_version"] = 99
+    assert "99" in refused(evaluate(copy))
+
+
+def test_a_run_that_has_not_come_so_far(evaluate, copy):
+    """No policies to play yet; but those that need no training are played."""
+    with h5py.File(copy / "run.h5", "r+") as file:
+        del file["policy"]
+    assert "policy/parameters" in refused(evaluate(copy))
+    figures(evaluate(copy, "--policy", "random", "--episodes", 2))
+
+
+def test_parameters_of_other_networks(evaluate, copy):
+    """Of another size than the configuration says, such as another version may have stored."""
+    with h5py.File(copy / "run.h5") as file:
+        parameters = file["policy/parameters"][()]
+    for other in (parameters[:, :-1], parameters[:-1], parameters[0]):
+        with h5py.File(copy / "run.h5", "r+") as file:
+            del file["policy/parameters"]
+            file["policy/parameters"] = other
+        assert "policy/parameters" in refused(evaluate(copy, "--episodes", 1))
+
+
+def test_a_directory_with_an_equals_sign(evaluate, copy):
+    named = copy.rename(copy.parent / "lr=1e-4")
+    figures(evaluate(named, "--episodes", 1))
+
+
+def test_help_and_errors_as_a_user_sees_them():
+    result = launch("-m", "dials_mpi.evaluate", "--help")
+    assert (result.code, result.stderr) == (0, "") and "examples:" in result.stdout
+    result = launch("-m", "dials_mpi.evaluate", "nowhere")
+    refused(Said(result.code, result.stdout, result.stderr))
