@@ -1,0 +1,179 @@
+"""The house rules: who may import what, no circles, everything public documented, workers kept light."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from conftest import SMALL, launch
+
+import dials_mpi
+
+ROOT = Path(dials_mpi.__file__).parent
+FILES = {
+    ".".join(["dials_mpi", *path.relative_to(ROOT).with_suffix("").parts]).removesuffix(".__init__"): path
+    for path in sorted(ROOT.rglob("*.py"))
+}
+TREES = {name: ast.parse(path.read_text(), str(path)) for name, path in FILES.items()}
+
+
+class Import(NamedTuple):
+    """One module that another needs: for annotations only (typing), inside a function (late), or at once."""
+
+    importer: str
+    module: str
+    typing: bool
+    late: bool
+
+
+def imports(importer: str, tree: ast.Module) -> Iterator[Import]:
+    """All imports in a file, resolved to full names; ``from package import module`` to the module."""
+
+    def walk(node: ast.AST, typing: bool, late: bool) -> Iterator[Import]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+                for part in child.body:
+                    yield from walk(ast.Module([part], []), True, late)
+                for part in child.orelse:
+                    yield from walk(ast.Module([part], []), typing, late)
+            elif isinstance(child, ast.Import):
+                for alias in child.names:
+                    yield Import(importer, alias.name, typing, late)
+            elif isinstance(child, ast.ImportFrom):
+                assert not child.level, f"{importer}: relative import"
+                for alias in child.names:
+                    submodule = f"{child.module}.{alias.name}"
+                    yield Import(importer, submodule if submodule in FILES else child.module, typing, late)
+            else:
+                inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+                yield from walk(child, typing, late or inside)
+
+    yield from walk(tree, False, False)
+
+
+IMPORTS = [found for name, tree in TREES.items() for found in imports(name, tree)]
+
+
+def within(module: str, package: str) -> bool:
+    """Whether a module is the package or lies in it."""
+    return module == package or module.startswith(package + ".")
+
+
+def importers(of: str, typing: bool = False) -> set[str]:
+    """The modules that import ``of`` or something in it, at any place, at run time."""
+    return {found.importer for found in IMPORTS if within(found.module, of) and typing >= found.typing}
+
+
+def test_the_walk_sees_imports():
+    """The rules below mean something: known imports of each kind are found."""
+    assert len(FILES) > 15
+    assert Import("dials_mpi.ranks", "numpy", False, False) in IMPORTS
+    assert Import("dials_mpi.ranks", "mpi4py", True, False) in IMPORTS
+    assert Import("dials_mpi.ranks", "mpi4py", False, True) in IMPORTS
+    assert Import("dials_mpi.system", "dials_mpi.joint", False, False) in IMPORTS
+
+
+@pytest.mark.parametrize(
+    ("library", "allowed"),
+    [
+        ("mpi4py", {"dials_mpi.ranks"}),
+        ("h5py", {"dials_mpi.runfile"}),
+        ("yaml", {"dials_mpi.settings"}),
+        ("libsumo", {"dials_mpi.domains.traffic.sumo"}),
+        ("traci", {"dials_mpi.domains.traffic.sumo"}),
+    ],
+)
+def test_a_library_with_one_door(library, allowed):
+    assert importers(library, typing=True) <= allowed
+
+
+def test_torch_lives_in_learning():
+    """Beside it, only what hands tensors to and from learning, and the benchmark's floor."""
+    outside = {name for name in importers("torch", typing=True) if not within(name, "dials_mpi.learning")}
+    assert outside <= {"dials_mpi.ials", "dials_mpi.joint", "dials_mpi.bench"}
+
+
+def test_domains_know_only_the_settings():
+    for found in IMPORTS:
+        if within(found.importer, "dials_mpi.domains") and within(found.module, "dials_mpi"):
+            allowed = ("dials_mpi.domains", "dials_mpi.settings", "dials_mpi.errors")
+            assert any(within(found.module, package) for package in allowed), found
+
+
+def test_learning_knows_only_itself():
+    for found in IMPORTS:
+        if within(found.importer, "dials_mpi.learning") and within(found.module, "dials_mpi"):
+            assert within(found.module, "dials_mpi.learning") or found.typing, found
+            assert not within(found.module, "dials_mpi.ranks"), found
+
+
+@pytest.mark.parametrize("module", ["errors", "settings", "seeding", "stopwatch", "ranks", "runfile"])
+def test_the_ground_floor_imports_nothing_from_above(module):
+    ground = {"dials_mpi", "dials_mpi.errors", "dials_mpi.settings"}
+    own = {found.module for found in IMPORTS if found.importer == f"dials_mpi.{module}"}
+    assert {name for name in own if within(name, "dials_mpi")} <= ground
+
+
+def test_nothing_imports_the_programs():
+    for program in ("train", "bench", "report"):
+        assert importers(f"dials_mpi.{program}") <= {f"dials_mpi.{program}"}
+
+
+def test_no_circles():
+    """Of modules that import each other at once; a module comes after all that it needs."""
+    needs = {name: set() for name in FILES}
+    for found in IMPORTS:
+        if found.module in FILES and not found.typing and not found.late:
+            needs[found.importer].add(found.module)
+    ready: set[str] = set()
+    while len(ready) < len(needs):
+        new = {name for name in needs if name not in ready and needs[name] <= ready}
+        assert new, f"a circle among {sorted(set(needs) - ready)}"
+        ready |= new
+
+
+def test_everything_public_has_a_docstring():
+    missing = []
+
+    def look(node: ast.AST, name: str) -> None:
+        if not ast.get_docstring(node):
+            missing.append(name)
+        for child in node.body if isinstance(node, ast.Module | ast.ClassDef) else ():
+            kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+            if isinstance(child, kinds) and not child.name.startswith("_"):
+                look(child, f"{name}.{child.name}")
+
+    for name, tree in TREES.items():
+        look(tree, name)
+    assert missing == []
+
+
+def test_a_worker_stays_light(tmp_path):
+    """After a whole segment, rank 1 has loaded none of what only root needs, nor torch's compiler."""
+    driver = tmp_path / "driver.py"
+    driver.write_text(
+        "import sys\n"
+        "from dials_mpi import train\n"
+        "connect = train.mpi.connect\n"
+        "def remember():\n"
+        "    ranks = connect()\n"
+        "    wait, name = ranks.barrier, f'modules{ranks.rank}'\n"
+        "    def barrier():\n"
+        "        open(name, 'w').write(' '.join(sys.modules))\n"
+        "        wait()\n"
+        "    ranks.barrier = barrier\n"
+        "    return ranks\n"
+        "train.mpi.connect = remember\n"
+        "train.main(sys.argv[1:])\n"
+    )
+    result = launch(str(driver), *SMALL, "--output", "out", ranks=2, cwd=tmp_path)
+    assert (result.code, result.stderr) == (0, "")
+    root, worker = ((tmp_path / f"modules{rank}").read_text().split() for rank in (0, 1))
+    assert {"torch", "dials_mpi.learners"} <= set(worker)
+    assert {"h5py", "rich"} <= set(root)
+    heavy = ("h5py", "rich", "matplotlib", "torch._dynamo", "torch._inductor", "triton", "sympy")
+    assert [name for name in heavy if name in worker] == []
+    assert [name for name in heavy[2:] if name in root] == []

@@ -1,0 +1,253 @@
+"""Ranks: the same results at any number of them; placement and messages, on real MPI.
+
+The tests marked mpi need a world of their own: the last test starts them under mpirun.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+
+import h5py
+import numpy as np
+import pytest
+from conftest import SMALL, launch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dials_mpi.ranks import Ranks, connect
+
+# Independence of the rank count --------------------------------------------------------------------------
+
+PAPER = (  # the paper's networks and horizon
+    "warehouse.grid=[2,2]",
+    "total_steps=512",
+    "evaluate_every=256",
+    "retrain_every=256",
+    "dataset_size=400",
+    "evaluation_episodes=4",
+    "influence.epochs=2",
+)
+OWN = ("timing/", "memory/", "evaluation/wall_time", "config/")  # differ from run to run, or are text
+
+
+def results(directory) -> dict[str, bytes]:
+    """Every result in a run file, by its name, as bytes (so that NaN equals NaN)."""
+    found = {}
+
+    def take(name, item):
+        if isinstance(item, h5py.Dataset) and not name.startswith(OWN):
+            value = item[()]
+            found[name] = value.tobytes() if value.dtype != object else repr(value).encode()
+
+    with h5py.File(directory / "run.h5") as file:
+        file.visititems(take)
+    for name in ("policy/parameters", "evaluation/returns", "training/entropy"):
+        assert name in found
+    return found
+
+
+def differing(one: dict[str, bytes], other: dict[str, bytes]) -> list[str]:
+    """The names of what is not the same in both, to the bit."""
+    return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 5])
+def test_any_number_of_ranks_gives_the_same_results(trained, ranks):
+    alone = results(trained(*PAPER))
+    assert {"predictor/parameters", "influence/cross_entropy_before", "influence/cross_entropy_after"} <= set(
+        alone
+    )
+    assert differing(alone, results(trained(*PAPER, ranks=ranks))) == []
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("mode=untrained",),
+        ("mode=global",),
+        ("policy.architecture=fnn", "influence.architecture=fnn"),
+        ("warehouse.grid=[1,3]", "warehouse.ring=false"),
+    ],
+    ids=lambda settings: settings[0],
+)
+def test_modes_and_networks_do_not_depend_on_the_ranks(trained, settings):
+    settings = (*SMALL, *settings)
+    assert differing(results(trained(*settings)), results(trained(*settings, ranks=3))) == []
+
+
+def test_what_the_modes_store(trained):
+    untrained = results(trained(*SMALL, "mode=untrained"))
+    everywhere = results(trained(*SMALL, "mode=global"))
+    assert "predictor/parameters" in untrained and "predictor/parameters" not in everywhere
+    assert not any(name.startswith("influence/") for name in untrained.keys() | everywhere.keys())
+
+
+def test_seeds_and_modes_differ(trained):
+    quick = "influence.learning_rate=0.1"  # so that three epochs change what the policies see
+    runs = [
+        results(trained(*SMALL, quick)),
+        results(trained(*SMALL, quick, "seed=1")),
+        results(trained(*SMALL, "mode=untrained")),
+        results(trained(*SMALL, "mode=global")),
+    ]
+    assert len({run["policy/parameters"] for run in runs}) == len(runs)
+    assert runs[0]["predictor/parameters"] != runs[2]["predictor/parameters"]
+    assert runs[0]["evaluation/returns"] != runs[1]["evaluation/returns"]
+
+
+# Placement -----------------------------------------------------------------------------------------------
+
+
+class World:
+    """What Ranks asks of a communicator to know its place."""
+
+    def __init__(self, rank: int, size: int) -> None:
+        self.rank, self.size = rank, size
+
+
+@given(regions=st.integers(1, 300), data=st.data())
+def test_each_region_has_one_holder_and_the_load_is_balanced(regions, data):
+    size = data.draw(st.integers(1, regions + 1))
+    places = []
+    for rank in range(size):
+        ranks = Ranks(World(rank, size), "none")
+        places.append(ranks.place(regions))
+        assert all(ranks.holder(region) == rank for region in places[-1])
+    assert [i for place in places for i in place] == list(range(regions)), (
+        "every region once, contiguous and in order"
+    )
+    workers = places[1:] or places
+    counts = [len(place) for place in workers]
+    assert min(counts) >= 1 and max(counts) - min(counts) <= 1
+    assert size == 1 or places[0] == [], "root's hands are free"
+
+
+@given(regions=st.integers(1, 300), size=st.integers(1, 20))
+def test_root_can_hold_all(regions, size):
+    for rank in range(size):
+        ranks = Ranks(World(rank, size), "none")
+        assert ranks.place(regions, on_root=True) == (list(range(regions)) if rank == 0 else [])
+        assert ranks.holder(regions - 1) == 0
+
+
+# Messages, on worlds of every size -----------------------------------------------------------------------
+
+REGIONS = 7
+
+
+@pytest.fixture(params=[False, True], ids=["on workers", "on root"])
+def ranks(request):
+    ranks = connect()
+    ranks.mine = ranks.place(REGIONS, on_root=request.param)
+    yield ranks
+    ranks.barrier()
+
+
+def row(region: int, width: int) -> np.ndarray:
+    """What a region's holder has to say."""
+    return np.arange(width, dtype=np.float32) + 100 * region + 0.5
+
+
+@pytest.mark.mpi
+def test_broadcast(ranks):
+    for thing in (None, {"a": [1, "é"]}, 2, ("x" * 3_000_000,)):
+        assert ranks.broadcast(thing if ranks.is_root else "ignored") == thing
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.int64])
+def test_scatter(ranks, dtype):
+    """Blocks of different shapes, an empty one among them, land with their holders."""
+    blocks = [np.full((3, i, 2), i * 30, dtype) for i in range(REGIONS)]
+    room = {i: np.full((3, i, 2), 1, dtype) for i in ranks.mine}
+    ranks.scatter(blocks if ranks.is_root else None, room)
+    for i, array in room.items():
+        assert (array == blocks[i]).all() and array.dtype == dtype
+
+
+@pytest.mark.mpi
+def test_scatter_of_large_blocks(ranks):
+    blocks = [np.full(2_000_003, i, np.uint8) for i in range(REGIONS)] if ranks.is_root else None
+    room = {i: np.empty(2_000_003, np.uint8) for i in ranks.mine}
+    ranks.scatter(blocks, room)
+    assert all((array == i).all() for i, array in room.items())
+
+
+@pytest.mark.mpi
+def test_scatter_needs_contiguous_room(ranks):
+    if ranks.size > 1 and not ranks.is_root:
+        with pytest.raises(ValueError, match="contiguous"):
+            ranks.scatter(None, {0: np.empty((4, 4), np.float32)[:, :2]})
+
+
+@pytest.mark.mpi
+def test_gather_fills_shorter_rows_with_zeros(ranks):
+    for _ in range(3):  # one after another, with the same tags
+        gathered = ranks.gather({i: row(i, 5 + i) for i in ranks.mine}, 5 + REGIONS, np.float32)
+        if not ranks.is_root:
+            assert gathered is None
+            continue
+        assert gathered.shape == (REGIONS, 5 + REGIONS) and gathered.dtype == np.float32
+        for i in range(REGIONS):
+            assert (gathered[i, : 5 + i] == row(i, 5 + i)).all() and (gathered[i, 5 + i :] == 0).all()
+
+
+@pytest.mark.mpi
+def test_gather_in_double_precision(ranks):
+    values = {i: np.array([np.pi * i, np.nan, 1e300]) for i in ranks.mine}
+    gathered = ranks.gather(values, 3, np.float64)
+    if ranks.is_root:
+        assert (gathered[:, 0] == np.pi * np.arange(REGIONS)).all()
+        assert np.isnan(gathered[:, 1]).all() and (gathered[:, 2] == 1e300).all()
+
+
+@pytest.mark.mpi
+def test_gather_by_rank(ranks):
+    gathered = ranks.gather_by_rank(np.array([ranks.rank, 7.5]))
+    if ranks.is_root:
+        assert gathered.tolist() == [[rank, 7.5] for rank in range(ranks.size)]
+    else:
+        assert gathered is None
+
+
+@pytest.mark.mpi
+def test_barrier_waits_for_the_last_without_burning_a_core(ranks):
+    ranks.barrier()
+    start, cpu = time.perf_counter(), time.process_time()
+    last = ranks.size - 1
+    if ranks.rank == last:
+        time.sleep(0.6)
+    ranks.barrier()
+    assert time.perf_counter() - start > (0.5 if ranks.rank == last else 0.3)
+    assert time.process_time() - cpu < 0.3
+
+
+@pytest.mark.mpi
+def test_the_world_is_known(ranks):
+    assert ranks.library and ranks.library.isprintable()
+    assert ranks.host
+    assert ranks.is_root == (ranks.rank == 0) and 0 <= ranks.rank < ranks.size
+
+
+# These, started --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_messages_under_mpirun(size):
+    result = launch(
+        "-m",
+        "mpi4py",
+        "-m",
+        "pytest",
+        "-x",
+        "-q",
+        "--only-mpi",
+        "-p",
+        "no:cacheprovider",
+        __file__,
+        ranks=size,
+    )
+    assert result.code == 0, result.stdout + result.stderr
+    passed = [int(count) for count in re.findall(r"^(\d+) passed", result.stdout, re.MULTILINE)]
+    assert len(passed) == size and min(passed) == max(passed) >= 20, result.stdout
