@@ -15,6 +15,8 @@ from dials_mpi import settings
 from dials_mpi.domains import DOMAINS
 from dials_mpi.errors import BadInput
 from dials_mpi.settings import section, section_chosen_by, setting
+from dials_mpi.values import printable
+from dials_mpi.yaml_text import parse, read
 
 ARCHITECTURES = ("gru", "fnn")
 MOST_SEGMENTS = 100_000
@@ -197,13 +199,13 @@ def load(file: str | None, overrides: Sequence[str] = ()) -> Config:
     """
     if file is None:
         return settings.build(Config, {}, "the defaults", overrides)
-    name = settings.printable(file)
-    return settings.build(Config, settings.parse(settings.read(file), name), name, overrides)
+    name = printable(file)
+    return settings.build(Config, parse(read(file), name), name, overrides)
 
 
 def from_yaml(text: str, source: str = "the stored configuration") -> Config:
     """The configuration in a YAML text, such as ``Config.to_yaml`` wrote. BadInput as in ``load``."""
-    return settings.build(Config, settings.parse(text, source), source)
+    return settings.build(Config, parse(text, source), source)
 
 
 # Segments ------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from dials_mpi import settings
 from dials_mpi.config import Config, Segment, from_yaml, load, segments
 from dials_mpi.errors import BadInput
 from dials_mpi.settings import section, section_chosen_by, setting
+from dials_mpi.yaml_text import LARGEST_FILE, parse
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 WAREHOUSES = {4: (2, 2), 25: (5, 5), 49: (7, 7), 100: (10, 10)}
@@ -47,7 +48,7 @@ BROKEN_FILES = {
     "NUL": (b"\x00" * 100, ["line 1", "U+0000"]),
     "not UTF-8": (b"mode: dials # caf\xe9\n", ["byte 17", "UTF-8"]),
     "UTF-16": ("seed: 1\n".encode("utf-16"), ["UTF-8"]),
-    "too large": (b"# " + b"x" * settings.LARGEST_FILE, ["larger than"]),
+    "too large": (b"# " + b"x" * LARGEST_FILE, ["larger than"]),
     "two documents": (b"seed: 1\n---\nseed: 2\n", ["single document", "line 2"]),
     "a list": (b"- seed: 1\n", ["top level", "mapping"]),
     "a scalar": (b"dials\n", ["top level", "'dials'", "mapping"]),
@@ -526,7 +527,7 @@ class Toy:
 
 
 def toy(text: str, *overrides: str) -> Toy:
-    return settings.build(Toy, settings.parse(text, "toy"), "toy", overrides)
+    return settings.build(Toy, parse(text, "toy"), "toy", overrides)
 
 
 def test_a_setting_chooses_a_section():
