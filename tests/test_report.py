@@ -14,6 +14,9 @@ from dials_mpi import report
 from dials_mpi.config import load
 from dials_mpi.domains import DOMAINS
 from dials_mpi.errors import BadInput
+from dials_mpi.report.__main__ import main
+from dials_mpi.report.figures import with_refreshes
+from dials_mpi.report.runs import require_same_system
 from dials_mpi.runfile import RunFile
 
 PAGE = Path(__file__).parents[1] / "docs" / "run-file.md"
@@ -145,7 +148,7 @@ def test_a_picture_shows_references_unfinished_runs_and_the_band(tmp_path):
 
 def test_the_cross_entropy_falls_at_a_refresh(tmp_path):
     (group,) = report.group_runs(report.read_runs([make_run(tmp_path)]))
-    steps, losses = report._with_refreshes(group)
+    steps, losses = with_refreshes(group)
     assert steps.tolist() == [0, 0, 1280]
     np.testing.assert_allclose(losses, [0.6, 0.4, 0.5])
 
@@ -153,7 +156,7 @@ def test_the_cross_entropy_falls_at_a_refresh(tmp_path):
 def test_global_runs_have_no_cross_entropy_picture(tmp_path, capsys):
     run = make_run(tmp_path, mode="global", finished=False)
     with pytest.raises(SystemExit, match="0"):
-        report.main([run, "--out", str(tmp_path / "out")])
+        main([run, "--out", str(tmp_path / "out")])
     assert not list((tmp_path / "out").glob("cross-entropy*"))
     out = capsys.readouterr().out
     assert "no cross-entropy picture" in out and "unfinished" in out
@@ -165,7 +168,7 @@ def test_global_runs_have_no_cross_entropy_picture(tmp_path, capsys):
 
 def refused(capsys, *arguments):
     with pytest.raises(SystemExit, match="2"):
-        report.main(list(map(str, arguments)))
+        main(list(map(str, arguments)))
     said = capsys.readouterr().err
     assert said.startswith("dials_mpi: ") and said.count("\n") == 1
     return said
@@ -201,7 +204,7 @@ def test_different_domains_are_refused(tmp_path):
     other = replace(run, name="other", config=replace(run.config))
     object.__setattr__(other.config, "domain", "traffic")
     with pytest.raises(BadInput, match="run is of the warehouse domain and other of the traffic domain"):
-        report._require_same_system(run, other)
+        require_same_system(run, other)
 
 
 def test_a_damaged_file_is_refused(tmp_path, capsys):

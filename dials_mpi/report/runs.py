@@ -1,0 +1,145 @@
+"""What the report reads: runs, from their run files, checked to be of one system."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from dials_mpi import settings
+from dials_mpi.config import Config, from_yaml
+from dials_mpi.domains import DOMAINS
+from dials_mpi.errors import BadInput
+from dials_mpi.runfile import RunFile
+
+
+class Refreshes(NamedTuple):
+    """Each refresh of the predictors [R]: steps per agent, and nats per source averaged over regions."""
+
+    env_steps: np.ndarray
+    before: np.ndarray
+    after: np.ndarray
+    constant: np.ndarray
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run file says of T evaluations.
+
+    env_steps: [T] per agent; wall_time: [T] in seconds; returns: [T, E, N]; cross_entropy: [T], nats per
+    source averaged over regions, where there are predictors. references: mean return of each policy that
+    needs no training, empty before the end of a run. peak_memory: bytes, the ranks' peaks added up.
+    """
+
+    name: str
+    config: Config
+    finished: bool
+    env_steps: np.ndarray
+    wall_time: np.ndarray
+    returns: np.ndarray
+    cross_entropy: np.ndarray | None
+    refreshes: Refreshes | None
+    references: Mapping[str, float]
+    peak_memory: float
+
+    @property
+    def agents(self) -> int:
+        """The number of agents N."""
+        return self.returns.shape[2]
+
+    @cached_property
+    def mean(self) -> np.ndarray:
+        """Mean return per agent and episode [T]."""
+        return self.returns.mean(axis=(1, 2))
+
+    @cached_property
+    def standard_error(self) -> np.ndarray:
+        """Of the mean, over the episodes [T]; NaN for a single episode."""
+        return standard_error(self.returns.mean(axis=2).T)
+
+
+def read_run(directory: str) -> Run:
+    """The run in a directory. BadInput: there is none, it cannot be read, or nothing is evaluated yet."""
+    file = RunFile.open(directory)
+    if not file.has("evaluation/env_steps"):
+        raise BadInput(f"{file.path} holds no evaluation yet: report it after its first one")
+    config = from_yaml(file.configuration(), str(file.path))
+    steps = file.read("evaluation/env_steps")
+
+    def series(name: str) -> np.ndarray:
+        return file.read(f"evaluation/{name}")[: len(steps)]  # the run may have added a row since
+
+    return Run(
+        name=file.directory.resolve().name,
+        config=config,
+        finished=bool(file.attributes().get("finished")),
+        env_steps=steps,
+        wall_time=series("wall_time"),
+        returns=series("returns"),
+        cross_entropy=series("cross_entropy").mean(axis=1) if file.has("evaluation/cross_entropy") else None,
+        refreshes=_read_refreshes(file) if file.has("influence") else None,
+        references={
+            name: float(file.read(f"reference/{name}").mean())
+            for name in ("random", *DOMAINS[config.domain][0].hand_coded)
+            if file.has(f"reference/{name}")
+        },
+        peak_memory=float(file.read("memory/peak_rss").sum()) if file.has("memory") else float("nan"),
+    )
+
+
+def _read_refreshes(file: RunFile) -> Refreshes:
+    steps = file.read("influence/env_steps")
+    losses = [
+        file.read(f"influence/cross_entropy_{name}")[: len(steps)].mean(axis=1)
+        for name in Refreshes._fields[1:]
+    ]
+    return Refreshes(steps, *losses)
+
+
+def read_runs(directories: Sequence[str]) -> list[Run]:
+    """All runs. BadInput: see ``read_run``, or they are not of the same system, or one is given twice."""
+    runs = [read_run(directory) for directory in directories]
+    names = [run.name for run in runs]
+    if len(set(names)) < len(names):  # the directory's own name does not tell them apart
+        runs = [replace(run, name=given) for run, given in zip(runs, directories, strict=True)]
+    for run in runs[1:]:
+        require_same_system(runs[0], run)
+    seen: dict[str, Run] = {}
+    for run in runs:
+        twin = seen.setdefault(run.config.digest(), run)
+        if twin is not run:
+            raise BadInput(
+                f"{twin.name} and {run.name} have the same configuration and seed: give one of them"
+            )
+    return runs
+
+
+def require_same_system(one: Run, other: Run) -> None:
+    """BadInput: the runs differ in their domain, its settings or the number of agents."""
+    domain, agents = one.config.domain, one.agents
+    if other.config.domain != domain:
+        raise BadInput(
+            f"{one.name} is of the {domain} domain and {other.name} of the {other.config.domain} domain: "
+            "report them separately"
+        )
+    if other.agents != agents:
+        raise BadInput(
+            f"{one.name} has {agents} agents and {other.name} has {other.agents}: report them separately"
+        )
+    theirs = settings.flat(other.config)
+    for key, value in settings.flat(one.config).items():
+        if key.startswith(f"{domain}.") and theirs[key] != value:
+            raise BadInput(
+                f"{key} is {value} in {one.name} and {theirs[key]} in {other.name}, so their returns cannot "
+                "be compared: report them separately"
+            )
+
+
+def standard_error(rows: np.ndarray) -> np.ndarray:
+    """Of the mean over axis 0, leaving out NaN; NaN for fewer than two values."""
+    count = np.isfinite(rows).sum(axis=0)
+    squares = np.nansum((rows - np.nanmean(rows, axis=0)) ** 2, axis=0)
+    return np.sqrt(squares / np.where(count > 1, (count - 1.0) * count, np.nan))
