@@ -149,6 +149,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
             try:
                 if options.updates < 1:
                     raise BadInput(f"--updates is {options.updates}: give at least 1")
+                if options.json and not Path(options.json).resolve().parent.is_dir():
+                    raise BadInput(f"--json {options.json} lies in no folder: make the folder first")
                 plan = load(options.config, options.overrides)
             except BadInput as refusal:
                 plan = refuse(refusal)
