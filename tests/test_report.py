@@ -117,6 +117,12 @@ def test_f_does_not_separate_runs_without_refreshes(tmp_path):
     assert len(group.runs) == 3
 
 
+def test_labels_of_runs_without_refreshes_do_not_speak_of_f(tmp_path):
+    runs = [make_run(tmp_path, n, mode="global", settings=[f"total_steps={n}"]) for n in ("1280", "2560")]
+    labels = {group.label for group in report.group_runs(report.read_runs(runs))}
+    assert labels == {"global simulator, total_steps=1280", "global simulator, total_steps=2560"}
+
+
 @pytest.mark.parametrize("steps, text", [(0, "0"), (500, "500"), (1280, "1.28K"), (4_000_000, "4M")])
 def test_short(steps, text):
     assert report.short(steps) == text

@@ -84,6 +84,8 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
 def _groups_of(method: str, seeds: Sequence[Sequence[Run]]) -> list[Group]:
     """One group for each sequence of runs, labelled by what tells it from the others of the method."""
     varying = _varying([_without_seed(runs[0].config) for runs in seeds])
+    if method != "dials":
+        varying = [key for key in varying if key != "retrain_every"]
     return [Group(runs, _label(runs[0].config, varying), *look(method, k)) for k, runs in enumerate(seeds)]
 
 
