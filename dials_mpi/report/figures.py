@@ -10,7 +10,7 @@ import numpy as np
 
 from dials_mpi.domains import DOMAINS
 from dials_mpi.report.groups import Curve, Group, short
-from dials_mpi.report.runs import Refreshes, Run
+from dials_mpi.report.runs import Refreshes
 from dials_mpi.report.style import (
     HEIGHT,
     LEGEND_ROW,
@@ -47,7 +47,7 @@ def draw_learning_curves(axes: Axes, groups: Sequence[Group]) -> None:
         axes.fill_between(curve.env_steps, low, high, color=group.colour, alpha=0.2, linewidth=0)
         _draw_curve(axes, group, curve.env_steps, curve.mean)
         _mark_unfinished(axes, group, curve)
-    _draw_references(axes, [run for group in groups for run in group.runs])
+    _draw_references(axes, groups)
     axes.set_ylabel("Mean return per agent and episode")
     if axes.dataLim.y0 >= 0:
         axes.set_ylim(bottom=0)
@@ -105,17 +105,21 @@ def _draw_refreshes(axes: Axes, group: Group, refreshes: Refreshes) -> None:
     axes.step(steps, levels, where="post", color=group.colour, linestyle=LEVEL, linewidth=1)
 
 
-def _draw_references(axes: Axes, runs: Sequence[Run]) -> None:
-    """The first hand-coded policy and the random one."""
+def _draw_references(axes: Axes, groups: Sequence[Group]) -> None:
+    """The first hand-coded policy and the random one, each named on the side where curves do not end."""
+    runs = [run for group in groups for run in group.runs]
+    ends = np.array([group.returns.mean[-1] for group in groups])
     hand_coded = DOMAINS[runs[0].config.domain][0].hand_coded[0]
     for name, label in ((hand_coded, f"hand-coded ({hand_coded})"), ("random", "random")):
         levels = [run.references[name] for run in runs if name in run.references]
         if levels:
-            _draw_level(axes, float(np.mean(levels)), label)
+            level = float(np.mean(levels))
+            nearest = ends[np.argmin(np.abs(ends - level))]
+            _draw_level(axes, level, label, above=level < 0.5 * ends.max() or nearest < level)
 
 
-def _draw_level(axes: Axes, level: float, label: str) -> None:
-    """A dashed line with its name on it."""
+def _draw_level(axes: Axes, level: float, label: str, above: bool) -> None:
+    """A dashed line with its name above or below it."""
     from matplotlib.patheffects import withStroke
 
     axes.axhline(level, color=REFERENCE_COLOUR, linewidth=0.8, linestyle=(0, (5, 2.5)), zorder=1.5)
@@ -123,10 +127,10 @@ def _draw_level(axes: Axes, level: float, label: str) -> None:
         label,
         (1, level),
         xycoords=("axes fraction", "data"),
-        xytext=(0, 1.5),
+        xytext=(0, 1.5 if above else -2),
         textcoords="offset points",
         ha="right",
-        va="bottom",
+        va="bottom" if above else "top",
         fontsize=6.3,
         color=REFERENCE_COLOUR,
         path_effects=[withStroke(linewidth=1.5, foreground="white")],
