@@ -492,7 +492,7 @@ def test_no_argument_is_the_papers_largest():
 def test_the_quickstart_is_small():
     config = load(str(CONFIGS / "quickstart.yaml"))
     assert config.domain_section.grid == (2, 2) and config.domain_section.ring
-    assert config.total_steps <= 500_000 and len([s for s in segments(config) if s.refresh]) == 1
+    assert config.total_steps <= 500_000 and len([s for s in segments(config) if s.refresh]) == 2
 
 
 # Settings on their own -----------------------------------------------------------------------------------
