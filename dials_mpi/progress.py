@@ -13,6 +13,7 @@ from rich.table import Table
 
 from dials_mpi.config import Config
 from dials_mpi.evaluate import Evaluation
+from dials_mpi.ranks import launched
 
 
 class Reporter:
@@ -20,7 +21,9 @@ class Reporter:
 
     def __init__(self, config: Config, regions: int, console: Console | None = None) -> None:
         self.config, self.regions = config, regions
-        self.console = console or Console(highlight=False, soft_wrap=True)
+        # Open MPI gives its ranks a terminal even where all of it ends in a batch log.
+        terminal = False if launched() else None
+        self.console = console or Console(highlight=False, soft_wrap=True, force_terminal=terminal)
         self.start = time.perf_counter()
         self.bar = self._bar() if self.console.is_terminal else None
         self.mean = self.cross_entropy = float("nan")

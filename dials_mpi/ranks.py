@@ -39,6 +39,11 @@ def launched_as_root() -> bool:
     return all(os.environ.get(name, "0") == "0" for name in RANK_VARIABLES)
 
 
+def launched() -> bool:
+    """Whether an MPI launcher started this process; its output may be a pseudo-terminal that none sees."""
+    return any(name in os.environ for name in RANK_VARIABLES)
+
+
 class Ranks:
     """The processes of this run, seen from one of them. Made by ``connect``."""
 

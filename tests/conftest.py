@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pty
+import select
 import shutil
 import signal
 import subprocess
@@ -124,6 +126,34 @@ class Program:
 def launch(*arguments: str, timeout: float = 60, **how: object) -> Finished:
     """Run a Python program to its end; ``how`` as for Program."""
     return Program(*arguments, **how).wait(timeout)
+
+
+def in_terminal(*arguments: str, timeout: float = 60, **environment: str) -> tuple[bytes, bytes]:
+    """Run a Python program as the only process, at a terminal: what that showed, and stderr."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "TERM": "xterm", **environment},
+    ) as process:
+        os.close(theirs)
+        shown, limit = b"", time.monotonic() + timeout
+        while time.monotonic() < limit:
+            if not select.select([ours], [], [], 1)[0]:
+                continue
+            try:
+                part = os.read(ours, 4096)
+            except OSError:  # the other side is closed
+                break
+            if not part:
+                break
+            shown += part
+        process.kill()
+        stderr = process.stderr.read()
+    os.close(ours)
+    return shown, stderr
 
 
 def train(*arguments: str, **how: object) -> Finished:

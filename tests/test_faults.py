@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import pty
-import select
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
-from conftest import SMALL, Finished, launch
+from conftest import SMALL, Finished, in_terminal, launch
 
 END_WITHIN = 5.0  # seconds
 
@@ -157,29 +151,8 @@ def test_a_crash_gives_the_terminal_back(tmp_path):
     driver = tmp_path / "driver.py"
     driver.write_text(DRIVER)
     arguments = ["train", "1", "0", RAISE, str(tmp_path / "stamp"), *SMALL, "--output", str(tmp_path / "out")]
-    ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, str(driver), *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=theirs,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "TERM": "xterm"},
-    ) as process:
-        os.close(theirs)
-        shown, limit = b"", time.monotonic() + 60
-        while time.monotonic() < limit:
-            if not select.select([ours], [], [], 1)[0]:
-                continue
-            try:
-                part = os.read(ours, 4096)
-            except OSError:  # the other side is closed
-                break
-            if not part:
-                break
-            shown += part
-        process.kill()
-        assert b"the shelf fell over" in process.stderr.read()
-    os.close(ours)
+    shown, stderr = in_terminal(str(driver), *arguments)
+    assert b"the shelf fell over" in stderr
     hidden, visible = shown.rfind(b"\x1b[?25l"), shown.rfind(b"\x1b[?25h")
     assert hidden >= 0, "no bar was shown"
     assert visible > hidden
