@@ -169,9 +169,8 @@ def _source(options: argparse.Namespace) -> tuple[RunFile | None, Config]:
     if len(directories) > 1 or overrides:
         extra = printable([*overrides, *directories[1:]][0])
         raise BadInput(f"{extra} is one argument too many: a run has its own configuration")
-    from dials_mpi.runfile import (
-        RunFile,
-    )  # not above: training ranks import this file, and have no use for h5py
+    # Not at the top: training ranks import this file, and have no use for h5py.
+    from dials_mpi.runfile import RunFile
 
     run = RunFile.open(directories[0])
     return run, from_yaml(run.configuration(), str(run.path))
