@@ -28,12 +28,12 @@ class Workspace:
             return torch.empty(steps, batch, width)
 
         self.from_input, self.recurrent = room(3 * size), room(3 * size)
-        self.d_recurrent = self.from_input  # which the forward pass alone needs
-        self.gates, self.factors = room(2 * size), room(3 * size)
-        self.entering, self.new, self.states, self.d_new = (room(size) for _ in range(4))
+        self.gates = room(2 * size)
+        self.entering, self.new, self.states = (room(size) for _ in range(3))
+        # A backward pass overwrites what it needs no more: a hundred ranks share a machine's memory.
+        self.d_recurrent, self.factors, self.d_new = self.from_input, self.recurrent, self.new
         self.spare = torch.empty(2, batch, size)
         self.reset, self.update = self.gates.split(size, -1)
-        self.recurrent_new = self.recurrent[..., 2 * size :]
         self.new_factor, self.update_factor, self.reset_factor = self.factors.split(size, -1)
         forward = (
             self.entering,
@@ -49,6 +49,19 @@ class Workspace:
         )
         self.forward_steps = list(zip(*(part.unbind() for part in forward), strict=True))
         self.backward_steps = list(zip(*(part.unbind() for part in backward), strict=True))
+
+    def prepare_factors(self) -> None:
+        """The factors of the backward pass that do not depend on its gradient, for all steps at once.
+
+        (1 - update) (1 - new^2), (entering - new) update (1 - update), recurrent_new reset (1 - reset).
+        """
+        spare = self.d_recurrent[..., : self.new.shape[-1]]
+        torch.sub(1, self.reset, out=spare)
+        self.reset_factor.mul_(self.reset).mul_(spare)  # in the place of recurrent_new
+        torch.sub(1, self.update, out=spare)
+        torch.mul(self.new, self.new, out=self.new_factor)
+        torch.sub(1, self.new_factor, out=self.new_factor).mul_(spare)
+        torch.sub(self.entering, self.new, out=self.update_factor).mul_(self.update).mul_(spare)
 
 
 @lru_cache(maxsize=16)
@@ -104,11 +117,7 @@ def gru_backward(
     """
     steps, batch, size = d_states.shape
     work = workspace(steps, batch, size)
-    # The factors that do not depend on the incoming gradient, for all steps at once.
-    open_update = 1 - work.update
-    torch.mul(open_update, 1 - work.new.square(), out=work.new_factor)
-    torch.mul((work.entering - work.new).mul_(work.update), open_update, out=work.update_factor)
-    torch.mul(work.recurrent_new * work.reset, 1 - work.reset, out=work.reset_factor)
+    work.prepare_factors()
     cuts, incoming, d_h = cut_steps(keep, steps), d_states.unbind(), d_states[-1]
     for s in range(steps - 1, -1, -1):
         (

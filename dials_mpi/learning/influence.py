@@ -108,22 +108,25 @@ class Predictor:
         train = len(inputs) - max(1, round(self.config.held_out * len(inputs)))
         held_out = inputs[train:], sources[train:]
         before = self.cross_entropy(*held_out)
-        x, u = _sequences(inputs[:train], sources[:train])
-        if not self.network.state_size:
-            x, u = x.flatten(0, 1).unsqueeze(0), u.flatten(0, 1).unsqueeze(0)
+        inputs, sources = inputs[:train], sources[:train]
+        constant = constant_cross_entropy(sources, held_out[1], self.heads.classes)
+        if not self.network.state_size:  # every step is a sequence of its own
+            inputs, sources = (part.reshape(-1, 1, part.shape[-1]) for part in (inputs, sources))
         for _ in range(self.config.epochs):
-            order = torch.from_numpy(stream.permutation(x.shape[1]))
+            order = stream.permutation(len(inputs))
             # Of equal size, so that one workspace serves them all.
-            for chosen in order.chunk(-(-len(order) // self.config.batch_size)):
-                batch = x.index_select(1, chosen)
-                state = self.network.initial_state(len(chosen))
-                outputs = self.network.forward(batch, state).requires_grad_()
-                self._loss(outputs, u.index_select(1, chosen)).backward()
-                self.network.backward(outputs.grad)
-                self.optimiser.step(self.config.learning_rate)
+            for chosen in np.array_split(order, -(-len(order) // self.config.batch_size)):
+                self._step(inputs[chosen].swapaxes(0, 1), sources[chosen].swapaxes(0, 1))
         workspace.cache_clear()  # a whole dataset's worth of memory
-        constant = constant_cross_entropy(sources[:train], sources[train:], self.heads.classes)
         return Fit(before, self.cross_entropy(*held_out), constant)
+
+    def _step(self, inputs: np.ndarray, sources: np.ndarray) -> None:
+        """One gradient step on a minibatch, time first: inputs [S, B, D], sources [S, B, M]."""
+        state = self.network.initial_state(inputs.shape[1])
+        outputs = self.network.forward(scaled(inputs), state).requires_grad_()
+        self._loss(outputs, torch.from_numpy(sources.astype(np.int64))).backward()
+        self.network.backward(outputs.grad)
+        self.optimiser.step(self.config.learning_rate)
 
     def _loss(self, outputs: Tensor, u: Tensor) -> Tensor:
         """Cross-entropy averaged over all but the last axes: outputs [..., K], u [..., M]."""
@@ -144,9 +147,3 @@ def scaled(inputs: np.ndarray) -> Tensor:
     """Predictor inputs as float32: bits (uint8) become -1 and +1, float32 stays as it is."""
     x = torch.from_numpy(np.ascontiguousarray(inputs))
     return x if x.dtype == torch.float32 else x.to(torch.float32).mul_(2).sub_(1)
-
-
-def _sequences(inputs: np.ndarray, sources: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Time first: x float32 [T, K, D], u int64 [T, K, M]."""
-    x = scaled(inputs).transpose(0, 1).contiguous()
-    return x, torch.from_numpy(np.ascontiguousarray(sources)).to(torch.int64).transpose(0, 1).contiguous()
