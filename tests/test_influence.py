@@ -232,8 +232,8 @@ def test_two_refreshes_agree_with_torch_optim_going_on_from_the_first(architectu
         inputs, sources = bits(20, 5, 3, seed=refresh), some_sources(classes, 20, 5, seed=refresh)
         made.fit(inputs, sources, np.random.default_rng(refresh))
         x, u = 2.0 * torch.from_numpy(inputs[:18]) - 1, torch.from_numpy(sources[:18]).long()
-        if architecture == "fnn":  # single steps, numbered time by time
-            x, u = (part.transpose(0, 1).flatten(0, 1).unsqueeze(1) for part in (x, u))
+        if architecture == "fnn":  # single steps, numbered episode by episode
+            x, u = (part.flatten(0, 1).unsqueeze(1) for part in (x, u))
         stream = np.random.default_rng(refresh)
         for _ in range(3):
             order = stream.permutation(len(x))
