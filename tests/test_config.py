@@ -202,6 +202,7 @@ BROKEN_COMBINATIONS = {
         "use 128",
     ],
     ("ppo.minibatch_size=1", "policy.architecture=fnn"): ["ppo.minibatch_size is 1", "at least 2"],
+    ("warehouse.grid=[101,1]",): ["warehouse.grid", "from 1 to 100"],
     ("envs_per_region=12",): ["ppo.memory_size is 128", "use 96 or 192"],
     ("ppo.minibatch_size=24",): ["ppo.minibatch_size is 24", "use 16 or 32"],
     ("ppo.minibatch_size=512",): ["ppo.minibatch_size is 512", "use 128"],

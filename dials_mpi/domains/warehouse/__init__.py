@@ -32,7 +32,7 @@ class WarehouseConfig:
     """Settings of the warehouse domain."""
 
     grid: tuple[int, int] = setting(
-        (10, 10), "Rows and columns of learning robots (Section 5.2: 2x2, 5x5, 7x7, 10x10)", low=1
+        (10, 10), "Rows and columns of learning robots (Section 5.2: 2x2, 5x5, 7x7, 10x10)", low=1, high=100
     )
     ring: bool = setting(
         True, "Surround the learners with a border of scripted robots (as in the paper's experiments)"
