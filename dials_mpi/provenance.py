@@ -23,11 +23,11 @@ def git_commit() -> str:
     source = Path(__file__).resolve().parent
     try:
         commit = _git(source, "rev-parse", "HEAD")
-        tracked = _git(source, "ls-files", "--error-unmatch", __file__)
+        _git(source, "ls-files", "--error-unmatch", __file__)  # fails where the checkout is another project's
         changed = _git(source, "status", "--porcelain", "--untracked-files=no", ".")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return commit + ("+" if changed else "") if tracked else "unknown"
+    return commit + ("+" if changed else "")
 
 
 def memory() -> tuple[float, float]:
