@@ -19,14 +19,13 @@ from dials_mpi.ranks import launched
 class Reporter:
     """Root's voice. Times are wall-clock seconds since it was made."""
 
-    def __init__(self, config: Config, regions: int, console: Console | None = None) -> None:
+    def __init__(self, config: Config, regions: int) -> None:
         self.config, self.regions = config, regions
         # Open MPI gives its ranks a terminal even where all of it ends in a batch log.
         terminal = False if launched() else None
-        self.console = console or Console(highlight=False, soft_wrap=True, force_terminal=terminal)
+        self.console = Console(highlight=False, soft_wrap=True, force_terminal=terminal)
         self.start = time.perf_counter()
         self.bar = self._bar() if self.console.is_terminal else None
-        self.mean = self.cross_entropy = float("nan")
 
     def elapsed(self) -> float:
         """Seconds since the run began."""
@@ -45,11 +44,9 @@ class Reporter:
 
     def evaluated(self, env_steps: int, evaluation: Evaluation) -> None:
         """The state of affairs after an evaluation at this number of steps per agent."""
-        self.mean = evaluation.mean
-        parts = [f"{env_steps:,} of {self.config.total_steps:,} steps", f"return {self.mean:.2f}"]
+        parts = [f"{env_steps:,} of {self.config.total_steps:,} steps", f"return {evaluation.mean:.2f}"]
         if evaluation.cross_entropy is not None:
-            self.cross_entropy = float(evaluation.cross_entropy.mean())
-            parts.append(f"cross-entropy {self.cross_entropy:.3f}")
+            parts.append(f"cross-entropy {evaluation.cross_entropy.mean():.3f}")
         if env_steps:
             parts.append(f"{self.regions * env_steps / self.elapsed():,.0f} agent-steps/s")
             parts.append(f"ETA {_clock(self._remaining(env_steps))}")

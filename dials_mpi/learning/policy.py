@@ -28,7 +28,6 @@ class Policy:
     """An actor-critic of one region (Table 5); its whole learnt content is ``network.vector``."""
 
     def __init__(self, config: PolicyConfig, region: Region, vector: Tensor | None = None) -> None:
-        self.actions = region.actions
         self.network = Network(
             config.architecture, region.observation_size, config.hidden, region.actions + 1, vector
         )
