@@ -42,6 +42,11 @@ def predictor_size(config: Config, region: Region) -> int:
     return len(Predictor(config.influence, region).network.vector)
 
 
+def widest(size: Callable[[Config, Region], int], config: Config, domain: Domain) -> int:
+    """The largest size of all regions: how long the rows are in which their parameters travel."""
+    return max(size(config, region) for region in set(domain.regions))
+
+
 class TrainedPolicies:
     """The joint policy of all regions' networks, acting by sampling.
 

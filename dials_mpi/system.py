@@ -31,6 +31,8 @@ class System:
         self.domain = domains.create(config.domain, config.domain_section)
         mine = ranks.place(len(self.domain.regions), on_root=config.mode == "global")
         self.learners = Learners(config, self.domain, mine)
+        self.policy_width = joint.widest(joint.policy_size, config, self.domain)
+        self.predictor_width = joint.widest(joint.predictor_size, config, self.domain)
         self.policies, self.predictors = [], []
         if ranks.is_root:
             # Workers have no use for these and save their memory.
@@ -108,7 +110,7 @@ class System:
         segment: number of segments done, which keys the evaluation's random streams.
         """
         with self.watch("communicate"):
-            parameters = self.ranks.gather(self.learners.policy_vectors(), self._policy_width(), np.float32)
+            parameters = self.ranks.gather(self.learners.policy_vectors(), self.policy_width, np.float32)
         if self.ranks.is_root:
             self.parameters = parameters
             self.policies = joint.policies(self.config, self.domain, parameters)
@@ -144,7 +146,7 @@ class System:
             return
         with self.watch("communicate"):
             vectors = self.learners.predictor_vectors()
-            parameters = self.ranks.gather(vectors, self._predictor_width(), np.float32)
+            parameters = self.ranks.gather(vectors, self.predictor_width, np.float32)
         if self.ranks.is_root:
             self.predictor_parameters = parameters
             self.predictors = joint.predictors(self.config, self.domain, parameters)
@@ -182,9 +184,3 @@ class System:
     def _phase(self, text: str) -> None:
         if self.ranks.is_root:
             self.reporter.phase(text)
-
-    def _policy_width(self) -> int:
-        return max(joint.policy_size(self.config, region) for region in set(self.domain.regions))
-
-    def _predictor_width(self) -> int:
-        return max(joint.predictor_size(self.config, region) for region in set(self.domain.regions))
