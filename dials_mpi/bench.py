@@ -1,4 +1,4 @@
-"""How fast this machine trains, next to what it could do: throughput, floors and shares in one run.
+"""How fast this machine trains, next to what it could do: throughput and floor in one run.
 
 Every figure that the README quotes about speed comes from here, as a ratio to a floor that was measured in
 the same run on the same cores: absolute figures drift with the machine and with what else runs on it.
@@ -6,8 +6,8 @@ the same run on the same cores: absolute figures drift with the machine and with
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import NoReturn
 import numpy as np
 
 from dials_mpi import ranks as mpi
-from dials_mpi.cli import Parser, refuse
+from dials_mpi.cli import Parser, agreed
 from dials_mpi.config import Config, Segment, load
 from dials_mpi.errors import BadInput
 from dials_mpi.ranks import Ranks
@@ -51,15 +51,18 @@ def flop_per_agent_step(config: Config) -> float:
     The mean over the regions where they differ.
     """
     from dials_mpi.domains import create
+    from dials_mpi.learning.influence import Heads
 
     counts = []
     for region in create(config.domain, config.domain_section).regions:
         policy = forward_flop(
             config.policy.architecture, region.observation_size, config.policy.hidden, region.actions + 1
         )
-        logits = sum(1 if classes == 2 else classes for classes in region.source_classes)
         predictor = forward_flop(
-            config.influence.architecture, region.input_size, config.influence.hidden, logits
+            config.influence.architecture,
+            region.input_size,
+            config.influence.hidden,
+            Heads(region.source_classes).outputs,
         )
         acting = sum(policy) + (sum(predictor) if config.mode != "global" else 0)
         counts.append(acting + config.ppo.epochs * training_flop(*policy))
@@ -144,20 +147,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     options = parser.parse_intermixed_args(argv)
 
     def program(ranks: Ranks) -> int:
-        plan = None
-        if ranks.is_root:
-            try:
-                if options.updates < 1:
-                    raise BadInput(f"--updates is {options.updates}: give at least 1")
-                if options.json and not Path(options.json).resolve().parent.is_dir():
-                    raise BadInput(f"--json {options.json} lies in no folder: make the folder first")
-                plan = load(options.config, options.overrides)
-            except BadInput as refusal:
-                plan = refuse(refusal)
-        plan = ranks.broadcast(plan)
-        if isinstance(plan, int):
-            return plan
-        figures = measure(plan, ranks, options.updates)
+        config = agreed(ranks, lambda: _checked(options))
+        if isinstance(config, int):
+            return config
+        figures = measure(config, ranks, options.updates)
         if ranks.is_root:
             _show(figures)
             if options.json:
@@ -166,6 +159,15 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         return 0
 
     mpi.run(program)
+
+
+def _checked(options: argparse.Namespace) -> Config:
+    """The configuration to measure. BadInput: it, or another argument, cannot be used."""
+    if options.updates < 1:
+        raise BadInput(f"--updates is {options.updates}: give at least 1")
+    if options.json and not Path(options.json).resolve().parent.is_dir():
+        raise BadInput(f"--json {options.json} lies in no folder: make the folder first")
+    return load(options.config, options.overrides)
 
 
 def _show(figures: dict[str, float]) -> None:
@@ -180,4 +182,4 @@ def _show(figures: dict[str, float]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

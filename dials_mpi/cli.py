@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn
 
-from dials_mpi.ranks import launched_as_root
+from dials_mpi.errors import BadInput, refuse
+from dials_mpi.ranks import Ranks, launched_as_root
 
 
 class Parser(argparse.ArgumentParser):
@@ -31,7 +33,15 @@ class Parser(argparse.ArgumentParser):
         sys.exit(2)
 
 
-def refuse(reason: object) -> int:
-    """Say on stderr what is wrong; the exit code for it."""
-    print(f"dials_mpi: {reason}", file=sys.stderr, flush=True)
-    return 2
+def agreed(ranks: Ranks, decide: Callable[[], Any]) -> Any:
+    """What root decides before anything else happens on any rank, on every rank.
+
+    It is the exit code, on every rank as well, where ``decide`` raises BadInput, which root reads out.
+    """
+    decision = None
+    if ranks.is_root:
+        try:
+            decision = decide()
+        except BadInput as refusal:
+            decision = refuse(refusal)
+    return ranks.broadcast(decision)

@@ -106,6 +106,10 @@ class Influence:
     )
     adam_epsilon: float = setting(1e-8, "Adam's epsilon (torch's default)", low=1e-16, high=1)
 
+    def held_out_episodes(self, episodes: int) -> int:
+        """How many of so many episodes, the last ones and at least one, are kept out of training."""
+        return max(1, round(self.held_out * episodes))
+
 
 @dataclass(frozen=True)
 class Config:
@@ -175,8 +179,8 @@ class Config:
 
     @property
     def held_out_episodes(self) -> int:
-        """How many of these, the last ones and at least one, are kept out of training."""
-        return max(1, round(self.dataset_episodes * self.influence.held_out))
+        """How many of these are kept out of training."""
+        return self.influence.held_out_episodes(self.dataset_episodes)
 
     @property
     def total_updates(self) -> int:

@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 import numpy as np
 
 from dials_mpi import joint
-from dials_mpi.cli import Parser, refuse
+from dials_mpi.cli import Parser
 from dials_mpi.collect import collect
 from dials_mpi.config import Config, from_yaml, load
 from dials_mpi.domains import create
 from dials_mpi.domains.base import Domain, Region
-from dials_mpi.errors import BadInput
+from dials_mpi.errors import BadInput, refuse
 from dials_mpi.learning import set_up_torch
 from dials_mpi.learning.influence import Predictor
 from dials_mpi.learning.policy import Policy
 from dials_mpi.seeding import Purpose, streams
-from dials_mpi.settings import printable
+from dials_mpi.values import printable
 
 if TYPE_CHECKING:
     from dials_mpi.runfile import RunFile
@@ -147,7 +147,7 @@ def _parameters(
     """A run's stored networks [N, P]. BadInput: none are stored, or others than its configuration says."""
     name = f"{kind}/parameters"
     parameters = run.read(name)
-    wanted = len(domain.regions), max(size(config, region) for region in set(domain.regions))
+    wanted = len(domain.regions), joint.widest(size, config, domain)
     if parameters.shape != wanted:
         raise BadInput(
             f"{name} in {run.path} has the shape {parameters.shape} in place of {wanted}: "

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 from numpy.typing import DTypeLike
 
-from dials_mpi.errors import BadInput
+from dials_mpi.errors import BadInput, refuse
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -173,7 +173,7 @@ def run(program: Callable[[Ranks], int]) -> NoReturn:
         ranks = connect()
     except BadInput as refusal:
         if launched_as_root():
-            print(f"dials_mpi: {refusal}", file=sys.stderr)
+            refuse(refusal)
         sys.exit(2)
     try:
         code = program(ranks)

@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 from dials_mpi.errors import BadInput
-from dials_mpi.settings import printable
+from dials_mpi.values import printable
 
 FORMAT_VERSION = 1
 NAME = "run.h5"

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from dials_mpi import ranks as mpi
-from dials_mpi.cli import Parser, refuse
+from dials_mpi.cli import Parser, agreed
 from dials_mpi.config import Config, load, segments
-from dials_mpi.errors import BadInput
+from dials_mpi.errors import BadInput, refuse
 from dials_mpi.ranks import Ranks
 
 EXAMPLES = """examples:
@@ -59,14 +59,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 
 def _program(ranks: Ranks, file: str | None, overrides: Sequence[str], output: str | None) -> int:
-    """Root decides whether there is a run to do, before anything else happens on any rank."""
-    plan = None
-    if ranks.is_root:
-        try:
-            plan = _plan(ranks, file, overrides, output)
-        except BadInput as refusal:
-            plan = refuse(refusal)
-    plan = ranks.broadcast(plan)
+    plan = agreed(ranks, lambda: _plan(ranks, file, overrides, output))
     if isinstance(plan, int):
         return plan
     config, directory = plan

@@ -105,7 +105,7 @@ class Predictor:
         Goes on from the present weights and Adam moments. A GRU learns from minibatches of batch_size
         episodes at most, an FNN of steps.
         """
-        train = len(inputs) - max(1, round(self.config.held_out * len(inputs)))
+        train = len(inputs) - self.config.held_out_episodes(len(inputs))
         held_out = inputs[train:], sources[train:]
         before = self.cross_entropy(*held_out)
         inputs, sources = inputs[:train], sources[:train]

@@ -8,8 +8,8 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from dials_mpi.cli import Parser, refuse
-from dials_mpi.errors import BadInput
+from dials_mpi.cli import Parser
+from dials_mpi.errors import BadInput, refuse
 from dials_mpi.report import report
 from dials_mpi.report.tables import summary_table
 
