@@ -37,6 +37,20 @@ class Region:
     input_type: str = "uint8"
 
 
+@dataclass(frozen=True)
+class Statistic:
+    """A figure of an episode that a domain reports beside the return."""
+
+    name: str
+    unit: str
+    about: str
+
+
+class SimulatorFailure(Exception):
+    """A simulator broke down in ``reset`` or ``step`` and what it held is lost; a full ``reset`` starts it
+    anew, with other episodes."""
+
+
 class State(NamedTuple):
     """What can be seen of the state: ``observations [R, E, O]`` and predictor ``inputs [R, E, D]``.
 
@@ -83,6 +97,10 @@ class GlobalSimulator(Protocol):
         """Advance all episodes by one step; actions: int [N, E]."""
         ...
 
+    def statistics(self) -> dict[str, np.ndarray]:
+        """The domain's statistics of the episodes so far, by name: float64 [E] each."""
+        ...
+
 
 class LocalSimulator(Protocol):
     """The local regions of one rank (LS): E environments per region, region r drawing from stream r."""
@@ -108,12 +126,21 @@ class Domain(Protocol):
     """A networked system of N local regions; built from its own section of the configuration.
 
     hand_coded: names of the hand-coded joint policies, the one to compare with first.
+    statistics: what the global simulator reports of an episode beside the return.
+    side_by_side: the most regions, counted once per episode, that one simulator should hold at a time to
+    be fast; None for any number. Results do not depend on it.
     """
 
     name: str
     horizon: int
     regions: Sequence[Region]
     hand_coded: tuple[str, ...]
+    statistics: tuple[Statistic, ...]
+    side_by_side: int | None
+
+    def check(self) -> None:
+        """BadInput: something that the simulators need is missing on this machine."""
+        ...
 
     def global_simulator(self, streams: Sequence[np.random.Generator]) -> GlobalSimulator:
         """E = len(streams) episodes of the whole system."""

@@ -51,12 +51,17 @@ class Warehouse:
 
     name = "warehouse"
     hand_coded = tuple(SCRIPTS)
+    statistics = ()
+    side_by_side = None
 
     def __init__(self, config: WarehouseConfig) -> None:
         self.config = config
         self.horizon = config.horizon
         self._floor = lay_out(config.grid, config.ring)
         self.regions = [Region(OBSERVATION_SIZE, ACTIONS, OBSERVATION_SIZE, (4,) * 4)] * self._floor.learners
+
+    def check(self) -> None:
+        """Nothing is needed but this package."""
 
     def global_simulator(self, streams: Sequence[np.random.Generator]) -> WarehouseGlobalSimulator:
         """E = len(streams) episodes of the whole warehouse; inputs are the observations."""

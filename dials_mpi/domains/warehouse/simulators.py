@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dials_mpi.domains.base import GlobalStep, LocalStep, State
+from dials_mpi.domains.clocks import Clocks
 from dials_mpi.domains.warehouse.floor import Floor
 from dials_mpi.domains.warehouse.region import (
     CENTRE,
@@ -25,25 +26,6 @@ from dials_mpi.domains.warehouse.scripts import Script
 def _age(ages: np.ndarray) -> None:
     """One step passes: items grow older, in place."""
     ages += ages > 0
-
-
-class _Clocks:
-    """Steps gone in each of E side-by-side episodes."""
-
-    def __init__(self, episodes: int, horizon: int) -> None:
-        self._gone = np.zeros(episodes, dtype=np.int64)
-        self._horizon = horizon
-
-    def restart(self, where: np.ndarray | None, elapsed: np.ndarray | None) -> np.ndarray:
-        """Set back the episodes in the mask; return the mask (all when None)."""
-        where = np.ones(len(self._gone), dtype=bool) if where is None else np.asarray(where, dtype=bool)
-        self._gone[where] = 0 if elapsed is None else np.asarray(elapsed)[where]
-        return where
-
-    def tick(self) -> np.ndarray:
-        """Advance by one step; bool [E], the time limit is reached."""
-        self._gone += 1
-        return self._gone >= self._horizon
 
 
 class WarehouseGlobalSimulator:
@@ -75,7 +57,7 @@ class WarehouseGlobalSimulator:
         self._draws = np.empty((episodes, floor.shelf_cells + robots - floor.learners), dtype=np.float32)
         self._script = Script(ring_policy, (robots - floor.learners, episodes))
         self._probability = item_probability
-        self._clocks = _Clocks(episodes, horizon)
+        self._clocks = Clocks(episodes, horizon)
         self._streams = streams
 
     @property
@@ -108,6 +90,10 @@ class WarehouseGlobalSimulator:
         _age(self._items)
         self._appear(draws, slice(None))
         return GlobalStep(self._state(), sources, paid, self._clocks.tick())
+
+    def statistics(self) -> dict[str, np.ndarray]:
+        """None beside the return."""
+        return {}
 
     def _draw(self, where: np.ndarray | None) -> np.ndarray:
         """Uniform numbers in [0, 1), float32 [E, shelf cells + scripted robots], of the episodes in the mask.
@@ -155,7 +141,7 @@ class WarehouseLocalSimulator:
         self._first = np.arange(0, self._ages.size, SLOTS).reshape(shape)
         self._draws = np.empty((*shape, SLOTS - 1), dtype=np.float32)
         self._probability = item_probability
-        self._clocks = _Clocks(environments, horizon)
+        self._clocks = Clocks(environments, horizon)
         self._streams = streams
 
     def reset(self, where: np.ndarray | None = None, elapsed: np.ndarray | None = None) -> State:

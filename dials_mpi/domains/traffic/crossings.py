@@ -1,0 +1,121 @@
+"""Signalised crossings in a running simulation: their lights, and what is seen on their incoming edges.
+
+K = copies x rows x columns crossings of a network, all read and set at once (see network.py for the order).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dials_mpi.domains.traffic import sumo
+from dials_mpi.domains.traffic.network import ACTUATED, PHASES, SIDES, Network
+
+CELL_LENGTH = 10.0
+"""Metres."""
+
+_NEXT_PHASE = np.array([1, 2, 3, 0])
+_ONE_HOT = np.eye(len(PHASES), dtype=np.uint8)
+
+
+class Lights:
+    """The phase of every light and since when it shows, under the agents' actions.
+
+    phase: int [K], an index of PHASES; age: int [K], steps that it has been shown.
+    """
+
+    def __init__(self, crossings: int, yellow: int) -> None:
+        self.phase = np.zeros(crossings, np.int64)
+        self.age = np.zeros(crossings, np.int64)
+        self._yellow = yellow
+
+    def reset(self, where: np.ndarray) -> None:
+        """Lights in the mask [K] go back to the first green."""
+        self.phase[where] = self.age[where] = 0
+
+    def act(self, actions: np.ndarray) -> np.ndarray:
+        """Actions [K] for the coming step: 1 leaves a green, ignored in yellow; the lights that change."""
+        green = self.phase % 2 == 0
+        change = np.where(green, np.asarray(actions) == 1, self.age >= self._yellow)
+        self.phase = np.where(change, _NEXT_PHASE[self.phase], self.phase)
+        self.age = np.where(change, 1, self.age + 1)
+        return np.flatnonzero(change)
+
+
+class Crossings:
+    """The K crossings of a network and their traffic, in a SUMO simulation of its own.
+
+    occupied: uint8 [K, 4 x cells], whether a vehicle's front is in a cell of an incoming edge, cells counted
+    from the stop line, edges in the order of SIDES. count: int [K, 4], vehicles on each incoming edge.
+    speed_sum: float64 [K, 4], m/s, of these. entered: bool [K, 4], a vehicle came onto the edge in the last
+    step. newest: the last vehicle to have come onto each edge, [K x 4].
+    """
+
+    def __init__(self, network: Network, cells: int, yellow: int, backend: str, gui: bool) -> None:
+        self.network, self.cells = network, cells
+        self.names = network.crossings
+        self.lights = Lights(len(self.names), yellow)
+        self._how = network.lanes, backend, gui
+        self._actuated = False
+
+    def hand_over(self) -> None:
+        """From the next start on, SUMO's actuated program switches the lights and actions are ignored."""
+        self._actuated = True
+
+    def start(self) -> None:
+        """A new SUMO simulation without any traffic."""
+        network, routes, actuated = self.network.files()
+        additional = [routes, actuated] if self._actuated else [routes]
+        self.simulation = sumo.Simulation(network, additional, *self._how)
+        self.lights.reset(np.ones(len(self.names), bool))
+        if self._actuated:
+            self.simulation.run_program(self.names, ACTUATED)
+        else:
+            self._show(range(len(self.names)))
+        self.newest = [None] * len(self.names) * len(SIDES)
+        self._see(self.simulation.read())
+
+    def clear(self, where: np.ndarray, vehicles: list[str]) -> None:
+        """Take these vehicles out; they are all that the crossings in the mask [K] have."""
+        self.simulation.remove(vehicles)
+        self.lights.reset(where)
+        self._show(np.flatnonzero(where))
+        self.occupied[where] = self.count[where] = self.speed_sum[where] = self.entered[where] = 0
+        for i in np.flatnonzero(np.repeat(where, len(SIDES))):
+            self.newest[i] = None
+
+    def step(self, actions: np.ndarray, entries: list[sumo.Entry]) -> None:
+        """One second: the lights follow the actions [K], vehicles enter, all drive, all is read."""
+        if not self._actuated:
+            self._show(self.lights.act(actions))
+        self.simulation.enter(entries)
+        self.simulation.step()
+        if self._actuated:
+            states = self.simulation.lights(self.names)
+            self.lights.phase = np.array([PHASES.index(state) for state in states])
+        self._see(self.simulation.read())
+
+    def light_bits(self) -> np.ndarray:
+        """The phase of every light, one-hot, uint8 [K, 4]."""
+        return _ONE_HOT[self.lights.phase]
+
+    def rewards(self) -> np.ndarray:
+        """Mean speed of the vehicles on the incoming edges over the speed limit, 0 without: float32 [K]."""
+        vehicles = np.maximum(self.count.sum(1), 1)
+        return (self.speed_sum.sum(1) / vehicles / self.network.speed_limit).astype(np.float32)
+
+    def _show(self, crossings: range | np.ndarray) -> None:
+        self.simulation.set_lights((self.names[k], PHASES[self.lights.phase[k]]) for k in crossings)
+
+    def _see(self, reading: sumo.Reading) -> None:
+        """Take a reading in."""
+        shape = len(self.names), len(SIDES)
+        before, self.newest = self.newest, reading.newest
+        self.count = reading.count.reshape(shape)
+        self.speed_sum = (reading.count * reading.mean_speed).reshape(shape)
+        self.entered = np.array(
+            [new is not None and new != old for new, old in zip(reading.newest, before, strict=True)]
+        ).reshape(shape)
+        cell = ((self.network.edge_length - reading.position) / CELL_LENGTH).astype(np.int64)
+        near = cell < self.cells
+        self.occupied = np.zeros((shape[0], shape[1] * self.cells), np.uint8)
+        self.occupied.reshape(-1)[reading.lane[near] * self.cells + cell[near]] = 1

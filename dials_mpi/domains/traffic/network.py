@@ -1,0 +1,231 @@
+"""Road networks: copies of a grid of signalised crossings, built with netconvert and cached by content.
+
+One lane per direction; every vehicle drives straight from where it enters to the opposite side. The copies
+of a network are not connected: side-by-side episodes of the whole system are copies of its grid, local
+regions are copies of a grid of one crossing ("tiles").
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from xml.sax.saxutils import quoteattr
+
+from dials_mpi.domains.traffic import sumo
+from dials_mpi.errors import BadInput
+
+SIDES = ("west", "south", "east", "north")
+"""The side of a crossing from which an incoming edge comes, in the order of the observation."""
+
+PHASES = ("GrGr", "yryr", "rGrG", "ryry")
+"""The lights in their cycle, links in the order north, east, south, west: green one way and yellow after
+it, green the other way and yellow after it."""
+
+ACTUATED = "actuated"
+"""SUMO's own program: (state, duration, shortest, longest) of its phases, in seconds, and its parameters."""
+ACTUATED_PHASES = tuple(
+    (state, 31, 8, 45) if "G" in state else (state, 6, 3, 6) for state in PHASES
+)
+ACTUATED_PARAMETERS = {"max-gap": "3.0", "detector-gap": "0.8", "show-detectors": "false"}
+
+_HEADING = {"west": (0, 1), "south": (-1, 0), "east": (0, -1), "north": (1, 0)}
+
+
+@dataclass(frozen=True)
+class Network:
+    """``copies`` of a grid of rows x columns crossings, crossings in row-major order, copy after copy.
+
+    edge_length: of every edge, metres; speed_limit: m/s.
+    """
+
+    rows: int
+    columns: int
+    copies: int
+    edge_length: float
+    speed_limit: float
+    _places: list[tuple[int, int, int]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        places = [
+            (k, r, c) for k in range(self.copies) for r in range(self.rows) for c in range(self.columns)
+        ]
+        object.__setattr__(self, "_places", places)
+
+    @property
+    def crossings(self) -> list[str]:
+        """Their names, [copies x rows x columns]."""
+        return [f"{k}_{r}_{c}" for k, r, c in self._places]
+
+    @property
+    def lanes(self) -> list[str]:
+        """The incoming lanes of every crossing in the order of SIDES, [crossings x 4]."""
+        return [f"{crossing}_{side}_0" for crossing in self.crossings for side in SIDES]
+
+    @property
+    def entries(self) -> list[tuple[str, int, int]]:
+        """The ways into one copy: (side, row, column) of the crossings that are entered from outside."""
+        return [
+            (side, r, c)
+            for _, r, c in self._places[: self.rows * self.columns]
+            for side in SIDES
+            if not self._inside(*_behind(side, r, c))
+        ]
+
+    def route(self, copy: int, side: str, row: int, column: int) -> str:
+        """The name of the route of a vehicle that enters there."""
+        return f"{copy}_{row}_{column}_{side}"
+
+    def route_length(self, side: str) -> int:
+        """How many crossings a vehicle passes that enters from this side."""
+        return self.rows if side in ("south", "north") else self.columns
+
+    def files(self) -> tuple[Path, Path, Path]:
+        """The network, the routes and the actuated programs, built if they are not in the cache.
+
+        BadInput: SUMO is missing, or the cache cannot be written.
+        """
+        parts = {"nodes": self._nodes(), "edges": self._edges(), "connections": self._connections()}
+        plain = {kind: _document(kind, lines) for kind, lines in parts.items()}
+        final = {
+            "routes.xml": _document("additional", self._routes()),
+            "actuated.xml": _document("additional", self._actuated()),
+        }
+        key = hashlib.sha256()
+        for text in (sumo.version(), *plain.values(), *final.values()):
+            key.update(text.encode())
+        folder = _cache() / key.hexdigest()[:24]
+        if not folder.is_dir():
+            _build(folder, plain, final)
+        return folder / "net.xml", folder / "routes.xml", folder / "actuated.xml"
+
+    def _inside(self, row: int, column: int) -> bool:
+        return 0 <= row < self.rows and 0 <= column < self.columns
+
+    def _exit(self, copy: int, side: str, row: int, column: int) -> bool:
+        return not self._inside(*_ahead(side, row, column))
+
+    def _nodes(self) -> Iterator[str]:
+        """Crossings and the ends of the roads around them, copies side by side with a gap."""
+        pitch = self.edge_length
+        for k, r, c in self._places:
+            x0 = k * (self.columns + 2) * pitch
+            yield _element("node", id=f"{k}_{r}_{c}", x=x0 + c * pitch, y=-r * pitch, type="traffic_light")
+            for side in SIDES:
+                row, column = _behind(side, r, c)
+                if not self._inside(row, column):
+                    end = f"{k}_{r}_{c}_{side}_end"
+                    yield _element("node", id=end, x=x0 + column * pitch, y=-row * pitch, type="dead_end")
+
+    def _edges(self) -> Iterator[str]:
+        """Every crossing's incoming edges, named after it and the side, and the edges that leave the grid."""
+        common = {"numLanes": 1, "speed": self.speed_limit, "length": self.edge_length}
+        for k, r, c in self._places:
+            for side in SIDES:
+                row, column = _behind(side, r, c)
+                inside = self._inside(row, column)
+                behind = f"{k}_{row}_{column}" if inside else f"{k}_{r}_{c}_{side}_end"
+                yield _element("edge", id=f"{k}_{r}_{c}_{side}", **{"from": behind, "to": f"{k}_{r}_{c}"}, **common)
+                if not inside:
+                    name = f"{k}_{r}_{c}_{side}_out"
+                    yield _element("edge", id=name, **{"from": f"{k}_{r}_{c}", "to": behind}, **common)
+
+    def _connections(self) -> Iterator[str]:
+        for k, r, c in self._places:
+            for side in SIDES:
+                onward = self._onward(k, side, r, c)
+                ends = {"from": f"{k}_{r}_{c}_{side}", "to": onward}
+                yield _element("connection", **ends, fromLane=0, toLane=0)
+
+    def _routes(self) -> Iterator[str]:
+        yield _element("vType", **sumo.CAR, maxSpeed=self.speed_limit)
+        for k in range(self.copies):
+            for side, r, c in self.entries:
+                edges, row, column = [f"{k}_{r}_{c}_{side}"], r, c
+                while not self._exit(k, side, row, column):
+                    edges.append(self._onward(k, side, row, column))
+                    row, column = _ahead(side, row, column)
+                edges.append(self._onward(k, side, row, column))
+                yield _element("route", id=self.route(k, side, r, c), edges=" ".join(edges))
+
+    def _actuated(self) -> Iterator[str]:
+        for crossing in self.crossings:
+            yield f'<tlLogic id="{crossing}" type="actuated" programID="{ACTUATED}" offset="0">'
+            for key, value in ACTUATED_PARAMETERS.items():
+                yield _element("param", key=key, value=value)
+            for state, duration, shortest, longest in ACTUATED_PHASES:
+                yield _element("phase", duration=duration, minDur=shortest, maxDur=longest, state=state)
+            yield "</tlLogic>"
+
+    def _onward(self, copy: int, side: str, row: int, column: int) -> str:
+        """The edge that a vehicle from ``side`` takes after the crossing."""
+        if self._exit(copy, side, row, column):
+            return f"{copy}_{row}_{column}_{_OPPOSITE[side]}_out"
+        row, column = _ahead(side, row, column)
+        return f"{copy}_{row}_{column}_{side}"
+
+
+_OPPOSITE = {"west": "east", "south": "north", "east": "west", "north": "south"}
+
+
+def _ahead(side: str, row: int, column: int) -> tuple[int, int]:
+    """The place after a crossing for a vehicle that came from ``side``."""
+    down, right = _HEADING[side]
+    return row + down, column + right
+
+
+def _behind(side: str, row: int, column: int) -> tuple[int, int]:
+    """The place before a crossing for a vehicle that comes from ``side``."""
+    down, right = _HEADING[side]
+    return row - down, column - right
+
+
+def _element(tag: str, **attributes: object) -> str:
+    return f"<{tag} " + " ".join(f"{name}={quoteattr(str(value))}" for name, value in attributes.items()) + "/>"
+
+
+def _document(root: str, lines: Iterator[str]) -> str:
+    return f"<{root}>\n" + "\n".join(lines) + f"\n</{root}>\n"
+
+
+def _cache() -> Path:
+    """The folder of built networks."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(base) / "dials_mpi" / "networks"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(
+            f"{folder}, where road networks are kept, cannot be made ({error.strerror}): set XDG_CACHE_HOME "
+            "to a folder that can be written"
+        ) from error
+    return folder
+
+
+def _build(folder: Path, plain: dict[str, str], final: dict[str, str]) -> None:
+    """Build next to the folder and move into place: other ranks build the same at the same time."""
+    try:
+        work = Path(tempfile.mkdtemp(prefix="building-", dir=folder.parent))
+    except OSError as error:
+        raise BadInput(
+            f"{folder.parent}, where road networks are kept, cannot be written ({error.strerror}): set "
+            "XDG_CACHE_HOME to a folder that can be"
+        ) from error
+    try:
+        for kind, text in plain.items():
+            (work / f"{kind}.xml").write_text(text)
+        for name, text in final.items():
+            (work / name).write_text(text)
+        sources = [f"--{kind[:-1]}-files={work / kind}.xml" for kind in plain]
+        sumo.netconvert([*sources, f"--output-file={work / 'net.xml'}", "--no-turnarounds", "--no-warnings"])
+        try:
+            work.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # not merely another rank that was faster
+                raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)

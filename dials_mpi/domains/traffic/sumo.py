@@ -1,0 +1,372 @@
+"""The door to SUMO, the only file that knows libsumo and traci: one running simulation, and netconvert.
+
+libsumo runs SUMO inside this process, traci in a process of its own, over a socket; what the rest of the
+domain asks is the same. libsumo holds one simulation per process, so here there is one at a time with
+traci too: starting a new one ends the one before.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dials_mpi.domains.base import SimulatorFailure
+from dials_mpi.errors import BadInput
+
+BACKENDS = ("auto", "libsumo", "traci")
+OLDEST = (1, 20)
+"""The oldest SUMO that this file was run with."""
+
+CAR = {
+    "id": "car",
+    "carFollowModel": "IDM",
+    "accel": "2.6",
+    "decel": "7.5",
+    "tau": "1.0",
+    "minGap": "2.5",
+    "length": "5",
+    # Every driver wants to drive at the speed limit. The authors' deviation of 0.1 has no effect where
+    # cars enter at the limit: SUMO raises a lower wish to the speed of departure, maxSpeed caps a higher
+    # one. Without it SUMO draws no random number at all (its IDM ignores sigma).
+    "speedFactor": "1",
+    "speedDev": "0",
+}
+"""The vehicle type (the authors' parameters); ``maxSpeed`` is the speed limit."""
+
+_INSTALL = "install it with pip install 'dials_mpi[traffic]'"
+
+
+class Entry(NamedTuple):
+    """A vehicle that is to enter: at the first moment that it fits, else it waits outside."""
+
+    vehicle: str
+    route: str
+    position: float
+    speed: float
+
+
+class Reading(NamedTuple):
+    """The vehicles on L lanes, V in all.
+
+    lane: int [V], the lane of each; position: float64 [V], its front, metres from the lane's beginning.
+    count: int [L]; mean_speed: float64 [L], m/s, 0 without a vehicle. newest: the last vehicle to have
+    entered each lane, None without one.
+    """
+
+    lane: np.ndarray
+    position: np.ndarray
+    count: np.ndarray
+    mean_speed: np.ndarray
+    newest: list[str | None]
+
+
+# Finding it ----------------------------------------------------------------------------------------------
+
+
+def check(backend: str = "auto", gui: bool = False) -> None:
+    """BadInput: SUMO is not installed, or too old, or lacks what is asked for."""
+    _module(backend, gui)
+    version()
+
+
+@functools.cache
+def program(name: str) -> str:
+    """The path of one of SUMO's programs: of the wheel eclipse-sumo, else of $SUMO_HOME, else on the path."""
+    _prepare()
+    inside = Path(os.environ.get("SUMO_HOME", ""), "bin", name)
+    found = str(inside) if inside.is_file() else shutil.which(name)
+    if not found:
+        raise BadInput(f"SUMO's program {name} is not found: {_INSTALL}")
+    return found
+
+
+@functools.cache
+def version() -> str:
+    """The version of SUMO's programs, such as "1.28.0". BadInput: it is older than OLDEST."""
+    said = _run([program("netconvert"), "--version"])
+    found = re.search(r"(\d+)\.(\d+)\.\d+", said)
+    if not found:
+        raise BadInput(f"{program('netconvert')} does not tell its version: {_INSTALL}")
+    _require_new(found.group(), tuple(map(int, found.groups())), program("netconvert"))
+    return found.group()
+
+
+def netconvert(arguments: Sequence[str]) -> None:
+    """Run netconvert; RuntimeError with what it said where it fails."""
+    _run([program("netconvert"), *arguments])
+
+
+def _run(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def _require_new(name: str, numbers: tuple[int, ...], what: str) -> None:
+    if numbers < OLDEST:
+        oldest = ".".join(map(str, OLDEST))
+        raise BadInput(f"SUMO is {name} ({what}), older than {oldest}: {_INSTALL}")
+
+
+@functools.cache
+def _prepare() -> None:
+    """The wheel eclipse-sumo says where SUMO and its map projections are, by environment variables."""
+    if "SUMO_HOME" not in os.environ:
+        try:
+            importlib.import_module("sumo")
+        except ImportError:
+            return
+    # A SUMO that was installed in another way has its Python modules here.
+    tools = os.path.join(os.environ["SUMO_HOME"], "tools")
+    if os.path.isdir(tools) and tools not in sys.path:
+        sys.path.append(tools)
+
+
+@functools.cache
+def _module(backend: str, gui: bool) -> ModuleType:
+    """libsumo or traci. BadInput: it cannot be loaded."""
+    _prepare()
+    if backend == "libsumo" and gui:
+        raise BadInput("traffic.gui needs traffic.sumo=traci: libsumo has no window")
+    names = ["traci"] if gui else ["libsumo", "traci"] if backend == "auto" else [backend]
+    reason: ImportError | None = None
+    for name in names:
+        try:
+            module = importlib.import_module(name)
+        except ImportError as error:
+            reason = reason or error
+            continue
+        if name == "traci":
+            program(_binary(gui))
+        return module
+    raise BadInput(f"SUMO's Python module {names[0]} cannot be loaded ({reason}): {_INSTALL}") from reason
+
+
+def _binary(gui: bool) -> str:
+    return "sumo-gui" if gui else "sumo"
+
+
+# Running it ----------------------------------------------------------------------------------------------
+
+
+def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Turn whatever SUMO's side raises into SimulatorFailure; the simulation is over."""
+
+    @functools.wraps(method)
+    def call(self: Simulation, *arguments: Any) -> Any:
+        if self is not Simulation.running:
+            raise RuntimeError("this SUMO simulation has ended: another one was started in its place")
+        try:
+            return method(self, *arguments)
+        except self.errors as error:
+            self.close()
+            reason = str(error).strip() or type(error).__name__
+            raise SimulatorFailure(f"SUMO failed in {method.__name__}: {reason}") from error
+
+    return call
+
+
+class Simulation:
+    """A running SUMO simulation of one network, in steps of one second, without teleports.
+
+    network, additional: SUMO's files. lanes: those that ``read`` reads, in its order.
+    """
+
+    running: Simulation | None = None
+
+    def __init__(
+        self,
+        network: Path,
+        additional: Sequence[Path],
+        lanes: Sequence[str],
+        backend: str = "auto",
+        gui: bool = False,
+    ) -> None:
+        if Simulation.running:
+            Simulation.running.close()
+        self._lanes = list(lanes)
+        self._module = _module(backend, gui)
+        command = [
+            program(_binary(gui)) if self._module.__name__ == "traci" else "sumo",
+            *("-n", str(network), "-a", ",".join(map(str, additional))),
+            *("--time-to-teleport", "-1", "--no-step-log", "--no-warnings", "--duration-log.disable"),
+            *(("--start", "--quit-on-end") if gui else ()),
+        ]
+        self.errors: tuple[type[Exception], ...]
+        if self._module.__name__ == "libsumo":
+            self._start_libsumo(command)
+        else:
+            self._start_traci(command)
+        Simulation.running = self
+
+    @_guarded
+    def step(self) -> None:
+        """Advance by one second."""
+        self._api.simulationStep()
+
+    @_guarded
+    def read(self) -> Reading:
+        """The vehicles whose front is on one of the lanes."""
+        return self._read()
+
+    @_guarded
+    def halting(self, lanes: Iterable[int]) -> list[int]:
+        """How many vehicles stand (below 0.1 m/s) on these of the lanes."""
+        number = self._api.lane.getLastStepHaltingNumber
+        return [number(self._lanes[i]) for i in lanes]
+
+    @_guarded
+    def enter(self, entries: Iterable[Entry]) -> None:
+        """Vehicles that are to enter in the coming step."""
+        add = self._api.vehicle.add
+        for vehicle, route, position, speed in entries:
+            add(vehicle, route, CAR["id"], departPos=f"{position:.3f}", departSpeed=f"{speed:.3f}")
+
+    @_guarded
+    def remove(self, vehicles: Iterable[str]) -> None:
+        """Take vehicles out, on the road or waiting to enter."""
+        for vehicle in vehicles:
+            self._api.vehicle.remove(vehicle)
+
+    @_guarded
+    def vehicles(self) -> Sequence[str]:
+        """All vehicles on the road."""
+        return self._api.vehicle.getIDList()
+
+    @_guarded
+    def arrived(self) -> Sequence[str]:
+        """The vehicles that reached the end of their route in the last step."""
+        return self._api.simulation.getArrivedIDList()
+
+    @_guarded
+    def speeds(self, vehicles: Iterable[str]) -> list[float]:
+        """m/s."""
+        return [self._api.vehicle.getSpeed(vehicle) for vehicle in vehicles]
+
+    @_guarded
+    def distances(self, vehicles: Iterable[str]) -> list[float]:
+        """Metres that vehicles on the road have driven."""
+        return [self._api.vehicle.getDistance(vehicle) for vehicle in vehicles]
+
+    @_guarded
+    def length(self, lane: str) -> float:
+        """Metres."""
+        return self._api.lane.getLength(lane)
+
+    @_guarded
+    def set_lights(self, lights: Iterable[tuple[str, str]]) -> None:
+        """Crossings and the states of their lights; they stay so."""
+        for crossing, state in lights:
+            self._api.trafficlight.setRedYellowGreenState(crossing, state)
+
+    @_guarded
+    def run_program(self, crossings: Iterable[str], name: str) -> None:
+        """Let SUMO switch these lights by a program of its own."""
+        for crossing in crossings:
+            self._api.trafficlight.setProgram(crossing, name)
+
+    @_guarded
+    def lights(self, crossings: Iterable[str]) -> list[str]:
+        """The states of the lights."""
+        return [self._api.trafficlight.getRedYellowGreenState(crossing) for crossing in crossings]
+
+    def close(self) -> None:
+        """End it; a simulation that has ended stays so."""
+        if Simulation.running is not self:
+            return
+        Simulation.running = None
+        try:
+            self._api.close()
+        except self.errors:  # it is dead already
+            pass
+
+    def _start_libsumo(self, command: list[str]) -> None:
+        self._api = libsumo = self._module
+        self.errors = (libsumo.TraCIException, libsumo.FatalTraCIError, RuntimeError)
+        try:
+            libsumo.start(command)
+        except self.errors as error:
+            raise SimulatorFailure(f"SUMO does not start: {error}") from error
+        self._read = self._read_libsumo
+
+    def _start_traci(self, command: list[str]) -> None:
+        traci = self._module
+        self.errors = (traci.exceptions.TraCIException, traci.exceptions.FatalTraCIError, OSError)
+        try:
+            traci.start(command, label="dials_mpi", stdout=subprocess.DEVNULL)
+            self._api = traci.getConnection("dials_mpi")
+            # Over a socket each question costs 50 us: what is read at every step is subscribed to.
+            constants = traci.constants
+            self._ids, self._speed = constants.LAST_STEP_VEHICLE_ID_LIST, constants.LAST_STEP_MEAN_SPEED
+            self._position = constants.VAR_LANEPOSITION
+            for lane in self._lanes:
+                self._api.lane.subscribe(lane, [self._ids, self._speed])
+        except self.errors as error:
+            raise SimulatorFailure(f"SUMO does not start: {error}") from error
+        self._read = self._read_traci
+
+    def _read_libsumo(self) -> Reading:
+        """Lane by lane: half as many calls as asking every vehicle for its lane, position and speed."""
+        ids = self._api.lane.getLastStepVehicleIDs
+        speed = self._api.lane.getLastStepMeanSpeed
+        position = self._api.vehicle.getLanePosition
+        positions: list[float] = []
+        occupied, counts, speeds = [], [], []
+        newest: list[str | None] = [None] * len(self._lanes)
+        for i, lane in enumerate(self._lanes):
+            vehicles = ids(lane)
+            if vehicles:
+                positions += map(position, vehicles)
+                occupied.append(i)
+                counts.append(len(vehicles))
+                speeds.append(speed(lane))
+                newest[i] = vehicles[0]
+        return _reading(occupied, counts, speeds, positions, newest)
+
+    def _read_traci(self) -> Reading:
+        lane_of, vehicle_of = (
+            domain.getAllSubscriptionResults() for domain in (self._api.lane, self._api.vehicle)
+        )
+        positions: list[float] = []
+        occupied, counts, speeds = [], [], []
+        newest: list[str | None] = [None] * len(self._lanes)
+        for i, lane in enumerate(self._lanes):
+            vehicles = lane_of[lane][self._ids]
+            if vehicles:
+                positions += [self._position_of(vehicle, vehicle_of) for vehicle in vehicles]
+                occupied.append(i)
+                counts.append(len(vehicles))
+                speeds.append(lane_of[lane][self._speed])
+                newest[i] = vehicles[0]
+        return _reading(occupied, counts, speeds, positions, newest)
+
+    def _position_of(self, vehicle: str, subscribed: dict[str, dict[int, float]]) -> float:
+        if vehicle not in subscribed:
+            self._api.vehicle.subscribe(vehicle, [self._position])
+            return self._api.vehicle.getLanePosition(vehicle)
+        return subscribed[vehicle][self._position]
+
+
+def _reading(
+    occupied: list[int],
+    counts: list[int],
+    speeds: list[float],
+    positions: list[float],
+    newest: list[str | None],
+) -> Reading:
+    count, mean_speed = np.zeros(len(newest), np.int64), np.zeros(len(newest))
+    count[occupied], mean_speed[occupied] = counts, speeds
+    lane = np.repeat(np.array(occupied, np.int64), counts)
+    return Reading(lane, np.array(positions), count, mean_speed, newest)
