@@ -116,10 +116,13 @@ def measure(config: Config, ranks: Ranks, updates: int) -> dict[str, float] | No
         return None
     busy = rows[rows[:, 2] > 0]
     episodes = config.dataset_episodes
-    simulator = domain.global_simulator(streams(0, Purpose.COLLECT, episodes))
-    policy = RandomPolicy(domain.regions, streams(0, Purpose.COLLECT_ACTIONS, episodes))
+    actions = streams(0, Purpose.COLLECT_ACTIONS, episodes)
     start = time.perf_counter()
-    collect(domain, simulator, episodes, policy)
+    collect(
+        domain,
+        streams(0, Purpose.COLLECT, episodes),
+        lambda _, part: RandomPolicy(domain.regions, actions[part]),
+    )
     global_seconds = time.perf_counter() - start
     flop, floor, rate = flop_per_agent_step(config), busy[:, 1].mean(), busy[:, 0].mean()
     return {

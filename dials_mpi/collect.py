@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from dials_mpi.domains.base import Domain, GlobalSimulator, Region
+from dials_mpi.domains.base import Domain, GlobalSimulator, Region, SimulatorFailure
+from dials_mpi.failures import Failures
 from dials_mpi.joint import JointPolicy
+
+PolicyOfEpisodes = Callable[[GlobalSimulator, slice], JointPolicy]
+"""Makes the joint policy for some of the episodes, which run side by side in a simulator of their own."""
 
 
 class Dataset(NamedTuple):
@@ -29,22 +34,61 @@ class Dataset(NamedTuple):
 
 
 class Trajectories(NamedTuple):
-    """E episodes of the whole system: one dataset per region, undiscounted returns float64 [E, N]."""
+    """E episodes of the whole system.
+
+    datasets: one per region. returns: undiscounted, float64 [E, N]. statistics: the domain's own figures of
+    each episode, by name, float64 [E].
+    """
 
     datasets: list[Dataset]
     returns: np.ndarray
+    statistics: dict[str, np.ndarray]
 
 
-def collect(domain: Domain, simulator: GlobalSimulator, episodes: int, policy: JointPolicy) -> Trajectories:
-    """Play all of the simulator's ``episodes`` once, side by side, from beginning to end."""
+def collect(
+    domain: Domain,
+    streams: Sequence[np.random.Generator],
+    policy: PolicyOfEpisodes,
+    failures: Failures | None = None,
+) -> Trajectories:
+    """Play len(streams) episodes from beginning to end, as many side by side as suits the domain.
+
+    streams: of the simulator, one per episode. Episodes whose simulator breaks down are played anew, with
+    what their streams give next.
+    """
+    failures = failures or Failures()
+    episodes, regions = len(streams), domain.regions
+    played = Trajectories(
+        [Dataset.empty(region, episodes, domain.horizon) for region in regions],
+        np.zeros((episodes, len(regions))),
+        {statistic.name: np.empty(episodes) for statistic in domain.statistics},
+    )
+    at_once = max(1, (domain.side_by_side or episodes * len(regions)) // len(regions))
+    for first in range(0, episodes, at_once):
+        part = slice(first, min(first + at_once, episodes))
+        while True:
+            simulator = domain.global_simulator(streams[part])
+            try:
+                _play(simulator, policy(simulator, part), played, part, domain.horizon)
+                break
+            except SimulatorFailure as failure:
+                failures.note(failure)
+        failures.over()
+    return played
+
+
+def _play(
+    simulator: GlobalSimulator, policy: JointPolicy, played: Trajectories, part: slice, horizon: int
+) -> None:
+    """Play the simulator's episodes once and write them down as this part of all."""
+    played.returns[part] = 0
     state = simulator.reset()
-    datasets = [Dataset.empty(region, episodes, domain.horizon) for region in domain.regions]
-    returns = np.zeros((len(domain.regions), episodes))
-    for t in range(domain.horizon):
+    for t in range(horizon):
         inputs = state.inputs
         state, sources, rewards, _ = simulator.step(policy(state.observations))
-        for i, dataset in enumerate(datasets):
-            dataset.inputs[:, t] = inputs[i]
-            dataset.sources[:, t] = sources[i]
-        returns += rewards
-    return Trajectories(datasets, returns.T)
+        for i, dataset in enumerate(played.datasets):
+            dataset.inputs[part, t] = inputs[i]
+            dataset.sources[part, t] = sources[i]
+        played.returns[part] += rewards.T
+    for name, values in simulator.statistics().items():
+        played.statistics[name][part] = values

@@ -10,7 +10,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
@@ -23,6 +23,7 @@ from dials_mpi.config import Config, from_yaml, load
 from dials_mpi.domains import create
 from dials_mpi.domains.base import Domain, Region
 from dials_mpi.errors import BadInput, refuse
+from dials_mpi.failures import Failures
 from dials_mpi.learning import set_up_torch
 from dials_mpi.learning.influence import Predictor
 from dials_mpi.learning.policy import Policy
@@ -39,9 +40,13 @@ EXAMPLES = """examples:
 
 
 class Evaluation(NamedTuple):
-    """Undiscounted returns float64 [E, N]; cross-entropy in nats per source [N], where there are AIPs."""
+    """Undiscounted returns float64 [E, N]; cross-entropy in nats per source [N], where there are AIPs.
+
+    statistics: the domain's own figures of each episode, by name, float64 [E].
+    """
 
     returns: np.ndarray
+    statistics: Mapping[str, np.ndarray]
     cross_entropy: np.ndarray | None = None
 
     @property
@@ -65,6 +70,7 @@ def evaluate(
     predictors: list[Predictor],
     episodes: int,
     segment: int,
+    failures: Failures | None = None,
 ) -> Evaluation:
     """The trained policies, acting by sampling; ``segment`` keys the random streams.
 
@@ -72,25 +78,38 @@ def evaluate(
     no predictor was trained on.
     """
     seed = config.seed
-    simulator = domain.global_simulator(streams(seed, Purpose.EVALUATION, episodes, segment))
     actions = streams(seed, Purpose.EVALUATION_ACTIONS, episodes, segment)
-    played = collect(domain, simulator, episodes, joint.TrainedPolicies(policies, actions))
+    played = collect(
+        domain,
+        streams(seed, Purpose.EVALUATION, episodes, segment),
+        lambda _, part: joint.TrainedPolicies(policies, actions[part]),
+        failures,
+    )
     losses = [
         predictor.cross_entropy(*dataset)
         for predictor, dataset in zip(predictors, played.datasets if predictors else [], strict=True)
     ]
-    return Evaluation(played.returns, np.array(losses) if losses else None)
+    return Evaluation(played.returns, played.statistics, np.array(losses) if losses else None)
 
 
 def evaluate_scripted(
-    config: Config, domain: Domain, name: str, episodes: int, segment: int = 0
+    config: Config,
+    domain: Domain,
+    name: str,
+    episodes: int,
+    segment: int = 0,
+    failures: Failures | None = None,
 ) -> Evaluation:
     """The random policy or one of ``domain.hand_coded``."""
     seed = config.seed
-    simulator = domain.global_simulator(streams(seed, Purpose.EVALUATION, episodes, segment))
     actions = streams(seed, Purpose.EVALUATION_ACTIONS, episodes, segment)
-    policy = joint.scripted(name, domain, simulator, actions)
-    return Evaluation(collect(domain, simulator, episodes, policy).returns)
+    played = collect(
+        domain,
+        streams(seed, Purpose.EVALUATION, episodes, segment),
+        lambda simulator, part: joint.scripted(name, domain, simulator, actions[part]),
+        failures,
+    )
+    return Evaluation(played.returns, played.statistics)
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -121,6 +140,7 @@ def _evaluate_as_told(options: argparse.Namespace) -> Evaluation:
         raise BadInput(f"--episodes is {options.episodes}: give at least 1")
     run, config = _source(options)
     domain = create(config.domain, config.domain_section)
+    domain.check()
     scripted = ("random", *domain.hand_coded)
     name = options.policy or ("trained" if run else None)
     known = ("trained", *scripted) if run else scripted

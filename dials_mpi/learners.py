@@ -8,7 +8,8 @@ import numpy as np
 
 from dials_mpi.collect import Dataset
 from dials_mpi.config import Config, Segment
-from dials_mpi.domains.base import Domain
+from dials_mpi.domains.base import Domain, SimulatorFailure
+from dials_mpi.failures import Failures
 from dials_mpi.ials import IALS, Environment, GlobalEnvironment, Outcome
 from dials_mpi.learning.influence import Fit, Predictor
 from dials_mpi.learning.ppo import METRICS, PPO
@@ -21,8 +22,11 @@ TRAINING = ("episode_return", *METRICS)
 class Learners:
     """Line 1 of Algorithm 1: one policy and one predictor (AIP) for each of this rank's regions."""
 
-    def __init__(self, config: Config, domain: Domain, regions: list[int]) -> None:
+    def __init__(
+        self, config: Config, domain: Domain, regions: list[int], failures: Failures | None = None
+    ) -> None:
         self.config, self.domain, self.regions = config, domain, regions
+        self.failures = failures or Failures()
         self.agents = {i: self._agent(i) for i in regions}
         self.predictors = {} if config.mode == "global" else {i: self._predictor(i) for i in regions}
 
@@ -34,38 +38,10 @@ class Learners:
         }
 
     def train(self, segment: Segment) -> dict[int, np.ndarray]:
-        """Lines 7 to 12: train each policy for one segment; TRAINING by region, float64.
-
-        Every episode starts anew with the segment, at different times of its horizon, so that an update's
-        memory holds all times of an episode.
-        """
-        if not self.regions:
-            return {}
-        config, agents = self.config, list(self.agents.values())
-        for i, agent in self.agents.items():
-            agent.begin_segment(
-                self._stream(Purpose.ACTIONS, i, segment), self._stream(Purpose.MINIBATCHES, i, segment)
-            )
-        environment = self._environment(segment)
-        elapsed = np.arange(config.envs_per_region) * self.domain.horizon // config.envs_per_region
-        observations = environment.reset(elapsed=elapsed)
-        returns = EpisodeReturns(len(agents), elapsed)
-        for update in range(segment.first_update, segment.first_update + segment.updates):
-            for _ in range(config.steps_per_env):
-                actions = np.stack([agent.act(observations[r]) for r, agent in enumerate(agents)])
-                outcome = environment.step(actions)
-                observations = outcome.observations
-                for r, agent in enumerate(agents):
-                    agent.observe(outcome.rewards[r], outcome.done, observations[r])
-                returns.add(outcome)
-                if outcome.done.any():
-                    observations = environment.reset(where=outcome.done)
-            for r, agent in enumerate(agents):
-                agent.update(observations[r], update / config.total_updates)
-        rows = {
-            i: np.array([mean, *self.agents[i].mean_metrics()])
-            for i, mean in zip(self.regions, returns.means(), strict=True)
-        }
+        """Lines 7 to 12: train each policy for one segment; TRAINING by region, float64."""
+        rows: dict[int, np.ndarray] = {}
+        for regions in self._groups():
+            rows |= self._train(regions, segment)
         self._check_finite(rows, segment)
         return rows
 
@@ -76,6 +52,35 @@ class Learners:
     def predictor_vectors(self) -> dict[int, np.ndarray]:
         """Each region's predictor parameters, float32 [P]."""
         return {i: predictor.network.vector.numpy() for i, predictor in self.predictors.items()}
+
+    def _groups(self) -> list[list[int]]:
+        """The regions in groups that train side by side; on the global simulator all do."""
+        most = len(self.regions)
+        if self.domain.side_by_side and self.config.mode != "global":
+            most = max(1, self.domain.side_by_side // self.config.envs_per_region)
+        return [self.regions[first : first + most] for first in range(0, len(self.regions), most or 1)]
+
+    def _train(self, regions: list[int], segment: Segment) -> dict[int, np.ndarray]:
+        """Train the policies of some regions for one segment.
+
+        Every episode starts anew with the segment, at different times of its horizon, so that an update's
+        memory holds all times of an episode.
+        """
+        config, agents = self.config, [self.agents[i] for i in regions]
+        for i, agent in zip(regions, agents, strict=True):
+            agent.begin_segment(
+                self._stream(Purpose.ACTIONS, i, segment), self._stream(Purpose.MINIBATCHES, i, segment)
+            )
+        environment = self._environment(regions, segment)
+        rollout = Rollout(environment, agents, config.envs_per_region, self.domain.horizon, self.failures)
+        for update in range(segment.first_update, segment.first_update + segment.updates):
+            observations = rollout.fill(config.steps_per_env)
+            for r, agent in enumerate(agents):
+                agent.update(observations[r], update / config.total_updates)
+        return {
+            i: np.array([mean, *agent.mean_metrics()])
+            for i, agent, mean in zip(regions, agents, rollout.returns.means(), strict=True)
+        }
 
     def _agent(self, i: int) -> PPO:
         config = self.config
@@ -88,18 +93,19 @@ class Learners:
         predictor.network.initialise(stream(self.config.seed, Purpose.PREDICTOR_INITIALISATION, i))
         return predictor
 
-    def _environment(self, segment: Segment) -> Environment:
+    def _environment(self, regions: list[int], segment: Segment) -> Environment:
         config, domain = self.config, self.domain
         if config.mode == "global":
             episodes = streams(config.seed, Purpose.GLOBAL_TRAINING, config.envs_per_region, segment.index)
             return GlobalEnvironment(domain.global_simulator(episodes))
         simulator = domain.local_simulator(
-            self.regions,
+            regions,
             config.envs_per_region,
-            [self._stream(Purpose.SIMULATOR, i, segment) for i in self.regions],
+            [self._stream(Purpose.SIMULATOR, i, segment) for i in regions],
         )
-        sources = [self._stream(Purpose.SOURCES, i, segment) for i in self.regions]
-        return IALS(simulator, list(self.predictors.values()), config.envs_per_region, sources)
+        sources = [self._stream(Purpose.SOURCES, i, segment) for i in regions]
+        predictors = [self.predictors[i] for i in regions]
+        return IALS(simulator, predictors, config.envs_per_region, sources)
 
     def _stream(self, purpose: Purpose, region: int, segment: Segment) -> np.random.Generator:
         return stream(self.config.seed, purpose, region, segment.index)
@@ -115,13 +121,61 @@ class Learners:
                 raise FloatingPointError(f"a weight of region {i} is not finite in segment {segment.index}")
 
 
+class Rollout:
+    """Agents that act side by side in an environment, episode after episode."""
+
+    def __init__(
+        self, environment: Environment, agents: list[PPO], envs: int, horizon: int, failures: Failures
+    ) -> None:
+        self.environment, self.agents, self.failures = environment, agents, failures
+        self.elapsed = np.arange(envs) * horizon // envs
+        self.returns = EpisodeReturns(len(agents), self.elapsed)
+        self.observations: np.ndarray | None = None  # nothing has begun
+
+    def fill(self, steps: int) -> np.ndarray:
+        """Act for so many steps; the observations [R, E, O] that follow.
+
+        Where the simulator breaks down, the agents forget these steps and begin anew.
+        """
+        while True:
+            try:
+                if self.observations is None:
+                    self.observations = self.environment.reset(elapsed=self.elapsed)
+                for _ in range(steps):
+                    self._step()
+            except SimulatorFailure as failure:
+                self.failures.note(failure)
+                self.observations = None
+                self.returns.drop(self.elapsed)
+                for agent in self.agents:
+                    agent.forget()
+            else:
+                self.failures.over()
+                return self.observations
+
+    def _step(self) -> None:
+        observations, agents = self.observations, self.agents
+        actions = np.stack([agent.act(observations[r]) for r, agent in enumerate(agents)])
+        outcome = self.environment.step(actions)
+        for r, agent in enumerate(agents):
+            agent.observe(outcome.rewards[r], outcome.done, outcome.observations[r])
+        self.returns.add(outcome)
+        self.observations = outcome.observations
+        if outcome.done.any():
+            self.observations = self.environment.reset(where=outcome.done)
+
+
 class EpisodeReturns:
     """Undiscounted returns of the episodes that were seen whole, in R regions and E environments."""
 
     def __init__(self, regions: int, elapsed: np.ndarray) -> None:
-        self.whole = elapsed == 0
-        self.running = np.zeros((regions, len(elapsed)))
         self.total, self.count = np.zeros(regions), 0
+        self.drop(elapsed)
+
+    def drop(self, elapsed: np.ndarray) -> None:
+        """All episodes begin anew, so many steps [E] after their beginning."""
+        self.whole = elapsed == 0
+        self.running = np.zeros((len(self.total), len(elapsed)))
 
     def add(self, outcome: Outcome) -> None:
         """Count one step."""

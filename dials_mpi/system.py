@@ -12,6 +12,7 @@ from dials_mpi import domains, joint
 from dials_mpi.collect import Dataset, collect
 from dials_mpi.config import Config, Segment
 from dials_mpi.evaluate import Evaluation, evaluate, evaluate_scripted
+from dials_mpi.failures import Failures
 from dials_mpi.learners import TRAINING, Learners
 from dials_mpi.learning import set_up_torch
 from dials_mpi.learning.influence import Fit
@@ -30,7 +31,8 @@ class System:
         self.watch = Stopwatch()
         self.domain = domains.create(config.domain, config.domain_section)
         mine = ranks.place(len(self.domain.regions), on_root=config.mode == "global")
-        self.learners = Learners(config, self.domain, mine)
+        self.failures = Failures(ranks.rank)
+        self.learners = Learners(config, self.domain, mine, self.failures)
         self.policy_width = joint.widest(joint.policy_size, config, self.domain)
         self.predictor_width = joint.widest(joint.predictor_size, config, self.domain)
         self.policies, self.predictors = [], []
@@ -59,12 +61,13 @@ class System:
         datasets = None
         if self.ranks.is_root:
             with self.watch("collect"):
-                simulator = self.domain.global_simulator(
-                    streams(config.seed, Purpose.COLLECT, episodes, segment.index)
-                )
                 actions = streams(config.seed, Purpose.COLLECT_ACTIONS, episodes, segment.index)
-                policy = joint.TrainedPolicies(self.policies, actions)
-                datasets = collect(self.domain, simulator, episodes, policy).datasets
+                datasets = collect(
+                    self.domain,
+                    streams(config.seed, Purpose.COLLECT, episodes, segment.index),
+                    lambda _, part: joint.TrainedPolicies(self.policies, actions[part]),
+                    self.failures,
+                ).datasets
         mine = {
             i: Dataset.empty(self.domain.regions[i], episodes, self.domain.horizon)
             for i in self.learners.regions
@@ -117,7 +120,13 @@ class System:
             with self.watch("evaluate"):
                 episodes = self.config.evaluation_episodes
                 self.latest = evaluate(
-                    self.config, self.domain, self.policies, self.predictors, episodes, segment
+                    self.config,
+                    self.domain,
+                    self.policies,
+                    self.predictors,
+                    episodes,
+                    segment,
+                    self.failures,
                 )
             self._record_evaluation(env_steps, self.latest)
         self._record_costs(env_steps)
@@ -132,10 +141,15 @@ class System:
                 self.run.write_networks("predictor", self.predictor_parameters, tables)
             episodes = self.config.evaluation_episodes
             scripted = {
-                name: evaluate_scripted(self.config, self.domain, name, episodes)
+                name: evaluate_scripted(
+                    self.config, self.domain, name, episodes, failures=self.failures
+                )
                 for name in ("random", *self.domain.hand_coded)
             }
-            self.run.write({f"reference/{name}": result.returns for name, result in scripted.items()})
+            for name, result in scripted.items():
+                figures = result.statistics.items()
+                statistics = {f"reference_statistics/{name}/{figure}": values for figure, values in figures}
+                self.run.write({f"reference/{name}": result.returns, **statistics})
             self.run.write({}, finished=True)
             results = {"random": scripted.pop("random"), "trained": self.latest, **scripted}
             self.reporter.finish(results, self.run.directory)
@@ -159,16 +173,20 @@ class System:
         }
         if evaluation.cross_entropy is not None:
             row["evaluation/cross_entropy"] = evaluation.cross_entropy
+        for name, values in evaluation.statistics.items():
+            row[f"evaluation_statistics/{name}"] = values
         self.run.append(row)
         self.reporter.evaluated(env_steps, evaluation)
 
     def _record_costs(self, env_steps: int) -> None:
         seconds = self.ranks.gather_by_rank(self.watch.take().ravel())
         memories = self.ranks.gather_by_rank(np.array(memory()))
+        failures = self.ranks.gather_by_rank(np.array([self.failures.take()]))
         if self.ranks.is_root:
             by_phase = seconds.reshape(self.ranks.size, len(PHASES), 2)
             series = {f"timing/{phase}": by_phase[:, k] for k, phase in enumerate(PHASES)}
             self.run.append({"timing/env_steps": env_steps, **series})
+            self.run.append({"events/env_steps": env_steps, "events/simulator_failures": failures[:, 0]})
             peak, proportional = memories.T
             self.run.write({"memory/peak_rss": peak, "memory/pss": proportional})
 

@@ -74,7 +74,9 @@ def _plan(ranks: Ranks, file: str | None, overrides: Sequence[str], output: str 
     from dials_mpi.runfile import RunFile
 
     config = load(file, overrides)
-    regions = len(create(config.domain, config.domain_section).regions)
+    domain = create(config.domain, config.domain_section)
+    domain.check()
+    regions = len(domain.regions)
     if ranks.size > regions + 1:
         raise BadInput(
             f"{ranks.size} ranks are more than {regions} regions and one root can use: "

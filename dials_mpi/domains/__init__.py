@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from dials_mpi.domains.base import Domain
+from dials_mpi.domains.traffic import Traffic, TrafficConfig
 from dials_mpi.domains.warehouse import Warehouse, WarehouseConfig
 
 #: name -> (domain, the dataclass of its section in the configuration)
 DOMAINS: dict[str, tuple[type, type]] = {
     "warehouse": (Warehouse, WarehouseConfig),
+    "traffic": (Traffic, TrafficConfig),
 }
 
 

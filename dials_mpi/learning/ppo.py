@@ -69,10 +69,14 @@ class PPO:
     def begin_segment(self, actions: np.random.Generator, minibatches: np.random.Generator) -> None:
         """Fresh episodes and the segment's own random streams."""
         self.action_stream, self.minibatch_stream = actions, minibatches
-        self.state = self.policy.network.initial_state(self.envs)
-        self.t = 0
+        self.forget()
         self.metrics = torch.zeros(len(METRICS))
         self.minibatches = 0
+
+    def forget(self) -> None:
+        """Drop what the memory holds since the last update; fresh episodes."""
+        self.state = self.policy.network.initial_state(self.envs)
+        self.t = 0
 
     def act(self, observations: np.ndarray) -> np.ndarray:
         """Choose and remember actions int64 [E] for observations [E, O]."""

@@ -94,9 +94,9 @@ class Crossings:
             self.lights.phase = np.array([PHASES.index(state) for state in states])
         self._see(self.simulation.read())
 
-    def light_bits(self) -> np.ndarray:
-        """The phase of every light, one-hot, uint8 [K, 4]."""
-        return _ONE_HOT[self.lights.phase]
+    def bits(self) -> tuple[np.ndarray, np.ndarray]:
+        """``occupied``, and the phase of every light, one-hot, uint8 [K, 4]."""
+        return self.occupied, _ONE_HOT[self.lights.phase]
 
     def rewards(self) -> np.ndarray:
         """Mean speed of the vehicles on the incoming edges over the speed limit, 0 without: float32 [K]."""

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
+import numpy as np
+
 from dials_mpi.domains.traffic import sumo
 from dials_mpi.errors import BadInput
 
@@ -76,6 +78,12 @@ class Network:
             if not self._inside(*_behind(side, r, c))
         ]
 
+    def outside(self) -> np.ndarray:
+        """Which edges of one copy begin outside: bool [rows x columns, 4]."""
+        ways = set(self.entries)
+        places = self._places[: self.rows * self.columns]
+        return np.array([[(side, r, c) in ways for side in SIDES] for _, r, c in places])
+
     def route(self, copy: int, side: str, row: int, column: int) -> str:
         """The name of the route of a vehicle that enters there."""
         return f"{copy}_{row}_{column}_{side}"
@@ -98,7 +106,7 @@ class Network:
         key = hashlib.sha256()
         for text in (sumo.version(), *plain.values(), *final.values()):
             key.update(text.encode())
-        folder = _cache() / key.hexdigest()[:24]
+        folder = cache("networks") / key.hexdigest()[:24]
         if not folder.is_dir():
             _build(folder, plain, final)
         return folder / "net.xml", folder / "routes.xml", folder / "actuated.xml"
@@ -192,29 +200,27 @@ def _document(root: str, lines: Iterator[str]) -> str:
     return f"<{root}>\n" + "\n".join(lines) + f"\n</{root}>\n"
 
 
-def _cache() -> Path:
-    """The folder of built networks."""
+def cache(kind: str) -> Path:
+    """The folder of what is made once and kept. BadInput: it cannot be made or written."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(base) / "dials_mpi" / "networks"
+    folder = Path(base) / "dials_mpi" / kind
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK)
+        reason = "it may not be written"
     except OSError as error:
+        writable, reason = False, str(error.strerror)
+    if not writable:
         raise BadInput(
-            f"{folder}, where road networks are kept, cannot be made ({error.strerror}): set XDG_CACHE_HOME "
-            "to a folder that can be written"
-        ) from error
+            f"{folder}, where road networks are kept, cannot be used ({reason}): set XDG_CACHE_HOME to "
+            "another folder"
+        )
     return folder
 
 
 def _build(folder: Path, plain: dict[str, str], final: dict[str, str]) -> None:
     """Build next to the folder and move into place: other ranks build the same at the same time."""
-    try:
-        work = Path(tempfile.mkdtemp(prefix="building-", dir=folder.parent))
-    except OSError as error:
-        raise BadInput(
-            f"{folder.parent}, where road networks are kept, cannot be written ({error.strerror}): set "
-            "XDG_CACHE_HOME to a folder that can be"
-        ) from error
+    work = Path(tempfile.mkdtemp(prefix="building-", dir=folder.parent))
     try:
         for kind, text in plain.items():
             (work / f"{kind}.xml").write_text(text)

@@ -251,9 +251,10 @@ class Simulation:
         return self._api.simulation.getArrivedIDList()
 
     @_guarded
-    def speeds(self, vehicles: Iterable[str]) -> list[float]:
-        """m/s."""
-        return [self._api.vehicle.getSpeed(vehicle) for vehicle in vehicles]
+    def places(self, vehicles: Iterable[str]) -> list[tuple[float, float]]:
+        """Positions on their lanes, metres, and speeds, m/s."""
+        vehicle = self._api.vehicle
+        return [(vehicle.getLanePosition(name), vehicle.getSpeed(name)) for name in vehicles]
 
     @_guarded
     def distances(self, vehicles: Iterable[str]) -> list[float]:

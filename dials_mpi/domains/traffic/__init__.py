@@ -1,0 +1,143 @@
+"""The traffic domain (Section 5.2 and Appendix F of the paper): lights of a city grid, simulated by SUMO.
+
+network.py builds the roads, sumo.py is the only file that knows SUMO, crossings.py sets lights and reads
+edges, simulators.py holds the global and the local simulator; demand.py says who comes from outside,
+entries.py and platoons.py how vehicles enter a region, controllers.py the hand-coded policies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dials_mpi.domains.base import Region
+from dials_mpi.domains.traffic import sumo
+from dials_mpi.domains.traffic.controllers import CONTROLLERS, TrafficController
+from dials_mpi.domains.traffic.crossings import CELL_LENGTH, Crossings
+from dials_mpi.domains.traffic.demand import STATISTICS
+from dials_mpi.domains.traffic.entries import Drop, Entrances, Hold
+from dials_mpi.domains.traffic.network import PHASES, SIDES, Network
+from dials_mpi.domains.traffic.platoons import platoons
+from dials_mpi.domains.traffic.simulators import TrafficGlobalSimulator, TrafficLocalSimulator
+from dials_mpi.errors import BadInput
+from dials_mpi.settings import setting
+
+__all__ = ["Traffic", "TrafficConfig", "TrafficController", "TrafficGlobalSimulator", "TrafficLocalSimulator"]
+
+SIDE_BY_SIDE = 32
+"""Crossings in one SUMO process; per core it is fastest with 8 to 32, and slower by half with 256."""
+
+
+@dataclass(frozen=True)
+class TrafficConfig:
+    """Settings of the traffic domain."""
+
+    grid: tuple[int, int] = setting(
+        (2, 2), "Rows and columns of crossings (Section 5.2: 2x2, 5x5, 7x7, 10x10)", low=1, high=100
+    )
+    inflow: float = setting(
+        0.1, "Probability per second that a vehicle comes, at every entry edge (authors' code)", low=0, high=1
+    )
+    edge_length: float = setting(100.0, "Length of every edge, m (authors' code)", low=30, high=10_000)
+    speed_limit: float = setting(10.0, "On all edges, m/s (authors' code)", low=1, high=50)
+    cells: int = setting(
+        9, "Observed cells of 10 m on each incoming edge, from the stop line (authors' code)", low=1, high=1000
+    )
+    yellow: int = setting(3, "Steps of yellow between two greens (authors' code)", low=1, high=60)
+    horizon: int = setting(300, "Length of an episode, steps of one second (Appendix I)", low=1)
+    predictor_sees_lights: bool = setting(
+        False, "Whether the predictor's input has the 4 bits of the light, too (Appendix E.1: it has not)"
+    )
+    entries: str = setting(
+        "hold",
+        "What happens to a sampled vehicle that does not fit: hold it and let it enter as real ones do, or "
+        "drop it as in the authors' code",
+        choices=("hold", "drop"),
+    )
+    sumo: str = setting(
+        "auto", "auto: libsumo, traci where there is none; traci is slower", choices=sumo.BACKENDS
+    )
+    gui: bool = setting(False, "Show SUMO's window; only with traci")
+
+    def __post_init__(self) -> None:
+        if self.cells * CELL_LENGTH > self.edge_length:
+            most = int(self.edge_length // CELL_LENGTH)
+            raise BadInput(
+                f"traffic.cells is {self.cells}, and so many cells of {CELL_LENGTH:g} m are longer than "
+                f"traffic.edge_length={self.edge_length:g}: make it at most {most}"
+            )
+
+
+class Traffic:
+    """The grid as a networked system: one region per crossing, row by row."""
+
+    name = "traffic"
+    hand_coded = tuple(CONTROLLERS)
+    statistics = STATISTICS
+    side_by_side = SIDE_BY_SIDE
+
+    def __init__(self, config: TrafficConfig) -> None:
+        self.config = config
+        self.horizon = config.horizon
+        seen = len(SIDES) * config.cells
+        region = Region(
+            observation_size=seen + len(PHASES),
+            actions=2,
+            input_size=seen + len(PHASES) * config.predictor_sees_lights,
+            source_classes=(2,) * len(SIDES),
+        )
+        self.regions = [region] * (config.grid[0] * config.grid[1])
+
+    def check(self) -> None:
+        """BadInput: SUMO is missing or too old."""
+        sumo.check(self.config.sumo, self.config.gui)
+
+    def global_simulator(self, streams: Sequence[np.random.Generator]) -> TrafficGlobalSimulator:
+        """E = len(streams) episodes of the whole grid; stream e decides who comes from outside."""
+        config = self.config
+        crossings = self._crossings(self._network(*config.grid, len(streams)))
+        return TrafficGlobalSimulator(
+            crossings, config.inflow, config.horizon, config.predictor_sees_lights, streams
+        )
+
+    def local_simulator(
+        self, regions: Sequence[int], environments: int, streams: Sequence[np.random.Generator]
+    ) -> TrafficLocalSimulator:
+        """Local simulators of the given regions, one stream each; ValueError if the numbers differ."""
+        if len(regions) != len(streams):
+            raise ValueError(f"{len(regions)} regions need as many streams, not {len(streams)}")
+        config = self.config
+        crossings = self._crossings(self._network(1, 1, len(regions) * environments))
+        entrances = self._entrances(crossings, regions, environments)
+        return TrafficLocalSimulator(
+            crossings, entrances, environments, config.horizon, config.predictor_sees_lights, streams
+        )
+
+    def controller(
+        self, name: str, simulator: TrafficGlobalSimulator, streams: Sequence[np.random.Generator]
+    ) -> TrafficController:
+        """The policy ``name`` of CONTROLLERS, before the simulator's first reset; no chance is in them."""
+        if name not in CONTROLLERS:
+            raise ValueError(f"no hand-coded traffic policy {name!r}; there are {', '.join(CONTROLLERS)}")
+        return TrafficController(name, simulator)
+
+    def _network(self, rows: int, columns: int, copies: int) -> Network:
+        return Network(rows, columns, copies, self.config.edge_length, self.config.speed_limit)
+
+    def _crossings(self, network: Network) -> Crossings:
+        config = self.config
+        return Crossings(network, config.cells, config.yellow, config.sumo, config.gui)
+
+    def _entrances(self, crossings: Crossings, regions: Sequence[int], environments: int) -> Entrances:
+        config = self.config
+        if config.entries == "drop":
+            return Drop(crossings)
+        outside = self._network(*config.grid, 1).outside()[list(regions)].repeat(environments, axis=0)
+        inner = None
+        if not outside.all():
+            inner = platoons(
+                config.edge_length, config.speed_limit, config.inflow, config.yellow, config.sumo
+            )
+        return Hold(crossings, outside, inner)

@@ -1,0 +1,127 @@
+"""How vehicles enter a local region: when, where on the edge, and how fast.
+
+An influence source says only that a vehicle comes onto an edge in the coming step. In the whole system it
+comes from outside, at the beginning of the edge and at the speed limit, or out of a neighbour's crossing,
+mostly as a link of a platoon whose speed depends on its distance from the one ahead (platoons.py); never
+two in consecutive steps. ``Hold`` does the same, and what cannot enter yet waits for the first moment that
+it can. ``Drop`` is the rule of the authors' code, to compare with.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from dials_mpi.domains.traffic.crossings import Crossings
+from dials_mpi.domains.traffic.demand import ENTRY_POSITION
+from dials_mpi.domains.traffic.network import SIDES
+from dials_mpi.domains.traffic.platoons import Platoons
+from dials_mpi.domains.traffic.sumo import Entry
+
+
+class Entrances(Protocol):
+    """A rule for the 4 edges of K tiles."""
+
+    def begin(self, where: np.ndarray) -> list[str]:
+        """The tiles in the mask [K] begin anew; their vehicles that have not entered yet."""
+        ...
+
+    def enter(self, sources: np.ndarray, uniforms: np.ndarray) -> tuple[list[str], list[Entry]]:
+        """Sources int [K, 4] of the coming step, uniforms [K, 4] in [0, 1): who gives up, who tries."""
+        ...
+
+    def passed(self) -> None:
+        """A step has passed; the crossings have been read."""
+        ...
+
+
+class _Trying:
+    """Vehicles that try to enter, at most one on an edge: [K, 4]."""
+
+    def __init__(self, crossings: Crossings) -> None:
+        self._crossings = crossings
+        self.vehicle: dict[tuple[int, int], str] = {}
+        self._number = 0
+
+    def send(self, k: int, m: int, position: float, speed: float) -> Entry:
+        """A new vehicle for edge m of tile k."""
+        self._number += 1
+        vehicle = self.vehicle[k, m] = f"{k}.{self._number}"
+        return Entry(vehicle, self._crossings.network.route(k, SIDES[m], 0, 0), position, speed)
+
+    def clear(self, where: np.ndarray) -> list[str]:
+        """Nobody tries any more at the edges in the mask [K, 4]; those who did."""
+        edges = [edge for edge in self.vehicle if where[edge]]
+        return [self.vehicle.pop(edge) for edge in edges]
+
+
+class Hold:
+    """Enter as real vehicles do; wait until it fits.
+
+    outside: bool [K, 4], the edge begins outside the whole system; platoons: for the other edges.
+    waiting: int [K, 4], vehicles due but not yet on the edge.
+    """
+
+    def __init__(self, crossings: Crossings, outside: np.ndarray, platoons: Platoons | None) -> None:
+        self._crossings, self._outside, self._platoons = crossings, outside, platoons
+        self._trying = _Trying(crossings)
+        self.waiting = np.zeros(outside.shape, np.int64)
+        self._headway = np.full(outside.shape, np.iinfo(np.int32).max, np.int64)
+
+    def begin(self, where: np.ndarray) -> list[str]:
+        """As Entrances says."""
+        self.waiting[where] = 0
+        self._headway[where] = np.iinfo(np.int32).max
+        return self._trying.clear(np.broadcast_to(where[:, None], self.waiting.shape))
+
+    def enter(self, sources: np.ndarray, uniforms: np.ndarray) -> tuple[list[str], list[Entry]]:
+        """As Entrances says; nobody gives up."""
+        self.waiting += sources
+        entries = []
+        for k, m in np.argwhere((self.waiting > 0) & (self._headway > 1)).tolist():
+            if (k, m) not in self._trying.vehicle:
+                place = self._place(k, m, uniforms[k, m])
+                entries.append(self._trying.send(k, m, *place))
+        return [], entries
+
+    def passed(self) -> None:
+        """As Entrances says."""
+        entered = self._crossings.entered
+        self._trying.clear(entered)
+        self.waiting -= entered
+        self._headway = np.where(entered, 1, self._headway + 1)
+
+    def _place(self, k: int, m: int, uniform: float) -> tuple[float, float]:
+        if self._outside[k, m]:
+            return ENTRY_POSITION, self._crossings.network.speed_limit
+        return self._platoons.draw(int(self._headway[k, m]), uniform)
+
+
+class Drop:
+    """The authors' rule: 6 m into the edge at 9.5 m/s, or 3 m/s where more than 8 vehicles are on it.
+
+    Who does not fit at once never enters (about one in ten). dropped: int [K, 4], how many.
+    """
+
+    def __init__(self, crossings: Crossings) -> None:
+        self._crossings = crossings
+        self._trying = _Trying(crossings)
+        self.dropped = np.zeros((len(crossings.names), len(SIDES)), np.int64)
+
+    def begin(self, where: np.ndarray) -> list[str]:
+        """As Entrances says."""
+        return self._trying.clear(np.broadcast_to(where[:, None], self.dropped.shape))
+
+    def enter(self, sources: np.ndarray, uniforms: np.ndarray) -> tuple[list[str], list[Entry]]:
+        """As Entrances says."""
+        for edge in self._trying.vehicle:
+            self.dropped[edge] += 1
+        given_up = self._trying.clear(np.ones(self.dropped.shape, bool))
+        crowded = self._crossings.count > 8
+        edges = np.argwhere(sources).tolist()
+        return given_up, [self._trying.send(k, m, 6.0, 3.0 if crowded[k, m] else 9.5) for k, m in edges]
+
+    def passed(self) -> None:
+        """As Entrances says."""
+        self._trying.clear(self._crossings.entered)

@@ -1,0 +1,38 @@
+"""Simulators that break down: what was in them is dropped, they are started anew, and it is counted."""
+
+from __future__ import annotations
+
+import sys
+
+from dials_mpi.domains.base import SimulatorFailure
+
+MOST_IN_A_ROW = 3
+
+
+class Failures:
+    """The breakdowns of one rank's simulators. count: since the last ``take``."""
+
+    def __init__(self, rank: int = 0) -> None:
+        self._rank = rank
+        self.count = self._in_a_row = 0
+
+    def note(self, failure: SimulatorFailure) -> None:
+        """One more. RuntimeError: too many in a row, starting anew does not help."""
+        self.count += 1
+        self._in_a_row += 1
+        if self._in_a_row > MOST_IN_A_ROW:
+            raise RuntimeError(f"the simulator broke down {self._in_a_row} times in a row") from failure
+        print(
+            f"dials_mpi: rank {self._rank}: {failure}; the episodes in it are dropped and it is started anew",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def over(self) -> None:
+        """The simulators work again."""
+        self._in_a_row = 0
+
+    def take(self) -> int:
+        """How many since the last call."""
+        count, self.count = self.count, 0
+        return count
