@@ -54,6 +54,12 @@ class Evaluation(NamedTuple):
         """The mean over episodes and regions."""
         return float(self.returns.mean())
 
+    def statistic(self, name: str) -> float | None:
+        """A statistic's mean over the episodes that have it; None where none has."""
+        values = self.statistics[name]
+        known = values[np.isfinite(values)]
+        return float(known.mean()) if known.size else None
+
     @property
     def standard_error(self) -> float:
         """Of the mean, over the episodes (regions of one episode are not independent); NaN for one."""
@@ -122,25 +128,29 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     parser.add_argument("--json", metavar="FILE", help="write the figures to FILE as well")
     options = parser.parse_intermixed_args(argv)
     try:
-        result = _evaluate_as_told(options)
+        domain, result = _evaluate_as_told(options)
         if options.json:
             _write_json(options.json, result)
     except BadInput as refusal:
         sys.exit(refuse(refusal))
     print(f"mean return {result.mean:.3f} +- {result.standard_error:.3f} ({len(result.returns)} episodes)")
+    for statistic in domain.statistics:
+        mean = result.statistic(statistic.name)
+        figure = "-" if mean is None else f"{mean:.1f} {statistic.unit}"
+        print(f"{statistic.name.replace('_', ' ')}: {figure} ({statistic.about})")
     for region, mean in enumerate(result.returns.mean(axis=0)):
         print(f"region {region}: {mean:.3f}")
     sys.exit(0)
 
 
-def _evaluate_as_told(options: argparse.Namespace) -> Evaluation:
-    """What the command line asks for. BadInput: it cannot be had."""
+def _evaluate_as_told(options: argparse.Namespace) -> tuple[Domain, Evaluation]:
+    """The domain, and what the command line asks for. BadInput: it cannot be had."""
     set_up_torch()
     if options.episodes < 1:
         raise BadInput(f"--episodes is {options.episodes}: give at least 1")
     run, config = _source(options)
     domain = create(config.domain, config.domain_section)
-    domain.check()
+    domain.versions()  # refuses where something is missing
     scripted = ("random", *domain.hand_coded)
     name = options.policy or ("trained" if run else None)
     known = ("trained", *scripted) if run else scripted
@@ -151,14 +161,14 @@ def _evaluate_as_told(options: argparse.Namespace) -> Evaluation:
             + ("" if run else " (trained needs the directory of a run)")
         )
     if name != "trained":
-        return evaluate_scripted(config, domain, name, options.episodes)
+        return domain, evaluate_scripted(config, domain, name, options.episodes)
     policies = joint.policies(config, domain, _parameters(run, "policy", domain, joint.policy_size, config))
     predictors = []
     if run.has("predictor/parameters"):
         parameters = _parameters(run, "predictor", domain, joint.predictor_size, config)
         predictors = joint.predictors(config, domain, parameters)
     # A segment that no training reaches: other episodes than those of the run's own evaluations.
-    return evaluate(config, domain, policies, predictors, options.episodes, segment=2**32 - 1)
+    return domain, evaluate(config, domain, policies, predictors, options.episodes, segment=2**32 - 1)
 
 
 def _parameters(
@@ -202,6 +212,7 @@ def _write_json(file: str, result: Evaluation) -> None:
         "standard_error": result.standard_error,
         "episodes": len(result.returns),
         "returns_by_region": result.returns.mean(axis=0).tolist(),
+        **{name: result.statistic(name) for name in result.statistics},
     }
     if result.cross_entropy is not None:
         figures["cross_entropy_by_region"] = result.cross_entropy.tolist()

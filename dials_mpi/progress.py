@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from dials_mpi.config import Config
+from dials_mpi.domains.base import Statistic
 from dials_mpi.evaluate import Evaluation
 from dials_mpi.ranks import launched
 
@@ -54,15 +55,21 @@ class Reporter:
         if self.bar:
             self.bar.update(self.task, completed=env_steps, eta=_clock(self._remaining(env_steps)))
 
-    def finish(self, results: Mapping[str, Evaluation], directory: Path) -> None:
+    def finish(
+        self, results: Mapping[str, Evaluation], statistics: Sequence[Statistic], directory: Path
+    ) -> None:
         """The table at the end: one row per policy, and where the files are."""
         self.close()
         table = Table(title=f"Mean return per agent and episode, {self.regions} agents, global simulator")
         for heading in ("policy", "return", "standard error", "episodes"):
             table.add_column(heading, justify="left" if heading == "policy" else "right")
+        for statistic in statistics:
+            table.add_column(f"{statistic.name.replace('_', ' ')}, {statistic.unit}", justify="right")
         for name, result in results.items():
             episodes = str(len(result.returns))
-            table.add_row(name, f"{result.mean:.2f}", f"{result.standard_error:.2f}", episodes)
+            means = [result.statistic(statistic.name) for statistic in statistics]
+            figures = ["-" if mean is None else f"{mean:.1f}" for mean in means]
+            table.add_row(name, f"{result.mean:.2f}", f"{result.standard_error:.2f}", episodes, *figures)
         self.console.print(table)
         self.say(f"Results: {directory / 'run.h5'}")
         self.say(f"Evaluate again: python -m dials_mpi.evaluate {directory}")

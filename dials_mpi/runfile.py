@@ -38,6 +38,7 @@ DESCRIPTIONS: dict[str, dict[str, Any]] = {
     "training/entropy": {"unit": "nat"},
     "training/approx_kl": {"unit": "nat"},
     "timing/env_steps": STEPS,
+    "events/env_steps": STEPS,
     "timing": {**SECONDS, "columns": ("wall", "CPU")},
     "memory": {"unit": "byte"},
     "reference": REWARD,
@@ -52,9 +53,13 @@ _DAMAGE = (OSError, KeyError, RuntimeError, TypeError, ValueError, AttributeErro
 class RunFile:
     """``DIR/run.h5``: attributes, the configuration, series that grow by one row at a time, arrays."""
 
-    def __init__(self, directory: str | os.PathLike[str]) -> None:
+    def __init__(
+        self, directory: str | os.PathLike[str], statistics: Mapping[str, str] | None = None
+    ) -> None:
+        """statistics: units of the datasets in ``evaluation_statistics`` and ``reference_statistics``."""
         self.directory = Path(directory)
         self.path = self.directory / NAME
+        self._statistics = statistics or {}
 
     @classmethod
     def create(cls, directory: str, configuration: str, attributes: Mapping[str, Any]) -> RunFile:
@@ -110,7 +115,7 @@ class RunFile:
                     chunk = max(1, min(64, CHUNK_BYTES // max(1, row.nbytes)))
                     shape, most = (0, *row.shape), (None, *row.shape)
                     file.create_dataset(name, shape, row.dtype, maxshape=most, chunks=(chunk, *row.shape))
-                    _describe(file[name])
+                    self._describe(file[name])
                 series = file[name]
                 series.resize(len(series) + 1, axis=0)
                 series[-1] = row
@@ -123,7 +128,7 @@ class RunFile:
                     file[name][...] = array
                 else:
                     file[name] = array
-                    _describe(file[name])
+                    self._describe(file[name])
             file.attrs.update(attributes)
 
     def write_networks(self, kind: str, parameters: np.ndarray, tables: list[Any]) -> None:
@@ -163,6 +168,15 @@ class RunFile:
             chain = file["config"]
             return chain[max(chain, key=int)].asstr()[()]
 
+    def _describe(self, dataset: h5py.Dataset) -> None:
+        """Set the unit and the columns of a new dataset, where it has any."""
+        name = dataset.name.lstrip("/")
+        group, _, last = name.partition("/")
+        if group.endswith("_statistics"):
+            dataset.attrs["unit"] = self._statistics[last.rpartition("/")[2]]
+        else:
+            dataset.attrs.update(DESCRIPTIONS.get(name) or DESCRIPTIONS.get(group, {}))
+
     def _exists(self) -> bool:
         try:
             return self.path.is_file()
@@ -182,9 +196,3 @@ class RunFile:
         except _DAMAGE as error:
             reason = printable(str(error))
             raise BadInput(f"{self.path} is not a run file, or a damaged one: {reason}") from error
-
-
-def _describe(dataset: h5py.Dataset) -> None:
-    """Set the unit and the columns of a new dataset, where it has any."""
-    name = dataset.name.lstrip("/")
-    dataset.attrs.update(DESCRIPTIONS.get(name) or DESCRIPTIONS.get(name.partition("/")[0], {}))

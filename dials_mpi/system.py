@@ -41,7 +41,8 @@ class System:
             from dials_mpi.progress import Reporter
             from dials_mpi.runfile import RunFile
 
-            self.run = RunFile(directory)
+            units = {statistic.name: statistic.unit for statistic in self.domain.statistics}
+            self.run = RunFile(directory, units)
             self.reporter = Reporter(config, len(self.domain.regions))
         self._record_hosts()
         self._gather_predictors()
@@ -141,9 +142,7 @@ class System:
                 self.run.write_networks("predictor", self.predictor_parameters, tables)
             episodes = self.config.evaluation_episodes
             scripted = {
-                name: evaluate_scripted(
-                    self.config, self.domain, name, episodes, failures=self.failures
-                )
+                name: evaluate_scripted(self.config, self.domain, name, episodes, failures=self.failures)
                 for name in ("random", *self.domain.hand_coded)
             }
             for name, result in scripted.items():
@@ -152,7 +151,7 @@ class System:
                 self.run.write({f"reference/{name}": result.returns, **statistics})
             self.run.write({}, finished=True)
             results = {"random": scripted.pop("random"), "trained": self.latest, **scripted}
-            self.reporter.finish(results, self.run.directory)
+            self.reporter.finish(results, self.domain.statistics, self.run.directory)
         self.ranks.barrier()
 
     def _gather_predictors(self) -> None:
@@ -197,6 +196,8 @@ class System:
         rows = self.ranks.gather_by_rank(name)
         if self.ranks.is_root:
             hosts = [row.tobytes().rstrip(b"\0").decode(errors="replace") for row in rows]
+            placement = [self.ranks.holder(region) for region in range(len(self.domain.regions))]
+            self.run.write({"placement/rank": placement})
             self.run.write({}, hosts=hosts, ranks=self.ranks.size, mpi_library=self.ranks.library)
 
     def _phase(self, text: str) -> None:

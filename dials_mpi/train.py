@@ -75,7 +75,7 @@ def _plan(ranks: Ranks, file: str | None, overrides: Sequence[str], output: str 
 
     config = load(file, overrides)
     domain = create(config.domain, config.domain_section)
-    domain.check()
+    own_versions = domain.versions()
     regions = len(domain.regions)
     if ranks.size > regions + 1:
         raise BadInput(
@@ -84,7 +84,13 @@ def _plan(ranks: Ranks, file: str | None, overrides: Sequence[str], output: str 
         )
     directory = output or f"runs/{config.domain}-{regions}-{config.mode}-seed{config.seed}"
     identity = {"domain": config.domain, "mode": config.mode, "seed": config.seed}
-    attributes = {**versions(), **identity, "config_digest": config.digest(), "finished": False}
+    attributes = {
+        **versions(),
+        **own_versions,
+        **identity,
+        "config_digest": config.digest(),
+        "finished": False,
+    }
     RunFile.create(directory, config.to_yaml(), attributes)
     return config, directory
 

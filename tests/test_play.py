@@ -11,7 +11,8 @@ from torch_twin import TorchTwin
 from dials_mpi import config as c
 from dials_mpi import joint
 from dials_mpi.collect import Dataset, collect
-from dials_mpi.domains.base import GlobalStep, LocalStep, Region, State
+from dials_mpi.domains.base import GlobalStep, LocalStep, Region, SimulatorFailure, State, Statistic
+from dials_mpi.failures import MOST_IN_A_ROW, Failures
 from dials_mpi.ials import IALS, GlobalEnvironment, Outcome
 from dials_mpi.learners import TRAINING, EpisodeReturns, Learners
 from dials_mpi.learning.influence import Predictor
@@ -60,15 +61,18 @@ def moved(i, position, action, sources):
 
 
 class World:
-    """The global simulator: episode e begins with region i at position (e + 2 i) mod 7."""
+    """The global simulator of some episodes: number e begins with region i at position (e + 2 i) mod 7."""
 
-    def __init__(self, episodes):
-        self.episodes = episodes
+    def __init__(self, numbers):
+        self.numbers, self.episodes = numbers, len(numbers)
 
     def reset(self, where=None, elapsed=None):
         self.t = 0
-        self.positions = np.array([[(e + 2 * i) % 7 for e in range(self.episodes)] for i in range(3)])
+        self.positions = np.array([[(e + 2 * i) % 7 for e in self.numbers] for i in range(3)])
         return self.state()
+
+    def statistics(self):
+        return {"last_position": self.positions.sum(0).astype(float)}
 
     def state(self):
         seen, inputs = (
@@ -94,7 +98,14 @@ class World:
 
 
 class WorldDomain:
+    """Its episodes' streams are their numbers."""
+
     name, horizon, regions, hand_coded = "world", HORIZON, REGIONS, ()
+    statistics = (Statistic("last_position", "cells", "sum over the regions at the end"),)
+    side_by_side = None
+
+    def global_simulator(self, numbers):
+        return World(numbers)
 
 
 def lone_episode(e, choose):
@@ -130,7 +141,7 @@ def test_a_dataset_pairs_the_input_before_a_step_with_the_sources_of_that_step()
     episodes = 4
     script = np.random.default_rng(0).integers(2, size=(HORIZON, 3, episodes))
     steps = iter(script)
-    ours = collect(WorldDomain, World(episodes), episodes, lambda observations: next(steps))
+    ours = collect(WorldDomain(), range(episodes), lambda simulator, part: lambda seen: next(steps))
 
     def chooser(e):
         mine = iter(script[:, :, e])
@@ -168,10 +179,84 @@ def lone_policy(policies, stream):
 @pytest.mark.parametrize("architecture", ["gru", "fnn"])
 def test_trained_policies_act_in_every_episode_as_if_it_were_played_alone(architecture):
     policies, episodes = made_policies(architecture), 5
-    joint_policy = joint.TrainedPolicies(policies, generators(episodes))
-    ours = collect(WorldDomain, World(episodes), episodes, joint_policy)
+    streams = generators(episodes)
+    ours = collect(
+        WorldDomain(), range(episodes), lambda _, part: joint.TrainedPolicies(policies, streams[part])
+    )
     assert len({tuple(dataset) for dataset in ours.datasets[1].inputs[:, :, 0]}) > 1
     assert_trajectories(ours, [lone_policy(policies, stream) for stream in generators(episodes)])
+
+
+def same_trajectories(one, other):
+    same = [np.array_equal(x.inputs, y.inputs) for x, y in zip(one.datasets, other.datasets, strict=True)]
+    same += [np.array_equal(x.sources, y.sources) for x, y in zip(one.datasets, other.datasets, strict=True)]
+    same += [np.array_equal(one.statistics[name], other.statistics[name]) for name in one.statistics]
+    return all(same) and np.array_equal(one.returns, other.returns)
+
+
+def collected(domain, episodes=7, failures=None):
+    streams, policies = generators(episodes), made_policies("gru")
+    maker = lambda _, part: joint.TrainedPolicies(policies, streams[part])  # noqa: E731
+    return collect(domain, range(episodes), maker, failures)
+
+
+@pytest.mark.parametrize("side_by_side", [1, 3, 6, 8, 9, 1000])
+def test_episodes_that_are_played_in_parts_are_those_played_all_at_once(side_by_side):
+    class Parted(WorldDomain):
+        def global_simulator(self, numbers):
+            sizes.append(len(numbers))
+            return World(numbers)
+
+    sizes, domain = [], Parted()
+    domain.side_by_side = side_by_side
+    ours = collected(domain)
+    at_once = min(7, max(1, side_by_side // 3))
+    assert max(sizes) == at_once and sum(sizes) == 7 and len(sizes) == -(-7 // at_once)
+    assert ours.statistics["last_position"].shape == (7,)
+    assert same_trajectories(ours, collected(WorldDomain()))
+
+
+class Breaking(WorldDomain):
+    """Its simulators break down in these calls of step, counted over all of them."""
+
+    side_by_side = 6
+
+    def __init__(self, calls):
+        self.calls, self.count, self.began = calls, 0, []
+
+    def global_simulator(self, numbers):
+        self.began.append(list(numbers))
+        world = World(numbers)
+        step = world.step
+
+        def breaking(actions):
+            self.count += 1
+            if self.count in self.calls:
+                raise SimulatorFailure("it broke")
+            return step(actions)
+
+        world.step = breaking
+        return world
+
+
+def test_only_the_episodes_in_a_broken_simulator_are_played_again(capsys):
+    failures, domain = Failures(rank=4), Breaking({HORIZON + 3, HORIZON + 5})
+    ours = collected(domain, failures=failures)
+    assert domain.began == [[0, 1], [2, 3], [2, 3], [2, 3], [4, 5], [6]]
+    whole = collected(WorldDomain())
+    assert np.array_equal(ours.returns[[0, 1, 4, 5, 6]], whole.returns[[0, 1, 4, 5, 6]])
+    assert (failures.take(), failures.take()) == (2, 0)
+    assert capsys.readouterr().err.count("rank 4: it broke; the episodes in it are dropped") == 2
+
+
+def test_a_simulator_that_keeps_breaking_down_ends_the_run():
+    with pytest.raises(RuntimeError, match=f"broke down {MOST_IN_A_ROW + 1} times in a row"):
+        collected(Breaking(range(1, 1000)))
+    # Not in a row: every part of the episodes gets through at last.
+    calls = {1, 2, 3, HORIZON + 4, HORIZON + 5, HORIZON + 6}
+    failures = Failures()
+    collected(Breaking(calls), failures=failures)
+    assert failures.take() == 6
 
 
 def test_policies_and_predictors_share_the_rows_of_a_padded_matrix():
@@ -179,7 +264,7 @@ def test_policies_and_predictors_share_the_rows_of_a_padded_matrix():
     for many, size in ((joint.policies, joint.policy_size), (joint.predictors, joint.predictor_size)):
         sizes = [size(config, region) for region in REGIONS]
         rows = np.random.default_rng(0).normal(size=(3, max(sizes) + 2)).astype(np.float32)
-        for made, row, length in zip(many(config, WorldDomain, rows), rows, sizes, strict=True):
+        for made, row, length in zip(many(config, WorldDomain(), rows), rows, sizes, strict=True):
             assert np.array_equal(made.network.vector, row[:length])
             row[0] = 7.5
             assert made.network.parameters[0][0, 0] == 7.5
@@ -294,7 +379,7 @@ def test_sources_are_drawn_given_the_history_of_the_present_episode_of_each_envi
 
 
 def test_the_global_environment_hands_the_simulators_steps_through():
-    environment, world = GlobalEnvironment(World(2)), World(2)
+    environment, world = GlobalEnvironment(World(range(2))), World(range(2))
     seen, expected = environment.reset(), world.reset().observations
     for step in range(HORIZON):
         assert all(np.array_equal(*pair) for pair in zip(seen, expected, strict=True))
@@ -310,6 +395,7 @@ class RandomDomain:
     """Regions without dynamics; it keeps the last local simulator it made."""
 
     name, horizon, regions, hand_coded = "random", HORIZON, REGIONS, ()
+    statistics, side_by_side = (), None
 
     def local_simulator(self, regions, environments, streams):
         self.made = RandomLocal(tuple(regions), environments, streams)
@@ -343,6 +429,85 @@ def test_regions_learn_the_same_together_and_apart():
         assert np.array_equal(own_vectors[i], vectors[i])
         for own, common in zip(own_rows, rows, strict=True):
             np.testing.assert_array_equal(own[i], common[i])
+
+
+@pytest.mark.parametrize(("side_by_side", "groups"), [(4, 3), (8, 2), (11, 2), (12, 1), (1, 3)])
+def test_regions_train_the_same_in_groups_of_the_size_that_the_domain_likes(side_by_side, groups):
+    made = []
+
+    class Grouped(RandomDomain):
+        def local_simulator(self, regions, environments, streams):
+            made.append(regions)
+            return super().local_simulator(regions, environments, streams)
+
+    domain = Grouped()
+    domain.side_by_side = side_by_side
+    learners = Learners(CONFIG, domain, [0, 1, 2])
+    rows = learners.train(SEGMENT)
+    assert len(made) == groups and sum(made, []) == [0, 1, 2]
+    (whole_rows,), whole = trained([0, 1, 2])
+    for i in range(3):
+        np.testing.assert_array_equal(rows[i], whole_rows[i])
+        assert np.array_equal(learners.policy_vectors()[i], whole[i])
+
+
+class BreakingLocal(RandomLocal):
+    """Breaks down in these calls of step, in these (counted from 1) of reset to the beginning."""
+
+    steps, resets, clock = (), (), 0
+
+    def reset(self, where=None, elapsed=None):
+        state = super().reset(where, elapsed)
+        if where is None and len([1 for mask, _ in self.restarts if mask is None]) in self.resets:
+            raise SimulatorFailure("it does not start")
+        return state
+
+    def step(self, actions, sources):
+        self.clock += 1
+        if self.clock in self.steps:
+            raise SimulatorFailure("it broke")
+        return super().step(actions, sources)
+
+
+def broken_training(monkeypatch, steps, resets=()):
+    monkeypatch.setattr(BreakingLocal, "steps", steps)
+    monkeypatch.setattr(BreakingLocal, "resets", resets)
+
+    class Domain(RandomDomain):
+        def local_simulator(self, regions, environments, streams):
+            self.made = BreakingLocal(tuple(regions), environments, streams)
+            return self.made
+
+    domain, updates, update = Domain(), [], PPO.update
+
+    def counted(agent, observations, progress):
+        updates.append((progress, agent.t))
+        update(agent, observations, progress)
+
+    monkeypatch.setattr(PPO, "update", counted)
+    learners = Learners(CONFIG, domain, [0, 2])
+    rows = learners.train(SEGMENT)
+    return domain.made, learners.failures.take(), rows, updates
+
+
+def test_training_goes_on_after_a_breakdown_with_full_memories_of_fresh_episodes(monkeypatch):
+    length = CONFIG.steps_per_env
+    made, failures, rows, updates = broken_training(monkeypatch, {2, length + 5}, resets={2})
+    assert failures == 3
+    # Two updates of two agents, each of a full memory, as without a breakdown.
+    assert updates == [(0.6, length)] * 2 + [(0.7, length)] * 2
+    fresh = [elapsed.tolist() for mask, elapsed in made.restarts if mask is None]
+    assert fresh == [[0, 2, 5, 7]] * 4
+    assert len(made.sources) == 2 * length + 1 + 2
+    for i, row in rows.items():
+        assert np.isfinite(row[1:]).all()
+        # Returns are of episodes that were seen whole after the last new beginning, if there are any.
+        assert row[0] == (i + 1) * HORIZON or np.isnan(row[0])
+
+
+def test_training_ends_when_every_new_simulator_breaks_down_too(monkeypatch):
+    with pytest.raises(RuntimeError, match=f"{MOST_IN_A_ROW + 1} times in a row"):
+        broken_training(monkeypatch, range(3, 1000))
 
 
 def test_predictors_fit_the_same_together_and_apart():

@@ -152,9 +152,9 @@ def test_tables_rebuild_the_policies_with_torch_alone(run):
                 actions.append((torch.from_numpy(uniforms[:, i : i + 1]) >= cumulative).sum(-1).numpy())
             return np.stack(actions)
 
-    simulator = domain.global_simulator(streams(config.seed, Purpose.EVALUATION, EPISODES, SEGMENTS))
+    simulators = streams(config.seed, Purpose.EVALUATION, EPISODES, SEGMENTS)
     random = streams(config.seed, Purpose.EVALUATION_ACTIONS, EPISODES, SEGMENTS)
-    again = collect(domain, simulator, EPISODES, Rebuilt(random)).returns
+    again = collect(domain, simulators, lambda *_: Rebuilt(random)).returns
     assert (again == run["evaluation/returns"][-1]).all()
 
 

@@ -138,8 +138,8 @@ class Domain(Protocol):
     statistics: tuple[Statistic, ...]
     side_by_side: int | None
 
-    def check(self) -> None:
-        """BadInput: something that the simulators need is missing on this machine."""
+    def versions(self) -> dict[str, str]:
+        """What the simulators need beside this package, by name. BadInput: it is missing on this machine."""
         ...
 
     def global_simulator(self, streams: Sequence[np.random.Generator]) -> GlobalSimulator:

@@ -43,7 +43,10 @@ class TrafficConfig:
     edge_length: float = setting(100.0, "Length of every edge, m (authors' code)", low=30, high=10_000)
     speed_limit: float = setting(10.0, "On all edges, m/s (authors' code)", low=1, high=50)
     cells: int = setting(
-        9, "Observed cells of 10 m on each incoming edge, from the stop line (authors' code)", low=1, high=1000
+        9,
+        "Observed cells of 10 m on each incoming edge, from the stop line (authors' code)",
+        low=1,
+        high=1000,
     )
     yellow: int = setting(3, "Steps of yellow between two greens (authors' code)", low=1, high=60)
     horizon: int = setting(300, "Length of an episode, steps of one second (Appendix I)", low=1)
@@ -90,9 +93,9 @@ class Traffic:
         )
         self.regions = [region] * (config.grid[0] * config.grid[1])
 
-    def check(self) -> None:
-        """BadInput: SUMO is missing or too old."""
-        sumo.check(self.config.sumo, self.config.gui)
+    def versions(self) -> dict[str, str]:
+        """Of SUMO, and which of its Python modules is used. BadInput: it is missing or too old."""
+        return sumo.versions(self.config.sumo, self.config.gui)
 
     def global_simulator(self, streams: Sequence[np.random.Generator]) -> TrafficGlobalSimulator:
         """E = len(streams) episodes of the whole grid; stream e decides who comes from outside."""

@@ -47,7 +47,7 @@ class TrafficController:
         return self._switch_to_larger(self._crossings.count)
 
     def _max_pressure(self) -> np.ndarray:
-        """Switch when the other two ways have the larger sum of (vehicles here - vehicles on the next edge)."""
+        """Switch when the other two ways have the larger sum of vehicles here less those on the next edge."""
         return self._switch_to_larger(self._crossings.count - self._next_counts())
 
     def _next_counts(self) -> np.ndarray:

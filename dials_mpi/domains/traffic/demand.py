@@ -20,7 +20,7 @@ STATISTICS = (
         "arrived or the episode ended; mean",
     ),
     Statistic("waiting_inside", "vehicles", "that stand on an incoming edge; mean over the steps"),
-    Statistic("waiting_outside", "vehicles", "that do not fit onto their first edge yet; mean over the steps"),
+    Statistic("waiting_outside", "vehicles", "that do not fit onto their first edge; mean over the steps"),
 )
 
 ENTRY_POSITION = float(CAR["length"]) + 0.1

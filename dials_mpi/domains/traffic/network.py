@@ -30,9 +30,7 @@ it, green the other way and yellow after it."""
 
 ACTUATED = "actuated"
 """SUMO's own program: (state, duration, shortest, longest) of its phases, in seconds, and its parameters."""
-ACTUATED_PHASES = tuple(
-    (state, 31, 8, 45) if "G" in state else (state, 6, 3, 6) for state in PHASES
-)
+ACTUATED_PHASES = tuple((state, 31, 8, 45) if "G" in state else (state, 6, 3, 6) for state in PHASES)
 ACTUATED_PARAMETERS = {"max-gap": "3.0", "detector-gap": "0.8", "show-detectors": "false"}
 
 _HEADING = {"west": (0, 1), "south": (-1, 0), "east": (0, -1), "north": (1, 0)}
@@ -114,9 +112,6 @@ class Network:
     def _inside(self, row: int, column: int) -> bool:
         return 0 <= row < self.rows and 0 <= column < self.columns
 
-    def _exit(self, copy: int, side: str, row: int, column: int) -> bool:
-        return not self._inside(*_ahead(side, row, column))
-
     def _nodes(self) -> Iterator[str]:
         """Crossings and the ends of the roads around them, copies side by side with a gap."""
         pitch = self.edge_length
@@ -137,7 +132,9 @@ class Network:
                 row, column = _behind(side, r, c)
                 inside = self._inside(row, column)
                 behind = f"{k}_{row}_{column}" if inside else f"{k}_{r}_{c}_{side}_end"
-                yield _element("edge", id=f"{k}_{r}_{c}_{side}", **{"from": behind, "to": f"{k}_{r}_{c}"}, **common)
+                yield _element(
+                    "edge", id=f"{k}_{r}_{c}_{side}", **{"from": behind, "to": f"{k}_{r}_{c}"}, **common
+                )
                 if not inside:
                     name = f"{k}_{r}_{c}_{side}_out"
                     yield _element("edge", id=name, **{"from": f"{k}_{r}_{c}", "to": behind}, **common)
@@ -154,10 +151,9 @@ class Network:
         for k in range(self.copies):
             for side, r, c in self.entries:
                 edges, row, column = [f"{k}_{r}_{c}_{side}"], r, c
-                while not self._exit(k, side, row, column):
+                while self._inside(row, column):
                     edges.append(self._onward(k, side, row, column))
                     row, column = _ahead(side, row, column)
-                edges.append(self._onward(k, side, row, column))
                 yield _element("route", id=self.route(k, side, r, c), edges=" ".join(edges))
 
     def _actuated(self) -> Iterator[str]:
@@ -171,10 +167,10 @@ class Network:
 
     def _onward(self, copy: int, side: str, row: int, column: int) -> str:
         """The edge that a vehicle from ``side`` takes after the crossing."""
-        if self._exit(copy, side, row, column):
+        ahead = _ahead(side, row, column)
+        if not self._inside(*ahead):
             return f"{copy}_{row}_{column}_{_OPPOSITE[side]}_out"
-        row, column = _ahead(side, row, column)
-        return f"{copy}_{row}_{column}_{side}"
+        return f"{copy}_{ahead[0]}_{ahead[1]}_{side}"
 
 
 _OPPOSITE = {"west": "east", "south": "north", "east": "west", "north": "south"}
@@ -193,7 +189,9 @@ def _behind(side: str, row: int, column: int) -> tuple[int, int]:
 
 
 def _element(tag: str, **attributes: object) -> str:
-    return f"<{tag} " + " ".join(f"{name}={quoteattr(str(value))}" for name, value in attributes.items()) + "/>"
+    return (
+        f"<{tag} " + " ".join(f"{name}={quoteattr(str(value))}" for name, value in attributes.items()) + "/>"
+    )
 
 
 def _document(root: str, lines: Iterator[str]) -> str:

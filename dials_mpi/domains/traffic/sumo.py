@@ -7,6 +7,7 @@ traci too: starting a new one ends the one before.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import os
@@ -74,10 +75,9 @@ class Reading(NamedTuple):
 # Finding it ----------------------------------------------------------------------------------------------
 
 
-def check(backend: str = "auto", gui: bool = False) -> None:
-    """BadInput: SUMO is not installed, or too old, or lacks what is asked for."""
-    _module(backend, gui)
-    version()
+def versions(backend: str = "auto", gui: bool = False) -> dict[str, str]:
+    """SUMO's version and the Python module that is used. BadInput: not installed, too old, or not so."""
+    return {"sumo": version(), "sumo_module": _module(backend, gui).__name__}
 
 
 @functools.cache
@@ -288,10 +288,8 @@ class Simulation:
         if Simulation.running is not self:
             return
         Simulation.running = None
-        try:
+        with contextlib.suppress(self.errors):  # it may be dead already
             self._api.close()
-        except self.errors:  # it is dead already
-            pass
 
     def _start_libsumo(self, command: list[str]) -> None:
         self._api = libsumo = self._module

@@ -60,8 +60,9 @@ class Warehouse:
         self._floor = lay_out(config.grid, config.ring)
         self.regions = [Region(OBSERVATION_SIZE, ACTIONS, OBSERVATION_SIZE, (4,) * 4)] * self._floor.learners
 
-    def check(self) -> None:
+    def versions(self) -> dict[str, str]:
         """Nothing is needed but this package."""
+        return {}
 
     def global_simulator(self, streams: Sequence[np.random.Generator]) -> WarehouseGlobalSimulator:
         """E = len(streams) episodes of the whole warehouse; inputs are the observations."""

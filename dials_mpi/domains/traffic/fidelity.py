@@ -1,0 +1,119 @@
+"""How faithful the local simulator is: recorded global episodes replayed in it, region by region."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from dials_mpi.domains.traffic import Traffic
+from dials_mpi.domains.traffic.crossings import Crossings
+from dials_mpi.domains.traffic.network import SIDES
+from dials_mpi.domains.traffic.simulators import TrafficGlobalSimulator
+
+
+class Seen(NamedTuple):
+    """What was seen of N regions in E episodes.
+
+    returns: float64 [N, E]. By edge, in the order of SIDES: flow, vehicles that came onto it per episode,
+    [N, 4]; speed, of the vehicles on it, m/s, [N, 4]; occupancy, share of the time in which a cell was
+    occupied, [N, 4, cells].
+    """
+
+    returns: np.ndarray
+    flow: np.ndarray
+    speed: np.ndarray
+    occupancy: np.ndarray
+
+
+class Recording(NamedTuple):
+    """Global episodes: actions int [T, N, E], true sources int [T, N, E, 4], and what was seen."""
+
+    actions: np.ndarray
+    sources: np.ndarray
+    seen: Seen
+
+
+def record(
+    domain: Traffic,
+    streams: Sequence[np.random.Generator],
+    policy: Callable[[TrafficGlobalSimulator], Callable[[np.ndarray], np.ndarray]],
+) -> Recording:
+    """Play len(streams) episodes of the whole grid side by side under a joint policy."""
+    simulator = domain.global_simulator(streams)
+    act = policy(simulator)
+    observations = simulator.reset().observations
+    tally = _Tally(simulator.crossings, (len(streams), len(domain.regions)))
+    actions, sources = [], []
+    for _ in range(domain.horizon):
+        actions.append(np.array(act(observations)))
+        step = simulator.step(actions[-1])
+        observations = step.state.observations
+        sources.append(step.sources)
+        tally.add()
+    return Recording(np.array(actions), np.array(sources), tally.seen())
+
+
+def replay(domain: Traffic, recording: Recording) -> Seen:
+    """Every region by itself, with the recorded actions and sources; ``domain`` has the rule of entry."""
+    _, regions, episodes = recording.actions.shape
+    parts = []
+    for i in range(regions):
+        simulator = domain.local_simulator([i], episodes, [np.random.default_rng(i)])
+        simulator.reset()
+        tally = _Tally(simulator.crossings, (episodes, 1))
+        for actions, sources in zip(recording.actions[:, i], recording.sources[:, i], strict=True):
+            simulator.step(actions[None], sources[None])
+            tally.add()
+        parts.append(tally.seen())
+    return Seen(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+class _Tally:
+    """Sums over the steps of E x N crossings."""
+
+    def __init__(self, crossings: Crossings, shape: tuple[int, int]) -> None:
+        self._crossings, self._shape = crossings, shape
+        self._steps = 0
+        kinds = (
+            crossings.rewards(),
+            crossings.entered,
+            crossings.speed_sum,
+            crossings.count,
+            crossings.occupied,
+        )
+        self._sums = [np.zeros(values.shape) for values in kinds]
+
+    def add(self) -> None:
+        """Count a step."""
+        crossings = self._crossings
+        kinds = (
+            crossings.rewards(),
+            crossings.entered,
+            crossings.speed_sum,
+            crossings.count,
+            crossings.occupied,
+        )
+        for total, values in zip(self._sums, kinds, strict=True):
+            total += values
+        self._steps += 1
+
+    def _values(self) -> tuple[np.ndarray, ...]:
+        crossings = self._crossings
+        driving = crossings.speed_sum, crossings.count, crossings.occupied
+        return crossings.rewards(), crossings.entered, *driving
+
+    def seen(self) -> Seen:
+        """Of all steps so far."""
+        episodes, regions = self._shape
+        rewards, entered, speed, count, occupied = (
+            total.reshape(episodes, regions, *total.shape[1:]) for total in self._sums
+        )
+        occupancy = occupied.mean(0) / self._steps
+        return Seen(
+            rewards.T,
+            entered.mean(0),
+            speed.sum(0) / np.maximum(count.sum(0), 1),
+            occupancy.reshape(regions, len(SIDES), -1),
+        )

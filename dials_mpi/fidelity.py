@@ -1,0 +1,133 @@
+"""How faithful the local simulators of the traffic domain are: true entries fed to them, side by side.
+
+Global episodes are recorded under a hand-coded policy. Each region's local simulator then gets its recorded
+actions and its true influence sources, with both rules of entry (``traffic.entries``): what differs is the
+local simulator's own doing, no predictor is involved.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from dials_mpi import joint
+from dials_mpi.cli import Parser
+from dials_mpi.config import Config, load
+from dials_mpi.domains import create
+from dials_mpi.domains.traffic.fidelity import Seen, record, replay
+from dials_mpi.domains.traffic.network import SIDES
+from dials_mpi.errors import BadInput, refuse
+from dials_mpi.seeding import Purpose, streams
+from dials_mpi.values import printable
+
+EXAMPLES = """examples:
+  python -m dials_mpi.fidelity --config configs/traffic/4.yaml
+  python -m dials_mpi.fidelity --config configs/traffic/25.yaml --policy greedy --summary"""
+
+RULES = ("hold", "drop")
+
+
+def measure(config: Config, policy: str, episodes: int) -> tuple[Seen, dict[str, Seen]]:
+    """What was seen globally, and locally under each of RULES."""
+    domain = create(config.domain, config.domain_section)
+    chances = streams(config.seed, Purpose.EVALUATION_ACTIONS, episodes)
+    recording = record(
+        domain,
+        streams(config.seed, Purpose.EVALUATION, episodes),
+        lambda simulator: joint.scripted(policy, domain, simulator, chances),
+    )
+    locally = {}
+    for rule in RULES:
+        section = dataclasses.replace(config.domain_section, entries=rule)
+        locally[rule] = replay(create(config.domain, section), recording)
+    return recording.seen, locally
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """The command line; it needs no MPI."""
+    parser = Parser("fidelity", "Compare local simulators with the global one, traffic only.", EXAMPLES)
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings")
+    parser.add_argument("--config", metavar="FILE", help="the configuration of a traffic network")
+    parser.add_argument("--policy", default="fixed", help="random or hand-coded (default fixed)")
+    parser.add_argument("--episodes", type=int, default=16, help="how many (default 16)")
+    parser.add_argument("--summary", action="store_true", help="leave the single edges out")
+    options = parser.parse_intermixed_args(argv)
+    try:
+        config = _checked(options)
+    except BadInput as refusal:
+        sys.exit(refuse(refusal))
+    truth, locally = measure(config, options.policy, options.episodes)
+    console = Console()
+    if not options.summary:
+        console.print(_by_edge(truth, locally))
+    console.print(_summary(truth, locally))
+    sys.exit(0)
+
+
+def _checked(options: argparse.Namespace) -> Config:
+    config = load(options.config, [*(() if options.config else ["domain=traffic"]), *options.overrides])
+    if config.domain != "traffic":
+        raise BadInput(f"domain is {config.domain}, and only traffic is measured so: set domain=traffic")
+    domain = create(config.domain, config.domain_section)
+    # Under the actuated program no actions are recorded that could be replayed.
+    known = ["random", *(name for name in domain.hand_coded if name != "actuated")]
+    if options.policy not in known:
+        raise BadInput(f"--policy is {printable(options.policy)}: choose {', '.join(known)}")
+    if options.episodes < 1:
+        raise BadInput(f"--episodes is {options.episodes}: give at least 1")
+    domain.versions()  # refuses where something is missing
+    return config
+
+
+def _by_edge(truth: Seen, locally: dict[str, Seen]) -> Table:
+    table = Table(title="By region and edge: global, then local by rule of entry")
+    sides = ("global", *locally)
+    table.add_column("region")
+    table.add_column("edge")
+    for what in ("return", "vehicles", "speed, m/s"):
+        for side in sides:
+            table.add_column(f"{what} {side}", justify="right")
+    for rule in locally:
+        table.add_column(f"largest gap in a cell's occupancy {rule}", justify="right")
+    everyone = [truth, *locally.values()]
+    for i in range(len(truth.flow)):
+        for m, edge in enumerate(SIDES):
+            returns = [f"{seen.returns[i].mean():.1f}" if m == 0 else "" for seen in everyone]
+            flows = [f"{seen.flow[i, m]:.2f}" for seen in everyone]
+            speeds = [f"{seen.speed[i, m]:.2f}" for seen in everyone]
+            gaps = [
+                f"{np.abs(seen.occupancy[i, m] - truth.occupancy[i, m]).max():.3f}"
+                for seen in locally.values()
+            ]
+            table.add_row(str(i) if m == 0 else "", edge, *returns, *flows, *speeds, *gaps)
+    return table
+
+
+def _summary(truth: Seen, locally: dict[str, Seen]) -> Table:
+    table = Table("figure", "global", *locally, title="All regions")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name in Seen._fields:
+        true = getattr(truth, name).mean()
+        ours = [getattr(seen, name).mean() for seen in locally.values()]
+        row = [f"{value:.3f} ({100 * (value / true - 1):+.2f} %)" for value in ours]
+        table.add_row(f"mean {name}", f"{true:.3f}", *row)
+    by_region = [
+        f"{100 * np.abs(seen.returns.mean(1) / truth.returns.mean(1) - 1).max():.2f} %"
+        for seen in locally.values()
+    ]
+    table.add_row("largest gap in a region's return", "", *by_region)
+    gaps = [f"{np.abs(seen.occupancy - truth.occupancy).max():.3f}" for seen in locally.values()]
+    table.add_row("largest gap in a cell's occupancy", "", *gaps)
+    return table
+
+
+if __name__ == "__main__":
+    main()
