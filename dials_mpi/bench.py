@@ -18,12 +18,17 @@ import numpy as np
 from dials_mpi import ranks as mpi
 from dials_mpi.cli import Parser, agreed
 from dials_mpi.config import Config, Segment, load
+from dials_mpi.domains import create
+from dials_mpi.domains.base import Domain
 from dials_mpi.errors import BadInput
 from dials_mpi.ranks import Ranks
 
 EXAMPLES = """examples:
   python -m dials_mpi.bench --config configs/warehouse/4.yaml
   mpirun -n 3 python -m dials_mpi.bench --config configs/warehouse/4.yaml --json bench.json"""
+
+TILES = (1, 8, 16, 32, 64, 256)
+"""Numbers of traffic's local regions in one SUMO process at which it is measured."""
 
 FLOOR_SIZE = 512
 """Rows and columns of the matrices whose product is the floor: they stay in a core's cache."""
@@ -50,7 +55,6 @@ def flop_per_agent_step(config: Config) -> float:
 
     The mean over the regions where they differ.
     """
-    from dials_mpi.domains import create
     from dials_mpi.learning.influence import Heads
 
     counts = []
@@ -89,7 +93,6 @@ def measure(config: Config, ranks: Ranks, updates: int) -> dict[str, float] | No
     Ranks that hold no region (root, where there are others) do nothing, as in training they sleep.
     """
     from dials_mpi.collect import collect
-    from dials_mpi.domains import create
     from dials_mpi.joint import RandomPolicy
     from dials_mpi.learners import Learners
     from dials_mpi.learning import set_up_torch
@@ -124,6 +127,7 @@ def measure(config: Config, ranks: Ranks, updates: int) -> dict[str, float] | No
         lambda _, part: RandomPolicy(domain.regions, actions[part]),
     )
     global_seconds = time.perf_counter() - start
+    local = _local_throughput(config, domain) if config.domain == "traffic" else {}
     flop, floor, rate = flop_per_agent_step(config), busy[:, 1].mean(), busy[:, 0].mean()
     return {
         "ranks": ranks.size,
@@ -135,7 +139,21 @@ def measure(config: Config, ranks: Ranks, updates: int) -> dict[str, float] | No
         "utilisation": rate * flop / (floor * 1e9),
         "global_simulator_steps_per_second": episodes * domain.horizon / global_seconds,
         "proportional_set_bytes": rows[:, 3].sum(),
+        **local,
     }
+
+
+def _local_throughput(config: Config, domain: Domain) -> dict[str, float]:
+    """Of traffic's local simulators by number of tiles, beside SUMO's bare stepping of the same tiles."""
+    from dials_mpi.domains.traffic.throughput import throughput
+
+    figures = {}
+    for tiles in TILES:
+        rate, bare = throughput(domain, tiles, seconds=3)
+        figures[f"local_region_steps_per_second_{tiles}_tiles"] = rate
+        figures[f"bare_sumo_region_steps_per_second_{tiles}_tiles"] = bare
+        figures[f"share_of_bare_stepping_{tiles}_tiles"] = rate / bare
+    return figures
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -170,7 +188,9 @@ def _checked(options: argparse.Namespace) -> Config:
         raise BadInput(f"--updates is {options.updates}: give at least 1")
     if options.json and not Path(options.json).resolve().parent.is_dir():
         raise BadInput(f"--json {options.json} lies in no folder: make the folder first")
-    return load(options.config, options.overrides)
+    config = load(options.config, options.overrides)
+    create(config.domain, config.domain_section).versions()  # refuses where something is missing
+    return config
 
 
 def _show(figures: dict[str, float]) -> None:

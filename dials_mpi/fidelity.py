@@ -72,9 +72,12 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 
 def _checked(options: argparse.Namespace) -> Config:
-    config = load(options.config, [*(() if options.config else ["domain=traffic"]), *options.overrides])
+    config = load(options.config, options.overrides)
     if config.domain != "traffic":
-        raise BadInput(f"domain is {config.domain}, and only traffic is measured so: set domain=traffic")
+        raise BadInput(
+            f"domain is {config.domain}, and only traffic is measured so: give its --config, for instance "
+            "configs/traffic/4.yaml"
+        )
     domain = create(config.domain, config.domain_section)
     # Under the actuated program no actions are recorded that could be replayed.
     known = ["random", *(name for name in domain.hand_coded if name != "actuated")]

@@ -73,7 +73,7 @@ def test_a_run_as_a_user_starts_it(run):
     assert episodes == 100
     assert np.mean(by_region) == pytest.approx(mean, abs=2e-3)
     with h5py.File(run / "run.h5") as file:
-        stored = Evaluation(file["evaluation/returns"][-1])
+        stored = Evaluation(file["evaluation/returns"][-1], {})
     assert abs(mean - stored.mean) < 4 * math.hypot(error, stored.standard_error)
 
 
@@ -96,10 +96,10 @@ def test_it_repeats_and_leaves_the_run_as_it_is(evaluate, run):
 
 def test_the_standard_error_is_over_episodes():
     returns = np.array([[1.0, 3.0], [4.0, 6.0], [7.0, 9.0]])
-    result = Evaluation(returns)
+    result = Evaluation(returns, {})
     assert result.mean == 5
     assert result.standard_error == pytest.approx(3 / math.sqrt(3))
-    assert math.isnan(Evaluation(returns[:1]).standard_error)
+    assert math.isnan(Evaluation(returns[:1], {}).standard_error)
 
 
 def test_one_episode_has_no_standard_error(evaluate, run, tmp_path):

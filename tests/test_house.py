@@ -84,10 +84,27 @@ def test_the_walk_sees_imports():
         ("yaml", {"dials_mpi.yaml_text"}),
         ("libsumo", {"dials_mpi.domains.traffic.sumo"}),
         ("traci", {"dials_mpi.domains.traffic.sumo"}),
+        ("sumo", {"dials_mpi.domains.traffic.sumo"}),
     ],
 )
 def test_a_library_with_one_door(library, allowed):
     assert importers(library, typing=True) <= allowed
+
+
+def test_only_the_door_to_sumo_imports_by_name():
+    """An import that the walk would not see."""
+    assert importers("importlib.import_module") | importers("importlib") <= {
+        "dials_mpi.domains.traffic.sumo",
+        "dials_mpi.provenance",  # importlib.metadata
+    }
+
+
+def test_reading_a_configuration_loads_no_simulator():
+    """SUMO's modules take seconds and memory, and are not on every machine."""
+    loaded = "import sys, dials_mpi.config; print(*sys.modules)"
+    result = launch("-c", loaded)
+    assert result.code == 0
+    assert not {"libsumo", "traci", "sumolib", "sumo", "torch"} & set(result.stdout.split())
 
 
 def test_torch_lives_in_learning():
@@ -120,7 +137,7 @@ def test_the_ground_floor_imports_nothing_from_above(module):
 
 
 def test_nothing_imports_the_programs():
-    for program in ("train", "bench", "report"):
+    for program in ("train", "bench", "report", "fidelity"):
         own = f"dials_mpi.{program}"
         assert [name for name in importers(own) if not within(name, own)] == []
 

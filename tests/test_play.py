@@ -444,7 +444,7 @@ def test_regions_train_the_same_in_groups_of_the_size_that_the_domain_likes(side
     domain.side_by_side = side_by_side
     learners = Learners(CONFIG, domain, [0, 1, 2])
     rows = learners.train(SEGMENT)
-    assert len(made) == groups and sum(made, []) == [0, 1, 2]
+    assert len(made) == groups and [i for regions in made for i in regions] == [0, 1, 2]
     (whole_rows,), whole = trained([0, 1, 2])
     for i in range(3):
         np.testing.assert_array_equal(rows[i], whole_rows[i])

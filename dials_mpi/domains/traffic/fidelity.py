@@ -76,26 +76,11 @@ class _Tally:
     def __init__(self, crossings: Crossings, shape: tuple[int, int]) -> None:
         self._crossings, self._shape = crossings, shape
         self._steps = 0
-        kinds = (
-            crossings.rewards(),
-            crossings.entered,
-            crossings.speed_sum,
-            crossings.count,
-            crossings.occupied,
-        )
-        self._sums = [np.zeros(values.shape) for values in kinds]
+        self._sums = [np.zeros(values.shape) for values in self._values()]
 
     def add(self) -> None:
         """Count a step."""
-        crossings = self._crossings
-        kinds = (
-            crossings.rewards(),
-            crossings.entered,
-            crossings.speed_sum,
-            crossings.count,
-            crossings.occupied,
-        )
-        for total, values in zip(self._sums, kinds, strict=True):
+        for total, values in zip(self._sums, self._values(), strict=True):
             total += values
         self._steps += 1
 

@@ -132,12 +132,10 @@ class Network:
                 row, column = _behind(side, r, c)
                 inside = self._inside(row, column)
                 behind = f"{k}_{row}_{column}" if inside else f"{k}_{r}_{c}_{side}_end"
-                yield _element(
-                    "edge", id=f"{k}_{r}_{c}_{side}", **{"from": behind, "to": f"{k}_{r}_{c}"}, **common
-                )
+                here = f"{k}_{r}_{c}"
+                yield _element("edge", id=f"{here}_{side}", **{"from": behind, "to": here}, **common)
                 if not inside:
-                    name = f"{k}_{r}_{c}_{side}_out"
-                    yield _element("edge", id=name, **{"from": f"{k}_{r}_{c}", "to": behind}, **common)
+                    yield _element("edge", id=f"{here}_{side}_out", **{"from": here, "to": behind}, **common)
 
     def _connections(self) -> Iterator[str]:
         for k, r, c in self._places:
@@ -189,9 +187,8 @@ def _behind(side: str, row: int, column: int) -> tuple[int, int]:
 
 
 def _element(tag: str, **attributes: object) -> str:
-    return (
-        f"<{tag} " + " ".join(f"{name}={quoteattr(str(value))}" for name, value in attributes.items()) + "/>"
-    )
+    pairs = (f"{name}={quoteattr(str(value))}" for name, value in attributes.items())
+    return f"<{tag} {' '.join(pairs)}/>"
 
 
 def _document(root: str, lines: Iterator[str]) -> str:
