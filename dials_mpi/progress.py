@@ -58,19 +58,17 @@ class Reporter:
     def finish(
         self, results: Mapping[str, Evaluation], statistics: Sequence[Statistic], directory: Path
     ) -> None:
-        """The table at the end: one row per policy, and where the files are."""
+        """The tables at the end, one row per policy: returns, the domain's statistics; where the files are."""
         self.close()
         table = Table(title=f"Mean return per agent and episode, {self.regions} agents, global simulator")
         for heading in ("policy", "return", "standard error", "episodes"):
             table.add_column(heading, justify="left" if heading == "policy" else "right")
-        for statistic in statistics:
-            table.add_column(f"{statistic.name.replace('_', ' ')}, {statistic.unit}", justify="right")
         for name, result in results.items():
             episodes = str(len(result.returns))
-            means = [result.statistic(statistic.name) for statistic in statistics]
-            figures = ["-" if mean is None else f"{mean:.1f}" for mean in means]
-            table.add_row(name, f"{result.mean:.2f}", f"{result.standard_error:.2f}", episodes, *figures)
+            table.add_row(name, f"{result.mean:.2f}", f"{result.standard_error:.2f}", episodes)
         self.console.print(table)
+        if statistics:
+            self.console.print(_statistics(results, statistics))
         self.say(f"Results: {directory / 'run.h5'}")
         self.say(f"Evaluate again: python -m dials_mpi.evaluate {directory}")
 
@@ -97,6 +95,18 @@ class Reporter:
         self.task = bar.add_task("", total=self.config.total_steps, phase="starting", eta="-:--:--")
         bar.start()
         return bar
+
+
+def _statistics(results: Mapping[str, Evaluation], statistics: Sequence[Statistic]) -> Table:
+    """The domain's own figures of each policy."""
+    table = Table(title="Means over the same episodes")
+    table.add_column("policy", no_wrap=True)
+    for statistic in statistics:
+        table.add_column(f"{statistic.name.replace('_', ' ')}, {statistic.unit}", justify="right")
+    for name, result in results.items():
+        means = [result.statistic(statistic.name) for statistic in statistics]
+        table.add_row(name, *("-" if mean is None else f"{mean:.1f}" for mean in means))
+    return table
 
 
 def _clock(seconds: float) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import io
 import os
 import re
 import shutil
@@ -44,6 +45,9 @@ CAR = {
     "speedDev": "0",
 }
 """The vehicle type (the authors' parameters); ``maxSpeed`` is the speed limit."""
+
+_ATTEMPTS, _PAUSE = 3000, 0.02
+"""How often and at which distance, in seconds, a SUMO process that is starting is called."""
 
 _INSTALL = "install it with pip install 'dials_mpi[traffic]'"
 
@@ -122,16 +126,15 @@ def _require_new(name: str, numbers: tuple[int, ...], what: str) -> None:
 
 @functools.cache
 def _prepare() -> None:
-    """The wheel eclipse-sumo says where SUMO and its map projections are, by environment variables."""
-    if "SUMO_HOME" not in os.environ:
-        try:
-            importlib.import_module("sumo")
-        except ImportError:
-            return
-    # A SUMO that was installed in another way has its Python modules here.
-    tools = os.path.join(os.environ["SUMO_HOME"], "tools")
-    if os.path.isdir(tools) and tools not in sys.path:
-        sys.path.append(tools)
+    """Make SUMO known to itself: the wheel eclipse-sumo where there is one, else what $SUMO_HOME names."""
+    try:
+        # Also says where its map projections are, without which it grumbles.
+        os.environ["SUMO_HOME"] = importlib.import_module("sumo").SUMO_HOME
+    except ImportError:
+        # A SUMO that was installed in another way has its Python modules here.
+        tools = os.path.join(os.environ.get("SUMO_HOME", ""), "tools")
+        if os.path.isdir(tools) and tools not in sys.path:
+            sys.path.append(tools)
 
 
 @functools.cache
@@ -304,8 +307,7 @@ class Simulation:
         traci = self._module
         self.errors = (traci.exceptions.TraCIException, traci.exceptions.FatalTraCIError, OSError)
         try:
-            traci.start(command, label="dials_mpi", stdout=subprocess.DEVNULL)
-            self._api = traci.getConnection("dials_mpi")
+            self._api = self._connect(traci, command)
             # Over a socket each question costs 50 us: what is read at every step is subscribed to.
             constants = traci.constants
             self._ids, self._speed = constants.LAST_STEP_VEHICLE_ID_LIST, constants.LAST_STEP_MEAN_SPEED
@@ -315,6 +317,19 @@ class Simulation:
         except self.errors as error:
             raise SimulatorFailure(f"SUMO does not start: {error}") from error
         self._read = self._read_traci
+
+    def _connect(self, traci: ModuleType, command: list[str]) -> Any:
+        """Start SUMO in a process of its own. (traci.start would wait a whole second for it.)"""
+        port = importlib.import_module("sumolib.miscutils").getFreeSocketPort()
+        quiet = subprocess.DEVNULL
+        process = subprocess.Popen([*command, "--remote-port", str(port)], stdout=quiet, stderr=quiet)
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):  # it tells of every attempt
+                return traci.connect(port, numRetries=_ATTEMPTS, proc=process, waitBetweenRetries=_PAUSE)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
 
     def _read_libsumo(self) -> Reading:
         """Lane by lane: half as many calls as asking every vehicle for its lane, position and speed."""
