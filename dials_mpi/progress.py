@@ -58,7 +58,7 @@ class Reporter:
     def finish(
         self, results: Mapping[str, Evaluation], statistics: Sequence[Statistic], directory: Path
     ) -> None:
-        """The tables at the end, one row per policy: returns, the domain's statistics; where the files are."""
+        """The tables at the end, a row per policy: returns, the domain's statistics; where the files are."""
         self.close()
         table = Table(title=f"Mean return per agent and episode, {self.regions} agents, global simulator")
         for heading in ("policy", "return", "standard error", "episodes"):

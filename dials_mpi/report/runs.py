@@ -31,7 +31,8 @@ class Run:
 
     env_steps: [T] per agent; wall_time: [T] in seconds; returns: [T, E, N]; cross_entropy: [T], nats per
     source averaged over regions, where there are predictors. references: mean return of each policy that
-    needs no training, empty before the end of a run. peak_memory: bytes, the ranks' peaks added up.
+    needs no training, empty before the end of a run. statistics: [T] each, the domain's own.
+    peak_memory: bytes, the ranks' peaks added up.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Run:
     cross_entropy: np.ndarray | None
     refreshes: Refreshes | None
     references: Mapping[str, float]
+    statistics: Mapping[str, np.ndarray]
     peak_memory: float
 
     @property
@@ -86,7 +88,20 @@ def read_run(directory: str) -> Run:
             for name in ("random", *DOMAINS[config.domain][0].hand_coded)
             if file.has(f"reference/{name}")
         },
+        statistics={
+            statistic.name: _mean_of_known(file.read(f"evaluation_statistics/{statistic.name}")[: len(steps)])
+            for statistic in DOMAINS[config.domain][0].statistics
+        },
         peak_memory=float(file.read("memory/peak_rss").sum()) if file.has("memory") else float("nan"),
+    )
+
+
+def _mean_of_known(rows: np.ndarray) -> np.ndarray:
+    """The mean over the last axis of all that is not NaN; NaN where nothing is known."""
+    known = np.isfinite(rows)
+    count = known.sum(axis=-1)
+    return np.divide(
+        np.where(known, rows, 0).sum(axis=-1), count, np.full(len(rows), np.nan), where=count > 0
     )
 
 

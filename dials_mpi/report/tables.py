@@ -37,7 +37,7 @@ def summary_row(run: Run) -> dict[str, Any]:
 
 
 def curve_rows(run: Run) -> list[dict[str, Any]]:
-    """One evaluation in a line: wall_time in seconds, cross_entropy in nats per source."""
+    """One evaluation in a line: wall_time in seconds, cross_entropy in nats per source, statistics."""
     losses = np.full(len(run.env_steps), np.nan) if run.cross_entropy is None else run.cross_entropy
     return [
         {
@@ -47,9 +47,10 @@ def curve_rows(run: Run) -> list[dict[str, Any]]:
             "mean_return": float(mean),
             "standard_error": float(error),
             "cross_entropy": float(loss),
+            **{name: float(values[t]) for name, values in run.statistics.items()},
         }
-        for steps, seconds, mean, error, loss in zip(
-            run.env_steps, run.wall_time, run.mean, run.standard_error, losses, strict=True
+        for t, (steps, seconds, mean, error, loss) in enumerate(
+            zip(run.env_steps, run.wall_time, run.mean, run.standard_error, losses, strict=True)
         )
     ]
 
