@@ -30,6 +30,8 @@ EXAMPLES = """examples:
 TILES = (1, 8, 16, 32, 64, 256)
 """Numbers of traffic's local regions in one SUMO process at which it is measured."""
 
+RESETS = 500
+
 FLOOR_SIZE = 512
 """Rows and columns of the matrices whose product is the floor: they stay in a core's cache."""
 
@@ -127,7 +129,7 @@ def measure(config: Config, ranks: Ranks, updates: int) -> dict[str, float] | No
         lambda _, part: RandomPolicy(domain.regions, actions[part]),
     )
     global_seconds = time.perf_counter() - start
-    local = _local_throughput(config, domain) if config.domain == "traffic" else {}
+    local = _traffic(domain) if config.domain == "traffic" else {}
     flop, floor, rate = flop_per_agent_step(config), busy[:, 1].mean(), busy[:, 0].mean()
     return {
         "ranks": ranks.size,
@@ -143,11 +145,16 @@ def measure(config: Config, ranks: Ranks, updates: int) -> dict[str, float] | No
     }
 
 
-def _local_throughput(config: Config, domain: Domain) -> dict[str, float]:
-    """Of traffic's local simulators by number of tiles, beside SUMO's bare stepping of the same tiles."""
-    from dials_mpi.domains.traffic.throughput import throughput
+def _traffic(domain: Domain) -> dict[str, float]:
+    """Of traffic's local simulators: throughput by number of tiles, beside SUMO's bare stepping of the same
+    tiles, and what RESETS resets leave behind in memory."""
+    from dials_mpi.domains.traffic.throughput import reset_often, throughput
+    from dials_mpi.provenance import memory
 
-    figures = {}
+    reset_often(domain, 10)
+    before = memory()[1]
+    reset_often(domain, RESETS)
+    figures = {f"memory_growth_over_{RESETS}_resets_bytes": memory()[1] - before}
     for tiles in TILES:
         rate, bare = throughput(domain, tiles, seconds=3)
         figures[f"local_region_steps_per_second_{tiles}_tiles"] = rate
@@ -200,7 +207,7 @@ def _show(figures: dict[str, float]) -> None:
     table = Table("figure", "value")
     table.columns[1].justify = "right"
     for name, value in figures.items():
-        table.add_row(name, f"{value:,.3f}" if value < 100 else f"{value:,.0f}")
+        table.add_row(name, f"{value:,.3f}" if abs(value) < 100 else f"{value:,.0f}")
     Console().print(table)
 
 

@@ -13,7 +13,6 @@ from dials_mpi.domains.traffic.network import ACTUATED, PHASES, SIDES, Network
 CELL_LENGTH = 10.0
 """Metres."""
 
-_NEXT_PHASE = np.array([1, 2, 3, 0])
 _ONE_HOT = np.eye(len(PHASES), dtype=np.uint8)
 
 
@@ -34,11 +33,12 @@ class Lights:
 
     def act(self, actions: np.ndarray) -> np.ndarray:
         """Actions [K] for the coming step: 1 leaves a green, ignored in yellow; the lights that change."""
-        green = self.phase % 2 == 0
-        change = np.where(green, np.asarray(actions) == 1, self.age >= self._yellow)
-        self.phase = np.where(change, _NEXT_PHASE[self.phase], self.phase)
-        self.age = np.where(change, 1, self.age + 1)
-        return np.flatnonzero(change)
+        yellow = self.phase & 1
+        changing = np.flatnonzero(np.where(yellow, self.age >= self._yellow, actions))
+        self.age += 1
+        self.age[changing] = 1
+        self.phase[changing] = (self.phase[changing] + 1) % len(PHASES)
+        return changing
 
 
 class Crossings:
@@ -116,6 +116,6 @@ class Crossings:
             [new is not None and new != old for new, old in zip(reading.newest, before, strict=True)]
         ).reshape(shape)
         cell = ((self.network.edge_length - reading.position) / CELL_LENGTH).astype(np.int64)
-        near = cell < self.cells
+        seen = (reading.lane * self.cells + cell)[cell < self.cells]
         self.occupied = np.zeros((shape[0], shape[1] * self.cells), np.uint8)
-        self.occupied.reshape(-1)[reading.lane[near] * self.cells + cell[near]] = 1
+        self.occupied.reshape(-1)[seen] = 1

@@ -90,7 +90,8 @@ class Hold:
         entered = self._crossings.entered
         self._trying.clear(entered)
         self.waiting -= entered
-        self._headway = np.where(entered, 1, self._headway + 1)
+        self._headway += 1
+        self._headway[entered] = 1
 
     def _place(self, k: int, m: int, uniform: float) -> tuple[float, float]:
         if self._outside[k, m]:

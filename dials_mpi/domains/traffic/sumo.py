@@ -333,38 +333,25 @@ class Simulation:
 
     def _read_libsumo(self) -> Reading:
         """Lane by lane: half as many calls as asking every vehicle for its lane, position and speed."""
-        ids = self._api.lane.getLastStepVehicleIDs
-        speed = self._api.lane.getLastStepMeanSpeed
-        position = self._api.vehicle.getLanePosition
-        positions: list[float] = []
-        occupied, counts, speeds = [], [], []
-        newest: list[str | None] = [None] * len(self._lanes)
-        for i, lane in enumerate(self._lanes):
-            vehicles = ids(lane)
-            if vehicles:
-                positions += map(position, vehicles)
-                occupied.append(i)
-                counts.append(len(vehicles))
-                speeds.append(speed(lane))
-                newest[i] = vehicles[0]
-        return _reading(occupied, counts, speeds, positions, newest)
+        # The functions behind lane.getLastStepVehicleIDs and so on, which do nothing but call these: a
+        # fifth of all time goes into these calls, a third of which the detour would take.
+        binding = self._api._libsumo
+        ids, speed = binding.lane_getLastStepVehicleIDs, binding.lane_getLastStepMeanSpeed
+        position = binding.vehicle_getLanePosition
+        vehicles = [ids(lane) for lane in self._lanes]
+        positions = [position(name) for names in vehicles for name in names]
+        speeds = [speed(lane) if names else 0.0 for lane, names in zip(self._lanes, vehicles, strict=True)]
+        return _reading(vehicles, positions, speeds)
 
     def _read_traci(self) -> Reading:
         lane_of, vehicle_of = (
             domain.getAllSubscriptionResults() for domain in (self._api.lane, self._api.vehicle)
         )
-        positions: list[float] = []
-        occupied, counts, speeds = [], [], []
-        newest: list[str | None] = [None] * len(self._lanes)
-        for i, lane in enumerate(self._lanes):
-            vehicles = lane_of[lane][self._ids]
-            if vehicles:
-                positions += [self._position_of(vehicle, vehicle_of) for vehicle in vehicles]
-                occupied.append(i)
-                counts.append(len(vehicles))
-                speeds.append(lane_of[lane][self._speed])
-                newest[i] = vehicles[0]
-        return _reading(occupied, counts, speeds, positions, newest)
+        answers = [lane_of[lane] for lane in self._lanes]
+        vehicles = [answer[self._ids] for answer in answers]
+        positions = [self._position_of(name, vehicle_of) for names in vehicles for name in names]
+        speeds = [answer[self._speed] if answer[self._ids] else 0.0 for answer in answers]
+        return _reading(vehicles, positions, speeds)
 
     def _position_of(self, vehicle: str, subscribed: dict[str, dict[int, float]]) -> float:
         if vehicle not in subscribed:
@@ -373,14 +360,9 @@ class Simulation:
         return subscribed[vehicle][self._position]
 
 
-def _reading(
-    occupied: list[int],
-    counts: list[int],
-    speeds: list[float],
-    positions: list[float],
-    newest: list[str | None],
-) -> Reading:
-    count, mean_speed = np.zeros(len(newest), np.int64), np.zeros(len(newest))
-    count[occupied], mean_speed[occupied] = counts, speeds
-    lane = np.repeat(np.array(occupied, np.int64), counts)
-    return Reading(lane, np.array(positions), count, mean_speed, newest)
+def _reading(vehicles: list[Sequence[str]], positions: list[float], speeds: list[float]) -> Reading:
+    """vehicles: on each lane, in driving direction, so that the newest is the first."""
+    count = np.array([len(names) for names in vehicles])
+    newest = [names[0] if names else None for names in vehicles]
+    lane = np.arange(len(vehicles)).repeat(count)
+    return Reading(lane, np.array(positions), count, np.array(speeds), newest)

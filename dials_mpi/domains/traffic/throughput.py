@@ -1,4 +1,4 @@
-"""How fast local regions step, beside SUMO's own stepping of the same tiles in the same run."""
+"""How fast local regions step, beside SUMO's own stepping of the same tiles in the same run; and resets."""
 
 from __future__ import annotations
 
@@ -11,6 +11,23 @@ from dials_mpi.domains.traffic.network import SIDES
 
 SWITCHING = 0.1
 """Probability per step that the measured lights are told to switch: about every 13 seconds."""
+
+
+DRAWN = 1000
+"""Steps after which the same actions and sources come again."""
+
+
+def reset_often(domain: Traffic, resets: int, tiles: int = 16, steps: int = 20) -> None:
+    """Fill tiles with traffic and empty them again, so many times, in one simulation."""
+    stream = np.random.default_rng(resets)
+    simulator = domain.local_simulator([0], tiles, [stream.spawn(1)[0]])
+    simulator.reset()
+    for _ in range(resets):
+        for _ in range(steps):
+            sources = stream.random((1, tiles, len(SIDES))) < domain.config.inflow
+            simulator.step(np.zeros((1, tiles), np.int64), sources)
+        simulator.reset(where=np.ones(tiles, bool))
+    simulator.crossings.simulation.close()
 
 
 def throughput(domain: Traffic, tiles: int, seconds: float) -> tuple[float, float]:
@@ -32,11 +49,12 @@ def throughput(domain: Traffic, tiles: int, seconds: float) -> tuple[float, floa
         bare += time.perf_counter() - start
 
     simulator.crossings.simulation.step = timed
+    # Drawn beforehand: choosing is not the simulator's work.
+    actions = stream.random((DRAWN, 1, tiles)) < SWITCHING
+    sources = stream.random((DRAWN, 1, tiles, len(SIDES))) < domain.config.inflow
     steps, start, warm = 0, time.perf_counter(), False
     while True:
-        actions = stream.random((1, tiles)) < SWITCHING
-        sources = stream.random((1, tiles, len(SIDES))) < domain.config.inflow
-        done = simulator.step(actions, sources).done
+        done = simulator.step(actions[steps % DRAWN], sources[steps % DRAWN]).done
         if done.any():
             simulator.reset(where=done)
         steps += 1
