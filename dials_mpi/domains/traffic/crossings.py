@@ -79,6 +79,9 @@ class Crossings:
         self.simulation.remove(vehicles)
         self.lights.reset(where)
         self._show(np.flatnonzero(where))
+        if self._actuated:
+            self.simulation.run_program([self.names[k] for k in np.flatnonzero(where)], ACTUATED)
+        self.occupied = self.occupied.copy()  # the old one may be part of a state that was handed out
         self.occupied[where] = self.count[where] = self.speed_sum[where] = self.entered[where] = 0
         for i in np.flatnonzero(np.repeat(where, len(SIDES))):
             self.newest[i] = None

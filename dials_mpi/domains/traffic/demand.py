@@ -34,7 +34,7 @@ class Demand:
         self._network, self._inflow, self._streams = network, inflow, streams
         self._ways = network.entries
         self._number = [0] * len(streams)
-        #: of every vehicle that has not arrived: the step in which it wanted to enter, and its side
+        #: of every vehicle that has not arrived: the steps gone when it could first be in, and its side
         self._alive: list[dict[str, tuple[int, str]]] = [{} for _ in streams]
         names = ("steps", "wanted", "entered", "arrived", "travel", "lost", "inside", "outside")
         self._sum = {name: np.zeros(len(streams)) for name in names}
@@ -57,7 +57,8 @@ class Demand:
             for side, row, column in map(self._ways.__getitem__, wanting):
                 vehicle = f"{e}.{self._number[e]}"
                 self._number[e] += 1
-                self._alive[e][vehicle] = int(self._sum["steps"][e]), side
+                # SUMO lets a vehicle in at the end of a step: its time begins there.
+                self._alive[e][vehicle] = int(self._sum["steps"][e]) + 1, side
                 route = self._network.route(e, side, row, column)
                 entries.append(Entry(vehicle, route, ENTRY_POSITION, self._network.speed_limit))
             self._sum["wanted"][e] += len(wanting)

@@ -16,10 +16,11 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -170,7 +171,9 @@ def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     def call(self: Simulation, *arguments: Any) -> Any:
         if self is not Simulation.running:
-            raise RuntimeError("this SUMO simulation has ended: another one was started in its place")
+            raise RuntimeError(
+                "this SUMO simulation has ended (there is one at a time): reset starts another"
+            )
         try:
             return method(self, *arguments)
         except self.errors as error:
@@ -200,6 +203,8 @@ class Simulation:
         if Simulation.running:
             Simulation.running.close()
         self._lanes = list(lanes)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._subscribed: set[str] = set()
         self._module = _module(backend, gui)
         command = [
             program(_binary(gui)) if self._module.__name__ == "traci" else "sumo",
@@ -241,6 +246,7 @@ class Simulation:
     def remove(self, vehicles: Iterable[str]) -> None:
         """Take vehicles out, on the road or waiting to enter."""
         for vehicle in vehicles:
+            self._forget(vehicle)
             self._api.vehicle.remove(vehicle)
 
     @_guarded
@@ -293,6 +299,9 @@ class Simulation:
         Simulation.running = None
         with contextlib.suppress(self.errors):  # it may be dead already
             self._api.close()
+        if self._process:
+            self._process.kill()
+            self._process.wait()
 
     def _start_libsumo(self, command: list[str]) -> None:
         self._api = libsumo = self._module
@@ -306,23 +315,29 @@ class Simulation:
     def _start_traci(self, command: list[str]) -> None:
         traci = self._module
         self.errors = (traci.exceptions.TraCIException, traci.exceptions.FatalTraCIError, OSError)
-        try:
-            self._api = self._connect(traci, command)
-            # Over a socket each question costs 50 us: what is read at every step is subscribed to.
-            constants = traci.constants
-            self._ids, self._speed = constants.LAST_STEP_VEHICLE_ID_LIST, constants.LAST_STEP_MEAN_SPEED
-            self._position = constants.VAR_LANEPOSITION
-            for lane in self._lanes:
-                self._api.lane.subscribe(lane, [self._ids, self._speed])
-        except self.errors as error:
-            raise SimulatorFailure(f"SUMO does not start: {error}") from error
+        with tempfile.TemporaryFile() as said:
+            try:
+                self._api = self._connect(traci, command, said)
+                # Over a socket each question costs 50 us: what is read at every step is subscribed to.
+                constants = traci.constants
+                self._ids, self._speed = constants.LAST_STEP_VEHICLE_ID_LIST, constants.LAST_STEP_MEAN_SPEED
+                self._position = constants.VAR_LANEPOSITION
+                for lane in self._lanes:
+                    self._api.lane.subscribe(lane, [self._ids, self._speed])
+            except self.errors as error:
+                said.seek(0)
+                reason = " ".join(said.read().decode(errors="replace").split()) or error
+                raise SimulatorFailure(f"SUMO does not start: {reason}") from error
         self._read = self._read_traci
 
-    def _connect(self, traci: ModuleType, command: list[str]) -> Any:
-        """Start SUMO in a process of its own. (traci.start would wait a whole second for it.)"""
+    def _connect(self, traci: ModuleType, command: list[str], said: IO[bytes]) -> Any:
+        """Start SUMO in a process of its own. (traci.start would wait a whole second for it.)
+
+        said: takes what it says on stderr.
+        """
         port = importlib.import_module("sumolib.miscutils").getFreeSocketPort()
-        quiet = subprocess.DEVNULL
-        process = subprocess.Popen([*command, "--remote-port", str(port)], stdout=quiet, stderr=quiet)
+        command = [*command, "--remote-port", str(port)]
+        self._process = process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said)
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # it tells of every attempt
                 return traci.connect(port, numRetries=_ATTEMPTS, proc=process, waitBetweenRetries=_PAUSE)
@@ -330,6 +345,12 @@ class Simulation:
             process.kill()
             process.wait()
             raise
+
+    def _forget(self, vehicle: str) -> None:
+        """End a vehicle's subscription, of which traci would say that it knows the vehicle no more."""
+        if vehicle in self._subscribed:
+            self._subscribed.remove(vehicle)
+            self._api.vehicle.unsubscribe(vehicle)
 
     def _read_libsumo(self) -> Reading:
         """Lane by lane: half as many calls as asking every vehicle for its lane, position and speed."""
@@ -356,6 +377,7 @@ class Simulation:
     def _position_of(self, vehicle: str, subscribed: dict[str, dict[int, float]]) -> float:
         if vehicle not in subscribed:
             self._api.vehicle.subscribe(vehicle, [self._position])
+            self._subscribed.add(vehicle)
             return self._api.vehicle.getLanePosition(vehicle)
         return subscribed[vehicle][self._position]
 
