@@ -261,7 +261,7 @@ def test_only_one_simulation_runs():
     first.reset()
     first.step(np.zeros((2, 1), int))
     second.reset()
-    with pytest.raises(RuntimeError, match="this SUMO simulation has ended .there is one at a time."):
+    with pytest.raises(RuntimeError, match="this SUMO simulation has ended"):
         first.step(np.zeros((2, 1), int))
     first.crossings.simulation.close()
     second.step(np.zeros((2, 1), int))
