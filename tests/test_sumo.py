@@ -4,6 +4,7 @@ import functools
 import importlib
 import os
 import pickle
+import sys
 import textwrap
 from itertools import pairwise
 from pathlib import Path
@@ -575,6 +576,14 @@ def test_versions_are_compared_by_number(said, taken, forgetful, tmp_path, monke
 def test_libsumo_has_no_window():
     with pytest.raises(BadInput, match=r"traffic\.gui needs traffic\.sumo=traci"):
         Traffic(TrafficConfig(sumo="libsumo", gui=True)).versions()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems always have a screen")
+def test_a_window_needs_a_screen(monkeypatch):
+    monkeypatch.delenv("DISPLAY", raising=False)
+    sumo._module.cache_clear()
+    with pytest.raises(BadInput, match=r"traffic\.gui needs a screen.*traffic\.gui=false"):
+        Traffic(TrafficConfig(gui=True)).versions()
 
 
 def test_traci_restarts_episodes_without_a_word(tmp_path):

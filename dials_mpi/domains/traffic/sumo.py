@@ -144,6 +144,8 @@ def _module(backend: str, gui: bool) -> ModuleType:
     _prepare()
     if backend == "libsumo" and gui:
         raise BadInput("traffic.gui needs traffic.sumo=traci: libsumo has no window")
+    if gui and sys.platform == "linux" and not os.environ.get("DISPLAY"):
+        raise BadInput("traffic.gui needs a screen, and DISPLAY is not set: set it, or traffic.gui=false")
     names = ["traci"] if gui else ["libsumo", "traci"] if backend == "auto" else [backend]
     reason: ImportError | None = None
     for name in names:
