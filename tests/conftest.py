@@ -11,10 +11,11 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 MARK = "DIALS_MPI_TEST"
@@ -159,6 +160,19 @@ def in_terminal(*arguments: str, timeout: float = 60, **environment: str) -> tup
 def train(*arguments: str, **how: object) -> Finished:
     """Run the training program to its end."""
     return launch("-m", "dials_mpi.train", *arguments, **how)
+
+
+def generators(count: int, seed: int = 0) -> list[np.random.Generator]:
+    """Independent random streams, the same at every call."""
+    return [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(count)]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_our_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Road networks are built anew, once for all tests, and none is left behind."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

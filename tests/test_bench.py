@@ -12,6 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dials_mpi.bench import flop_per_agent_step, forward_flop, training_flop
 from dials_mpi.config import load
+from dials_mpi.domains.traffic import Traffic, TrafficConfig
+from dials_mpi.domains.traffic.throughput import reset_often, throughput
+from dials_mpi.provenance import memory
 
 STEPS, BATCH = 4, 3
 
@@ -72,6 +75,21 @@ def test_the_program_writes_what_it_measured(tmp_path, ranks):
     assert 0 < figures["utilisation"] < 1
     for name in figures:
         assert name in done.stdout
+
+
+@pytest.mark.parametrize("tiles", [1, 5])
+def test_local_crossings_are_measured_beside_sumos_own_stepping(tiles):
+    rate, bare = throughput(Traffic(TrafficConfig(horizon=30)), tiles, seconds=0.2)
+    assert 0 < rate < bare < 1e7
+
+
+def test_resets_leave_nothing_behind():
+    """A leak of one vehicle's parameters, some hundred bytes, per vehicle would be far more than this."""
+    domain = Traffic(TrafficConfig())
+    reset_often(domain, 10)
+    before = memory()[1]
+    reset_often(domain, 60)
+    assert memory()[1] - before < 1e6
 
 
 def test_bad_input_is_one_sentence(tmp_path):

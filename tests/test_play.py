@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from conftest import generators
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch_twin import TorchTwin
@@ -26,10 +27,6 @@ REGIONS = (
     Region(observation_size=2, actions=3, input_size=1, source_classes=(4, 4), input_type="uint8"),
 )
 HORIZON = 10
-
-
-def generators(count, seed=0):
-    return [np.random.default_rng([seed, k]) for k in range(count)]
 
 
 def drawn(probabilities, uniform):

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from conftest import Program, launch
+from conftest import Program, generators, launch
 
 from dials_mpi.domains.base import SimulatorFailure
 from dials_mpi.domains.traffic import Traffic, TrafficConfig, sumo
@@ -26,17 +26,6 @@ FROM = {(-1, 0): "west", (0, -1): "south", (1, 0): "east", (0, 1): "north"}
 """The side on which an end of an edge lies, by where it is from the crossing."""
 
 ACROSS = {"west": "east", "south": "north", "east": "west", "north": "south"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache_of_our_own(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
-def generators(count, seed=0):
-    return [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(count)]
 
 
 # --- the network, as SUMO's own reader sees it ---

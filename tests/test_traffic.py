@@ -11,6 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from conftest import generators
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,17 +26,6 @@ from dials_mpi.errors import BadInput
 WEST, SOUTH, EAST, NORTH = range(4)
 SIDES = ("west", "south", "east", "north")
 CYCLE = ("GrGr", "yryr", "rGrG", "ryry")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache_of_our_own(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
-def generators(count, seed=0):
-    return [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(count)]
 
 
 def api(simulator):

@@ -4,6 +4,7 @@ import copy
 
 import numpy as np
 import pytest
+from conftest import generators
 
 from dials_mpi.domains import DOMAINS, create
 from dials_mpi.domains.warehouse import (
@@ -23,10 +24,6 @@ ITEM_ORDER = (
     + [(1, 0), (1, 4), (2, 0), (2, 4), (3, 0), (3, 4)]
 )
 GRIDS = [((2, 2), True), ((2, 2), False), ((2, 3), True), ((3, 1), False), ((1, 1), True), ((1, 1), False)]
-
-
-def generators(count, seed=0):
-    return [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(count)]
 
 
 class Recorder(WarehouseGlobalSimulator):

@@ -38,9 +38,12 @@ class TrafficConfig:
         (2, 2), "Rows and columns of crossings (Section 5.2: 2x2, 5x5, 7x7, 10x10)", low=1, high=100
     )
     inflow: float = setting(
-        0.1, "Probability per second that a vehicle comes, at every entry edge (authors' code)", low=0, high=1
+        0.1,
+        "Probability per second that a vehicle comes, at every entry edge (authors' code)",
+        low=0.001,
+        high=1,
     )
-    edge_length: float = setting(100.0, "Length of every edge, m (authors' code)", low=30, high=10_000)
+    edge_length: float = setting(100.0, "Length of every edge, m (authors' code)", low=30, high=2000)
     speed_limit: float = setting(10.0, "On all edges, m/s (authors' code)", low=1, high=50)
     cells: int = setting(
         9,

@@ -67,9 +67,11 @@ def _record(network: Network, inflow: float, yellow: int, backend: str) -> list[
     demand = Demand(network, inflow, stream.spawn(network.copies))
     crossings.start()
     inner = np.tile(~network.outside(), (network.copies, 1))
-    headway = np.full(inner.shape, _STEPS)
+    # Long enough for the first vehicles to come through.
+    steps = max(_STEPS, int(3 * network.edge_length / network.speed_limit))
+    headway = np.full(inner.shape, steps)
     by_headway: list[list[tuple[float, float]]] = [[] for _ in HEADWAYS]
-    for _ in range(_STEPS):
+    for _ in range(steps):
         switch = (crossings.lights.age >= _SHORTEST) & (stream.random(len(inner)) < _SWITCH)
         crossings.step(switch, demand.draw())
         for k, m in np.argwhere(crossings.entered & inner).tolist():
@@ -79,7 +81,7 @@ def _record(network: Network, inflow: float, yellow: int, backend: str) -> list[
     crossings.simulation.close()
     everything = [pair for group in by_headway for pair in group]
     if not everything:
-        raise RuntimeError(f"no vehicle left a crossing in {_STEPS} steps at an inflow of {inflow}")
+        raise RuntimeError(f"no vehicle left a crossing in {steps} steps at an inflow of {inflow}")
     return [_thinned(group or everything) for group in by_headway]
 
 
