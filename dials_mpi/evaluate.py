@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   python -m dials_mpi.evaluate runs/warehouse-4-dials-seed0
   python -m dials_mpi.evaluate runs/warehouse-4-dials-seed0 --policy oldest --episodes 500
-  python -m dials_mpi.evaluate --config configs/warehouse/25.yaml --policy random warehouse.ring=false"""
+  python -m dials_mpi.evaluate --config configs/warehouse/25.yaml --policy random warehouse.ring=false
+  python -m dials_mpi.evaluate --config configs/traffic/25.yaml --policy max-pressure"""
 
 
 class Evaluation(NamedTuple):

@@ -18,6 +18,7 @@ from dials_mpi.ranks import Ranks
 EXAMPLES = """examples:
   mpirun -n 3 python -m dials_mpi.train --config configs/quickstart.yaml
   mpirun -n 101 python -m dials_mpi.train                  the paper's 100-agent warehouse
+  mpirun -n 5 python -m dials_mpi.train --config configs/traffic/4.yaml   four crossings; needs SUMO
   python -m dials_mpi.train --config configs/warehouse/4.yaml seed=1 ppo.learning_rate=1e-4
   python -m dials_mpi.train warehouse.grid=[3,3] mode=untrained --print-config
 

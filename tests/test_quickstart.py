@@ -1,4 +1,4 @@
-"""The first command of the README, whole: agents learn. Minutes long, so marked slow."""
+"""The first commands of the README, whole: agents learn. Minutes long, so marked slow."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from conftest import train
 
 from dials_mpi.runfile import RunFile
 
-QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
+CONFIGS = Path(__file__).parents[1] / "configs"
+QUICKSTART, TRAFFIC = CONFIGS / "quickstart.yaml", CONFIGS / "traffic" / "quickstart.yaml"
 
 
 @pytest.mark.slow
@@ -24,3 +25,18 @@ def test_the_quickstart_at_least_triples_the_random_return(tmp_path):
     # Every region learnt, not only some.
     assert np.all(returns[-1].mean(axis=0) > 1.5 * random.mean())
     assert "trained" in done.stdout and "oldest" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_citys_quickstart_beats_every_hand_coded_controller(tmp_path):
+    done = train("--config", str(TRAFFIC), "--output", str(tmp_path / "run"), ranks=3, timeout=1700)
+    assert (done.code, done.stderr) == (0, "")
+    run = RunFile.open(str(tmp_path / "run"))
+    trained = run.read("evaluation/returns")[-1].mean()
+    for policy in ("random", "actuated", "fixed", "greedy", "max-pressure", "never"):
+        assert trained > run.read(f"reference/{policy}").mean() + 2, policy
+    # Not by starving the network.
+    arrived = run.read("evaluation_statistics/arrived")[-1].mean()
+    assert arrived > run.read("reference_statistics/actuated/arrived").mean()
+    assert run.read("evaluation_statistics/waiting_outside")[-1].mean() < 1
