@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dials_mpi.domains.traffic.network import SIDES
+from dials_mpi.domains.traffic.network import HEADING, SIDES
 from dials_mpi.domains.traffic.simulators import TrafficGlobalSimulator
 
 FIXED_GREEN = 31
@@ -17,7 +17,6 @@ SHORTEST_GREEN = 8
 
 _SERVED = (("south", "north"), ("west", "east"))  # by the first and by the second green
 _WAYS = [[SIDES.index(side) for side in sides] for sides in _SERVED]
-_AHEAD = {"west": (0, 1), "south": (-1, 0), "east": (0, -1), "north": (1, 0)}
 
 
 class TrafficController:
@@ -57,7 +56,7 @@ class TrafficController:
         rows, columns = self._grid[1:]
         ahead = [
             padded[:, 1 + down : 1 + down + rows, 1 + right : 1 + right + columns, m]
-            for m, (down, right) in enumerate(_AHEAD[side] for side in SIDES)
+            for m, (down, right) in enumerate(HEADING[side] for side in SIDES)
         ]
         return np.stack(ahead, -1).reshape(-1, len(SIDES))
 

@@ -33,7 +33,8 @@ ACTUATED = "actuated"
 ACTUATED_PHASES = tuple((state, 31, 8, 45) if "G" in state else (state, 6, 3, 6) for state in PHASES)
 ACTUATED_PARAMETERS = {"max-gap": "3.0", "detector-gap": "0.8", "show-detectors": "false"}
 
-_HEADING = {"west": (0, 1), "south": (-1, 0), "east": (0, -1), "north": (1, 0)}
+HEADING = {"west": (0, 1), "south": (-1, 0), "east": (0, -1), "north": (1, 0)}
+"""(Rows, columns) by which a vehicle that came from this side gets on at a crossing."""
 
 
 @dataclass(frozen=True)
@@ -176,13 +177,13 @@ _OPPOSITE = {"west": "east", "south": "north", "east": "west", "north": "south"}
 
 def _ahead(side: str, row: int, column: int) -> tuple[int, int]:
     """The place after a crossing for a vehicle that came from ``side``."""
-    down, right = _HEADING[side]
+    down, right = HEADING[side]
     return row + down, column + right
 
 
 def _behind(side: str, row: int, column: int) -> tuple[int, int]:
     """The place before a crossing for a vehicle that comes from ``side``."""
-    down, right = _HEADING[side]
+    down, right = HEADING[side]
     return row - down, column - right
 
 
