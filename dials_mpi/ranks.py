@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 NAP = 0.002
 """Seconds between two polls. Messages move only inside a poll, so a long nap would delay them."""
 
+FAREWELL = 0.1
+"""Seconds between a rank's last words and the end of all: on a busy machine the launcher, which passes them
+on, was seen to end before it had read them."""
+
 SIZE_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE")
 RANK_VARIABLES = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")
 
@@ -131,6 +135,7 @@ class Ranks:
         """End every rank of the job at once."""
         sys.stdout.flush()
         sys.stderr.flush()
+        time.sleep(FAREWELL)
         self._comm.Abort(code)
         raise SystemExit(code)
 

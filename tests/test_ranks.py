@@ -28,7 +28,8 @@ PAPER = (  # the paper's networks and horizon
     "evaluation_episodes=4",
     "influence.epochs=2",
 )
-OWN = ("timing/", "memory/", "evaluation/wall_time", "config/")  # differ from run to run, or are text
+OWN = ("timing/", "memory/", "events/", "placement/", "evaluation/wall_time", "config/")
+"""What differs from run to run or with the ranks, or is text."""
 
 
 def results(directory) -> dict[str, bytes]:

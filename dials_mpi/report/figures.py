@@ -110,12 +110,18 @@ def _draw_references(axes: Axes, groups: Sequence[Group]) -> None:
     runs = [run for group in groups for run in group.runs]
     ends = np.array([group.returns.mean[-1] for group in groups])
     hand_coded = DOMAINS[runs[0].config.domain][0].hand_coded[0]
-    for name, label in ((hand_coded, f"hand-coded ({hand_coded})"), ("random", "random")):
-        levels = [run.references[name] for run in runs if name in run.references]
-        if levels:
-            level = float(np.mean(levels))
-            nearest = ends[np.argmin(np.abs(ends - level))]
-            _draw_level(axes, level, label, above=level < 0.5 * ends.max() or nearest < level)
+    known = {
+        name: float(np.mean([run.references[name] for run in runs if name in run.references]))
+        for name in (hand_coded, "random")
+        if any(name in run.references for run in runs)
+    }
+    close = len(known) == 2 and abs(known[hand_coded] - known["random"]) < 0.25 * ends.max()
+    for name, level in known.items():
+        label = "random" if name == "random" else f"hand-coded ({name})"
+        nearest = ends[np.argmin(np.abs(ends - level))]
+        outward = level == max(known.values())  # or the two names would meet
+        above = outward if close else level < 0.5 * ends.max() or nearest < level
+        _draw_level(axes, level, label, above)
 
 
 def _draw_level(axes: Axes, level: float, label: str, above: bool) -> None:
