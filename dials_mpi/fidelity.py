@@ -21,7 +21,8 @@ from dials_mpi import joint
 from dials_mpi.cli import Parser
 from dials_mpi.config import Config, load
 from dials_mpi.domains import create
-from dials_mpi.domains.traffic.fidelity import Seen, record, replay
+from dials_mpi.domains.base import Domain
+from dials_mpi.domains.traffic.fidelity import Seen, independent, record, replay
 from dials_mpi.domains.traffic.network import SIDES
 from dials_mpi.errors import BadInput, refuse
 from dials_mpi.seeding import Purpose, streams
@@ -29,9 +30,13 @@ from dials_mpi.values import printable
 
 EXAMPLES = """examples:
   python -m dials_mpi.fidelity --config configs/traffic/4.yaml
-  python -m dials_mpi.fidelity --config configs/traffic/25.yaml --policy greedy --summary"""
+  python -m dials_mpi.fidelity --config configs/traffic/25.yaml --policy greedy --summary
+  python -m dials_mpi.fidelity --config configs/traffic/4.yaml --independent 0.5"""
 
 RULES = ("hold", "drop")
+
+GREENS = {"at random": 0, "after 10 s": 10, "after 30 s": 30, "after 45 s": 45, "never": np.inf}
+"""When the light of a crossing with independent entries switches."""
 
 
 def measure(config: Config, policy: str, episodes: int) -> tuple[Seen, dict[str, Seen]]:
@@ -45,9 +50,12 @@ def measure(config: Config, policy: str, episodes: int) -> tuple[Seen, dict[str,
     )
     locally = {}
     for rule in RULES:
-        section = dataclasses.replace(config.domain_section, entries=rule)
-        locally[rule] = replay(create(config.domain, section), recording)
+        locally[rule] = replay(_with_rule(config, rule), recording)
     return recording.seen, locally
+
+
+def _with_rule(config: Config, rule: str) -> Domain:
+    return create(config.domain, dataclasses.replace(config.domain_section, entries=rule))
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -57,14 +65,20 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     parser.add_argument("--config", metavar="FILE", help="the configuration of a traffic network")
     parser.add_argument("--policy", default="fixed", help="random or hand-coded (default fixed)")
     parser.add_argument("--episodes", type=int, default=16, help="how many (default 16)")
+    parser.add_argument(
+        "--independent", type=float, metavar="P", help="in place of recorded entries, some with probability P"
+    )
     parser.add_argument("--summary", action="store_true", help="leave the single edges out")
     options = parser.parse_intermixed_args(argv)
     try:
         config = _checked(options)
     except BadInput as refusal:
         sys.exit(refuse(refusal))
-    truth, locally = measure(config, options.policy, options.episodes)
     console = Console()
+    if options.independent is not None:
+        console.print(_independent(config, options.independent, options.episodes))
+        sys.exit(0)
+    truth, locally = measure(config, options.policy, options.episodes)
     if not options.summary:
         console.print(_by_edge(truth, locally))
     console.print(_summary(truth, locally))
@@ -85,8 +99,22 @@ def _checked(options: argparse.Namespace) -> Config:
         raise BadInput(f"--policy is {printable(options.policy)}: choose {', '.join(known)}")
     if options.episodes < 1:
         raise BadInput(f"--episodes is {options.episodes}: give at least 1")
+    if options.independent is not None and not 0 <= options.independent <= 1:
+        raise BadInput(f"--independent is {options.independent:g}: give a probability, 0 to 1")
     domain.versions()  # refuses where something is missing
     return config
+
+
+def _independent(config: Config, probability: float, episodes: int) -> Table:
+    table = Table(title=f"One crossing, entries with probability {probability:g} per edge and step")
+    table.add_column("switches")
+    for rule in RULES:
+        table.add_column(f"return {rule}", justify="right")
+        table.add_column(f"vehicles {rule}", justify="right")
+    for name, green in GREENS.items():
+        figures = [independent(_with_rule(config, rule), probability, episodes, green) for rule in RULES]
+        table.add_row(name, *(f"{figure:.1f}" for pair in figures for figure in pair))
+    return table
 
 
 def _by_edge(truth: Seen, locally: dict[str, Seen]) -> Table:

@@ -7,7 +7,7 @@ import pytest
 from conftest import generators, launch
 
 from dials_mpi.domains.traffic import Traffic, TrafficConfig
-from dials_mpi.domains.traffic.fidelity import record, replay
+from dials_mpi.domains.traffic.fidelity import independent, record, replay
 
 TRAFFIC = (
     "domain=traffic",
@@ -64,12 +64,30 @@ def test_the_program_shows_both_rules_by_edge_and_in_sum():
     assert (short.code, short.stderr) == (0, "") and "west" not in short.stdout
 
 
+def test_independent_entries_are_all_let_in_by_hold_and_one_in_ten_is_dropped():
+    hold, drop = (
+        independent(Traffic(TrafficConfig(grid=(2, 2), entries=rule)), 0.1, 8, green=10)
+        for rule in ("hold", "drop")
+    )
+    # 0.1 x 4 edges x 300 steps, less what waits at the end; the same draws for both.
+    assert 110 < hold[1] <= 130
+    assert 0.86 < drop[1] / hold[1] < 0.94
+    assert drop[0] > hold[0]
+
+
+def test_the_program_plays_independent_entries():
+    result = launch("-m", "dials_mpi.fidelity", *TRAFFIC, "--episodes", "2", "--independent", "0.3")
+    assert (result.code, result.stderr) == (0, "")
+    assert "0.3 per edge" in result.stdout and "after 30 s" in result.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
         ((), "configs/traffic/4.yaml"),
         ((*TRAFFIC, "--policy", "actuated"), "random, fixed, greedy, max-pressure, never"),
         ((*TRAFFIC, "--episodes", "0"), "at least 1"),
+        ((*TRAFFIC, "--independent", "1.5"), "0 to 1"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(arguments, part):

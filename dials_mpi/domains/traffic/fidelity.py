@@ -70,6 +70,25 @@ def replay(domain: Traffic, recording: Recording) -> Seen:
     return Seen(*map(np.concatenate, zip(*parts, strict=True)))
 
 
+def independent(domain: Traffic, probability: float, episodes: int, green: float) -> tuple[float, float]:
+    """Return per episode, and vehicles that came in, of one crossing with random surroundings.
+
+    At every edge a source is 1 with this probability at every step, whatever happened before. green: steps
+    of green after which the light switches; infinity is never, 0 is at random, half of the time.
+    """
+    stream = np.random.default_rng(0)
+    simulator = domain.local_simulator([0], episodes, stream.spawn(1))
+    simulator.reset()
+    tally = _Tally(simulator.crossings, (episodes, 1))
+    for _ in range(domain.horizon):
+        switch = simulator.crossings.lights.age >= green if green else stream.random(episodes) < 0.5
+        sources = stream.random((1, episodes, len(SIDES))) < probability
+        simulator.step(switch[None], sources.astype(np.int64))
+        tally.add()
+    seen = tally.seen()
+    return float(seen.returns.mean()), float(seen.flow.sum())
+
+
 class _Tally:
     """Sums over the steps of E x N crossings."""
 
