@@ -27,7 +27,7 @@ from dials_mpi.settings import setting
 __all__ = ["Traffic", "TrafficConfig", "TrafficController", "TrafficGlobalSimulator", "TrafficLocalSimulator"]
 
 SIDE_BY_SIDE = 32
-"""Crossings in one SUMO process: per core it is fastest with 8 to 64, and a quarter slower with 256."""
+"""Crossings in one SUMO process: per core it is fastest with 8 to 64, and slower with 256."""
 
 
 @dataclass(frozen=True)
