@@ -145,11 +145,11 @@ class System:
                 name: evaluate_scripted(self.config, self.domain, name, episodes, failures=self.failures)
                 for name in ("random", *self.domain.hand_coded)
             }
+            arrays = {f"reference/{name}": result.returns for name, result in scripted.items()}
             for name, result in scripted.items():
-                figures = result.statistics.items()
-                statistics = {f"reference_statistics/{name}/{figure}": values for figure, values in figures}
-                self.run.write({f"reference/{name}": result.returns, **statistics})
-            self.run.write({}, finished=True)
+                for figure, values in result.statistics.items():
+                    arrays[f"reference_statistics/{name}/{figure}"] = values
+            self.run.write(arrays, finished=True)
             results = {"random": scripted.pop("random"), "trained": self.latest, **scripted}
             self.reporter.finish(results, self.domain.statistics, self.run.directory)
         self.ranks.barrier()
@@ -179,14 +179,13 @@ class System:
 
     def _record_costs(self, env_steps: int) -> None:
         seconds = self.ranks.gather_by_rank(self.watch.take().ravel())
-        memories = self.ranks.gather_by_rank(np.array(memory()))
-        failures = self.ranks.gather_by_rank(np.array([self.failures.take()]))
+        others = self.ranks.gather_by_rank(np.array([*memory(), self.failures.take()]))
         if self.ranks.is_root:
             by_phase = seconds.reshape(self.ranks.size, len(PHASES), 2)
             series = {f"timing/{phase}": by_phase[:, k] for k, phase in enumerate(PHASES)}
-            self.run.append({"timing/env_steps": env_steps, **series})
-            self.run.append({"events/env_steps": env_steps, "events/simulator_failures": failures[:, 0]})
-            peak, proportional = memories.T
+            peak, proportional, failures = others.T
+            events = {"events/env_steps": env_steps, "events/simulator_failures": failures.astype(np.int64)}
+            self.run.append({"timing/env_steps": env_steps, **series, **events})
             self.run.write({"memory/peak_rss": peak, "memory/pss": proportional})
 
     def _record_hosts(self) -> None:
@@ -197,8 +196,8 @@ class System:
         if self.ranks.is_root:
             hosts = [row.tobytes().rstrip(b"\0").decode(errors="replace") for row in rows]
             placement = [self.ranks.holder(region) for region in range(len(self.domain.regions))]
-            self.run.write({"placement/rank": placement})
-            self.run.write({}, hosts=hosts, ranks=self.ranks.size, mpi_library=self.ranks.library)
+            where = {"hosts": hosts, "ranks": self.ranks.size, "mpi_library": self.ranks.library}
+            self.run.write({"placement/rank": placement}, **where)
 
     def _phase(self, text: str) -> None:
         if self.ranks.is_root:

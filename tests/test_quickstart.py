@@ -14,28 +14,31 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 QUICKSTART, TRAFFIC = CONFIGS / "quickstart.yaml", CONFIGS / "traffic" / "quickstart.yaml"
 
 
+def trained(config, tmp_path) -> tuple[RunFile, str]:
+    """The run that the README's command makes, and what was shown."""
+    done = train("--config", str(config), "--output", str(tmp_path / "run"), ranks=3, timeout=1700)
+    assert (done.code, done.stderr) == (0, "")
+    return RunFile.open(str(tmp_path / "run")), done.stdout
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_quickstart_at_least_triples_the_random_return(tmp_path):
-    done = train("--config", str(QUICKSTART), "--output", str(tmp_path / "run"), ranks=3, timeout=1700)
-    assert (done.code, done.stderr) == (0, "")
-    run = RunFile.open(str(tmp_path / "run"))
+    run, shown = trained(QUICKSTART, tmp_path)
     returns, random = run.read("evaluation/returns"), run.read("reference/random")
     assert returns[-1].mean() > 3 * random.mean()
     # Every region learnt, not only some.
     assert np.all(returns[-1].mean(axis=0) > 1.5 * random.mean())
-    assert "trained" in done.stdout and "oldest" in done.stdout
+    assert "trained" in shown and "oldest" in shown
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_citys_quickstart_beats_every_hand_coded_controller(tmp_path):
-    done = train("--config", str(TRAFFIC), "--output", str(tmp_path / "run"), ranks=3, timeout=1700)
-    assert (done.code, done.stderr) == (0, "")
-    run = RunFile.open(str(tmp_path / "run"))
-    trained = run.read("evaluation/returns")[-1].mean()
+    run, _ = trained(TRAFFIC, tmp_path)
+    learnt = run.read("evaluation/returns")[-1].mean()
     for policy in ("random", "actuated", "fixed", "greedy", "max-pressure", "never"):
-        assert trained > run.read(f"reference/{policy}").mean() + 2, policy
+        assert learnt > run.read(f"reference/{policy}").mean() + 2, policy
     # Not by starving the network.
     arrived = run.read("evaluation_statistics/arrived")[-1].mean()
     assert arrived > run.read("reference_statistics/actuated/arrived").mean()

@@ -408,6 +408,7 @@ def test_a_killed_sumo_that_a_reset_finds_is_replaced(tmp_path):
             os.kill(victim, signal.SIGKILL)
         simulator.reset()
         simulator.step(actions)
+        assert [pid for pid in sumos() if alive(pid)] not in ([], [victim])
         """,
         tmp_path,
     )

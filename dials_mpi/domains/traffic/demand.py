@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dials_mpi.domains.base import Statistic
-from dials_mpi.domains.traffic.network import Network
+from dials_mpi.domains.traffic.network import Network, copy_of, vehicle
 from dials_mpi.domains.traffic.sumo import CAR, Entry, Simulation
 
 STATISTICS = (
@@ -34,6 +34,7 @@ class Demand:
         self._network, self._inflow, self._streams = network, inflow, streams
         self._ways = network.entries
         self._number = [0] * len(streams)
+        self._inside = 0.0  # length of the way across a crossing, metres, once it is known
         #: of every vehicle that has not arrived: the steps gone when it could first be in, and its side
         self._alive: list[dict[str, tuple[int, str]]] = [{} for _ in streams]
         names = ("steps", "wanted", "entered", "arrived", "travel", "lost", "inside", "outside")
@@ -55,12 +56,12 @@ class Demand:
         for e, stream in enumerate(self._streams):
             wanting = np.flatnonzero(stream.random(len(self._ways)) < self._inflow)
             for side, row, column in map(self._ways.__getitem__, wanting):
-                vehicle = f"{e}.{self._number[e]}"
+                name = vehicle(e, self._number[e])
                 self._number[e] += 1
                 # SUMO lets a vehicle in at the end of a step: its time begins there.
-                self._alive[e][vehicle] = int(self._sum["steps"][e]) + 1, side
+                self._alive[e][name] = int(self._sum["steps"][e]) + 1, side
                 route = self._network.route(e, side, row, column)
-                entries.append(Entry(vehicle, route, ENTRY_POSITION, self._network.speed_limit))
+                entries.append(Entry(name, route, ENTRY_POSITION, self._network.speed_limit))
             self._sum["wanted"][e] += len(wanting)
         return entries
 
@@ -71,10 +72,10 @@ class Demand:
         total["entered"] += entered
         total["inside"] += standing
         total["outside"] += total["wanted"] - total["entered"]
-        for vehicle in simulation.arrived():
-            e = int(vehicle.partition(".")[0])
-            if vehicle in self._alive[e]:  # not merely taken out by a reset
-                wanted, side = self._alive[e].pop(vehicle)
+        for name in simulation.arrived():
+            e = copy_of(name)
+            if name in self._alive[e]:  # not merely taken out by a reset
+                wanted, side = self._alive[e].pop(name)
                 time = total["steps"][e] - wanted
                 total["arrived"][e] += 1
                 total["travel"][e] += time
@@ -83,7 +84,7 @@ class Demand:
     def statistics(self, simulation: Simulation) -> dict[str, np.ndarray]:
         """STATISTICS of the episodes so far, float64 [E] each; NaN for a mean over nobody."""
         total = self._sum
-        lost = total["lost"] + [self._lost_so_far(simulation, e) for e in range(len(self._streams))]
+        lost = total["lost"] + self._lost_so_far(simulation)
         with np.errstate(invalid="ignore"):
             return {
                 "arrived": total["arrived"].copy(),
@@ -93,17 +94,22 @@ class Demand:
                 "waiting_outside": total["outside"] / total["steps"],
             }
 
-    def _lost_so_far(self, simulation: Simulation, e: int) -> float:
-        """Seconds that the vehicles under way in an episode have lost."""
-        under_way = [vehicle for vehicle in simulation.vehicles() if vehicle in self._alive[e]]
-        driven = sum(simulation.distances(under_way))
-        waited = sum(self._sum["steps"][e] - wanted for wanted, _ in self._alive[e].values())
+    def _lost_so_far(self, simulation: Simulation) -> np.ndarray:
+        """Seconds that the vehicles under way in each episode have lost, float64 [E]."""
+        driven = np.zeros(len(self._streams))
+        under_way = simulation.vehicles()
+        for name, metres in zip(under_way, simulation.distances(under_way), strict=True):
+            driven[copy_of(name)] += metres
+        steps = self._sum["steps"]
+        waited = [
+            sum(steps[e] - wanted for wanted, _ in alive.values()) for e, alive in enumerate(self._alive)
+        ]
         return waited - driven / self._network.speed_limit
 
     def _free_time(self, simulation: Simulation, side: str) -> float:
         """Seconds from the entry to the end of the way at the speed limit."""
-        network = self._network
-        inside = simulation.length(f":{network.crossings[0]}_0_0")
-        crossings = network.route_length(side)
-        way = (crossings + 1) * network.edge_length + crossings * inside - ENTRY_POSITION
+        if not self._inside:  # the same for all crossings
+            self._inside = simulation.length(f":{self._network.crossings[0]}_0_0")
+        network, crossings = self._network, self._network.route_length(side)
+        way = (crossings + 1) * network.edge_length + crossings * self._inside - ENTRY_POSITION
         return way / network.speed_limit

@@ -15,7 +15,7 @@ import numpy as np
 
 from dials_mpi.domains.traffic.crossings import Crossings
 from dials_mpi.domains.traffic.demand import ENTRY_POSITION
-from dials_mpi.domains.traffic.network import SIDES
+from dials_mpi.domains.traffic.network import SIDES, vehicle
 from dials_mpi.domains.traffic.platoons import Platoons
 from dials_mpi.domains.traffic.sumo import Entry
 
@@ -47,8 +47,8 @@ class _Trying:
     def send(self, k: int, m: int, position: float, speed: float) -> Entry:
         """A new vehicle for edge m of tile k."""
         self._number += 1
-        vehicle = self.vehicle[k, m] = f"{k}.{self._number}"
-        return Entry(vehicle, self._crossings.network.route(k, SIDES[m], 0, 0), position, speed)
+        name = self.vehicle[k, m] = vehicle(k, self._number)
+        return Entry(name, self._crossings.network.route(k, SIDES[m], 0, 0), position, speed)
 
     def clear(self, where: np.ndarray) -> list[str]:
         """Nobody tries any more at the edges in the mask [K, 4]; those who did."""

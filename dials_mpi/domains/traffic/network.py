@@ -12,7 +12,8 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
@@ -49,13 +50,11 @@ class Network:
     copies: int
     edge_length: float
     speed_limit: float
-    _places: list[tuple[int, int, int]] = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        places = [
-            (k, r, c) for k in range(self.copies) for r in range(self.rows) for c in range(self.columns)
-        ]
-        object.__setattr__(self, "_places", places)
+    @cached_property
+    def _places(self) -> list[tuple[int, int, int]]:
+        """(Copy, row, column) of every crossing."""
+        return [(k, r, c) for k in range(self.copies) for r in range(self.rows) for c in range(self.columns)]
 
     @property
     def crossings(self) -> list[str]:
@@ -102,10 +101,7 @@ class Network:
             "routes.xml": _document("additional", self._routes()),
             "actuated.xml": _document("additional", self._actuated()),
         }
-        key = hashlib.sha256()
-        for text in (sumo.version(), *plain.values(), *final.values()):
-            key.update(text.encode())
-        folder = cache("networks") / key.hexdigest()[:24]
+        folder = cache("networks", sumo.version(), *plain.values(), *final.values())
         if not folder.is_dir():
             _build(folder, plain, final)
         return folder / "net.xml", folder / "routes.xml", folder / "actuated.xml"
@@ -196,8 +192,18 @@ def _document(root: str, lines: Iterator[str]) -> str:
     return f"<{root}>\n" + "\n".join(lines) + f"\n</{root}>\n"
 
 
-def cache(kind: str) -> Path:
-    """The folder of what is made once and kept. BadInput: it cannot be made or written."""
+def vehicle(copy: int, number: int) -> str:
+    """The name of a vehicle."""
+    return f"{copy}.{number}"
+
+
+def copy_of(vehicle: str) -> int:
+    """The copy of the network in which a vehicle drives."""
+    return int(vehicle.partition(".")[0])
+
+
+def cache(kind: str, *content: str) -> Path:
+    """Where what is made from this content, once, is kept. BadInput: the folder cannot be made or written."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     folder = Path(base) / "dials_mpi" / kind
     try:
@@ -211,7 +217,7 @@ def cache(kind: str) -> Path:
             f"{folder}, where road networks are kept, cannot be used ({reason}): set XDG_CACHE_HOME to "
             "another folder"
         )
-    return folder
+    return folder / hashlib.sha256("".join(content).encode()).hexdigest()[:24]
 
 
 def _build(folder: Path, plain: dict[str, str], final: dict[str, str]) -> None:

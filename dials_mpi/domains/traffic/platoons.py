@@ -7,7 +7,6 @@ platoon comes 2 s after the first at 8.3 m/s, a later one at 9 m/s, a single one
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import tempfile
@@ -38,7 +37,7 @@ class Platoons:
 
     def draw(self, headway: int, uniform: float) -> tuple[float, float]:
         """One of those that came so many steps after the one before; uniform in [0, 1). Metres and m/s."""
-        pairs = self._recorded[min(max(headway, HEADWAYS[0]), HEADWAYS[-1]) - HEADWAYS[0]]
+        pairs = self._recorded[_group(headway)]
         position, speed = pairs[int(uniform * len(pairs))]
         return position, speed
 
@@ -48,7 +47,7 @@ def platoons(
 ) -> Platoons:
     """Those of a network with such edges and lights; recorded at the first call (a second of work)."""
     what = json.dumps([edge_length, speed_limit, inflow, yellow, sumo.CAR, sumo.version()])
-    file = cache("platoons") / (hashlib.sha256(what.encode()).hexdigest()[:24] + ".json")
+    file = cache("platoons", what).with_suffix(".json")
     if not file.is_file():
         network = Network(_GRID, _GRID, _COPIES, edge_length, speed_limit)
         recorded = _record(network, inflow, yellow, backend)
@@ -75,7 +74,7 @@ def _record(network: Network, inflow: float, yellow: int, backend: str) -> list[
         switch = (crossings.lights.age >= _SHORTEST) & (stream.random(len(inner)) < _SWITCH)
         crossings.step(switch, demand.draw())
         for k, m in np.argwhere(crossings.entered & inner).tolist():
-            group = by_headway[min(max(headway[k, m], HEADWAYS[0]), HEADWAYS[-1]) - HEADWAYS[0]]
+            group = by_headway[_group(headway[k, m])]
             group += crossings.simulation.places([crossings.newest[4 * k + m]])
         headway = np.where(crossings.entered, 1, headway + 1)
     crossings.simulation.close()
@@ -83,6 +82,11 @@ def _record(network: Network, inflow: float, yellow: int, backend: str) -> list[
     if not everything:
         raise RuntimeError(f"no vehicle left a crossing in {steps} steps at an inflow of {inflow}")
     return [_thinned(group or everything) for group in by_headway]
+
+
+def _group(headway: int) -> int:
+    """The index in HEADWAYS."""
+    return min(max(headway, HEADWAYS[0]), HEADWAYS[-1]) - HEADWAYS[0]
 
 
 def _thinned(pairs: list[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -11,7 +11,7 @@ from dials_mpi.domains.clocks import Clocks
 from dials_mpi.domains.traffic.crossings import Crossings
 from dials_mpi.domains.traffic.demand import Demand
 from dials_mpi.domains.traffic.entries import Entrances
-from dials_mpi.domains.traffic.network import SIDES
+from dials_mpi.domains.traffic.network import SIDES, copy_of
 
 
 class TrafficGlobalSimulator:
@@ -103,7 +103,7 @@ class TrafficLocalSimulator:
             self.crossings.start()
         else:
             driving = self.crossings.simulation.vehicles()
-            here = [name for name in driving if mask[int(name.partition(".")[0])]]
+            here = [name for name in driving if mask[copy_of(name)]]
             self.crossings.clear(mask, here + waiting)
         return self._state()
 

@@ -301,6 +301,9 @@ class Simulation:
         Simulation.running = None
         with contextlib.suppress(self.errors):  # it may be dead already
             self._api.close()
+        self._end_process()
+
+    def _end_process(self) -> None:
         if self._process:
             self._process.kill()
             self._process.wait()
@@ -327,6 +330,7 @@ class Simulation:
                 for lane in self._lanes:
                     self._api.lane.subscribe(lane, [self._ids, self._speed])
             except self.errors as error:
+                self._end_process()
                 said.seek(0)
                 reason = " ".join(said.read().decode(errors="replace").split()) or error
                 raise SimulatorFailure(f"SUMO does not start: {reason}") from error
@@ -339,14 +343,10 @@ class Simulation:
         """
         port = importlib.import_module("sumolib.miscutils").getFreeSocketPort()
         command = [*command, "--remote-port", str(port)]
-        self._process = process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said)
-        try:
-            with contextlib.redirect_stdout(io.StringIO()):  # it tells of every attempt
-                return traci.connect(port, numRetries=_ATTEMPTS, proc=process, waitBetweenRetries=_PAUSE)
-        except BaseException:
-            process.kill()
-            process.wait()
-            raise
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said)
+        patience = {"numRetries": _ATTEMPTS, "waitBetweenRetries": _PAUSE}
+        with contextlib.redirect_stdout(io.StringIO()):  # it tells of every attempt
+            return traci.connect(port, proc=self._process, **patience)
 
     def _forget(self, vehicle: str) -> None:
         """End a vehicle's subscription, of which traci would say that it knows the vehicle no more."""
