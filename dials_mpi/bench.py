@@ -105,13 +105,13 @@ def measure(config: Config, ranks: Ranks, updates: int) -> dict[str, float] | No
     domain = create(config.domain, config.domain_section)
     mine = ranks.place(len(domain.regions), on_root=config.mode == "global")
     learners = Learners(config, domain, mine)
-    learners.train(Segment(0, 0, 1, 0, False))
+    learners.train(Segment(0, 0, 1, 0, False, False))
     ranks.barrier()
     row = np.zeros(4)
     if mine:
         before = matmul_gflops()
         start = time.perf_counter()
-        learners.train(Segment(1, 1, updates, 0, False))
+        learners.train(Segment(1, 1, updates, 0, False, False))
         seconds = time.perf_counter() - start
         steps = updates * config.ppo.memory_size * len(mine)
         row[:3] = steps / seconds, (before + matmul_gflops()) / 2, 1

@@ -69,7 +69,7 @@ def collect(
         while True:
             simulator = domain.global_simulator(streams[part])
             try:
-                _play(simulator, policy(simulator, part), played, part, domain.horizon)
+                _play(simulator, policy(simulator, part), played, part, domain.horizon, failures.beat)
                 break
             except SimulatorFailure as failure:
                 failures.note(failure)
@@ -78,7 +78,12 @@ def collect(
 
 
 def _play(
-    simulator: GlobalSimulator, policy: JointPolicy, played: Trajectories, part: slice, horizon: int
+    simulator: GlobalSimulator,
+    policy: JointPolicy,
+    played: Trajectories,
+    part: slice,
+    horizon: int,
+    beat: Callable[[], None],
 ) -> None:
     """Play the simulator's episodes once and write them down as this part of all."""
     played.returns[part] = 0
@@ -90,5 +95,6 @@ def _play(
             dataset.inputs[part, t] = inputs[i]
             dataset.sources[part, t] = sources[i]
         played.returns[part] += rewards.T
+        beat()
     for name, values in simulator.statistics().items():
         played.statistics[name][part] = values

@@ -19,6 +19,8 @@ from dials_mpi.values import printable
 from dials_mpi.yaml_text import parse, read
 
 ARCHITECTURES = ("gru", "fnn")
+UPKEEP = ("checkpoint_every", "checkpoint_minutes", "checkpoint_keep", "silence")
+"""Settings that bear on no result."""
 MOST_SEGMENTS = 100_000
 SECTIONS = {name: section_class for name, (_, section_class) in DOMAINS.items()}
 
@@ -145,12 +147,38 @@ class Config:
         low=1,
         high=10**12,
     )
+    segment_every: int = setting(
+        0,
+        "Steps per agent between the points at which a run can stop and go on: there the simulators begin "
+        "new episodes; 0 is evaluate_every, else a divisor of it",
+        low=0,
+        high=10**12,
+    )
     evaluation_episodes: int = setting(32, "Episodes per evaluation", low=1, high=10_000)
     dataset_size: int = setting(
         10_000, "Samples per region and refresh; a multiple of the horizon (Table 4)", low=1, high=10_000_000
     )
     envs_per_region: int = setting(
         16, "Environments of a region that run side by side and fill one memory together", low=1, high=4096
+    )
+    checkpoint_every: int = setting(
+        1, "Segments between checkpoints; 0: only checkpoint_minutes counts", low=0, high=1_000_000
+    )
+    checkpoint_minutes: float = setting(
+        0.0,
+        "Minutes after which the next segment's end writes a checkpoint in any case; 0: only "
+        "checkpoint_every counts",
+        low=0,
+        high=1e6,
+    )
+    checkpoint_keep: int = setting(
+        2,
+        "Checkpoints that are kept: the newest ones, and beside them the best",
+        low=1,
+        high=10**6,
+    )
+    silence: float = setting(
+        600.0, "Seconds without a sign of life after which a rank is reported; 0 is never", low=0, high=1e6
     )
     domain_section: Any = field(
         default_factory=SECTIONS["warehouse"], metadata=section_chosen_by("domain", SECTIONS, "The domain.")
@@ -191,9 +219,13 @@ class Config:
         """Every key with its value and meaning; ``from_yaml`` reads it back to an equal Config."""
         return settings.dump(self)
 
+    def decisive(self) -> dict[str, Any]:
+        """Every setting that bears on the results, by its dotted key."""
+        return {key: value for key, value in settings.flat(self).items() if key not in UPKEEP}
+
     def digest(self) -> str:
-        """SHA-256 (hex) of all values: equal for equal configurations, however they were written."""
-        return settings.digest(self)
+        """SHA-256 (hex) of the decisive settings: equal for equal ones, however they were written."""
+        return settings.digest(self.decisive())
 
 
 def load(file: str | None, overrides: Sequence[str] = ()) -> Config:
@@ -216,9 +248,10 @@ def from_yaml(text: str, source: str = "the stored configuration") -> Config:
 
 
 class Segment(NamedTuple):
-    """The training between two evaluations: updates first_update, ..., first_update + updates - 1.
+    """A piece of training: updates first_update, ..., first_update + updates - 1.
 
-    env_steps: steps per agent at its end. refresh: the predictors are trained at its start.
+    env_steps: steps per agent at its end. refresh: the predictors are trained at its start; evaluate: the
+    joint policy is evaluated at its end.
     """
 
     index: int
@@ -226,14 +259,22 @@ class Segment(NamedTuple):
     updates: int
     env_steps: int
     refresh: bool
+    evaluate: bool
 
 
 def segments(config: Config) -> list[Segment]:
-    """The run's segments: each ends at the first update at or past a multiple of evaluate_every."""
-    every, size = config.evaluate_every, config.ppo.memory_size
+    """The run's segments: each ends at the first update at or past a multiple of segment_every."""
+    every, size = config.segment_every or config.evaluate_every, config.ppo.memory_size
     ends = [_updates(config, (k + 1) * every) for k in range(config.total_steps // every)]
     return [
-        Segment(k, first, end - first, end * size, _refreshes(config, k * every))
+        Segment(
+            k,
+            first,
+            end - first,
+            end * size,
+            refresh=_refreshes(config, k * every),
+            evaluate=(k + 1) * every % config.evaluate_every == 0,
+        )
         for k, (first, end) in enumerate(zip([0, *ends], ends, strict=False))
     ]
 
@@ -252,20 +293,23 @@ def _refreshes(config: Config, steps: int) -> bool:
 
 def _check_schedule(config: Config) -> None:
     every, memory = config.evaluate_every, config.ppo.memory_size
-    if every < memory:
-        raise BadInput(
-            f"evaluate_every is {every}, less than one update of ppo.memory_size={memory} steps: "
-            f"make it at least {memory}"
-        )
+    _require_update("evaluate_every", every, memory)
+    if config.segment_every:
+        _require_update("segment_every", config.segment_every, memory)
+        _require_multiple("evaluate_every", every, "segment_every", config.segment_every)
     _require_multiple("total_steps", config.total_steps, "evaluate_every", every)
     if config.retrain_every < config.total_steps:
         _require_multiple("retrain_every", config.retrain_every, "evaluate_every", every)
+    key = "segment_every" if config.segment_every else "evaluate_every"
+    every = getattr(config, key)
     if config.total_steps // every > MOST_SEGMENTS:
         least = -(-config.total_steps // MOST_SEGMENTS)
         raise BadInput(
-            f"evaluate_every is {every}, more than {MOST_SEGMENTS} evaluations in total_steps="
+            f"{key} is {every}, more than {MOST_SEGMENTS} segments in total_steps="
             f"{config.total_steps}: make it at least {least}"
         )
+    if not config.checkpoint_every and not config.checkpoint_minutes:
+        raise BadInput("checkpoint_every and checkpoint_minutes are both 0: set one of them")
 
 
 def _check_memory(config: Config) -> None:
@@ -304,6 +348,15 @@ def _check_dataset(config: Config) -> None:
         raise BadInput(
             f"influence.held_out is {held_out:g}, which leaves none of {episodes} episodes to train on: "
             f"make it at most {(episodes - 1) / episodes:.4g}"
+        )
+
+
+def _require_update(key: str, value: int, memory: int) -> None:
+    """Refuse a number of steps that holds not even one update."""
+    if value < memory:
+        raise BadInput(
+            f"{key} is {value}, less than one update of ppo.memory_size={memory} steps: "
+            f"make it at least {memory}"
         )
 
 

@@ -10,7 +10,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
@@ -21,7 +21,7 @@ from dials_mpi.cli import Parser
 from dials_mpi.collect import collect
 from dials_mpi.config import Config, from_yaml, load
 from dials_mpi.domains import create
-from dials_mpi.domains.base import Domain, Region
+from dials_mpi.domains.base import Domain
 from dials_mpi.errors import BadInput, refuse
 from dials_mpi.failures import Failures
 from dials_mpi.learning import set_up_torch
@@ -31,11 +31,13 @@ from dials_mpi.seeding import Purpose, streams
 from dials_mpi.values import printable
 
 if TYPE_CHECKING:
-    from dials_mpi.runfile import RunFile
+    from dials_mpi.storage.checkpoint import Checkpoint
+    from dials_mpi.storage.runfile import RunFile
 
 EXAMPLES = """examples:
   python -m dials_mpi.evaluate runs/warehouse-4-dials-seed0
   python -m dials_mpi.evaluate runs/warehouse-4-dials-seed0 --policy oldest --episodes 500
+  python -m dials_mpi.evaluate runs/warehouse-4-dials-seed0 --checkpoint best
   python -m dials_mpi.evaluate --config configs/warehouse/25.yaml --policy random warehouse.ring=false
   python -m dials_mpi.evaluate --config configs/traffic/25.yaml --policy max-pressure"""
 
@@ -125,6 +127,11 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     parser.add_argument("arguments", nargs="*", metavar="DIR | key=value", help="a run, or settings")
     parser.add_argument("--config", metavar="FILE", help="a configuration in place of a run")
     parser.add_argument("--policy", default=None, help="trained (default for a run), random or hand-coded")
+    parser.add_argument(
+        "--checkpoint",
+        metavar="WHICH",
+        help="best, newest or its steps: a run's checkpoint in place of its end",
+    )
     parser.add_argument("--episodes", type=int, default=100, help="how many (default 100)")
     parser.add_argument("--json", metavar="FILE", help="write the figures to FILE as well")
     options = parser.parse_intermixed_args(argv)
@@ -163,25 +170,52 @@ def _evaluate_as_told(options: argparse.Namespace) -> tuple[Domain, Evaluation]:
         )
     if name != "trained":
         return domain, evaluate_scripted(config, domain, name, options.episodes)
-    policies = joint.policies(config, domain, _parameters(run, "policy", domain, joint.policy_size, config))
+    source = _networks(run, options.checkpoint)
+    widths = joint.widths(joint.tables(config, domain))
+    policies = joint.policies(config, domain, _parameters(source, "policy", domain, widths))
     predictors = []
-    if run.has("predictor/parameters"):
-        parameters = _parameters(run, "predictor", domain, joint.predictor_size, config)
-        predictors = joint.predictors(config, domain, parameters)
+    if "predictor" in widths:
+        predictors = joint.predictors(config, domain, _parameters(source, "predictor", domain, widths))
     # A segment that no training reaches: other episodes than those of the run's own evaluations.
     return domain, evaluate(config, domain, policies, predictors, options.episodes, segment=2**32 - 1)
 
 
+def _networks(run: RunFile, wanted: str | None) -> RunFile | Checkpoint:
+    """Where the networks are: in a finished run's file, else in the newest or the wanted checkpoint."""
+    from dials_mpi.storage import checkpoint
+
+    where = printable(str(run.directory))
+    if wanted is None and run.attributes().get("finished"):
+        return run
+    if wanted == "best":
+        path = checkpoint.best(run.directory)
+    elif wanted and wanted != "newest":
+        path = run.directory / f"checkpoint-{wanted}.h5"
+        path = path if path in checkpoint.present(run.directory) else None
+    else:
+        path = next(iter(checkpoint.present(run.directory)), None)
+    if path is None:
+        raise BadInput(
+            f"there is no {printable(wanted or 'newest')} checkpoint in {where}: "
+            + (
+                "give best, newest or the steps of one that is there"
+                if wanted
+                else "evaluate it after its first"
+            )
+        )
+    return checkpoint.Checkpoint(path)
+
+
 def _parameters(
-    run: RunFile, kind: str, domain: Domain, size: Callable[[Config, Region], int], config: Config
+    source: RunFile | Checkpoint, kind: str, domain: Domain, widths: Mapping[str, int]
 ) -> np.ndarray:
-    """A run's stored networks [N, P]. BadInput: none are stored, or others than its configuration says."""
+    """Stored networks [N, P]. BadInput: none are stored, or others than the run's configuration says."""
     name = f"{kind}/parameters"
-    parameters = run.read(name)
-    wanted = len(domain.regions), joint.widest(size, config, domain)
+    parameters = source.read(name)
+    wanted = len(domain.regions), widths[kind]
     if parameters.shape != wanted:
         raise BadInput(
-            f"{name} in {run.path} has the shape {parameters.shape} in place of {wanted}: "
+            f"{name} in {source.path} has the shape {parameters.shape} in place of {wanted}: "
             "evaluate it with the dials_mpi that wrote it"
         )
     return parameters
@@ -201,7 +235,7 @@ def _source(options: argparse.Namespace) -> tuple[RunFile | None, Config]:
         extra = printable([*overrides, *directories[1:]][0])
         raise BadInput(f"{extra} is one argument too many: a run has its own configuration")
     # Not at the top: training ranks import this file, and have no use for h5py.
-    from dials_mpi.runfile import RunFile
+    from dials_mpi.storage.runfile import RunFile
 
     run = RunFile.open(directories[0])
     return run, from_yaml(run.configuration(), str(run.path))

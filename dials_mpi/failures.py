@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Callable
 
 from dials_mpi.domains.base import SimulatorFailure
+from dials_mpi.logs import warn
 
 MOST_IN_A_ROW = 3
 
 
 class Failures:
-    """The breakdowns of one rank's simulators. count: since the last ``take``."""
+    """The breakdowns of one rank's simulators. count: since the last ``take``.
 
-    def __init__(self, rank: int = 0) -> None:
-        self._rank = rank
+    beat: called while the simulators work, as a sign of life.
+    """
+
+    def __init__(self, rank: int = 0, beat: Callable[[], None] = lambda: None) -> None:
+        self._rank, self.beat = rank, beat
         self.count = self._in_a_row = 0
 
     def note(self, failure: SimulatorFailure) -> None:
@@ -22,11 +26,7 @@ class Failures:
         self._in_a_row += 1
         if self._in_a_row > MOST_IN_A_ROW:
             raise RuntimeError(f"the simulator broke down {self._in_a_row} times in a row") from failure
-        print(
-            f"dials_mpi: rank {self._rank}: {failure}; the episodes in it are dropped and it is started anew",
-            file=sys.stderr,
-            flush=True,
-        )
+        warn(f"{failure}; the episodes in it are dropped and it is started anew", self._rank)
 
     def over(self) -> None:
         """The simulators work again."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ import torch
 from dials_mpi.config import Config
 from dials_mpi.domains.base import Domain, GlobalSimulator, Region
 from dials_mpi.learning.influence import Predictor
+from dials_mpi.learning.network import Table
 from dials_mpi.learning.policy import Policy
 
 JointPolicy = Callable[[Sequence[np.ndarray]], np.ndarray]
@@ -32,19 +34,24 @@ def predictors(config: Config, domain: Domain, parameters: np.ndarray) -> list[P
     ]
 
 
-def policy_size(config: Config, region: Region) -> int:
-    """Number of parameters P of a region's policy."""
-    return len(Policy(config.policy, region).network.vector)
+def tables(config: Config, domain: Domain) -> dict[str, list[Table]]:
+    """Names and shapes of each region's parameters, of its policy and its predictor, where it has one."""
+    kinds: dict[str, Callable[[Region], Policy | Predictor]] = {"policy": lambda r: Policy(config.policy, r)}
+    if config.mode != "global":
+        kinds["predictor"] = lambda r: Predictor(config.influence, r)
+    found = {}
+    for kind, make in kinds.items():
+        distinct = {region: make(region).network.table for region in set(domain.regions)}
+        found[kind] = [distinct[region] for region in domain.regions]
+    return found
 
 
-def predictor_size(config: Config, region: Region) -> int:
-    """Number of parameters P of a region's predictor."""
-    return len(Predictor(config.influence, region).network.vector)
-
-
-def widest(size: Callable[[Config, Region], int], config: Config, domain: Domain) -> int:
-    """The largest size of all regions: how long the rows are in which their parameters travel."""
-    return max(size(config, region) for region in set(domain.regions))
+def widths(tables: Mapping[str, Sequence[Table]]) -> dict[str, int]:
+    """How long the rows are in which the parameters of each kind of network travel: as the longest."""
+    return {
+        kind: max(sum(prod(shape) for _, shape in table) for table in set(own))
+        for kind, own in tables.items()
+    }
 
 
 class TrainedPolicies:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -13,10 +14,20 @@ from dials_mpi.failures import Failures
 from dials_mpi.ials import IALS, Environment, GlobalEnvironment, Outcome
 from dials_mpi.learning.influence import Fit, Predictor
 from dials_mpi.learning.ppo import METRICS, PPO
+from dials_mpi.logs import LOG
 from dials_mpi.seeding import Purpose, stream, streams
 
 TRAINING = ("episode_return", *METRICS)
 """What ``Learners.train`` reports of each region."""
+
+
+class NonFinite(ArithmeticError):
+    """A number that became infinite or NaN. name: for a file; arrays: what led there, by name."""
+
+    def __init__(self, region: int, segment: int, what: str, arrays: Mapping[str, np.ndarray]) -> None:
+        super().__init__(f"{what} of region {region} is not finite in segment {segment}")
+        self.name = f"region{region}-segment{segment}"
+        self.arrays = arrays
 
 
 class Learners:
@@ -32,17 +43,21 @@ class Learners:
 
     def fit(self, datasets: Mapping[int, Dataset], segment: Segment) -> dict[int, Fit]:
         """Lines 4 to 6: train each region's predictor on its dataset; the cross-entropies by region."""
-        return {
-            i: self.predictors[i].fit(*datasets[i], self._stream(Purpose.INFLUENCE_FIT, i, segment))
-            for i in self.regions
-        }
+        fits = {}
+        for i in self.regions:
+            fit = self.predictors[i].fit(*datasets[i], self._stream(Purpose.INFLUENCE_FIT, i, segment))
+            self._require_finite(i, segment, fit._asdict(), datasets[i]._asdict())
+            LOG.info("fitted the predictor of region %d: %s", i, fit)
+            fits[i] = fit
+            self.failures.beat()
+        return fits
 
     def train(self, segment: Segment) -> dict[int, np.ndarray]:
         """Lines 7 to 12: train each policy for one segment; TRAINING by region, float64."""
         rows: dict[int, np.ndarray] = {}
         for regions in self._groups():
             rows |= self._train(regions, segment)
-        self._check_finite(rows, segment)
+            LOG.info("trained regions %s up to %d steps", regions, segment.env_steps)
         return rows
 
     def policy_vectors(self) -> dict[int, np.ndarray]:
@@ -52,6 +67,17 @@ class Learners:
     def predictor_vectors(self) -> dict[int, np.ndarray]:
         """Each region's predictor parameters, float32 [P]."""
         return {i: predictor.network.vector.numpy() for i, predictor in self.predictors.items()}
+
+    def state(self, i: int) -> dict[str, np.ndarray]:
+        """All that region i has learnt and remembers from segment to segment, not copied: arrays [n]."""
+        optimisers = {"policy": self.agents[i].optimiser}
+        if self.predictors:
+            optimisers["predictor"] = self.predictors[i].optimiser
+        return {
+            f"{kind}/{part}": tensor.numpy().reshape(-1)
+            for kind, optimiser in optimisers.items()
+            for part, tensor in optimiser.state().items()
+        }
 
     def _groups(self) -> list[list[int]]:
         """The regions in groups that train side by side; on the global simulator all do."""
@@ -75,8 +101,13 @@ class Learners:
         rollout = Rollout(environment, agents, config.envs_per_region, self.domain.horizon, self.failures)
         for update in range(segment.first_update, segment.first_update + segment.updates):
             observations = rollout.fill(config.steps_per_env)
-            for r, agent in enumerate(agents):
+            for r, (i, agent) in enumerate(zip(regions, agents, strict=True)):
+                self._require_finite(i, segment, {"reward": agent.rewards}, agent.memory())
                 agent.update(observations[r], update / config.total_updates)
+                # The networks are looked at once, at the end: broken ones break the losses at once.
+                last = update + 1 == segment.first_update + segment.updates
+                metrics = dict(zip(METRICS, agent.mean_metrics(), strict=True))
+                self._require_finite(i, segment, metrics, agent.memory(), networks=last)
         return {
             i: np.array([mean, *agent.mean_metrics()])
             for i, agent, mean in zip(regions, agents, rollout.returns.means(), strict=True)
@@ -110,15 +141,19 @@ class Learners:
     def _stream(self, purpose: Purpose, region: int, segment: Segment) -> np.random.Generator:
         return stream(self.config.seed, purpose, region, segment.index)
 
-    def _check_finite(self, rows: Mapping[int, np.ndarray], segment: Segment) -> None:
-        for i, row in rows.items():
-            for name, value in zip(METRICS, row[1:], strict=True):
-                if not np.isfinite(value):
-                    raise FloatingPointError(
-                        f"{name} of region {i} became {value} in segment {segment.index}"
-                    )
-            if not np.isfinite(self.agents[i].policy.network.vector.numpy()).all():
-                raise FloatingPointError(f"a weight of region {i} is not finite in segment {segment.index}")
+    def _require_finite(
+        self,
+        i: int,
+        segment: Segment,
+        values: Mapping[str, Any],
+        led_there: Mapping[str, np.ndarray],
+        networks: bool = True,
+    ) -> None:
+        """NonFinite: one of the values, or, where asked for, a number in the networks, is not."""
+        state = self.state(i)
+        for name, value in {**values, **(state if networks else {})}.items():
+            if not np.isfinite(value).all():
+                raise NonFinite(i, segment.index, name, {**led_there, **state})
 
 
 class Rollout:
@@ -151,6 +186,7 @@ class Rollout:
                     agent.forget()
             else:
                 self.failures.over()
+                self.failures.beat()
                 return self.observations
 
     def _step(self) -> None:

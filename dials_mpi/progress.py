@@ -14,32 +14,36 @@ from rich.table import Table
 from dials_mpi.config import Config
 from dials_mpi.domains.base import Statistic
 from dials_mpi.evaluate import Evaluation
+from dials_mpi.logs import LOG
 from dials_mpi.ranks import launched
 
 
 class Reporter:
-    """Root's voice. Times are wall-clock seconds since it was made."""
+    """Root's voice, to the user and to the log. Times are wall-clock seconds of all the run's sessions."""
 
-    def __init__(self, config: Config, regions: int) -> None:
+    def __init__(self, config: Config, regions: int, spent: float = 0.0) -> None:
+        """spent: seconds in the sessions before."""
         self.config, self.regions = config, regions
         # Open MPI gives its ranks a terminal even where all of it ends in a batch log.
         terminal = False if launched() else None
         self.console = Console(highlight=False, soft_wrap=True, force_terminal=terminal)
-        self.start = time.perf_counter()
+        self.start = time.perf_counter() - spent
         self.bar = self._bar() if self.console.is_terminal else None
 
     def elapsed(self) -> float:
-        """Seconds since the run began."""
+        """Seconds that the run has taken, those of earlier sessions included."""
         return time.perf_counter() - self.start
 
     def say(self, text: str) -> None:
         """A line of its own."""
         self.console.print(text, markup=False)
+        LOG.info(text)
 
     def phase(self, text: str) -> None:
         """What goes on now: beside the bar, or a line with the time."""
         if self.bar:
             self.bar.update(self.task, phase=text)
+            LOG.info(text)
         else:
             self.say(f"{_clock(self.elapsed())}  {text}")
 
@@ -71,6 +75,14 @@ class Reporter:
             self.console.print(_statistics(results, statistics))
         self.say(f"Results: {directory / 'run.h5'}")
         self.say(f"Evaluate again: python -m dials_mpi.evaluate {directory}")
+
+    def stopped(self, env_steps: int) -> None:
+        """The run ends here for now."""
+        self.close()
+        self.say(
+            f"{_clock(self.elapsed())}  stopped at {env_steps:,} of {self.config.total_steps:,} steps, with "
+            "a checkpoint: go on with the same command line and --resume"
+        )
 
     def close(self) -> None:
         """Give the terminal back."""

@@ -5,6 +5,7 @@ workers; region i of N lives on worker i*W//N + 1. With a single rank, root is t
 
 Every wait polls a non-blocking call and sleeps in between: a blocking MPI call spins, and where there are
 more ranks than cores it takes the core from a rank that has work to do (measured: 6 to 49 times slower).
+While it waits, a rank gives and looks for signs of life (pulse.py).
 """
 
 from __future__ import annotations
@@ -16,13 +17,24 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from dials_mpi.errors import BadInput, refuse
+from dials_mpi.errors import (
+    CRASHED,
+    REFUSED,
+    STOPPED,
+    BadInput,
+    StopAtOnce,
+    Unwritable,
+    refuse,
+    say_error,
+)
+from dials_mpi.logs import LOG
+from dials_mpi.pulse import Pulse
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -33,6 +45,9 @@ NAP = 0.002
 FAREWELL = 0.1
 """Seconds between a rank's last words and the end of all: on a busy machine the launcher, which passes them
 on, was seen to end before it had read them."""
+
+LATER = 1.0
+"""Seconds by which the other ranks leave it to root to end the job when a signal came to all."""
 
 SIZE_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE")
 RANK_VARIABLES = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")
@@ -51,12 +66,25 @@ def launched() -> bool:
 class Ranks:
     """The processes of this run, seen from one of them. Made by ``connect``."""
 
-    def __init__(self, comm: MPI.Comm, library: str) -> None:
-        self._comm = comm
+    def __init__(self, comm: MPI.Comm, library: str, maximum: MPI.Op) -> None:
+        self._comm, self._maximum = comm, maximum
         self.rank, self.size = comm.rank, comm.size
         self.is_root = self.rank == 0
         self.library = library
         self.host = platform.node()
+        self.pulse = Pulse(self.rank, [self.host], 0.0, lambda _: None, lambda: ())
+
+    def meet(self, silence: float) -> list[str]:
+        """Learn the host of each rank, and begin to watch for those that are silent for so many seconds."""
+        name = np.zeros(64, np.uint8)
+        own = np.frombuffer(self.host.encode()[:64], np.uint8)
+        name[: own.size] = own
+        rows = np.empty((self.size, 64), np.uint8)
+        self._wait([self._comm.Iallgather(name, rows)])
+        hosts = [row.tobytes().rstrip(b"\0").decode(errors="replace") for row in rows]
+        post = _Post(self._comm.Dup())
+        self.pulse = Pulse(self.rank, hosts, silence, post.give, post.got)
+        return hosts
 
     def place(self, regions: int, on_root: bool = False) -> list[int]:
         """Say how many regions there are, and learn which of them this rank holds.
@@ -123,13 +151,64 @@ class Ranks:
         self._wait([self._comm.Irecv(_bytes(rows[i]), source=source(i), tag=i) for i in others])
         return rows
 
+    def bring(
+        self,
+        mine: Sequence[int],
+        make: Callable[[int], np.ndarray],
+        width: int,
+        take: Callable[[int, np.ndarray], None] | None = None,
+    ) -> None:
+        """Region by region to root, float32 [width] each: what ``make`` gives there, root's ``take`` gets.
+
+        Root holds two rows at a time: the next one is on its way while it takes one.
+        """
+        if not self.is_root:
+            for i in mine:
+                self._wait([self._comm.Isend(_bytes(make(i)), dest=0, tag=i)])
+            return
+        rows = np.empty((2, width), np.float32)
+        requests = [self._expect(0, rows[0], mine)]
+        for i in range(self._regions):
+            if i + 1 < self._regions:
+                requests.append(self._expect(i + 1, rows[(i + 1) % 2], mine))
+            self._wait(requests.pop(0))
+            take(i, make(i) if i in mine else rows[i % 2])
+
+    def hand_out(
+        self, rows: Iterable[np.ndarray] | None, width: int, take: Callable[[int, np.ndarray], None]
+    ) -> None:
+        """Region by region from root, float32 [width] each: its holder's ``take`` gets it."""
+        if not self.is_root:
+            row = np.empty(width, np.float32)
+            for i in range(self._regions):
+                if self.holder(i) == self.rank:
+                    self._wait([self._comm.Irecv(_bytes(row), source=0, tag=i)])
+                    take(i, row)
+            return
+        for i, row in enumerate(rows):
+            if self.holder(i) == 0:
+                take(i, row)
+            else:
+                self._wait([self._comm.Isend(_bytes(row), dest=self.holder(i), tag=i)])
+
+    def most(self, value: int) -> int:
+        """The largest of all ranks' values, on every rank."""
+        mine, largest = np.array([value]), np.zeros(1, np.int64)
+        self._wait([self._comm.Iallreduce(mine, largest, op=self._maximum)])
+        return int(largest[0])
+
     def barrier(self) -> None:
         """Return when every rank has come here."""
         self._wait([self._comm.Ibarrier()])
 
+    def _expect(self, i: int, row: np.ndarray, mine: Sequence[int]) -> list[MPI.Request]:
+        return [] if i in mine else [self._comm.Irecv(_bytes(row), source=self.holder(i), tag=i)]
+
     def _wait(self, requests: list[MPI.Request]) -> None:
         while requests and not type(requests[0]).Testall(requests):
             time.sleep(NAP)
+            self.pulse.beat()
+            self.pulse.look()
 
     def abort(self, code: int) -> NoReturn:
         """End every rank of the job at once."""
@@ -138,6 +217,23 @@ class Ranks:
         time.sleep(FAREWELL)
         self._comm.Abort(code)
         raise SystemExit(code)
+
+
+class _Post:
+    """Signs of life as messages without content, at most one on its way from each rank."""
+
+    def __init__(self, comm: MPI.Comm) -> None:
+        self._comm, self._sent = comm, None
+
+    def give(self, rank: int) -> None:
+        if self._sent is None or self._sent.Test():
+            self._sent = self._comm.Isend(np.empty(0, np.uint8), dest=rank)
+
+    def got(self) -> Iterator[int]:
+        for rank in range(self._comm.size):
+            while self._comm.Iprobe(source=rank):
+                self._comm.Recv(np.empty(0, np.uint8), source=rank)
+                yield rank
 
 
 def connect() -> Ranks:
@@ -164,7 +260,7 @@ def connect() -> Ranks:
             f"the launcher started {wanted} ranks but the MPI library ({library}) sees {world.size}: "
             "they are of different MPIs, so start with the mpirun that belongs to this library"
         )
-    return Ranks(world, library)
+    return Ranks(world, library, MPI.MAX)
 
 
 def run(program: Callable[[Ranks], int]) -> NoReturn:
@@ -172,27 +268,37 @@ def run(program: Callable[[Ranks], int]) -> NoReturn:
 
     Whatever ends one rank early ends them all, at once: an exception, with its traceback on stderr, or
     an exit, which counts as a failure whatever its code. BadInput from ``connect`` is one sentence from
-    root and exit code 2.
+    root and exit code 2; Unwritable is one sentence and 1, StopAtOnce one sentence and 75.
     """
     try:
         ranks = connect()
     except BadInput as refusal:
         if launched_as_root():
             refuse(refusal)
-        sys.exit(2)
+        sys.exit(REFUSED)
     try:
         code = program(ranks)
     except SystemExit as leaving:
         # A program returns its code: whoever exits instead, even with 0, leaves the other ranks waiting.
-        code = (leaving.code if isinstance(leaving.code, int) else 1) or 1
+        code = (leaving.code if isinstance(leaving.code, int) else CRASHED) or CRASHED
         reason = f": {leaving.code}" if isinstance(leaving.code, str) else ""
-        print(f"dials_mpi: rank {ranks.rank} of {ranks.size} exits with {code}{reason}", file=sys.stderr)
-        ranks.abort(code)
+        _end(ranks, code, f"rank {ranks.rank} of {ranks.size} exits with {code}{reason}")
+    except StopAtOnce as stop:
+        if not ranks.is_root:
+            time.sleep(LATER)
+        _end(ranks, STOPPED, f"{stop}: the run ends with what its last checkpoint holds, go on with --resume")
+    except Unwritable as fault:
+        _end(ranks, CRASHED, str(fault))
     except BaseException:
-        where = f"dials_mpi: rank {ranks.rank} of {ranks.size} on {ranks.host} failed; all ranks end"
-        print(f"{where}\n{traceback.format_exc()}", file=sys.stderr)
-        ranks.abort(1)
+        where = f"rank {ranks.rank} of {ranks.size} on {ranks.host} failed; all ranks end"
+        _end(ranks, CRASHED, f"{where}\n{traceback.format_exc()}")
     sys.exit(code)
+
+
+def _end(ranks: Ranks, code: int, why: str) -> NoReturn:
+    say_error(why)
+    LOG.error(why)
+    ranks.abort(code)
 
 
 def _bytes(array: np.ndarray) -> np.ndarray:

@@ -220,9 +220,9 @@ def flat(instance: Any) -> dict[str, Any]:
     return {key: value for key, _, value in _walk(instance) if not is_dataclass(value)}
 
 
-def digest(instance: Any) -> str:
-    """SHA-256 (hex) of all keys and values; neither their order nor comments count."""
-    return hashlib.sha256(json.dumps(flat(instance), sort_keys=True).encode()).hexdigest()
+def digest(values: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of keys and values; their order does not count."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def dump(instance: Any) -> str:

@@ -6,46 +6,75 @@ hold regions fit and train; what has to travel between them does so at the begin
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 
 from dials_mpi import domains, joint
 from dials_mpi.collect import Dataset, collect
-from dials_mpi.config import Config, Segment
+from dials_mpi.config import Segment
 from dials_mpi.evaluate import Evaluation, evaluate, evaluate_scripted
 from dials_mpi.failures import Failures
-from dials_mpi.learners import TRAINING, Learners
+from dials_mpi.learners import TRAINING, Learners, NonFinite
 from dials_mpi.learning import set_up_torch
 from dials_mpi.learning.influence import Fit
+from dials_mpi.logs import LOG
 from dials_mpi.provenance import memory
 from dials_mpi.ranks import Ranks
 from dials_mpi.seeding import Purpose, streams
+from dials_mpi.signals import Wishes
+from dials_mpi.start import Start
 from dials_mpi.stopwatch import PHASES, Stopwatch
+from dials_mpi.upkeep import Upkeep
+from dials_mpi.walltime import Deadline
 
 
 class System:
     """One rank's part of the system; on root also the joint policy, the run file and the progress."""
 
-    def __init__(self, config: Config, ranks: Ranks, directory: str) -> None:
+    def __init__(self, start: Start, ranks: Ranks, deadline: Deadline, wishes: Wishes) -> None:
         set_up_torch()
-        self.config, self.ranks = config, ranks
+        config = start.config
+        self.config, self.ranks, self.directory = config, ranks, start.directory
         self.watch = Stopwatch()
         self.domain = domains.create(config.domain, config.domain_section)
         mine = ranks.place(len(self.domain.regions), on_root=config.mode == "global")
-        self.failures = Failures(ranks.rank)
+        hosts = ranks.meet(config.silence)
+        self.failures = Failures(ranks.rank, ranks.pulse.beat)
         self.learners = Learners(config, self.domain, mine, self.failures)
-        self.policy_width = joint.widest(joint.policy_size, config, self.domain)
-        self.predictor_width = joint.widest(joint.predictor_size, config, self.domain)
+        self.tables = joint.tables(config, self.domain)
+        self.widths = joint.widths(self.tables)
         self.policies, self.predictors = [], []
+        self.run = self.reporter = self.latest = None
         if ranks.is_root:
-            # Workers have no use for these and save their memory.
-            from dials_mpi.progress import Reporter
-            from dials_mpi.runfile import RunFile
-
-            units = {statistic.name: statistic.unit for statistic in self.domain.statistics}
-            self.run = RunFile(directory, units)
-            self.reporter = Reporter(config, len(self.domain.regions))
-        self._record_hosts()
+            self._take_charge(start, hosts)
+        self.upkeep = Upkeep(
+            start, ranks, self.learners, self.tables, deadline, wishes, self.run, self.reporter
+        )
+        self.upkeep.restore()
         self._gather_predictors()
+        if start.checkpoint:
+            self._gather_policies()
+        else:
+            self.evaluate(env_steps=0, segment=0)
+            self.upkeep.commit()
+
+    def _take_charge(self, start: Start, hosts: list[str]) -> None:
+        """What root has beside the other ranks: they have no use for it and save the memory."""
+        from dials_mpi.progress import Reporter
+        from dials_mpi.storage.runfile import RunFile
+
+        units = {statistic.name: statistic.unit for statistic in self.domain.statistics}
+        self.run = RunFile(self.directory, units)
+        self.reporter = Reporter(self.config, len(self.domain.regions), start.position.wall_time)
+        for note in start.notes:
+            self.reporter.say(note)
+        LOG.info("%d ranks on %s", self.ranks.size, ", ".join(dict.fromkeys(hosts)))
+        placement = [self.ranks.holder(region) for region in range(len(self.domain.regions))]
+        where = {"hosts": hosts, "ranks": self.ranks.size, "mpi_library": self.ranks.library}
+        self.run.write({"placement/rank": placement}, **where)
+        self.run.commit()
 
     def __enter__(self) -> System:
         return self
@@ -61,7 +90,7 @@ class System:
         self._phase(f"collecting {config.dataset_size:,} samples per region")
         datasets = None
         if self.ranks.is_root:
-            with self.watch("collect"):
+            with self.watch("collect"), self.upkeep.pace("collect"):
                 actions = streams(config.seed, Purpose.COLLECT_ACTIONS, episodes, segment.index)
                 datasets = collect(
                     self.domain,
@@ -82,9 +111,10 @@ class System:
     def fit_predictors(self, datasets: dict[int, Dataset], segment: Segment) -> None:
         """Lines 4 to 6: each rank trains the predictors of its regions; root records their loss."""
         self._phase("fitting the influence predictors")
-        with self.watch("influence"):
-            fits = self.learners.fit(datasets, segment)
-        self._gather_predictors()
+        with self.upkeep.pace("fit"):
+            with self.watch("influence"), self._dumping():
+                fits = self.learners.fit(datasets, segment)
+            self._gather_predictors()
         with self.watch("communicate"):
             rows = {i: np.array(fit) for i, fit in fits.items()}
             losses = self.ranks.gather(rows, len(Fit._fields), np.float64)
@@ -99,10 +129,11 @@ class System:
     def train_policies(self, segment: Segment) -> None:
         """Lines 7 to 12: each rank trains the policies of its regions for one segment."""
         self._phase(f"training up to {segment.env_steps:,} steps per agent")
-        with self.watch("train"):
-            metrics = self.learners.train(segment)
-        with self.watch("communicate"):
-            rows = self.ranks.gather(metrics, len(TRAINING), np.float64)
+        with self.upkeep.pace("train"):
+            with self.watch("train"), self._dumping():
+                metrics = self.learners.train(segment)
+            with self.watch("communicate"):
+                rows = self.ranks.gather(metrics, len(TRAINING), np.float64)
         if self.ranks.is_root:
             columns = zip(TRAINING, rows.T, strict=True)
             series = {f"training/{name}": column for name, column in columns}
@@ -113,33 +144,36 @@ class System:
 
         segment: number of segments done, which keys the evaluation's random streams.
         """
-        with self.watch("communicate"):
-            parameters = self.ranks.gather(self.learners.policy_vectors(), self.policy_width, np.float32)
+        self._gather_policies()
         if self.ranks.is_root:
-            self.parameters = parameters
-            self.policies = joint.policies(self.config, self.domain, parameters)
-            with self.watch("evaluate"):
-                episodes = self.config.evaluation_episodes
+            with self.watch("evaluate"), self.upkeep.pace("evaluate"), self._dumping():
                 self.latest = evaluate(
                     self.config,
                     self.domain,
                     self.policies,
                     self.predictors,
-                    episodes,
+                    self.config.evaluation_episodes,
                     segment,
                     self.failures,
                 )
+                _require_finite(self.latest, segment)
             self._record_evaluation(env_steps, self.latest)
         self._record_costs(env_steps)
+
+    def must_stop_after(self, segment: Segment) -> bool:
+        """Write down what the segment brought, in a checkpoint where one is due; whether to stop here.
+
+        Root's clock and the signals to any rank decide; all ranks come to the same answer.
+        """
+        evaluation = self.latest if segment.evaluate else None
+        return self.upkeep.must_stop_after(segment, evaluation.mean if evaluation else float("nan"))
 
     def finish(self) -> None:
         """Root stores the networks, compares with the policies that need no training, shows the table."""
         if self.ranks.is_root:
-            tables = [policy.network.table for policy in self.policies]
-            self.run.write_networks("policy", self.parameters, tables)
+            self.run.write_networks("policy", self.policy_parameters, self.tables["policy"])
             if self.predictors:
-                tables = [predictor.network.table for predictor in self.predictors]
-                self.run.write_networks("predictor", self.predictor_parameters, tables)
+                self.run.write_networks("predictor", self.predictor_parameters, self.tables["predictor"])
             episodes = self.config.evaluation_episodes
             scripted = {
                 name: evaluate_scripted(self.config, self.domain, name, episodes, failures=self.failures)
@@ -150,16 +184,26 @@ class System:
                 for figure, values in result.statistics.items():
                     arrays[f"reference_statistics/{name}/{figure}"] = values
             self.run.write(arrays, finished=True)
-            results = {"random": scripted.pop("random"), "trained": self.latest, **scripted}
+            self.run.commit()
+            trained = self.latest or self._recorded_evaluation()
+            results = {"random": scripted.pop("random"), "trained": trained, **scripted}
             self.reporter.finish(results, self.domain.statistics, self.run.directory)
         self.ranks.barrier()
+
+    def _gather_policies(self) -> None:
+        with self.watch("communicate"):
+            vectors = self.learners.policy_vectors()
+            parameters = self.ranks.gather(vectors, self.widths["policy"], np.float32)
+        if self.ranks.is_root:
+            self.policy_parameters = parameters
+            self.policies = joint.policies(self.config, self.domain, parameters)
 
     def _gather_predictors(self) -> None:
         if self.config.mode == "global":
             return
         with self.watch("communicate"):
             vectors = self.learners.predictor_vectors()
-            parameters = self.ranks.gather(vectors, self.predictor_width, np.float32)
+            parameters = self.ranks.gather(vectors, self.widths["predictor"], np.float32)
         if self.ranks.is_root:
             self.predictor_parameters = parameters
             self.predictors = joint.predictors(self.config, self.domain, parameters)
@@ -177,6 +221,13 @@ class System:
         self.run.append(row)
         self.reporter.evaluated(env_steps, evaluation)
 
+    def _recorded_evaluation(self) -> Evaluation:
+        """The last one in the run file, where there was nothing left to train."""
+        row = self.run.last_row("evaluation")
+        return Evaluation(
+            row["returns"], self.run.last_row("evaluation_statistics"), row.get("cross_entropy")
+        )
+
     def _record_costs(self, env_steps: int) -> None:
         seconds = self.ranks.gather_by_rank(self.watch.take().ravel())
         others = self.ranks.gather_by_rank(np.array([*memory(), self.failures.take()]))
@@ -188,17 +239,23 @@ class System:
             self.run.append({"timing/env_steps": env_steps, **series, **events})
             self.run.write({"memory/peak_rss": peak, "memory/pss": proportional})
 
-    def _record_hosts(self) -> None:
-        name = np.zeros(64, np.uint8)
-        own = np.frombuffer(self.ranks.host.encode()[:64], np.uint8)
-        name[: own.size] = own
-        rows = self.ranks.gather_by_rank(name)
-        if self.ranks.is_root:
-            hosts = [row.tobytes().rstrip(b"\0").decode(errors="replace") for row in rows]
-            placement = [self.ranks.holder(region) for region in range(len(self.domain.regions))]
-            where = {"hosts": hosts, "ranks": self.ranks.size, "mpi_library": self.ranks.library}
-            self.run.write({"placement/rank": placement}, **where)
+    @contextmanager
+    def _dumping(self) -> Iterator[None]:
+        """Where a number is not finite, what led there is kept for inspection."""
+        try:
+            yield
+        except NonFinite as fault:
+            from dials_mpi.storage.dump import dump
+
+            file = dump(self.directory, fault.name, str(fault), fault.arrays)
+            raise FloatingPointError(f"{fault}; what led there is in {file}") from None
 
     def _phase(self, text: str) -> None:
         if self.ranks.is_root:
             self.reporter.phase(text)
+
+
+def _require_finite(evaluation: Evaluation, segment: int) -> None:
+    """NonFinite: a return is not a number."""
+    for region in np.flatnonzero(~np.isfinite(evaluation.returns).all(axis=0)):
+        raise NonFinite(int(region), segment, "a return in the evaluation", {"returns": evaluation.returns})

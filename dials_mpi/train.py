@@ -5,105 +5,140 @@ mpirun -n 101 python -m dials_mpi.train trains the paper's 100-agent warehouse, 
 
 from __future__ import annotations
 
+import argparse
 import sys
+import time
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from dials_mpi import ranks as mpi
 from dials_mpi.cli import Parser, agreed
-from dials_mpi.config import Config, load, segments
-from dials_mpi.errors import BadInput, refuse
+from dials_mpi.config import load
+from dials_mpi.errors import DONE, STOPPED, BadInput, refuse
+from dials_mpi.logs import open_logs
 from dials_mpi.ranks import Ranks
+from dials_mpi.signals import Wishes, listen
+from dials_mpi.walltime import Deadline, deadline_of
+
+if TYPE_CHECKING:
+    from dials_mpi.start import Start
 
 EXAMPLES = """examples:
   mpirun -n 3 python -m dials_mpi.train --config configs/quickstart.yaml
-  mpirun -n 101 python -m dials_mpi.train                  the paper's 100-agent warehouse
+  mpirun -n 101 python -m dials_mpi.train --resume         the paper's 100-agent warehouse; go on with it
   mpirun -n 5 python -m dials_mpi.train --config configs/traffic/4.yaml   four crossings; needs SUMO
   python -m dials_mpi.train --config configs/warehouse/4.yaml seed=1 ppo.learning_rate=1e-4
   python -m dials_mpi.train warehouse.grid=[3,3] mode=untrained --print-config
 
-Any number of ranks from 1 to the number of regions + 1 gives the same results.
-Exit codes: 0 done, 2 bad input, others a crash."""
+Any number of ranks from 1 to the number of regions + 1 gives the same results, also after --resume.
+SIGUSR1 stops the run at the next segment's end, SIGTERM and SIGINT (Ctrl-C) at once.
+Exit codes: 0 done, 75 stopped with work left (go on with --resume), 2 bad input, others a crash."""
 
 
-def train(config: Config, ranks: Ranks, directory: str) -> None:
+def train(start: Start, ranks: Ranks, deadline: Deadline, wishes: Wishes) -> int:
     """Algorithm 1, on every rank: root has the global simulator, the others hold the regions.
 
     In mode untrained no segment refreshes; in mode global the policies train on the global simulator.
+    Returns the exit code: done, or stopped with work left.
     """
     from dials_mpi.system import System  # loads torch, which takes a second
 
-    with System(config, ranks, directory) as system:  # line 1
-        system.evaluate(env_steps=0, segment=0)
-        for segment in segments(config):  # line 2
+    with System(start, ranks, deadline, wishes) as system:  # line 1, or as the checkpoint left it
+        for segment in start.segments():  # line 2
             if segment.refresh:  # every F steps
                 datasets = system.collect(segment)  # line 3
                 system.fit_predictors(datasets, segment)  # lines 4 to 6
             system.train_policies(segment)  # lines 7 to 12
-            system.evaluate(segment.env_steps, segment.index + 1)
+            if segment.evaluate:
+                system.evaluate(segment.env_steps, segment.index + 1)
+            if system.must_stop_after(segment):
+                return STOPPED
         system.finish()
+    return DONE
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The command line."""
+    begun = time.monotonic()
     parser = Parser("train", "Train the agents of a networked system with DIALS.", EXAMPLES)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, such as ppo.clip=0.2")
     parser.add_argument(
         "--config", metavar="FILE", help="YAML file; default: the paper's 100-agent warehouse"
     )
     parser.add_argument("--output", metavar="DIR", help="run directory; default: runs/ and a name of its own")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the run in the directory; start it if there is none",
+    )
+    parser.add_argument(
+        "--walltime",
+        metavar="H:MM:SS",
+        help="stop in time before so much has passed, with a checkpoint; default: the end of the SLURM job",
+    )
+    parser.add_argument(
+        "--log-ranks", action="store_true", help="a log file for each rank beside root's DIR/log.txt"
+    )
     parser.add_argument("--print-config", action="store_true", help="show the whole configuration and stop")
     options = parser.parse_intermixed_args(argv)
     if options.print_config:
         sys.exit(_print_config(options.config, options.overrides))
-    mpi.run(lambda ranks: _program(ranks, options.config, options.overrides, options.output))
+    mpi.run(lambda ranks: _program(ranks, options, begun))
 
 
-def _program(ranks: Ranks, file: str | None, overrides: Sequence[str], output: str | None) -> int:
-    plan = agreed(ranks, lambda: _plan(ranks, file, overrides, output))
-    if isinstance(plan, int):
-        return plan
-    config, directory = plan
-    train(config, ranks, directory)
-    return 0
+def _program(ranks: Ranks, options: argparse.Namespace, begun: float) -> int:
+    wishes = listen()
+    deadline = Deadline(None)
+
+    def plan() -> Start:
+        nonlocal deadline
+        deadline, start = _plan(ranks, options, begun)
+        return start
+
+    start = agreed(ranks, plan)
+    if isinstance(start, int):
+        return start
+    if start.finished:
+        if ranks.is_root:
+            print(f"The run in {start.directory} is finished: python -m dials_mpi.evaluate {start.directory}")
+        return DONE
+    open_logs(start.directory, ranks.rank, ranks.size, options.log_ranks)
+    return train(start, ranks, deadline, wishes)
 
 
-def _plan(ranks: Ranks, file: str | None, overrides: Sequence[str], output: str | None) -> tuple[Config, str]:
-    """The checked configuration and the directory of the new run. BadInput: see Config and RunFile."""
+def _plan(ranks: Ranks, options: argparse.Namespace, begun: float) -> tuple[Deadline, Start]:
+    """When the run must stop and where it starts, written to the run file. BadInput: it cannot start."""
+    from dials_mpi import start as starts
     from dials_mpi.domains import create
     from dials_mpi.provenance import versions
-    from dials_mpi.runfile import RunFile
 
-    config = load(file, overrides)
+    config = load(options.config, options.overrides)
     domain = create(config.domain, config.domain_section)
-    own_versions = domain.versions()
+    program = {**versions(), **domain.versions()}
     regions = len(domain.regions)
     if ranks.size > regions + 1:
         raise BadInput(
             f"{ranks.size} ranks are more than {regions} regions and one root can use: "
             f"start at most {regions + 1}"
         )
-    directory = output or f"runs/{config.domain}-{regions}-{config.mode}-seed{config.seed}"
-    identity = {"domain": config.domain, "mode": config.mode, "seed": config.seed}
-    attributes = {
-        **versions(),
-        **own_versions,
-        **identity,
-        "config_digest": config.digest(),
-        "finished": False,
-    }
-    RunFile.create(directory, config.to_yaml(), attributes)
-    return config, directory
+    deadline, notes = deadline_of(options.walltime, begun)
+    directory = options.output or f"runs/{config.domain}-{regions}-{config.mode}-seed{config.seed}"
+    start = starts.find(config, domain, directory, options.resume)
+    start = start._replace(notes=(*start.notes, *notes))
+    if not start.finished:
+        starts.require_time(start, deadline, ranks.size)
+        starts.begin(start, program, ranks.size)
+    return deadline, start
 
 
 def _print_config(file: str | None, overrides: Sequence[str]) -> int:
     if not mpi.launched_as_root():
-        return 0
+        return DONE
     try:
         print(load(file, overrides).to_yaml(), end="")
     except BadInput as refusal:
         return refuse(refusal)
-    return 0
+    return DONE
 
 
 if __name__ == "__main__":

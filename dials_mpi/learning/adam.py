@@ -22,6 +22,15 @@ class Adam:
         self.second_moment = torch.zeros_like(parameters)
         self.steps = torch.zeros(())
 
+    def state(self) -> dict[str, Tensor]:
+        """All that the network has learnt and the optimiser remembers, not copied: float32 [P], steps []."""
+        return {
+            "parameters": self.parameters,
+            "first_moment": self.first_moment,
+            "second_moment": self.second_moment,
+            "adam_steps": self.steps,
+        }
+
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:
         """Move the parameters [P] against the gradient [P]."""

@@ -78,6 +78,17 @@ class PPO:
         self.state = self.policy.network.initial_state(self.envs)
         self.t = 0
 
+    def memory(self) -> dict[str, np.ndarray]:
+        """What an update learns from, not copied: arrays [L, E, ...] by name."""
+        return {
+            "observations": self.observations.numpy(),
+            "actions": self.actions.numpy(),
+            "log_probabilities": self.log_probabilities.numpy(),
+            "values": self.values.numpy(),
+            "rewards": self.rewards,
+            "done": self.done,
+        }
+
     def act(self, observations: np.ndarray) -> np.ndarray:
         """Choose and remember actions int64 [E] for observations [E, O]."""
         t = self.t

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dials_mpi import settings
 from dials_mpi.config import Config
 from dials_mpi.report.runs import Refreshes, Run, standard_error
 from dials_mpi.report.style import look
@@ -97,12 +96,12 @@ def _without_seed(config: Config) -> Config:
 
 def _varying(configs: Sequence[Config]) -> list[str]:
     """The settings in which these configurations differ."""
-    values = [settings.flat(config) for config in configs]
+    values = [config.decisive() for config in configs]
     return [key for key in (values[0] if values else ()) if any(v[key] != values[0][key] for v in values)]
 
 
 def _label(config: Config, varying: Iterable[str]) -> str:
-    values = settings.flat(config)
+    values = config.decisive()
     parts = [f"F = {short(values[k])}" if k == "retrain_every" else f"{k}={values[k]}" for k in varying]
     return ", ".join([METHODS[config.mode], *parts])
 

@@ -13,7 +13,7 @@ from dials_mpi import settings
 from dials_mpi.config import Config, from_yaml
 from dials_mpi.domains import DOMAINS
 from dials_mpi.errors import BadInput
-from dials_mpi.runfile import RunFile
+from dials_mpi.storage.runfile import RunFile
 
 
 class Refreshes(NamedTuple):

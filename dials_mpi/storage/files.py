@@ -1,0 +1,125 @@
+"""Files that are whole or not there, and a run's claim on its directory."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from dials_mpi.errors import BadInput, Unwritable
+from dials_mpi.values import printable
+
+LOCK = ".lock"
+PARTIAL = ".partial"
+
+
+class PatientFile(io.FileIO):
+    """A file that keeps a failure to itself until ``settle``.
+
+    The HDF5 library, once told that the disk is full, cannot close its file any more, and the process
+    ends in a segmentation fault. So it is told nothing, and what it goes on to write is dropped.
+    """
+
+    failure: OSError | None = None
+
+    def write(self, data: memoryview) -> int:
+        """All of it, or, after a failure, nothing; the position moves either way."""
+        rest = memoryview(data).cast("B")
+        size = len(rest)
+        try:
+            while self.failure is None and len(rest):
+                rest = rest[super().write(rest) :]
+        except OSError as failure:
+            self.failure = failure
+        self.seek(len(rest) if self.failure else 0, os.SEEK_CUR)
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        """Set the length of the file."""
+        try:
+            return super().truncate(size) if self.failure is None else size or 0
+        except OSError as failure:
+            self.failure = failure
+            return size or 0
+
+    def settle(self) -> None:
+        """Return when all of it is on the disk. OSError: it is not."""
+        if self.failure is not None:
+            raise self.failure
+        os.fsync(self.fileno())
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[PatientFile]:
+    """A new file to write, which takes the place of ``path`` in one step when it is whole.
+
+    Whoever is killed amid this leaves the old file as it was. Unwritable: the disk takes no more.
+    """
+    partial = path.with_name(f".{path.name}{PARTIAL}")
+    try:
+        with PatientFile(partial, "w+") as file:
+            yield file
+            file.settle()
+        os.replace(partial, path)
+        _sync(path.parent)
+    except OSError as error:
+        _remove(partial)
+        raise Unwritable(
+            f"{printable(str(path))} cannot be written ({error.strerror or error}), what was there before is "
+            "intact: make room, and start again with --resume"
+        ) from error
+    except BaseException:
+        _remove(partial)
+        raise
+
+
+def claim(directory: Path) -> str | None:
+    """Hold a directory until this process ends, however it ends: the system lets go of the lock.
+
+    Returns a warning where the file system knows no locks. BadInput: another process holds it.
+    """
+    lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o644)  # stays open, and so locked
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = printable(os.read(lock, 200).decode(errors="replace").strip()) or "another process"
+        os.close(lock)
+        raise BadInput(
+            f"a run goes on in {printable(str(directory))} ({holder}): wait for its end, or choose another "
+            "directory with --output"
+        ) from None
+    except OSError as error:
+        os.close(lock)
+        return (
+            f"the file system of {printable(str(directory))} has no locks ({error.strerror}): nothing keeps "
+            "a second run out of the directory"
+        )
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, f"process {os.getpid()} on {platform.node()} since {since}\n".encode(), 0)
+    return None
+
+
+def sweep(directory: Path) -> None:
+    """Remove the unfinished files of a run that was killed; for the holder of the directory."""
+    for partial in directory.glob(f".*{PARTIAL}"):
+        _remove(partial)
+
+
+def _remove(file: Path) -> None:
+    with suppress(OSError):  # a file system that has become read-only keeps it; ``sweep`` comes by again
+        file.unlink(missing_ok=True)
+
+
+def _sync(folder: Path) -> None:
+    """Put a folder's names on the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,246 @@
+"""The run file, ``DIR/run.h5``: what a run has done so far. docs/run-file.md describes the format.
+
+Rows are kept until ``commit``, which puts a changed copy in the file's place. So whoever reads finds a whole
+file at any time, and whoever is killed leaves one. (A file that is changed in place can be lost with the
+process.) The copy costs little beside a segment of training: a megabyte takes milliseconds.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from dials_mpi.errors import BadInput
+from dials_mpi.storage.hdf5 import network_tables, reading, rewriting
+from dials_mpi.values import printable
+
+FORMAT_VERSION = 1
+NAME = "run.h5"
+CHUNK_BYTES = 1 << 20
+
+STEPS, SECONDS, REWARD, NATS = (
+    {"unit": unit} for unit in ("steps per agent", "s", "reward per episode", "nat per source")
+)
+DESCRIPTIONS: dict[str, dict[str, Any]] = {
+    "evaluation/env_steps": STEPS,
+    "evaluation/wall_time": SECONDS,
+    "evaluation/returns": REWARD,
+    "evaluation/cross_entropy": NATS,
+    "influence/env_steps": STEPS,
+    "influence": NATS,
+    "training/env_steps": STEPS,
+    "training/episode_return": REWARD,
+    "training/entropy": {"unit": "nat"},
+    "training/approx_kl": {"unit": "nat"},
+    "timing/env_steps": STEPS,
+    "events/env_steps": STEPS,
+    "timing": {**SECONDS, "columns": ("wall", "CPU")},
+    "memory": {"unit": "byte"},
+    "reference": REWARD,
+}
+"""Attributes of the datasets that have a unit, by name, else by group; ``columns`` names the last axis."""
+
+
+BY_RANK = ("timing", "events")
+"""Groups whose rows have one entry per rank: as long as the most ranks that the run ever had."""
+
+
+class RunFile:
+    """Attributes, the chain of configurations, series that grow by one row at a time, arrays."""
+
+    def __init__(
+        self, directory: str | os.PathLike[str], statistics: Mapping[str, str] | None = None
+    ) -> None:
+        """statistics: units of the datasets in ``evaluation_statistics`` and ``reference_statistics``."""
+        self.directory = Path(directory)
+        self.path = self.directory / NAME
+        self._statistics = statistics or {}
+        self._changes: list[Callable[[h5py.File], None]] = []
+
+    @classmethod
+    def open(cls, directory: str | os.PathLike[str]) -> RunFile:
+        """A run that exists. BadInput: there is none, or it is not readable, or of a newer format."""
+        run = cls(directory)
+        if not run.exists():
+            where = printable(str(directory))
+            raise BadInput(f"there is no {NAME} in {where}: give the directory of a run")
+        with run._read() as file:
+            version = int(file.attrs["format_version"])
+        if version > FORMAT_VERSION:
+            raise BadInput(
+                f"{run.path} has format version {version}, and this dials_mpi reads up to "
+                f"{FORMAT_VERSION}: read it with a newer one"
+            )
+        return run
+
+    def exists(self) -> bool:
+        """Whether there is a file of this name."""
+        try:
+            return self.path.is_file()
+        except (OSError, ValueError):  # a name that no file can have
+            return False
+
+    # Writing: root of the run alone.
+
+    def create(self, configuration: str, attributes: Mapping[str, Any], session: Mapping[str, Any]) -> None:
+        """Begin a run: the file holds the attributes, and the configuration as ``config/0``.
+
+        session: attributes of that dataset. A file that is there is replaced. Unwritable: the disk takes no
+        more.
+        """
+        with rewriting(self.path, begin_empty=True) as file:
+            file.attrs.update(_own_attributes() | dict(attributes))
+            file["config/0"] = configuration
+            file["config/0"].attrs.update(session)
+
+    def go_on(
+        self,
+        configuration: str,
+        attributes: Mapping[str, Any],
+        session: Mapping[str, Any],
+        lengths: Mapping[str, int],
+    ) -> None:
+        """Continue a run with ``lengths`` rows in its series, dropping others: they will come again.
+
+        The configuration becomes the next one of the chain.
+        """
+        with rewriting(self.path) as file:
+            for name, series in _series(file).items():
+                if lengths.get(name):
+                    series.resize(lengths[name], axis=0)
+                else:
+                    del file[name]
+            file.attrs.update(_own_attributes() | dict(attributes))
+            name = f"config/{1 + max(map(int, file['config']))}"
+            file[name] = configuration
+            file[name].attrs.update(session)
+
+    def append(self, rows: Mapping[str, Any]) -> None:
+        """Add one row to each of the named series, with the next ``commit``."""
+        rows = {name: np.array(row) for name, row in rows.items()}
+        self._changes.append(lambda file: self._append(file, rows))
+
+    def write(self, arrays: Mapping[str, Any], **attributes: Any) -> None:
+        """Set the named arrays and attributes of the file, with the next ``commit``."""
+        self._changes.append(lambda file: self._write(file, arrays, attributes))
+
+    def write_networks(self, kind: str, parameters: np.ndarray, tables: list[Any]) -> None:
+        """Store ``kind/parameters`` [N, P] and each region's table of names and shapes."""
+        self.write({f"{kind}/parameters": parameters, **network_tables(kind, tables)})
+
+    def commit(self) -> None:
+        """Put all changes since the last call into the file. Unwritable: the disk takes no more."""
+        if not self._changes:
+            return
+        with rewriting(self.path) as file:
+            for change in self._changes:
+                change(file)
+        self._changes.clear()
+
+    # Reading: anyone, at any time.
+
+    def read(self, name: str) -> np.ndarray:
+        """A whole dataset. BadInput: the run does not hold it (yet)."""
+        with self._read() as file:
+            if name not in file:
+                raise BadInput(f"{self.path} holds no {name}: the run has not come so far")
+            return file[name][()]
+
+    def has(self, name: str) -> bool:
+        """Whether the file holds a dataset or group of this name."""
+        with self._read() as file:
+            return name in file
+
+    def attributes(self) -> dict[str, Any]:
+        """The attributes of the file."""
+        with self._read() as file:
+            return dict(file.attrs)
+
+    def configuration(self) -> str:
+        """The newest resolved configuration, YAML."""
+        with self._read() as file:
+            chain = file["config"]
+            return chain[max(chain, key=int)].asstr()[()]
+
+    def lengths(self) -> dict[str, int]:
+        """The number of rows of each series."""
+        with self._read() as file:
+            return {name: len(series) for name, series in _series(file).items()}
+
+    def last_row(self, group: str) -> dict[str, np.ndarray]:
+        """The last row of each series in a group; nothing where there is no such group."""
+        with self._read() as file:
+            return {name: series[-1] for name, series in file[group].items()} if group in file else {}
+
+    def _append(self, file: h5py.File, rows: Mapping[str, np.ndarray]) -> None:
+        for name, row in rows.items():
+            by_rank = row.ndim and name.partition("/")[0] in BY_RANK
+            if name not in file:
+                chunk = max(1, min(64, CHUNK_BYTES // max(1, row.nbytes)))
+                file.create_dataset(
+                    name,
+                    (0, *row.shape),
+                    row.dtype,
+                    maxshape=(None, None, *row.shape[1:]) if by_rank else (None, *row.shape),
+                    chunks=(chunk, *row.shape),
+                    fillvalue=np.nan if row.dtype.kind == "f" else 0,
+                )
+                self._describe(file[name])
+            series = file[name]
+            series.resize(len(series) + 1, axis=0)
+            if by_rank and len(row) != series.shape[1]:
+                series.resize(max(len(row), series.shape[1]), axis=1)
+                series[-1, : len(row)] = row
+            else:
+                series[-1] = row
+
+    def _write(self, file: h5py.File, arrays: Mapping[str, Any], attributes: Mapping[str, Any]) -> None:
+        for name, array in arrays.items():
+            if name in file and file[name].shape == np.shape(array):
+                file[name][...] = array
+                continue
+            if name in file:
+                del file[name]
+            file[name] = array
+            self._describe(file[name])
+        file.attrs.update(attributes)
+
+    def _describe(self, dataset: h5py.Dataset) -> None:
+        """Set the unit and the columns of a new dataset, where it has any."""
+        name = dataset.name.lstrip("/")
+        group, _, last = name.partition("/")
+        if group.endswith("_statistics"):
+            dataset.attrs["unit"] = self._statistics[last.rpartition("/")[2]]
+        else:
+            dataset.attrs.update(DESCRIPTIONS.get(name) or DESCRIPTIONS.get(group, {}))
+
+    @contextmanager
+    def _read(self) -> Iterator[h5py.File]:
+        with reading(self.path, "a run file") as file:
+            yield file
+
+
+def _own_attributes() -> dict[str, Any]:
+    return {
+        "format_version": FORMAT_VERSION,
+        "h5py": h5py.__version__,
+        "hdf5": h5py.version.hdf5_version,
+    }
+
+
+def _series(file: h5py.File) -> dict[str, h5py.Dataset]:
+    """The datasets that grow, by name."""
+    found = {}
+
+    def look(name: str, thing: object) -> None:
+        if isinstance(thing, h5py.Dataset) and thing.maxshape and thing.maxshape[0] is None:
+            found[name] = thing
+
+    file.visititems(look)
+    return found

@@ -1,0 +1,137 @@
+"""Checkpoints: when to write one, when to stop, and how to go on from one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dials_mpi import states
+from dials_mpi.config import Segment
+from dials_mpi.joint import widths
+from dials_mpi.learners import Learners
+from dials_mpi.learning.network import Table
+from dials_mpi.logs import LOG
+from dials_mpi.provenance import versions
+from dials_mpi.ranks import Ranks
+from dials_mpi.signals import Wishes
+from dials_mpi.start import Start
+from dials_mpi.walltime import Deadline, Pace, work
+
+if TYPE_CHECKING:
+    from dials_mpi.progress import Reporter
+    from dials_mpi.storage.runfile import RunFile
+
+GO_ON, SAVE, STOP = range(3)
+
+
+class Upkeep:
+    """One rank's part of keeping a run; run and reporter are root's.
+
+    tables: of each kind of network, one per region (``joint.tables``).
+    """
+
+    def __init__(
+        self,
+        start: Start,
+        ranks: Ranks,
+        learners: Learners,
+        tables: Mapping[str, Sequence[Table]],
+        deadline: Deadline,
+        wishes: Wishes,
+        run: RunFile | None,
+        reporter: Reporter | None,
+    ) -> None:
+        self.start, self.ranks, self.learners = start, ranks, learners
+        self.deadline, self.wishes, self.run, self.reporter = deadline, wishes, run, reporter
+        self.tables, self.layout = tables, states.layout(widths(tables))
+        self.row_size = sum(self.layout.values())
+        position = start.position
+        self.pace = Pace(position.seconds if position.ranks == ranks.size else None)
+        self.saved_segments, self.saved_at = position.segments, time.monotonic()
+        self.after = {segment.index + 1: segment for segment in start.segments()}
+
+    def restore(self) -> None:
+        """Give every region the state that it has in the checkpoint, where there is one."""
+        if not self.start.checkpoint:
+            return
+        rows = None
+        if self.ranks.is_root:
+            from dials_mpi.storage.checkpoint import Checkpoint
+
+            rows = Checkpoint(self.start.checkpoint).rows(self.layout, len(self.learners.domain.regions))
+        self.ranks.hand_out(
+            rows, self.row_size, lambda i, row: states.unpack(self.layout, row, self.learners.state(i))
+        )
+
+    def commit(self) -> None:
+        """What root has noted comes into the run file."""
+        if self.ranks.is_root:
+            self.run.commit()
+
+    def must_stop_after(self, segment: Segment, mean_return: float) -> bool:
+        """Keep what the segment brought; whether to stop here. mean_return: NaN if it was not evaluated."""
+        self.commit()
+        verdict = self.ranks.most(self._verdict(segment))
+        if verdict != GO_ON:
+            with self.pace("checkpoint"):
+                self._save(segment, mean_return)
+        if verdict == STOP and self.ranks.is_root:
+            self.reporter.stopped(segment.env_steps)
+        return verdict == STOP
+
+    def _verdict(self, segment: Segment) -> int:
+        """What this rank wants: what signals ask for; on root also what clock and configuration do."""
+        if self.wishes.stop_soon:
+            return STOP
+        if not self.ranks.is_root:
+            return GO_ON
+        following = self.after.get(segment.index + 1)
+        next_work = work(following) if following else self._final_work()
+        if not self.deadline.allows(self.pace.takes(next_work)):
+            return STOP
+        config = self.start.config
+        since, minutes = segment.index + 1 - self.saved_segments, (time.monotonic() - self.saved_at) / 60
+        due = (
+            following is None
+            or (config.checkpoint_every and since >= config.checkpoint_every)
+            or (config.checkpoint_minutes and minutes >= config.checkpoint_minutes)
+        )
+        return SAVE if due else GO_ON
+
+    def _final_work(self) -> list[str]:
+        """The policies that need no training are played once the others are trained."""
+        return ["evaluate"] * (1 + len(self.learners.domain.hand_coded))
+
+    def _save(self, segment: Segment, mean_return: float) -> None:
+        """Write a checkpoint: the regions' states come to root one after the other."""
+        self.saved_segments, self.saved_at = segment.index + 1, time.monotonic()
+        learners, ranks = self.learners, self.ranks
+
+        def row(i: int) -> np.ndarray:
+            return states.pack(self.layout, learners.state(i))
+
+        if not ranks.is_root:
+            ranks.bring(learners.regions, row, self.row_size)
+            return
+        from dials_mpi.storage import checkpoint
+
+        config, directory = self.start.config, Path(self.start.directory)
+        position = checkpoint.Position(
+            segments=segment.index + 1,
+            env_steps=segment.env_steps,
+            wall_time=self.reporter.elapsed(),
+            mean_return=mean_return,
+            lengths=self.run.lengths(),
+            ranks=ranks.size,
+            seconds=self.pace.known(),
+        )
+        identity = {**versions(), "domain": config.domain, "mode": config.mode, "seed": config.seed}
+        text = config.to_yaml(), config.digest()
+        with checkpoint.writing(directory, position, text, identity, self.layout, self.tables) as put:
+            ranks.bring(learners.regions, row, self.row_size, put)
+        checkpoint.prune(directory, config.checkpoint_keep)
+        LOG.info("checkpoint at %d steps", segment.env_steps)

@@ -1,0 +1,121 @@
+"""How much time a run has left, and how much its next piece of work will take."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import subprocess
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from dials_mpi.errors import BadInput
+from dials_mpi.values import shown
+
+if TYPE_CHECKING:
+    from dials_mpi.config import Segment
+
+RECENT = 3
+MARGIN = 1.2
+"""Time is asked for in this multiple of what it took before."""
+RESERVE = 5.0
+"""Seconds for what is in no phase: the way out."""
+
+
+def seconds(text: str) -> float:
+    """A walltime such as ``3:50:00`` or ``2-00:00:00`` in seconds. BadInput: it is none."""
+    match = re.fullmatch(r"(?:(\d{1,4})-)?(\d{1,4}):([0-5]\d):([0-5]\d)", text.strip(), re.ASCII)
+    if not match:
+        raise BadInput(f"--walltime is {shown(text)}: write hours:minutes:seconds, such as 3:50:00")
+    days, hours, minutes, rest = (int(part or 0) for part in match.groups())
+    total = ((days * 24 + hours) * 60 + minutes) * 60 + rest
+    if not total:
+        raise BadInput(f"--walltime is {shown(text)}: give more than no time, such as 3:50:00")
+    return float(total)
+
+
+def scheduler_end(environment: Mapping[str, str] = os.environ) -> float | None:
+    """When the scheduler will end this job, in seconds since 1970; None without a scheduler or a limit.
+
+    LookupError: there is a scheduler, and it does not say; the message tells why.
+    """
+    job = environment.get("SLURM_JOB_ID")
+    if job is None:
+        return None
+    told = environment.get("SLURM_JOB_END_TIME")
+    if told and told.isdecimal():
+        return float(told)
+    command = ["squeue", "--noheader", "--jobs", job, "--format", "%e"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        answer = done.stdout.strip()
+        return None if answer in ("N/A", "NONE", "UNLIMITED") else datetime.fromisoformat(answer).timestamp()
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        raise LookupError(f"{' '.join(command)}: {' '.join(str(error).split())}") from error
+
+
+class Pace:
+    """How long each kind of work took on this many ranks, wall-clock seconds."""
+
+    def __init__(self, known: Mapping[str, float] | None = None) -> None:
+        self._took = {what: deque([spent], RECENT) for what, spent in (known or {}).items()}
+
+    @contextmanager
+    def __call__(self, what: str) -> Iterator[None]:
+        """Measure what happens inside."""
+        start = time.monotonic()
+        yield
+        self._took.setdefault(what, deque(maxlen=RECENT)).append(time.monotonic() - start)
+
+    def takes(self, work: Sequence[str]) -> float:
+        """What these kinds of work took one after the other, the longest of late; unknown ones nothing."""
+        known = self.known()
+        return sum(known.get(what, 0.0) for what in work)
+
+    def known(self) -> dict[str, float]:
+        """The longest time of late, of each kind of work."""
+        return {what: max(took) for what, took in self._took.items()}
+
+
+def work(segment: Segment) -> list[str]:
+    """The kinds of work that a segment and the checkpoint behind it consist of."""
+    kinds = {"refresh": segment.refresh, "train": True, "evaluate": segment.evaluate, "checkpoint": True}
+    return [kind for kind, needed in kinds.items() if needed]
+
+
+class Deadline:
+    """The moment by which this process must have ended, on its own clock."""
+
+    def __init__(self, end: float = math.inf) -> None:
+        """end: as ``time.monotonic`` counts."""
+        self._end = end
+
+    def allows(self, needed: float) -> bool:
+        """Whether work that took so many seconds before can be begun."""
+        return self.left() >= MARGIN * needed + RESERVE
+
+    def left(self) -> float:
+        """Seconds from now."""
+        return self._end - time.monotonic()
+
+
+def deadline_of(walltime: str | None, begun: float) -> tuple[Deadline, tuple[str, ...]]:
+    """When a program that was begun at that moment (``time.monotonic``) must end, and what to say of it.
+
+    walltime: as the user gave it; None asks the scheduler. BadInput: see ``seconds``.
+    """
+    if walltime is not None:
+        return Deadline(begun + seconds(walltime)), ()
+    try:
+        end = scheduler_end()
+    except LookupError as error:
+        unknown = f"the end of this job is not known ({error}): it may be cut off, give --walltime"
+        return Deadline(), (unknown,)
+    if end is None:
+        return Deadline(), ()
+    left = end - time.time()
+    return Deadline(time.monotonic() + left), (f"this job ends in {timedelta(seconds=round(left))}",)
