@@ -46,7 +46,7 @@ class Learners:
         fits = {}
         for i in self.regions:
             fit = self.predictors[i].fit(*datasets[i], self._stream(Purpose.INFLUENCE_FIT, i, segment))
-            self._require_finite(i, segment, fit._asdict(), datasets[i]._asdict())
+            self._require_finite(i, segment, {**fit._asdict(), **self.state(i)}, datasets[i]._asdict())
             LOG.info("fitted the predictor of region %d: %s", i, fit)
             fits[i] = fit
             self.failures.beat()
@@ -102,12 +102,14 @@ class Learners:
         for update in range(segment.first_update, segment.first_update + segment.updates):
             observations = rollout.fill(config.steps_per_env)
             for r, (i, agent) in enumerate(zip(regions, agents, strict=True)):
-                self._require_finite(i, segment, {"reward": agent.rewards}, agent.memory())
+                seen = {"value": agent.memory()["values"][:-1], "reward": agent.rewards}
+                self._require_finite(i, segment, seen, agent.memory())
                 agent.update(observations[r], update / config.total_updates)
-                # The networks are looked at once, at the end: broken ones break the losses at once.
-                last = update + 1 == segment.first_update + segment.updates
                 metrics = dict(zip(METRICS, agent.mean_metrics(), strict=True))
-                self._require_finite(i, segment, metrics, agent.memory(), networks=last)
+                self._require_finite(i, segment, metrics, agent.memory())
+        for i, agent in zip(regions, agents, strict=True):
+            # Once is enough: a broken network soon breaks the losses.
+            self._require_finite(i, segment, self.state(i), agent.memory())
         return {
             i: np.array([mean, *agent.mean_metrics()])
             for i, agent, mean in zip(regions, agents, rollout.returns.means(), strict=True)
@@ -147,13 +149,11 @@ class Learners:
         segment: Segment,
         values: Mapping[str, Any],
         led_there: Mapping[str, np.ndarray],
-        networks: bool = True,
     ) -> None:
-        """NonFinite: one of the values, or, where asked for, a number in the networks, is not."""
-        state = self.state(i)
-        for name, value in {**values, **(state if networks else {})}.items():
+        """NonFinite: one of the values is not; what led there and the region's whole state go with it."""
+        for name, value in values.items():
             if not np.isfinite(value).all():
-                raise NonFinite(i, segment.index, name, {**led_there, **state})
+                raise NonFinite(i, segment.index, name, {**led_there, **self.state(i)})
 
 
 class Rollout:

@@ -66,8 +66,8 @@ def launched() -> bool:
 class Ranks:
     """The processes of this run, seen from one of them. Made by ``connect``."""
 
-    def __init__(self, comm: MPI.Comm, library: str, maximum: MPI.Op) -> None:
-        self._comm, self._maximum = comm, maximum
+    def __init__(self, comm: MPI.Comm, library: str) -> None:
+        self._comm = comm
         self.rank, self.size = comm.rank, comm.size
         self.is_root = self.rank == 0
         self.library = library
@@ -193,8 +193,10 @@ class Ranks:
 
     def most(self, value: int) -> int:
         """The largest of all ranks' values, on every rank."""
+        from mpi4py import MPI
+
         mine, largest = np.array([value]), np.zeros(1, np.int64)
-        self._wait([self._comm.Iallreduce(mine, largest, op=self._maximum)])
+        self._wait([self._comm.Iallreduce(mine, largest, op=MPI.MAX)])
         return int(largest[0])
 
     def barrier(self) -> None:
@@ -260,7 +262,7 @@ def connect() -> Ranks:
             f"the launcher started {wanted} ranks but the MPI library ({library}) sees {world.size}: "
             "they are of different MPIs, so start with the mpirun that belongs to this library"
         )
-    return Ranks(world, library, MPI.MAX)
+    return Ranks(world, library)
 
 
 def run(program: Callable[[Ranks], int]) -> NoReturn:

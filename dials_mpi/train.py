@@ -9,7 +9,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from dials_mpi import ranks as mpi
 from dials_mpi.cli import Parser, agreed
@@ -18,10 +18,8 @@ from dials_mpi.errors import DONE, STOPPED, BadInput, refuse
 from dials_mpi.logs import open_logs
 from dials_mpi.ranks import Ranks
 from dials_mpi.signals import Wishes, listen
+from dials_mpi.start import Start, require_time
 from dials_mpi.walltime import Deadline, deadline_of
-
-if TYPE_CHECKING:
-    from dials_mpi.start import Start
 
 EXAMPLES = """examples:
   mpirun -n 3 python -m dials_mpi.train --config configs/quickstart.yaml
@@ -108,9 +106,9 @@ def _program(ranks: Ranks, options: argparse.Namespace, begun: float) -> int:
 
 def _plan(ranks: Ranks, options: argparse.Namespace, begun: float) -> tuple[Deadline, Start]:
     """When the run must stop and where it starts, written to the run file. BadInput: it cannot start."""
-    from dials_mpi import start as starts
     from dials_mpi.domains import create
     from dials_mpi.provenance import versions
+    from dials_mpi.resume import begin, find
 
     config = load(options.config, options.overrides)
     domain = create(config.domain, config.domain_section)
@@ -123,11 +121,11 @@ def _plan(ranks: Ranks, options: argparse.Namespace, begun: float) -> tuple[Dead
         )
     deadline, notes = deadline_of(options.walltime, begun)
     directory = options.output or f"runs/{config.domain}-{regions}-{config.mode}-seed{config.seed}"
-    start = starts.find(config, domain, directory, options.resume)
+    start = find(config, domain, directory, options.resume)
     start = start._replace(notes=(*start.notes, *notes))
     if not start.finished:
-        starts.require_time(start, deadline, ranks.size)
-        starts.begin(start, program, ranks.size)
+        require_time(start, deadline, ranks.size)
+        begin(start, program, ranks.size)
     return deadline, start
 
 

@@ -15,6 +15,7 @@ from dials_mpi.joint import widths
 from dials_mpi.learners import Learners
 from dials_mpi.learning.network import Table
 from dials_mpi.logs import LOG
+from dials_mpi.position import Position
 from dials_mpi.provenance import versions
 from dials_mpi.ranks import Ranks
 from dials_mpi.signals import Wishes
@@ -120,7 +121,7 @@ class Upkeep:
         from dials_mpi.storage import checkpoint
 
         config, directory = self.start.config, Path(self.start.directory)
-        position = checkpoint.Position(
+        position = Position(
             segments=segment.index + 1,
             env_steps=segment.env_steps,
             wall_time=self.reporter.elapsed(),

@@ -331,6 +331,7 @@ def test_every_default_is_itself_acceptable():
 
 
 CHANGES = {
+    "segment_every": "50000",
     "mode": "global",
     "retrain_every": "200_000",
     "total_steps": "200_000",
@@ -363,12 +364,13 @@ def changed(key: str, value: Any) -> str:
     return str(value + 1 if isinstance(value, int) else value / 2)
 
 
-def test_the_digest_changes_with_every_value():
+def test_the_digest_changes_with_every_value_that_bears_on_the_results():
     values = settings.flat(Config())
     del values["domain"]
-    overrides = [f"{key}={changed(key, value)}" for key, value in values.items()]
-    digests = {load(None, [override]).digest() for override in overrides}
-    assert len(digests | {Config().digest()}) == len(values) + 1
+    digests = {key: load(None, [f"{key}={changed(key, value)}"]).digest() for key, value in values.items()}
+    same = {key for key, digest in digests.items() if digest == Config().digest()}
+    assert same == {"checkpoint_every", "checkpoint_minutes", "checkpoint_keep", "silence"}
+    assert len(set(digests.values())) == len(values) - len(same) + 1
 
 
 def test_the_digest_is_that_of_the_content():
@@ -387,10 +389,12 @@ def counted(config: Config) -> list[Segment]:
     while steps < config.total_steps:
         steps += config.ppo.memory_size
         updates += 1
-        if steps >= (len(found) + 1) * config.evaluate_every:
-            start = len(found) * config.evaluate_every
+        every = config.segment_every or config.evaluate_every
+        if steps >= (len(found) + 1) * every:
+            start, end = len(found) * every, (len(found) + 1) * every
             refresh = config.mode == "dials" and start % config.retrain_every == 0
-            found.append(Segment(len(found), first, updates - first, steps, refresh))
+            evaluate = end in range(0, config.total_steps + 1, config.evaluate_every)
+            found.append(Segment(len(found), first, updates - first, steps, refresh, evaluate))
             first = updates
     return found
 
@@ -401,10 +405,12 @@ def counted(config: Config) -> list[Segment]:
     count=st.integers(1, 12),
     refresh=st.integers(1, 15),
     mode=st.sampled_from(["dials", "untrained", "global"]),
+    parts=st.sampled_from([None, 1, 2, 5]),
 )
 @hypothesis_settings(deadline=None, max_examples=150, derandomize=True)
-def test_segments_are_those_of_a_plain_count(memory, every, count, refresh, mode):
-    every += memory
+def test_segments_are_those_of_a_plain_count(memory, every, count, refresh, mode, parts):
+    segment_every = memory + every if parts else 0
+    every = segment_every * parts if parts else memory + every
     ppo = dataclasses.replace(
         Config().ppo, rollout_steps=1, memory_size=memory, minibatch_size=memory, normalise_advantages=False
     )
@@ -412,6 +418,7 @@ def test_segments_are_those_of_a_plain_count(memory, every, count, refresh, mode
         mode=mode,
         total_steps=every * count,
         evaluate_every=every,
+        segment_every=segment_every,
         retrain_every=every * refresh,
         envs_per_region=1,
         ppo=ppo,
@@ -424,8 +431,8 @@ def test_segments_are_those_of_a_plain_count(memory, every, count, refresh, mode
 def test_segments_of_the_paper():
     run = segments(Config())
     assert len(run) == 40 and run[-1].env_steps == 4_000_000
-    assert run[0] == Segment(0, 0, 782, 100_096, True)
-    assert run[1] == Segment(1, 782, 781, 200_064, False)
+    assert run[0] == Segment(0, 0, 782, 100_096, True, True)
+    assert run[1] == Segment(1, 782, 781, 200_064, False, True)
     assert [s.index for s in run if s.refresh] == [0]
     assert [s.index for s in segments(load(None, ["retrain_every=1_000_000"])) if s.refresh] == [
         0,

@@ -80,7 +80,7 @@ def test_the_walk_sees_imports():
     ("library", "allowed"),
     [
         ("mpi4py", {"dials_mpi.ranks"}),
-        ("h5py", {"dials_mpi.runfile"}),
+        ("h5py", {f"dials_mpi.storage.{name}" for name in ("hdf5", "runfile", "checkpoint")}),
         ("yaml", {"dials_mpi.yaml_text"}),
         ("libsumo", {"dials_mpi.domains.traffic.sumo"}),
         ("traci", {"dials_mpi.domains.traffic.sumo"}),
@@ -128,12 +128,28 @@ def test_learning_knows_only_itself():
 
 
 @pytest.mark.parametrize(
-    "module", ["errors", "values", "yaml_text", "settings", "seeding", "stopwatch", "ranks", "runfile"]
+    "module",
+    [
+        "errors",
+        "values",
+        "yaml_text",
+        "settings",
+        "seeding",
+        "stopwatch",
+        "position",
+        "states",
+        "signals",
+        "logs",
+        "pulse",
+        "ranks",
+        "storage",
+    ],
 )
 def test_the_ground_floor_imports_nothing_from_above(module):
-    ground = {f"dials_mpi{name}" for name in ("", ".errors", ".settings", ".values", ".yaml_text")}
-    own = {found.module for found in IMPORTS if found.importer == f"dials_mpi.{module}"}
-    assert {name for name in own if within(name, "dials_mpi")} <= ground
+    names = ("errors", "values", "yaml_text", "settings", "position", "logs", "pulse", "storage")
+    own = {f.module for f in IMPORTS if within(f.importer, f"dials_mpi.{module}")}
+    above = {name for name in own if within(name, "dials_mpi") and name != "dials_mpi"}
+    assert [name for name in above if not any(within(name, f"dials_mpi.{ground}") for ground in names)] == []
 
 
 def test_nothing_imports_the_programs():

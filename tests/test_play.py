@@ -15,7 +15,7 @@ from dials_mpi.collect import Dataset, collect
 from dials_mpi.domains.base import GlobalStep, LocalStep, Region, SimulatorFailure, State, Statistic
 from dials_mpi.failures import MOST_IN_A_ROW, Failures
 from dials_mpi.ials import IALS, GlobalEnvironment, Outcome
-from dials_mpi.learners import TRAINING, EpisodeReturns, Learners
+from dials_mpi.learners import TRAINING, EpisodeReturns, Learners, NonFinite
 from dials_mpi.learning.influence import Predictor
 from dials_mpi.learning.policy import Policy
 from dials_mpi.learning.ppo import PPO
@@ -258,8 +258,10 @@ def test_a_simulator_that_keeps_breaking_down_ends_the_run():
 
 def test_policies_and_predictors_share_the_rows_of_a_padded_matrix():
     config = c.Config(policy=c.Policy("gru", (9, 7), 8), influence=c.Influence(hidden=(6, 5)))
-    for many, size in ((joint.policies, joint.policy_size), (joint.predictors, joint.predictor_size)):
-        sizes = [size(config, region) for region in REGIONS]
+    tables = joint.tables(config, WorldDomain())
+    for many, kind in ((joint.policies, "policy"), (joint.predictors, "predictor")):
+        sizes = [sum(np.prod(shape, dtype=int) for _, shape in table) for table in tables[kind]]
+        assert joint.widths(tables)[kind] == max(sizes)
         rows = np.random.default_rng(0).normal(size=(3, max(sizes) + 2)).astype(np.float32)
         for made, row, length in zip(many(config, WorldDomain(), rows), rows, sizes, strict=True):
             assert np.array_equal(made.network.vector, row[:length])
@@ -575,8 +577,9 @@ def test_a_rank_without_regions_trains_nothing():
 def test_a_metric_that_is_not_finite_is_reported_with_region_and_segment():
     learners = Learners(CONFIG, RandomDomain(), [0, 2])
     learners.policy_vectors()[2][-1] = np.nan
-    with pytest.raises(FloatingPointError, match="_loss of region 2 became nan in segment 3"):
+    with pytest.raises(NonFinite, match="value of region 2 is not finite in segment 3") as caught:
         learners.train(SEGMENT)
+    assert {"rewards", "observations", "policy/first_moment"} <= set(caught.value.arrays)
 
 
 def test_a_weight_that_is_not_finite_is_reported_even_if_no_metric_shows_it():
@@ -584,7 +587,7 @@ def test_a_weight_that_is_not_finite_is_reported_even_if_no_metric_shows_it():
     network = learners.agents[2].policy.network
     bias = [name for name, _ in network.table].index("second.bias")
     network.parameters[bias][0] = -np.inf  # behind a ReLU: a unit that is off
-    with pytest.raises(FloatingPointError, match="a weight of region 2 is not finite in segment 3"):
+    with pytest.raises(NonFinite, match="policy/parameters of region 2 is not finite in segment 3"):
         learners.train(SEGMENT)
 
 

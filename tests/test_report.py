@@ -17,7 +17,7 @@ from dials_mpi.errors import BadInput
 from dials_mpi.report.__main__ import main
 from dials_mpi.report.figures import with_refreshes
 from dials_mpi.report.runs import require_same_system
-from dials_mpi.runfile import RunFile
+from dials_mpi.storage.runfile import RunFile
 
 PAGE = Path(__file__).parents[1] / "docs" / "run-file.md"
 # Two evaluations, two episodes, two agents: means 1 and 4, standard errors 0.5 and 1 over the episodes.
@@ -29,7 +29,9 @@ def make_run(
 ):
     words = ["warehouse.grid=[1,2]", "total_steps=2560", "evaluate_every=1280", f"mode={mode}"]
     config = load(None, [*words, *settings])
-    run = RunFile.create(str(folder / name), config.to_yaml(), {"finished": False, **attributes})
+    (folder / name).mkdir(parents=True, exist_ok=True)
+    run = RunFile(folder / name)
+    run.create(config.to_yaml(), {"finished": False, **attributes}, {})
     for k, row in enumerate(returns):
         evaluation = {"env_steps": 1280 * k, "wall_time": 1.0 + 8 * k, "returns": row}
         if mode != "global":
@@ -43,6 +45,7 @@ def make_run(
     if finished:
         run.write({"reference/random": np.full((2, 2), 0.5), "reference/oldest": np.full((2, 2), 5.0)})
         run.write({}, finished=True)
+    run.commit()
     return str(folder / name)
 
 

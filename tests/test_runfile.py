@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import resource
 import subprocess
 import sys
 import time
@@ -12,15 +15,17 @@ import numpy as np
 import pytest
 from conftest import launch
 
-from dials_mpi.errors import BadInput
-from dials_mpi.runfile import FORMAT_VERSION, NAME, RunFile
+from dials_mpi.errors import BadInput, Unwritable
+from dials_mpi.storage.runfile import FORMAT_VERSION, NAME, RunFile
 
 YAML = "seed: 1  # é\n"
 
 
 @pytest.fixture
 def run(tmp_path):
-    return RunFile.create(str(tmp_path / "a" / "b"), YAML, {"domain": "warehouse", "seed": 7})
+    run = RunFile(tmp_path)
+    run.create(YAML, {"domain": "warehouse", "seed": 7}, {"env_steps": 0})
+    return run
 
 
 def refused(call, *arguments) -> str:
@@ -35,36 +40,40 @@ def refused(call, *arguments) -> str:
 # Writing -------------------------------------------------------------------------------------------------
 
 
-def test_create_makes_the_directory_and_what_identifies_the_run(run):
-    with h5py.File(run.directory / NAME) as file:
+def test_create_writes_what_identifies_the_run(run):
+    with h5py.File(run.path) as file:
         assert file.attrs["format_version"] == FORMAT_VERSION
         assert file.attrs["h5py"] == h5py.__version__
         assert (file.attrs["domain"], file.attrs["seed"]) == ("warehouse", 7)
         assert file["config/0"].asstr()[()] == YAML
+        assert file["config/0"].attrs["env_steps"] == 0
     assert run.configuration() == YAML
 
 
-def test_create_uses_an_existing_empty_directory(tmp_path):
-    RunFile.create(str(tmp_path), YAML, {})
-    assert RunFile.open(str(tmp_path)).configuration() == YAML
+def test_nothing_is_in_the_file_before_the_commit(run):
+    before = run.path.read_bytes()
+    run.append({"steps": 0})
+    run.write({"other": np.zeros(2)})
+    assert run.path.read_bytes() == before
+    run.commit()
+    assert run.has("steps") and run.has("other")
+    run.commit()
+    assert len(run.read("steps")) == 1
 
 
-def test_create_keeps_a_run_that_is_there(run):
-    message = refused(RunFile.create, str(run.directory), "seed: 2\n", {})
-    assert "already" in message and "--output" in message
-    assert run.configuration() == YAML
-
-
-@pytest.mark.parametrize("where", ["file", "file/below", "x" * 300, "nul\0"])
-def test_create_refuses_what_cannot_be_a_directory(tmp_path, where):
-    (tmp_path / "file").write_text("here already")
-    assert "--output" in refused(RunFile.create, f"{tmp_path}/{where}", YAML, {})
-    assert (tmp_path / "file").read_text() == "here already"
+def test_a_row_is_taken_as_it_is_now(run):
+    """Whoever appends an array may go on to change it."""
+    row = np.zeros(3)
+    run.append({"rows": row})
+    row += 1
+    run.commit()
+    assert not run.read("rows").any()
 
 
 def test_series_grow_by_one_row(run):
     for t in range(5):
         run.append({"a/steps": t * 10, "a/rows": np.full((2, 3), t, np.float32), "a/share": t / 2})
+    run.commit()
     assert run.read("a/steps").tolist() == [0, 10, 20, 30, 40]
     assert run.read("a/steps").dtype == np.int64
     rows = run.read("a/rows")
@@ -77,21 +86,26 @@ def test_large_rows_and_many_small_ones(run):
     large = np.arange(600_000, dtype=np.float32)
     run.append({"large": large})
     run.append({"large": -large})
+    run.commit()
     assert (run.read("large") == [large, -large]).all()
     for t in range(200):
         run.append({"small": t})
+    run.commit()
     assert (run.read("small") == np.arange(200)).all()
 
 
 def test_a_row_of_another_shape_is_no_row_of_the_series(run):
     run.append({"rows": np.zeros(3)})
+    run.append({"rows": np.zeros(4)})
     with pytest.raises((ValueError, TypeError)):
-        run.append({"rows": np.zeros(4)})
+        run.commit()
+    assert not run.has("rows")
 
 
 def test_write_sets_replaces_and_adds_attributes(run):
     run.write({"m/peak": np.array([1.0, 2.0])}, ranks=2, hosts=["one", "zwölf"])
     run.write({"m/peak": np.array([3.0, 4.0])}, ranks=3)
+    run.commit()
     assert run.read("m/peak").tolist() == [3.0, 4.0]
     attributes = run.attributes()
     assert attributes["ranks"] == 3
@@ -102,6 +116,7 @@ def test_networks_of_two_kinds_of_regions(run):
     small, large = (("w", (2, 3)), ("b", (2,))), (("w", (3, 3)), ("b", (3,)))
     parameters = np.arange(36, dtype=np.float32).reshape(3, 12)
     run.write_networks("policy", parameters, [small, large, small])
+    run.commit()
     assert (run.read("policy/parameters") == parameters).all()
     with h5py.File(run.path) as file:
         tables = [json.loads(text) for text in file["policy/tables"].asstr()[()]]
@@ -113,6 +128,7 @@ def test_networks_of_two_kinds_of_regions(run):
 def test_a_reader_with_a_lock_does_not_stop_the_run(run, tmp_path):
     """Someone looks at the run in a notebook and forgets to close the file: the run goes on."""
     run.append({"steps": 0})
+    run.commit()
     reader = "import h5py, sys; file = h5py.File(sys.argv[1]); open(sys.argv[2], 'w'); sys.stdin.read()"
     opened = tmp_path / "opened"
     command = [sys.executable, "-c", reader, str(run.path), str(opened)]
@@ -123,17 +139,95 @@ def test_a_reader_with_a_lock_does_not_stop_the_run(run, tmp_path):
             time.sleep(0.02)
         run.append({"steps": 1})
         run.write({"other": np.zeros(2)}, finished=True)
+        run.commit()
         forgetful.communicate(timeout=30)
     assert run.read("steps").tolist() == [0, 1]
 
 
-def test_a_reader_gets_in_while_the_run_writes(run):
-    """Another process opens the file plainly at a moment when the run has it open to append."""
+def test_whoever_reads_during_a_commit_finds_the_old_file_whole(run, monkeypatch):
     run.append({"steps": 0})
+    run.commit()
+    lengths = []
     reader = "import h5py, sys; print(len(h5py.File(sys.argv[1])['steps']))"
-    with run._change():
-        result = launch("-c", reader, str(run.path), timeout=30)
-    assert (result.stdout, result.stderr) == ("1\n", "")
+
+    def look(*names):
+        lengths.append(launch("-c", reader, str(run.path), timeout=30).stdout)
+        replace(*names)
+
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", look)
+    run.append({"steps": 1})
+    run.commit()
+    assert lengths == ["1\n"]
+    assert launch("-c", reader, str(run.path), timeout=30).stdout == "2\n"
+
+
+def test_rows_by_rank_are_as_long_as_the_most_ranks(run):
+    for ranks in (2, 4, 3):
+        run.append({"timing/train": np.ones((ranks, 2)), "events/breakdowns": np.ones(ranks, np.int64)})
+        run.commit()
+    seconds, counts = run.read("timing/train"), run.read("events/breakdowns")
+    assert seconds.shape == (3, 4, 2) and counts.shape == (3, 4)
+    assert np.isfinite(seconds).all(axis=2).sum(axis=1).tolist() == [2, 4, 3]
+    assert counts.sum(axis=1).tolist() == [2, 4, 3]
+    assert np.isnan(seconds[0, 2:]).all()
+
+
+def test_an_array_of_another_length_takes_the_place_of_the_old_one(run):
+    for ranks in (3, 2):
+        run.write({"memory/pss": np.full(ranks, ranks)})
+        run.commit()
+    assert run.read("memory/pss").tolist() == [2, 2]
+
+
+# Going on ------------------------------------------------------------------------------------------------
+
+
+def test_a_run_goes_on_without_gap_or_repetition(run):
+    for t in range(5):
+        run.append({"a/steps": t, "b/rows": np.full(3, t)})
+    run.append({"late/steps": 4})
+    run.write({"policy/parameters": np.zeros((2, 3))}, finished=True)
+    run.commit()
+    assert run.lengths() == {"a/steps": 5, "b/rows": 5, "late/steps": 1}
+    run.go_on("seed: 2\n", {"finished": False}, {"env_steps": 3}, {"a/steps": 3, "b/rows": 3})
+    assert run.lengths() == {"a/steps": 3, "b/rows": 3}
+    run.append({"a/steps": 3, "b/rows": np.full(3, 3)})
+    run.commit()
+    assert run.read("a/steps").tolist() == run.read("b/rows")[:, 1].tolist() == [0, 1, 2, 3]
+    assert run.last_row("a") == {"steps": 3} and run.last_row("none") == {}
+    assert not run.attributes()["finished"] and run.attributes()["seed"] == 7
+    assert run.configuration() == "seed: 2\n" and run.has("config/0")
+    with h5py.File(run.path) as file:
+        assert file["config/1"].attrs["env_steps"] == 3
+
+
+@pytest.mark.parametrize("moment", ["copy", "change", "fsync", "replace"])
+def test_a_disk_that_is_full_leaves_the_old_file(run, monkeypatch, moment):
+    """The error comes from the disk at different moments; HDF5 itself must not see it."""
+    before = run.path.read_bytes()
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if moment in ("fsync", "replace"):
+        monkeypatch.setattr(os, moment, lambda *_: (_ for _ in ()).throw(full))
+    else:
+        limit = len(before) - 10 if moment == "copy" else len(before) + 10
+        keep, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    run.append({"rows": np.zeros(100_000)})
+    try:
+        with pytest.raises(
+            Unwritable, match=r"run.h5 cannot be written \(.*\), what was there before is intact"
+        ):
+            run.commit()
+    finally:
+        if moment in ("copy", "change"):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (keep, hard))
+    assert run.path.read_bytes() == before
+    assert [path.name for path in run.directory.iterdir()] == [NAME]
+    assert len(h5py.h5f.get_obj_ids(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE)) == 0
+    monkeypatch.undo()
+    run.commit()
+    assert run.has("rows")
 
 
 # Reading -------------------------------------------------------------------------------------------------
@@ -141,6 +235,7 @@ def test_a_reader_gets_in_while_the_run_writes(run):
 
 def test_has_tells_datasets_and_groups(run):
     run.append({"a/steps": 0})
+    run.commit()
     assert run.has("a/steps") and run.has("a") and run.has("config")
     assert not run.has("a/other") and not run.has("policy/parameters")
 
@@ -174,6 +269,7 @@ def test_open_refuses_what_is_no_run_file(tmp_path):
 
 def test_open_refuses_a_newer_format(run):
     run.write({}, format_version=FORMAT_VERSION + 1)
+    run.commit()
     message = refused(RunFile.open, str(run.directory))
     assert str(FORMAT_VERSION + 1) in message and "newer" in message
 
@@ -181,6 +277,7 @@ def test_open_refuses_a_newer_format(run):
 @pytest.mark.parametrize("version", ["new", [1, 2]])
 def test_open_refuses_a_version_that_is_none(run, version):
     run.write({}, format_version=version)
+    run.commit()
     assert "damaged" in refused(RunFile.open, str(run.directory))
 
 
@@ -188,6 +285,7 @@ def test_open_refuses_a_version_that_is_none(run, version):
 def test_damage_is_refused(run):
     """A file that was cut at any place, or whose configuration is no text any more."""
     run.append({"a/rows": np.arange(100.0)})
+    run.commit()
     whole = run.path.read_bytes()
     text = YAML.encode()
     assert whole.count(text) == 1

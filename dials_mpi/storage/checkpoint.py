@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,29 +19,12 @@ import h5py
 import numpy as np
 
 from dials_mpi.errors import BadInput
+from dials_mpi.position import Position
 from dials_mpi.storage.hdf5 import network_tables, reading, rewriting
 
 FORMAT_VERSION = 1
 DAMAGED = ".damaged"
 _NAME = re.compile(r"checkpoint-(\d+)\.h5")
-
-
-@dataclass(frozen=True)
-class Position:
-    """How far a run has come.
-
-    segments: how many are done; env_steps: steps per agent; wall_time: seconds of all its sessions;
-    mean_return: of the last evaluation, NaN where the last segment had none; lengths: rows of each series
-    in the run file; ranks; seconds: how long each part of a segment takes on that many.
-    """
-
-    segments: int = 0
-    env_steps: int = 0
-    wall_time: float = 0.0
-    mean_return: float = math.nan
-    lengths: dict[str, int] = field(default_factory=dict)
-    ranks: int = 0
-    seconds: dict[str, float] = field(default_factory=dict)
 
 
 class Checkpoint:

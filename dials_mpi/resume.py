@@ -1,0 +1,178 @@
+"""Where the run of a directory starts: anew, or from its newest good checkpoint. Root alone looks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dials_mpi import states
+from dials_mpi.config import Config, from_yaml, segments
+from dials_mpi.domains.base import Domain
+from dials_mpi.errors import BadInput, Unwritable
+from dials_mpi.start import Start
+from dials_mpi.storage import checkpoint as checkpoints
+from dials_mpi.storage.checkpoint import Checkpoint
+from dials_mpi.storage.files import claim, sweep
+from dials_mpi.storage.runfile import RunFile
+from dials_mpi.values import printable, shown
+
+
+def find(config: Config, domain: Domain, directory: str, resume: bool) -> Start:
+    """Where the run of a directory starts; this process holds the directory from now to its end.
+
+    BadInput: there is a run and ``resume`` is not wanted; or another process runs there; or that run's
+    configuration, run file or checkpoints do not fit.
+    """
+    run, where = RunFile(directory), printable(directory)
+    if run.exists() and not resume:
+        raise BadInput(
+            f"there is a run in {where} already: go on with it with --resume, or choose another directory "
+            "with --output"
+        )
+    before = _configuration_before(run, config) if run.exists() else None
+    if before is None and checkpoints.present(run.directory):
+        raise BadInput(
+            f"there are checkpoints and no {run.path.name} in {where}: put it back, or choose another "
+            "directory with --output"
+        )
+    warning = _claim(run.directory)
+    begun = Start(config, directory, continued=before is not None, notes=(warning,) if warning else ())
+    if before is None:
+        return begun
+    if run.attributes().get("finished") and config.total_steps == before.total_steps:
+        return begun._replace(finished=True)
+    newest, damaged = _newest(run.directory, config, domain)
+    begun = begun._replace(
+        damaged=tuple(damaged), notes=(*begun.notes, *damaged.values(), _from_where(newest))
+    )
+    if newest is None:
+        return begun
+    _require_rows(run, newest)
+    return begun._replace(position=newest.position, checkpoint=newest.path)
+
+
+def begin(start: Start, program: Mapping[str, Any], ranks: int) -> None:
+    """Write down in the run file that a session begins here; program: attributes that identify it.
+
+    BadInput: the disk takes nothing.
+    """
+    run, config, position = RunFile(start.directory), start.config, start.position
+    identity = {"domain": config.domain, "mode": config.mode, "seed": config.seed}
+    attributes = {**program, **identity, "config_digest": config.digest(), "finished": False}
+    session = {
+        "env_steps": position.env_steps,
+        "config_digest": config.digest(),
+        "creator": program["creator"],
+        "git_commit": program["git_commit"],
+        "ranks": ranks,
+    }
+    try:
+        sweep(run.directory)
+        for path in start.damaged:
+            checkpoints.set_aside(path)
+        if start.continued:
+            run.go_on(config.to_yaml(), attributes, session, position.lengths)
+        else:
+            run.create(config.to_yaml(), attributes, session)
+    except (OSError, Unwritable) as error:
+        raise BadInput(str(error)) from error
+
+
+def _configuration_before(run: RunFile, config: Config) -> Config:
+    """The configuration of the run's last session. BadInput: this one differs where it must not."""
+    run = RunFile.open(run.directory)
+    before = from_yaml(run.configuration(), f"the configuration in {run.path}")
+    _require_same(before, config, str(run.path))
+    return before
+
+
+def _require_same(before: Config, config: Config, where: str) -> None:
+    """Only settings that bear on no result may change, and total_steps may grow."""
+    old, new = before.decisive(), config.decisive()
+    if new["total_steps"] >= old["total_steps"]:
+        new["total_steps"] = old["total_steps"]
+    changed = [key for key in {**old, **new} if old.get(key, ...) != new.get(key, ...)]
+    if changed:
+        differences = ", ".join(_difference(key, old, new) for key in changed[:5])
+        more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
+        raise BadInput(
+            f"the run in {printable(where)} has other settings: {differences}{more}: give the same ones, or "
+            "choose another directory with --output"
+        )
+
+
+def _difference(key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    was, now = (shown(values[key]) if key in values else "not there" for values in (old, new))
+    return f"{key} was {was} and is {now}"
+
+
+def _claim(directory: Path) -> str | None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        return claim(directory)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise BadInput(
+            f"the run directory {printable(str(directory))} cannot be written ({reason}): "
+            "choose another one with --output"
+        ) from error
+
+
+def _newest(directory: Path, config: Config, domain: Domain) -> tuple[Checkpoint | None, dict[Path, str]]:
+    """The newest checkpoint that is whole, and the newer ones that are not, with what is wrong with them."""
+    damaged: dict[Path, str] = {}
+    for path in checkpoints.present(directory):
+        try:
+            checkpoint = Checkpoint(path)
+            _verify(checkpoint, config, domain)
+        except BadInput as error:
+            damaged[path] = str(error)
+        else:
+            before = from_yaml(checkpoint.configuration, f"the configuration in {path}")
+            _require_same(before, config, str(path))
+            return checkpoint, damaged
+    if damaged:
+        first = next(iter(damaged.values()))
+        raise BadInput(
+            f"none of the checkpoints in {printable(str(directory))} can be used ({first}): put back a good "
+            "one, or choose another directory with --output"
+        )
+    return None, damaged
+
+
+def _verify(checkpoint: Checkpoint, config: Config, domain: Domain) -> None:
+    """BadInput: the checkpoint is not what was written."""
+    where = printable(str(checkpoint.path))
+    before = from_yaml(checkpoint.configuration, f"the configuration in {where}")
+    if before.digest() != checkpoint.digest:
+        raise BadInput(f"{where} is damaged: its configuration has another digest")
+    done = segments(before)[: checkpoint.position.segments]
+    steps = done[-1].env_steps if done else -1
+    if not steps == checkpoint.position.env_steps == _number(checkpoint.path):
+        raise BadInput(f"{where} is damaged: its segments, steps and name do not agree")
+    from dials_mpi.joint import tables, widths  # loads torch, which takes a second
+
+    if before.decisive() | {"total_steps": 0} == config.decisive() | {"total_steps": 0}:
+        checkpoint.verify(states.layout(widths(tables(config, domain))), len(domain.regions))
+
+
+def _number(path: Path) -> int:
+    return int(path.stem.rpartition("-")[2])
+
+
+def _require_rows(run: RunFile, checkpoint: Checkpoint) -> None:
+    """The run file must hold what the checkpoint goes on from."""
+    there = run.lengths()
+    missing = [name for name, rows in checkpoint.position.lengths.items() if there.get(name, 0) < rows]
+    if missing:
+        raise BadInput(
+            f"{printable(str(run.path))} has fewer rows of {missing[0]} than {checkpoint.path.name} goes on "
+            "from: put back the run file that belongs to it, or choose another directory with --output"
+        )
+
+
+def _from_where(checkpoint: Checkpoint | None) -> str:
+    if checkpoint is None:
+        return "the run had not come to its first checkpoint: it starts at the beginning"
+    return f"going on from {checkpoint.position.env_steps:,} steps ({checkpoint.path.name})"
