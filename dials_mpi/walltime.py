@@ -83,8 +83,8 @@ class Pace:
 
 def work(segment: Segment) -> list[str]:
     """The kinds of work that a segment and the checkpoint behind it consist of."""
-    kinds = {"refresh": segment.refresh, "train": True, "evaluate": segment.evaluate, "checkpoint": True}
-    return [kind for kind, needed in kinds.items() if needed]
+    refresh = ["collect", "fit"] if segment.refresh else []
+    return [*refresh, "train", *(["evaluate"] if segment.evaluate else []), "checkpoint"]
 
 
 class Deadline:

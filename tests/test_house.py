@@ -130,19 +130,8 @@ def test_learning_knows_only_itself():
 @pytest.mark.parametrize(
     "module",
     [
-        "errors",
-        "values",
-        "yaml_text",
-        "settings",
-        "seeding",
-        "stopwatch",
-        "position",
-        "states",
-        "signals",
-        "logs",
-        "pulse",
-        "ranks",
-        "storage",
+        *("errors", "values", "yaml_text", "settings", "seeding", "stopwatch", "position", "states"),
+        *("signals", "logs", "pulse", "ranks", "storage"),
     ],
 )
 def test_the_ground_floor_imports_nothing_from_above(module):

@@ -1,0 +1,417 @@
+"""Checkpoints: complete, whole or not there, refused when damaged; where a run goes on from."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import time
+
+import h5py
+import numpy as np
+import pytest
+from conftest import SMALL, Program, launch, train
+from test_ranks import differing, results
+
+from dials_mpi import joint, states
+from dials_mpi.config import load, segments
+from dials_mpi.domains import create
+from dials_mpi.domains.base import Region
+from dials_mpi.errors import BadInput, Unwritable
+from dials_mpi.learners import Learners
+from dials_mpi.position import Position
+from dials_mpi.resume import begin, find
+from dials_mpi.storage import checkpoint as checkpoints
+from dials_mpi.storage.checkpoint import Checkpoint
+from dials_mpi.storage.files import claim
+from dials_mpi.storage.runfile import RunFile
+
+LAYOUT = states.layout({"policy": 5, "predictor": 3})
+CONFIG = load(None, [*SMALL, "total_steps=1024"])
+DOMAIN = create(CONFIG.domain, CONFIG.domain_section)
+PROGRAM = {"creator": "the test", "git_commit": "unknown"}
+
+
+def rows(regions: int, layout=LAYOUT) -> list[np.ndarray]:
+    rng = np.random.default_rng(regions)
+    return [rng.normal(size=sum(layout.values())).astype(np.float32) for _ in range(regions)]
+
+
+def write(directory, position, states_of_regions, layout=LAYOUT, config=CONFIG):
+    tables = {"policy": [(("w", (5,)),)] * len(states_of_regions)}
+    text = config.to_yaml(), config.digest()
+    with checkpoints.writing(directory, position, text, PROGRAM, layout, tables) as put:
+        for i, row in enumerate(states_of_regions):
+            put(i, row)
+    return directory / f"checkpoint-{position.env_steps}.h5"
+
+
+def at(segment: int, mean_return: float = np.nan, **more) -> Position:
+    """The position after so many segments of CONFIG."""
+    return Position(segment, 128 * segment, mean_return=mean_return, **more)
+
+
+# A region's state ----------------------------------------------------------------------------------------
+
+
+def test_the_layout_holds_parameters_moments_and_counts():
+    assert list(LAYOUT) == [
+        "policy/parameters",
+        "policy/first_moment",
+        "policy/second_moment",
+        "policy/adam_steps",
+        "predictor/parameters",
+        "predictor/first_moment",
+        "predictor/second_moment",
+        "predictor/adam_steps",
+    ]
+    assert list(LAYOUT.values()) == [5, 5, 5, 1, 3, 3, 3, 1]
+
+
+@pytest.mark.parametrize("mode", ["dials", "global"])
+def test_regions_of_different_sizes_get_back_what_they_had(mode):
+    """A region's row is as long as the longest, and a region takes from it what is its own."""
+
+    class Uneven:
+        regions = (Region(3, 4, 5, (2, 2)), Region(7, 2, 9, (4,)))
+        side_by_side, horizon = None, 20
+
+    config = dataclasses.replace(CONFIG, mode=mode)
+    layout = states.layout(joint.widths(joint.tables(config, Uneven())))
+    old = Learners(config, Uneven(), [0, 1])
+    for k, array in enumerate(a for i in (0, 1) for a in old.state(i).values()):
+        array[:] = np.arange(array.size) + 1000 * k
+    packed = [states.pack(layout, old.state(i)) for i in (0, 1)]
+    assert len(packed[0]) == len(packed[1]) == sum(layout.values())
+    new = Learners(config, Uneven(), [0, 1])
+    for i in (0, 1):
+        states.unpack(layout, packed[i], new.state(i))
+        assert all((new.state(i)[name] == array).all() for name, array in old.state(i).items())
+    # It is the learners' own memory, not a copy.
+    assert new.agents[1].policy.network.vector[1] == packed[1][1]
+    assert float(new.agents[1].optimiser.steps) == packed[1][3 * layout["policy/parameters"]]
+    assert ("predictor/parameters" in layout) == (mode == "dials")
+
+
+# The file ------------------------------------------------------------------------------------------------
+
+
+def test_what_is_written_is_read_back(tmp_path):
+    position = at(3, 1.5, wall_time=7.25, lengths={"a/b": 3}, ranks=5, seconds={"train": 2.5})
+    path = write(tmp_path, position, rows(4))
+    back = Checkpoint(path)
+    assert back.position == position
+    assert (back.configuration, back.digest) == (CONFIG.to_yaml(), CONFIG.digest())
+    assert all((a == b).all() for a, b in zip(back.rows(LAYOUT, 4), rows(4), strict=True))
+    back.verify(LAYOUT, 4)
+    assert [file.name for file in tmp_path.iterdir()] == ["checkpoint-384.h5"]
+
+
+def test_anyone_can_read_it_with_h5py(tmp_path):
+    with h5py.File(write(tmp_path, at(3), rows(4))) as file:
+        assert file.attrs["format_version"] == checkpoints.FORMAT_VERSION
+        assert file.attrs["env_steps"] == 384 and file.attrs["segments"] == 3
+        assert json.loads(file.attrs["lengths"]) == {}
+        assert (file["policy/first_moment"][2] == rows(4)[2][5:10]).all()
+        assert (file["predictor/adam_steps"][:, 0] == [row[-1] for row in rows(4)]).all()
+        assert json.loads(file["policy/tables"].asstr()[0]) == [["w", [5]]]
+
+
+def test_a_disk_that_is_full_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+    path = write(tmp_path, at(3), rows(4))
+    before = path.read_bytes()
+    resource = pytest.importorskip("resource")
+    keep, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    large = {"policy/parameters": 50_000}
+    for limit in (0, 1000, 100_000, 700_000):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        try:
+            with pytest.raises(Unwritable, match=r"checkpoint-384.h5 cannot be written \(File too large\)"):
+                write(tmp_path, at(3), rows(4, large), large)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (keep, hard))
+        assert path.read_bytes() == before
+        assert [file.name for file in tmp_path.iterdir()] == ["checkpoint-384.h5"]
+
+
+def test_no_more_than_a_row_is_in_memory(tmp_path):
+    """Root writes what comes in, one region after the other; 200 MB here."""
+    import tracemalloc
+
+    layout, regions = {"policy/parameters": 500_000}, 100
+    tables = {"policy": [(("w", (500_000,)),)] * regions}
+    row = np.ones(500_000, np.float32)
+    tracemalloc.start()
+    with checkpoints.writing(tmp_path, at(1), ("", ""), PROGRAM, layout, tables) as put:
+        for i in range(regions):
+            put(i, row)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * row.nbytes
+
+
+# Which are kept ------------------------------------------------------------------------------------------
+
+
+def test_the_newest_and_the_best_are_kept(tmp_path):
+    for segment, mean in enumerate([3.0, 9.0, 5.0, np.nan, 8.0, 7.0], start=1):
+        write(tmp_path, at(segment, mean), rows(2))
+        checkpoints.prune(tmp_path, 2)
+    assert [path.name for path in checkpoints.present(tmp_path)] == [
+        f"checkpoint-{128 * segment}.h5" for segment in (6, 5, 2)
+    ]
+    assert checkpoints.best(tmp_path).name == "checkpoint-256.h5"
+    write(tmp_path, at(7, 10.0), rows(2))
+    checkpoints.prune(tmp_path, 1)
+    assert [path.name for path in checkpoints.present(tmp_path)] == ["checkpoint-896.h5"]
+
+
+def test_a_damaged_file_is_not_the_best_and_other_files_are_none(tmp_path):
+    write(tmp_path, at(1, 1.0), rows(2))
+    (tmp_path / "checkpoint-256.h5").write_bytes(b"no HDF5")
+    for name in (
+        "checkpoint-x.h5",
+        "checkpoint-512.h5.damaged",
+        "my-checkpoint-512.h5",
+        ".checkpoint-9.h5.partial",
+    ):
+        (tmp_path / name).write_bytes(b"")
+    assert [path.name for path in checkpoints.present(tmp_path)] == ["checkpoint-256.h5", "checkpoint-128.h5"]
+    assert checkpoints.best(tmp_path).name == "checkpoint-128.h5"
+
+
+# Where a run starts --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def three(tmp_path, monkeypatch):
+    """A run with three checkpoints and one more segment in its run file."""
+    monkeypatch.setattr("dials_mpi.resume.claim", lambda directory: None)  # held until the process ends
+    begin(find(CONFIG, DOMAIN, str(tmp_path), resume=False), PROGRAM, ranks=3)
+    layout = states.layout(joint.widths(joint.tables(CONFIG, DOMAIN)))
+    run = RunFile(tmp_path)
+    for segment in (1, 2, 3):
+        run.append({"training/env_steps": 128 * segment})
+        run.commit()
+        write(tmp_path, at(segment, lengths=run.lengths()), rows(4, layout), layout)
+    run.append({"training/env_steps": 512})
+    run.commit()
+    return tmp_path
+
+
+def test_a_run_goes_on_from_its_newest_checkpoint(three):
+    start = find(CONFIG, DOMAIN, str(three), resume=True)
+    assert (start.position.segments, start.checkpoint.name) == (3, "checkpoint-384.h5")
+    assert start.segments() == segments(CONFIG)[3:]
+    assert "going on from 384 steps" in start.notes[-1]
+    (three / ".checkpoint-512.h5.partial").write_bytes(b"killed")
+    begin(start, PROGRAM, ranks=2)
+    run = RunFile.open(three)
+    assert run.read("training/env_steps").tolist() == [128, 256, 384]
+    assert run.has("config/1") and not (three / ".checkpoint-512.h5.partial").exists()
+
+
+@pytest.mark.parametrize("damage", [b"", b"no HDF5 at all", "cut", "flip"])
+def test_a_damaged_checkpoint_is_passed_over_and_set_aside(three, damage):
+    newest = three / "checkpoint-384.h5"
+    whole = bytearray(newest.read_bytes())
+    if damage == "cut":
+        damage = whole[: len(whole) // 2]
+    elif damage == "flip":
+        with h5py.File(newest) as file:
+            place = file["policy/second_moment"].id.get_chunk_info(1).byte_offset
+        whole[place + 40] ^= 4
+        damage = whole
+    newest.write_bytes(damage)
+    start = find(CONFIG, DOMAIN, str(three), resume=True)
+    assert start.checkpoint.name == "checkpoint-256.h5"
+    assert "checkpoint-384.h5" in start.notes[0] and "damaged" in start.notes[0]
+    assert newest.exists()  # until the run begins
+    begin(start, PROGRAM, ranks=3)
+    assert not newest.exists() and (three / "checkpoint-384.h5.damaged").exists()
+    assert RunFile.open(three).read("training/env_steps").tolist() == [128, 256]
+
+
+def test_without_any_good_checkpoint_nothing_is_thrown_away(three):
+    for path in checkpoints.present(three):
+        path.write_bytes(b"no HDF5")
+    with pytest.raises(BadInput, match="none of the checkpoints"):
+        find(CONFIG, DOMAIN, str(three), resume=True)
+    assert len(checkpoints.present(three)) == 3
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(three):
+    for path in checkpoints.present(three):
+        path.unlink()
+    start = find(CONFIG, DOMAIN, str(three), resume=True)
+    assert (start.checkpoint, start.position.segments) == (None, 0)
+    begin(start, PROGRAM, ranks=1)
+    assert RunFile.open(three).lengths() == {}
+
+
+def test_a_checkpoint_of_other_steps_than_its_name_is_damaged(three):
+    (three / "checkpoint-384.h5").rename(three / "checkpoint-512.h5")
+    assert find(CONFIG, DOMAIN, str(three), resume=True).checkpoint.name == "checkpoint-256.h5"
+
+
+def test_a_run_file_that_is_older_than_its_checkpoint_is_refused(three):
+    run = RunFile.open(three)
+    run.go_on(CONFIG.to_yaml(), {}, {}, {"training/env_steps": 2})
+    with pytest.raises(BadInput, match=r"fewer rows of training/env_steps than checkpoint-384.h5"):
+        find(CONFIG, DOMAIN, str(three), resume=True)
+
+
+def test_checkpoints_without_a_run_file_are_refused(three):
+    (three / "run.h5").unlink()
+    with pytest.raises(BadInput, match=r"no run.h5"):
+        find(CONFIG, DOMAIN, str(three), resume=True)
+
+
+@pytest.mark.parametrize(
+    "override", ["seed=1", "ppo.clip=0.2", "warehouse.horizon=10", "mode=untrained", "total_steps=512"]
+)
+def test_another_configuration_is_refused_with_the_difference(three, override):
+    other = load(None, [*SMALL, "total_steps=1024", override])
+    key = override.partition("=")[0]
+    with pytest.raises(BadInput, match=f"{key} was .* and is .*: give the same ones"):
+        find(other, DOMAIN, str(three), resume=True)
+
+
+@pytest.mark.parametrize(
+    "override", ["total_steps=2048", "checkpoint_every=3", "silence=5", "checkpoint_keep=9"]
+)
+def test_what_may_change_may_change(three, override):
+    other = load(None, [*SMALL, "total_steps=1024", override])
+    start = find(other, DOMAIN, str(three), resume=True)
+    assert len(start.segments()) == len(segments(other)) - 3
+
+
+def test_a_run_that_is_there_is_not_begun_again(three):
+    with pytest.raises(BadInput, match="--resume"):
+        find(CONFIG, DOMAIN, str(three), resume=False)
+
+
+def test_a_finished_run_has_nothing_left_to_do_unless_it_shall_be_longer(three):
+    run = RunFile.open(three)
+    run.write({}, finished=True)
+    run.commit()
+    assert find(CONFIG, DOMAIN, str(three), resume=True).finished
+    longer = load(None, [*SMALL, "total_steps=2048"])
+    assert not find(longer, DOMAIN, str(three), resume=True).finished
+
+
+def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr("dials_mpi.storage.files.fcntl.flock", flock)
+    assert "no locks" in claim(tmp_path)
+
+
+# Whole runs ----------------------------------------------------------------------------------------------
+
+LONG = (*SMALL, "total_steps=1280", "retrain_every=512")
+
+
+def stop_early(directory, ranks, settings=LONG):
+    """Begin a run and ask it to stop as soon as it is under way."""
+    program = Program("-m", "dials_mpi.train", *settings, "--output", str(directory), ranks=ranks)
+    log, limit = directory / "log.txt", time.monotonic() + 60
+    while not (log.exists() and "training up to 384" in log.read_text()):
+        assert program.running() and time.monotonic() < limit
+        time.sleep(0.005)
+    os.kill(program.process.pid, signal.SIGUSR1)
+    result = program.wait()
+    assert (result.code, result.stderr) == (75, "")
+    assert "stopped at" in result.stdout.splitlines()[-1]
+    return result
+
+
+@pytest.mark.parametrize(("first", "then"), [(5, 1), (None, 5)])
+def test_a_run_goes_on_at_another_rank_count_to_the_same_bits(trained, tmp_path, first, then):
+    stop_early(tmp_path, first)
+    done = len(RunFile.open(tmp_path).read("training/env_steps"))
+    assert 3 <= done < 10
+    result = train(*LONG, "--output", str(tmp_path), "--resume", ranks=then)
+    assert (result.code, result.stderr) == (0, "")
+    assert f"going on from {128 * done:,} steps" in result.stdout
+    unbroken = trained(*LONG)
+    assert differing(results(unbroken), results(tmp_path)) == []
+    last = "checkpoint-1280.h5"
+    with h5py.File(unbroken / last) as one, h5py.File(tmp_path / last) as other:
+        for name in states.layout({"policy": 1, "predictor": 1}):
+            assert one[name][()].tobytes() == other[name][()].tobytes()
+    run = RunFile.open(tmp_path)
+    with h5py.File(run.path) as file:
+        chain = [(config.attrs["env_steps"], config.attrs["ranks"]) for config in file["config"].values()]
+    assert chain == [(0, first or 1), (128 * done, then)]
+    assert (np.diff(run.read("evaluation/wall_time")) > 0).all()
+    assert run.read("timing/train").shape == (11, 5, 2)
+
+
+@pytest.mark.parametrize("mode", ["untrained", "global"])
+def test_the_other_modes_go_on_as_well(trained, tmp_path, mode):
+    settings = (*LONG, f"mode={mode}")
+    stop_early(tmp_path, 3, settings)
+    assert train(*settings, "--output", str(tmp_path), "--resume", ranks=2).code == 0
+    assert differing(results(trained(*settings)), results(tmp_path)) == []
+
+
+def test_segments_shorter_than_the_time_between_evaluations(trained, tmp_path):
+    settings = (*LONG, "evaluate_every=640", "segment_every=128", "retrain_every=640")
+    stop_early(tmp_path, 3, settings)
+    with h5py.File(tmp_path / "run.h5") as file:
+        assert len(file["training/env_steps"]) % 5, "it stopped at an evaluation"
+    assert train(*settings, "--output", str(tmp_path), "--resume").code == 0
+    unbroken = trained(*settings)
+    assert differing(results(unbroken), results(tmp_path)) == []
+    run = RunFile.open(unbroken)
+    assert run.read("evaluation/env_steps").tolist() == [0, 640, 1280]
+    assert run.read("training/env_steps").tolist() == [128 * k for k in range(1, 11)]
+
+
+def test_a_finished_run_can_be_made_longer(trained, tmp_path):
+    settings = (*LONG, "ppo.anneal=false")  # so that the first part does not depend on the end
+    how = ("--output", str(tmp_path))
+    assert train(*settings, "total_steps=640", *how).code == 0
+    again = train(*settings, "total_steps=640", *how, "--resume", ranks=3)
+    assert (again.code, again.stderr) == (0, "") and "is finished" in again.stdout
+    assert train(*settings, *how, "--resume", ranks=3).code == 0
+    assert differing(results(trained(*settings)), results(tmp_path)) == []
+
+
+def test_a_run_that_was_cut_off_after_its_training_only_finishes(trained, tmp_path):
+    """What is left are the policies to compare with and the table, which shows the recorded evaluation."""
+    whole = train(*LONG, "--output", str(tmp_path))
+    with h5py.File(tmp_path / "run.h5", "r+") as file:
+        file.attrs["finished"] = False
+        for name in ("policy", "predictor", "reference"):
+            del file[name]
+    again = train(*LONG, "--output", str(tmp_path), "--resume", ranks=3)
+    assert (again.code, again.stderr) == (0, "") and "training up" not in again.stdout
+    tables = [text[text.index("Mean return") :] for text in (whole.stdout, again.stdout)]
+    assert tables[0] == tables[1]
+    assert differing(results(trained(*LONG)), results(tmp_path)) == []
+
+
+def test_the_policies_of_checkpoints_can_be_evaluated(trained, tmp_path):
+    directory = tmp_path / "run"
+    stop_early(directory, 3, (*LONG, "ppo.learning_rate=0.05"))  # so that every segment changes them
+    steps = [path.stem.rpartition("-")[2] for path in checkpoints.present(directory)]
+    means = {
+        which: launch("-m", "dials_mpi.evaluate", str(directory), "--episodes", "3", *which).stdout
+        for which in ((), ("--checkpoint", "newest"), ("--checkpoint", steps[0]), ("--checkpoint", steps[1]))
+    }
+    newest, *same, other = means.values()
+    assert newest.startswith("mean return") and same == [newest, newest] and other != newest
+
+
+def test_logs(tmp_path):
+    result = train(*SMALL, "--output", str(tmp_path), "--log-ranks", ranks=3)
+    assert (result.code, result.stderr) == (0, "")
+    assert {path.name for path in tmp_path.glob("log*")} == {"log.txt", "log-0.txt", "log-1.txt", "log-2.txt"}
+    root, worker = (tmp_path / "log.txt").read_text(), (tmp_path / "log-2.txt").read_text()
+    assert all(line[4] == "-" and " 0/3 INFO " in line for line in root.splitlines())
+    assert "256 of 256 steps" in root and "checkpoint at 256 steps" in root
+    assert " 2/3 INFO " in worker and "trained regions [2, 3]" in worker
