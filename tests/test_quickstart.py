@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import train
 
-from dials_mpi.runfile import RunFile
+from dials_mpi.storage.runfile import RunFile
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 QUICKSTART, TRAFFIC = CONFIGS / "quickstart.yaml", CONFIGS / "traffic" / "quickstart.yaml"
