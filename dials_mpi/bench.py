@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
@@ -22,6 +24,10 @@ from dials_mpi.domains import create
 from dials_mpi.domains.base import Domain
 from dials_mpi.errors import BadInput
 from dials_mpi.ranks import Ranks
+from dials_mpi.values import printable
+
+if TYPE_CHECKING:
+    from dials_mpi.learners import Learners
 
 EXAMPLES = """examples:
   python -m dials_mpi.bench --config configs/warehouse/4.yaml
@@ -31,6 +37,9 @@ TILES = (1, 8, 16, 32, 64, 256)
 """Numbers of traffic's local regions in one SUMO process at which it is measured."""
 
 RESETS = 500
+
+CHECKPOINTS = 5
+"""How often a checkpoint is written and read."""
 
 FLOOR_SIZE = 512
 """Rows and columns of the matrices whose product is the floor: they stay in a core's cache."""
@@ -89,9 +98,10 @@ def matmul_gflops(seconds: float = 0.3) -> float:
     return count * 2 * FLOOR_SIZE**3 / spent / 1e9
 
 
-def measure(config: Config, ranks: Ranks, updates: int) -> dict[str, float] | None:
+def measure(config: Config, ranks: Ranks, updates: int, folder: str = ".") -> dict[str, float] | None:
     """Train ``updates`` updates per region on every rank at once; the figures, on root.
 
+    folder: where a checkpoint is written, and removed.
     Ranks that hold no region (root, where there are others) do nothing, as in training they sleep.
     """
     from dials_mpi.collect import collect
@@ -117,6 +127,7 @@ def measure(config: Config, ranks: Ranks, updates: int) -> dict[str, float] | No
         row[:3] = steps / seconds, (before + matmul_gflops()) / 2, 1
     row[3] = memory()[1]
     rows = ranks.gather_by_rank(row)
+    local = _checkpoint(config, ranks, learners, folder)
     if not ranks.is_root:
         return None
     busy = rows[rows[:, 2] > 0]
@@ -129,7 +140,7 @@ def measure(config: Config, ranks: Ranks, updates: int) -> dict[str, float] | No
         lambda _, part: RandomPolicy(domain.regions, actions[part]),
     )
     global_seconds = time.perf_counter() - start
-    local = _traffic(domain) if config.domain == "traffic" else {}
+    local |= _traffic(domain) if config.domain == "traffic" else {}
     flop, floor, rate = flop_per_agent_step(config), busy[:, 1].mean(), busy[:, 0].mean()
     return {
         "ranks": ranks.size,
@@ -143,6 +154,55 @@ def measure(config: Config, ranks: Ranks, updates: int) -> dict[str, float] | No
         "proportional_set_bytes": rows[:, 3].sum(),
         **local,
     }
+
+
+def _checkpoint(config: Config, ranks: Ranks, learners: Learners, folder: str) -> dict[str, float]:
+    """Of a checkpoint of all regions: its size, how long writing and reading it takes, and how long as many
+    bytes take that are only written in large pieces and synchronised. On root; medians of CHECKPOINTS."""
+    from dials_mpi.joint import tables
+    from dials_mpi.position import Position
+    from dials_mpi.provenance import memory
+    from dials_mpi.upkeep import load, save
+
+    names = tables(config, learners.domain)
+    seconds = {"write": [], "plain_write": [], "read": []}
+    with TemporaryDirectory(dir=folder if ranks.is_root else None) as own:
+        path, plain = Path(own) / "checkpoint-0.h5", Path(own) / "plain"
+        before = memory()[0]
+        for _ in range(CHECKPOINTS):
+            ranks.barrier()
+            start = time.perf_counter()
+            save(ranks, learners, names, Path(own), Position() if ranks.is_root else None)
+            seconds["write"].append(time.perf_counter() - start)
+            if ranks.is_root:
+                seconds["plain_write"].append(_plain_write(plain, path.stat().st_size))
+            ranks.barrier()
+            start = time.perf_counter()
+            load(ranks, learners, names, path)
+            ranks.barrier()
+            seconds["read"].append(time.perf_counter() - start)
+        if not ranks.is_root:
+            return {}
+        figures = {f"checkpoint_{name}_seconds": float(np.median(spent)) for name, spent in seconds.items()}
+        return {
+            "checkpoint_bytes": path.stat().st_size,
+            **figures,
+            "checkpoint_share_of_plain_write": figures["checkpoint_plain_write_seconds"]
+            / figures["checkpoint_write_seconds"],
+            "checkpoint_growth_of_peak_memory_bytes": memory()[0] - before,
+        }
+
+
+def _plain_write(path: Path, size: int) -> float:
+    """Seconds for a new file of this size, written a megabyte at a time and synchronised."""
+    piece = bytes(range(256)) * 4096
+    path.unlink(missing_ok=True)
+    start = time.perf_counter()
+    with open(path, "wb", buffering=0) as file:
+        for rest in range(size, 0, -len(piece)):
+            file.write(piece[:rest])
+        os.fsync(file.fileno())
+    return time.perf_counter() - start
 
 
 def _traffic(domain: Domain) -> dict[str, float]:
@@ -171,6 +231,9 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         "--config", metavar="FILE", help="YAML file; default: the paper's 100-agent warehouse"
     )
     parser.add_argument("--updates", type=int, default=40, help="updates per region (default 40)")
+    parser.add_argument(
+        "--folder", default=".", metavar="DIR", help="where to try a checkpoint; default: here"
+    )
     parser.add_argument("--json", metavar="FILE", help="write the figures to FILE as well")
     options = parser.parse_intermixed_args(argv)
 
@@ -178,7 +241,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         config = agreed(ranks, lambda: _checked(options))
         if isinstance(config, int):
             return config
-        figures = measure(config, ranks, options.updates)
+        figures = measure(config, ranks, options.updates, options.folder)
         if ranks.is_root:
             _show(figures)
             if options.json:
@@ -195,6 +258,10 @@ def _checked(options: argparse.Namespace) -> Config:
         raise BadInput(f"--updates is {options.updates}: give at least 1")
     if options.json and not Path(options.json).resolve().parent.is_dir():
         raise BadInput(f"--json {options.json} lies in no folder: make the folder first")
+    if not os.access(options.folder, os.W_OK | os.X_OK):
+        raise BadInput(
+            f"--folder {printable(options.folder)} is no folder that can be written: choose another"
+        )
     config = load(options.config, options.overrides)
     create(config.domain, config.domain_section).versions()  # refuses where something is missing
     return config

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import resource
 import subprocess
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,6 +19,7 @@ def versions() -> dict[str, str]:
     return {"creator": creator, "git_commit": git_commit(), "python": platform.python_version(), **libraries}
 
 
+@cache
 def git_commit() -> str:
     """The commit of the source tree, with '+' where it is changed; 'unknown' outside a checkout."""
     source = Path(__file__).resolve().parent

@@ -28,19 +28,19 @@ if TYPE_CHECKING:
 
 GO_ON, SAVE, STOP = range(3)
 
+Tables = Mapping[str, Sequence[Table]]
+"""Names and shapes, of each kind of network one per region (``joint.tables``)."""
+
 
 class Upkeep:
-    """One rank's part of keeping a run; run and reporter are root's.
-
-    tables: of each kind of network, one per region (``joint.tables``).
-    """
+    """One rank's part of keeping a run; run and reporter are root's."""
 
     def __init__(
         self,
         start: Start,
         ranks: Ranks,
         learners: Learners,
-        tables: Mapping[str, Sequence[Table]],
+        tables: Tables,
         deadline: Deadline,
         wishes: Wishes,
         run: RunFile | None,
@@ -48,8 +48,7 @@ class Upkeep:
     ) -> None:
         self.start, self.ranks, self.learners = start, ranks, learners
         self.deadline, self.wishes, self.run, self.reporter = deadline, wishes, run, reporter
-        self.tables, self.layout = tables, states.layout(widths(tables))
-        self.row_size = sum(self.layout.values())
+        self.tables = tables
         position = start.position
         self.pace = Pace(position.seconds if position.ranks == ranks.size else None)
         self.saved_segments, self.saved_at = position.segments, time.monotonic()
@@ -57,16 +56,8 @@ class Upkeep:
 
     def restore(self) -> None:
         """Give every region the state that it has in the checkpoint, where there is one."""
-        if not self.start.checkpoint:
-            return
-        rows = None
-        if self.ranks.is_root:
-            from dials_mpi.storage.checkpoint import Checkpoint
-
-            rows = Checkpoint(self.start.checkpoint).rows(self.layout, len(self.learners.domain.regions))
-        self.ranks.hand_out(
-            rows, self.row_size, lambda i, row: states.unpack(self.layout, row, self.learners.state(i))
-        )
+        if self.start.checkpoint:
+            load(self.ranks, self.learners, self.tables, self.start.checkpoint)
 
     def commit(self) -> None:
         """What root has noted comes into the run file."""
@@ -108,31 +99,57 @@ class Upkeep:
         return ["evaluate"] * (1 + len(self.learners.domain.hand_coded))
 
     def _save(self, segment: Segment, mean_return: float) -> None:
-        """Write a checkpoint: the regions' states come to root one after the other."""
+        """Write a checkpoint, and remove those that are not to be kept."""
         self.saved_segments, self.saved_at = segment.index + 1, time.monotonic()
-        learners, ranks = self.learners, self.ranks
+        config, directory, position = self.start.config, Path(self.start.directory), None
+        if self.ranks.is_root:
+            position = Position(
+                segments=segment.index + 1,
+                env_steps=segment.env_steps,
+                wall_time=self.reporter.elapsed(),
+                mean_return=mean_return,
+                lengths=self.run.lengths(),
+                ranks=self.ranks.size,
+                seconds=self.pace.known(),
+            )
+        save(self.ranks, self.learners, self.tables, directory, position)
+        if self.ranks.is_root:
+            from dials_mpi.storage.checkpoint import prune
 
-        def row(i: int) -> np.ndarray:
-            return states.pack(self.layout, learners.state(i))
+            prune(directory, config.checkpoint_keep)
+            LOG.info("checkpoint at %d steps", segment.env_steps)
 
-        if not ranks.is_root:
-            ranks.bring(learners.regions, row, self.row_size)
-            return
-        from dials_mpi.storage import checkpoint
 
-        config, directory = self.start.config, Path(self.start.directory)
-        position = Position(
-            segments=segment.index + 1,
-            env_steps=segment.env_steps,
-            wall_time=self.reporter.elapsed(),
-            mean_return=mean_return,
-            lengths=self.run.lengths(),
-            ranks=ranks.size,
-            seconds=self.pace.known(),
-        )
-        identity = {**versions(), "domain": config.domain, "mode": config.mode, "seed": config.seed}
-        text = config.to_yaml(), config.digest()
-        with checkpoint.writing(directory, position, text, identity, self.layout, self.tables) as put:
-            ranks.bring(learners.regions, row, self.row_size, put)
-        checkpoint.prune(directory, config.checkpoint_keep)
-        LOG.info("checkpoint at %d steps", segment.env_steps)
+def save(
+    ranks: Ranks, learners: Learners, tables: Tables, directory: Path, position: Position | None
+) -> None:
+    """Write a checkpoint, on all ranks: the regions' states come to root one after the other.
+
+    position: root's. Unwritable: the disk takes no more.
+    """
+    layout = states.layout(widths(tables))
+    width = sum(layout.values())
+
+    def row(i: int) -> np.ndarray:
+        return states.pack(layout, learners.state(i))
+
+    if not ranks.is_root:
+        ranks.bring(learners.regions, row, width)
+        return
+    from dials_mpi.storage.checkpoint import writing
+
+    config = learners.config
+    identity = {**versions(), "domain": config.domain, "mode": config.mode, "seed": config.seed}
+    text = config.to_yaml(), config.digest()
+    with writing(directory, position, text, identity, layout, tables) as put:
+        ranks.bring(learners.regions, row, width, put)
+
+
+def load(ranks: Ranks, learners: Learners, tables: Tables, checkpoint: Path) -> None:
+    """Give every region the state that it has in a checkpoint, on all ranks."""
+    layout, rows = states.layout(widths(tables)), None
+    if ranks.is_root:
+        from dials_mpi.storage.checkpoint import Checkpoint
+
+        rows = Checkpoint(checkpoint).rows(layout, len(learners.domain.regions))
+    ranks.hand_out(rows, sum(layout.values()), lambda i, row: states.unpack(layout, row, learners.state(i)))

@@ -20,6 +20,7 @@ from dials_mpi.report.runs import require_same_system
 from dials_mpi.storage.runfile import RunFile
 
 PAGE = Path(__file__).parents[1] / "docs" / "run-file.md"
+CHECKPOINT_PAGE = PAGE.with_name("checkpoint.md")
 # Two evaluations, two episodes, two agents: means 1 and 4, standard errors 0.5 and 1 over the episodes.
 RETURNS = np.array([[[1.0, 0.0], [1.0, 2.0]], [[2.0, 4.0], [4.0, 6.0]]])
 
@@ -258,15 +259,18 @@ def real_run(any_run):
     return folder
 
 
-def table_of_page(heading):
-    section = PAGE.read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
-    rows = re.findall(r"^\| `(.+?)` \| (.*) \|$", section, re.M)
-    return {name: [cell.strip() for cell in rest.split("|")] for name, rest in rows}
+def table_of_page(heading, page=PAGE):
+    """The first cell of each row, which may hold several names, -> the other cells."""
+    section = page.read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (`[^|]+`) \| (.*) \|$", section, re.M)
+    cells = {names: [cell.strip() for cell in rest.split("|")] for names, rest in rows}
+    return {name: rest for names, rest in cells.items() for name in re.findall(r"`(.+?)`", names)}
 
 
 def datasets_of_page(domain):
     """Name -> shape, type, unit, meaning, with the domain's own policies and statistics put in."""
     rows, kind = table_of_page("Datasets"), DOMAINS[domain][0]
+    rows["config/0"] = rows.pop("config/k")
     returns = rows.pop("reference/HAND_CODED")
     rows |= {f"reference/{name}": returns for name in kind.hand_coded}
     of_evaluation = rows.pop("evaluation_statistics/STATISTIC")
@@ -316,6 +320,42 @@ def test_the_page_lists_the_datasets_of_a_file(any_run):
             assert dataset.attrs.get("unit", "") == unit, name
             assert ("columns" in dataset.attrs) == (axes[-1:] == ["2"]), name
         assert list(found["timing/train"].attrs["columns"]) == ["wall", "CPU"]
+
+
+def test_the_page_lists_the_attributes_of_a_configuration(real_run):
+    with h5py.File(real_run / "run.h5") as file:
+        own = set(file["config/0"].attrs)
+    assert own == set(re.findall(r"`(\w+)`", table_of_page("Datasets")["config/k"][-1]))
+
+
+def test_the_page_of_checkpoints_lists_what_is_in_one(real_run):
+    attributes = table_of_page("Attributes of the file", CHECKPOINT_PAGE)
+    datasets = {}
+    for name, cells in table_of_page("Datasets", CHECKPOINT_PAGE).items():
+        datasets |= {name.replace("KIND", kind): cells for kind in ("policy", "predictor")}
+    with h5py.File(real_run / "checkpoint-256.h5") as file:
+        assert set(file.attrs) == set(attributes)
+        for name, value in file.attrs.items():
+            kind = attributes[name][0]
+            assert kind in ("", "bytes" if isinstance(value, bytes) else type_of(np.asarray(value))), name
+        found = {}
+        file.visititems(lambda name, item: found.update({name: item}) if hasattr(item, "dtype") else None)
+        assert set(found) == set(datasets)
+        for name, dataset in found.items():
+            shape, kind = datasets[name][:2]
+            which = name in ("policy/table_of", "predictor/table_of")
+            assert type_of(dataset) == kind.split(", ")[which if ", " in kind else 0], name
+            axes = shape.split(", [")[which if ", [" in shape else 0].strip("[]").split(", ")
+            sizes = {"N": 2, "K": 1, "1": 1, "P": dataset.shape[-1] if dataset.shape else 0}
+            assert dataset.shape == tuple(sizes[axis] for axis in axes if axis), name
+
+
+def test_the_example_of_the_page_of_checkpoints_runs(real_run):
+    example = re.search(r"```python\n(.*?)```", CHECKPOINT_PAGE.read_text(), re.S).group(1)
+    example = example.replace("checkpoint-400000", "checkpoint-256")
+    command = [sys.executable, "-c", example]
+    done = subprocess.run(command, cwd=real_run.parents[1], capture_output=True, text=True, check=True)
+    assert "'env_steps': np.int64(256)" in done.stdout
 
 
 def test_the_example_of_the_page_runs(real_run):
