@@ -14,6 +14,7 @@ import numpy as np
 from dials_mpi import domains, joint
 from dials_mpi.collect import Dataset, collect
 from dials_mpi.config import Segment
+from dials_mpi.errors import Unwritable
 from dials_mpi.evaluate import Evaluation, evaluate, evaluate_scripted
 from dials_mpi.failures import Failures
 from dials_mpi.learners import TRAINING, Learners, NonFinite
@@ -52,29 +53,6 @@ class System:
         self.upkeep = Upkeep(
             start, ranks, self.learners, self.tables, deadline, wishes, self.run, self.reporter
         )
-        self.upkeep.restore()
-        self._gather_predictors()
-        if start.checkpoint:
-            self._gather_policies()
-        else:
-            self.evaluate(env_steps=0, segment=0)
-            self.upkeep.commit()
-
-    def _take_charge(self, start: Start, hosts: list[str]) -> None:
-        """What root has beside the other ranks: they have no use for it and save the memory."""
-        from dials_mpi.progress import Reporter
-        from dials_mpi.storage.runfile import RunFile
-
-        units = {statistic.name: statistic.unit for statistic in self.domain.statistics}
-        self.run = RunFile(self.directory, units)
-        self.reporter = Reporter(self.config, len(self.domain.regions), start.position.wall_time)
-        for note in start.notes:
-            self.reporter.say(note)
-        LOG.info("%d ranks on %s", self.ranks.size, ", ".join(dict.fromkeys(hosts)))
-        placement = [self.ranks.holder(region) for region in range(len(self.domain.regions))]
-        where = {"hosts": hosts, "ranks": self.ranks.size, "mpi_library": self.ranks.library}
-        self.run.write({"placement/rank": placement}, **where)
-        self.run.commit()
 
     def __enter__(self) -> System:
         return self
@@ -83,6 +61,16 @@ class System:
         """Give the terminal back, so that the traceback of a fault comes out below the progress."""
         if self.ranks.is_root:
             self.reporter.close()
+
+    def begin(self) -> None:
+        """Line 1: networks as they are initialised, which are evaluated, or as the checkpoint holds them."""
+        self.upkeep.restore()
+        self._gather_predictors()
+        if self.upkeep.start.checkpoint:
+            self._gather_policies()
+        else:
+            self.evaluate(env_steps=0, segment=0)
+            self.upkeep.commit()
 
     def collect(self, segment: Segment) -> dict[int, Dataset]:
         """Line 3: root plays the joint policy on the global simulator; each rank gets its datasets."""
@@ -190,6 +178,22 @@ class System:
             self.reporter.finish(results, self.domain.statistics, self.run.directory)
         self.ranks.barrier()
 
+    def _take_charge(self, start: Start, hosts: list[str]) -> None:
+        """What root has beside the other ranks: they have no use for it and save the memory."""
+        from dials_mpi.progress import Reporter
+        from dials_mpi.storage.runfile import RunFile
+
+        units = {statistic.name: statistic.unit for statistic in self.domain.statistics}
+        self.run = RunFile(self.directory, units)
+        self.reporter = Reporter(self.config, len(self.domain.regions), start.position.wall_time)
+        for note in start.notes:
+            self.reporter.say(note)
+        LOG.info("%d ranks on %s", self.ranks.size, ", ".join(dict.fromkeys(hosts)))
+        placement = [self.ranks.holder(region) for region in range(len(self.domain.regions))]
+        where = {"hosts": hosts, "ranks": self.ranks.size, "mpi_library": self.ranks.library}
+        self.run.write({"placement/rank": placement}, **where)
+        self.run.commit()
+
     def _gather_policies(self) -> None:
         with self.watch("communicate"):
             vectors = self.learners.policy_vectors()
@@ -247,8 +251,11 @@ class System:
         except NonFinite as fault:
             from dials_mpi.storage.dump import dump
 
-            file = dump(self.directory, fault.name, str(fault), fault.arrays)
-            raise FloatingPointError(f"{fault}; what led there is in {file}") from None
+            try:
+                where = f"is in {dump(self.directory, fault.name, str(fault), fault.arrays)}"
+            except Unwritable as full:
+                where = f"is lost: {full}"
+            raise FloatingPointError(f"{fault}; what led there {where}") from None
 
     def _phase(self, text: str) -> None:
         if self.ranks.is_root:
@@ -256,6 +263,10 @@ class System:
 
 
 def _require_finite(evaluation: Evaluation, segment: int) -> None:
-    """NonFinite: a return is not a number."""
-    for region in np.flatnonzero(~np.isfinite(evaluation.returns).all(axis=0)):
-        raise NonFinite(int(region), segment, "a return in the evaluation", {"returns": evaluation.returns})
+    """NonFinite: a return or a cross-entropy is not."""
+    found = {"return": evaluation.returns}
+    if evaluation.cross_entropy is not None:
+        found["cross-entropy"] = evaluation.cross_entropy[None]
+    for name, values in found.items():
+        for region in np.flatnonzero(~np.isfinite(values).all(axis=0)):
+            raise NonFinite(int(region), segment, f"{name} in the evaluation", found)

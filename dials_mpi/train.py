@@ -41,7 +41,8 @@ def train(start: Start, ranks: Ranks, deadline: Deadline, wishes: Wishes) -> int
     """
     from dials_mpi.system import System  # loads torch, which takes a second
 
-    with System(start, ranks, deadline, wishes) as system:  # line 1, or as the checkpoint left it
+    with System(start, ranks, deadline, wishes) as system:
+        system.begin()  # line 1
         for segment in start.segments():  # line 2
             if segment.refresh:  # every F steps
                 datasets = system.collect(segment)  # line 3
