@@ -47,11 +47,11 @@ class System:
         self.tables = joint.tables(config, self.domain)
         self.widths = joint.widths(self.tables)
         self.policies, self.predictors = [], []
-        self.run = self.reporter = self.latest = None
+        self.record = self.reporter = self.latest = None
         if ranks.is_root:
             self._take_charge(start, hosts)
         self.upkeep = Upkeep(
-            start, ranks, self.learners, self.tables, deadline, wishes, self.run, self.reporter
+            start, ranks, self.learners, self.tables, deadline, wishes, self.record, self.reporter
         )
 
     def __enter__(self) -> System:
@@ -107,11 +107,10 @@ class System:
             rows = {i: np.array(fit) for i, fit in fits.items()}
             losses = self.ranks.gather(rows, len(Fit._fields), np.float64)
         if self.ranks.is_root:
-            columns = dict(zip(Fit._fields, losses.T, strict=True))
-            env_steps = segment.first_update * self.config.ppo.memory_size
-            series = {f"influence/cross_entropy_{name}": column for name, column in columns.items()}
-            self.run.append({"influence/env_steps": env_steps, **series})
-            means = ", ".join(f"{name} {column.mean():.3f}" for name, column in columns.items())
+            self.record.refresh(segment.first_update * self.config.ppo.memory_size, losses)
+            means = ", ".join(
+                f"{name} {mean:.3f}" for name, mean in zip(Fit._fields, losses.mean(axis=0), strict=True)
+            )
             self._phase(f"cross-entropy of the predictors on held-out episodes: {means}")
 
     def train_policies(self, segment: Segment) -> None:
@@ -123,9 +122,7 @@ class System:
             with self.watch("communicate"):
                 rows = self.ranks.gather(metrics, len(TRAINING), np.float64)
         if self.ranks.is_root:
-            columns = zip(TRAINING, rows.T, strict=True)
-            series = {f"training/{name}": column for name, column in columns}
-            self.run.append({"training/env_steps": segment.env_steps, **series})
+            self.record.training(segment.env_steps, rows)
 
     def evaluate(self, env_steps: int, segment: int) -> None:
         """Gather the policies; root plays and records them, and what the time and memory went into.
@@ -145,7 +142,8 @@ class System:
                     self.failures,
                 )
                 _require_finite(self.latest, segment)
-            self._record_evaluation(env_steps, self.latest)
+            self.record.evaluation(env_steps, self.reporter.elapsed(), self.latest)
+            self.reporter.evaluated(env_steps, self.latest)
         self._record_costs(env_steps)
 
     def must_stop_after(self, segment: Segment) -> bool:
@@ -159,40 +157,36 @@ class System:
     def finish(self) -> None:
         """Root stores the networks, compares with the policies that need no training, shows the table."""
         if self.ranks.is_root:
-            self.run.write_networks("policy", self.policy_parameters, self.tables["policy"])
+            run = self.record.run
+            run.write_networks("policy", self.policy_parameters, self.tables["policy"])
             if self.predictors:
-                self.run.write_networks("predictor", self.predictor_parameters, self.tables["predictor"])
+                run.write_networks("predictor", self.predictor_parameters, self.tables["predictor"])
             episodes = self.config.evaluation_episodes
             scripted = {
                 name: evaluate_scripted(self.config, self.domain, name, episodes, failures=self.failures)
                 for name in ("random", *self.domain.hand_coded)
             }
-            arrays = {f"reference/{name}": result.returns for name, result in scripted.items()}
-            for name, result in scripted.items():
-                for figure, values in result.statistics.items():
-                    arrays[f"reference_statistics/{name}/{figure}"] = values
-            self.run.write(arrays, finished=True)
-            self.run.commit()
-            trained = self.latest or self._recorded_evaluation()
+            self.record.references(scripted)
+            run.write({}, finished=True)
+            run.commit()
+            trained = self.latest or self.record.last_evaluation()
             results = {"random": scripted.pop("random"), "trained": trained, **scripted}
-            self.reporter.finish(results, self.domain.statistics, self.run.directory)
+            self.reporter.finish(results, self.domain.statistics, run.directory)
         self.ranks.barrier()
 
     def _take_charge(self, start: Start, hosts: list[str]) -> None:
         """What root has beside the other ranks: they have no use for it and save the memory."""
         from dials_mpi.progress import Reporter
-        from dials_mpi.storage.runfile import RunFile
+        from dials_mpi.record import Record
 
-        units = {statistic.name: statistic.unit for statistic in self.domain.statistics}
-        self.run = RunFile(self.directory, units)
+        self.record = Record(self.directory, self.domain.statistics)
         self.reporter = Reporter(self.config, len(self.domain.regions), start.position.wall_time)
         for note in start.notes:
             self.reporter.say(note)
         LOG.info("%d ranks on %s", self.ranks.size, ", ".join(dict.fromkeys(hosts)))
-        placement = [self.ranks.holder(region) for region in range(len(self.domain.regions))]
-        where = {"hosts": hosts, "ranks": self.ranks.size, "mpi_library": self.ranks.library}
-        self.run.write({"placement/rank": placement}, **where)
-        self.run.commit()
+        holders = [self.ranks.holder(region) for region in range(len(self.domain.regions))]
+        self.record.session(hosts, holders, self.ranks.library)
+        self.record.run.commit()
 
     def _gather_policies(self) -> None:
         with self.watch("communicate"):
@@ -212,36 +206,12 @@ class System:
             self.predictor_parameters = parameters
             self.predictors = joint.predictors(self.config, self.domain, parameters)
 
-    def _record_evaluation(self, env_steps: int, evaluation: Evaluation) -> None:
-        row = {
-            "evaluation/env_steps": env_steps,
-            "evaluation/wall_time": self.reporter.elapsed(),
-            "evaluation/returns": evaluation.returns,
-        }
-        if evaluation.cross_entropy is not None:
-            row["evaluation/cross_entropy"] = evaluation.cross_entropy
-        for name, values in evaluation.statistics.items():
-            row[f"evaluation_statistics/{name}"] = values
-        self.run.append(row)
-        self.reporter.evaluated(env_steps, evaluation)
-
-    def _recorded_evaluation(self) -> Evaluation:
-        """The last one in the run file, where there was nothing left to train."""
-        row = self.run.last_row("evaluation")
-        return Evaluation(
-            row["returns"], self.run.last_row("evaluation_statistics"), row.get("cross_entropy")
-        )
-
     def _record_costs(self, env_steps: int) -> None:
         seconds = self.ranks.gather_by_rank(self.watch.take().ravel())
         others = self.ranks.gather_by_rank(np.array([*memory(), self.failures.take()]))
         if self.ranks.is_root:
             by_phase = seconds.reshape(self.ranks.size, len(PHASES), 2)
-            series = {f"timing/{phase}": by_phase[:, k] for k, phase in enumerate(PHASES)}
-            peak, proportional, failures = others.T
-            events = {"events/env_steps": env_steps, "events/simulator_failures": failures.astype(np.int64)}
-            self.run.append({"timing/env_steps": env_steps, **series, **events})
-            self.run.write({"memory/peak_rss": peak, "memory/pss": proportional})
+            self.record.costs(env_steps, by_phase, others[:, :2], others[:, 2])
 
     @contextmanager
     def _dumping(self) -> Iterator[None]:

@@ -24,7 +24,7 @@ from dials_mpi.walltime import Deadline, Pace, work
 
 if TYPE_CHECKING:
     from dials_mpi.progress import Reporter
-    from dials_mpi.storage.runfile import RunFile
+    from dials_mpi.record import Record
 
 GO_ON, SAVE, STOP = range(3)
 
@@ -33,7 +33,7 @@ Tables = Mapping[str, Sequence[Table]]
 
 
 class Upkeep:
-    """One rank's part of keeping a run; run and reporter are root's."""
+    """One rank's part of keeping a run; record and reporter are root's."""
 
     def __init__(
         self,
@@ -43,16 +43,16 @@ class Upkeep:
         tables: Tables,
         deadline: Deadline,
         wishes: Wishes,
-        run: RunFile | None,
+        record: Record | None,
         reporter: Reporter | None,
     ) -> None:
         self.start, self.ranks, self.learners = start, ranks, learners
-        self.deadline, self.wishes, self.run, self.reporter = deadline, wishes, run, reporter
+        self.deadline, self.wishes, self.record, self.reporter = deadline, wishes, record, reporter
         self.tables = tables
         position = start.position
         self.pace = Pace(position.seconds if position.ranks == ranks.size else None)
         self.saved_segments, self.saved_at = position.segments, time.monotonic()
-        self.after = {segment.index + 1: segment for segment in start.segments()}
+        self.segments = {segment.index: segment for segment in start.segments()}
 
     def restore(self) -> None:
         """Give every region the state that it has in the checkpoint, where there is one."""
@@ -62,7 +62,7 @@ class Upkeep:
     def commit(self) -> None:
         """What root has noted comes into the run file."""
         if self.ranks.is_root:
-            self.run.commit()
+            self.record.run.commit()
 
     def must_stop_after(self, segment: Segment, mean_return: float) -> bool:
         """Keep what the segment brought; whether to stop here. mean_return: NaN if it was not evaluated."""
@@ -81,7 +81,7 @@ class Upkeep:
             return STOP
         if not self.ranks.is_root:
             return GO_ON
-        following = self.after.get(segment.index + 1)
+        following = self.segments.get(segment.index + 1)
         next_work = work(following) if following else self._final_work()
         if not self.deadline.allows(self.pace.takes(next_work)):
             return STOP
@@ -108,7 +108,7 @@ class Upkeep:
                 env_steps=segment.env_steps,
                 wall_time=self.reporter.elapsed(),
                 mean_return=mean_return,
-                lengths=self.run.lengths(),
+                lengths=self.record.run.lengths(),
                 ranks=self.ranks.size,
                 seconds=self.pace.known(),
             )

@@ -358,6 +358,21 @@ def test_the_other_modes_go_on_as_well(trained, tmp_path, mode):
     assert differing(results(trained(*settings)), results(tmp_path)) == []
 
 
+@pytest.mark.parametrize(
+    ("when", "expected"),
+    [
+        (("checkpoint_every=3",), [384, 768, 1152, 1280]),
+        (("checkpoint_every=0", "checkpoint_minutes=60"), [1280]),
+        (("checkpoint_every=4", "checkpoint_minutes=0.00001"), [128 * k for k in range(1, 11)]),
+    ],
+)
+def test_checkpoints_are_written_when_they_are_due_and_at_the_end(tmp_path, when, expected):
+    result = train(*LONG, *when, "checkpoint_keep=99", "--output", str(tmp_path))
+    assert result.code == 0
+    steps = sorted(int(path.stem.rpartition("-")[2]) for path in checkpoints.present(tmp_path))
+    assert steps == expected
+
+
 def test_segments_shorter_than_the_time_between_evaluations(trained, tmp_path):
     settings = (*LONG, "evaluate_every=640", "segment_every=128", "retrain_every=640")
     stop_early(tmp_path, 3, settings)
