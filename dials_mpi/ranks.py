@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 from numpy.typing import DTypeLike
 
+from dials_mpi import signals
 from dials_mpi.errors import (
     CRASHED,
     REFUSED,
@@ -278,8 +279,11 @@ def run(program: Callable[[Ranks], int]) -> NoReturn:
         if launched_as_root():
             refuse(refusal)
         sys.exit(REFUSED)
+    except StopAtOnce:
+        sys.exit(STOPPED)
     try:
         code = program(ranks)
+        signals.ignore()
     except SystemExit as leaving:
         # A program returns its code: whoever exits instead, even with 0, leaves the other ranks waiting.
         code = (leaving.code if isinstance(leaving.code, int) else CRASHED) or CRASHED

@@ -16,6 +16,12 @@ class Wishes:
     stop_soon = False
 
 
+def ignore() -> None:
+    """Heed no signals any more: on the way out the default actions would come back, and kill the process."""
+    for each in (signal.SIGUSR1, *AT_ONCE):
+        signal.signal(each, signal.SIG_IGN)
+
+
 def listen() -> Wishes:
     """Heed signals from now on; SIGTERM and SIGINT raise StopAtOnce in the main thread."""
     wishes = Wishes()

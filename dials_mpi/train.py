@@ -82,11 +82,11 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     options = parser.parse_intermixed_args(argv)
     if options.print_config:
         sys.exit(_print_config(options.config, options.overrides))
-    mpi.run(lambda ranks: _program(ranks, options, begun))
-
-
-def _program(ranks: Ranks, options: argparse.Namespace, begun: float) -> int:
     wishes = listen()
+    mpi.run(lambda ranks: _program(ranks, options, begun, wishes))
+
+
+def _program(ranks: Ranks, options: argparse.Namespace, begun: float, wishes: Wishes) -> int:
     deadline = Deadline(None)
 
     def plan() -> Start:

@@ -46,6 +46,8 @@ def scheduler_end(environment: Mapping[str, str] = os.environ) -> float | None:
     job = environment.get("SLURM_JOB_ID")
     if job is None:
         return None
+    if "SLURM_ARRAY_JOB_ID" in environment:  # the number of an array's last task alone means the whole array
+        job = f"{environment['SLURM_ARRAY_JOB_ID']}_{environment['SLURM_ARRAY_TASK_ID']}"
     told = environment.get("SLURM_JOB_END_TIME")
     if told and told.isdecimal():
         return float(told)

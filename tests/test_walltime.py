@@ -66,6 +66,14 @@ def test_the_end_that_squeue_tells(tmp_path, monkeypatch):
     assert deadline.left() == pytest.approx(40, abs=1) and notes == ()
 
 
+def test_a_task_of_an_array_is_asked_for_by_its_own_name(tmp_path, monkeypatch):
+    """The plain number of the last task is that of the array, and squeue would answer for every task."""
+    squeue(tmp_path, f'echo "$@" > {tmp_path}/asked; echo 2030-01-01T00:00:00', monkeypatch)
+    job = {"SLURM_JOB_ID": "7", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}
+    assert scheduler_end(job) == datetime(2030, 1, 1).timestamp()
+    assert "7_3" in (tmp_path / "asked").read_text()
+
+
 @pytest.mark.parametrize("script", ["exit 3", "echo", "echo soon", "exit 127"])
 def test_a_scheduler_that_does_not_tell_is_no_reason_to_fail_but_said(tmp_path, monkeypatch, script):
     squeue(tmp_path, script, monkeypatch)
