@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from dials_mpi.errors import BadInput, refuse
 from dials_mpi.ranks import Ranks, launched_as_root
+from dials_mpi.values import printable
 
 
 class Parser(argparse.ArgumentParser):
@@ -29,7 +30,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Refuse the command line."""
         if launched_as_root():
-            refuse(f"{message}; see {self.prog} --help")
+            refuse(f"{printable(message[:500])}; see {self.prog} --help")
         sys.exit(2)
 
 

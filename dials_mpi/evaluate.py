@@ -42,6 +42,9 @@ EXAMPLES = """examples:
   python -m dials_mpi.evaluate --config configs/traffic/25.yaml --policy max-pressure"""
 
 
+MOST_EPISODES = 1_000_000
+
+
 class Evaluation(NamedTuple):
     """Undiscounted returns float64 [E, N]; cross-entropy in nats per source [N], where there are AIPs.
 
@@ -154,8 +157,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 def _evaluate_as_told(options: argparse.Namespace) -> tuple[Domain, Evaluation]:
     """The domain, and what the command line asks for. BadInput: it cannot be had."""
     set_up_torch()
-    if options.episodes < 1:
-        raise BadInput(f"--episodes is {options.episodes}: give at least 1")
+    if not 1 <= options.episodes <= MOST_EPISODES:
+        raise BadInput(f"--episodes is {options.episodes}: give a number from 1 to {MOST_EPISODES}")
     run, config = _source(options)
     domain = create(config.domain, config.domain_section)
     domain.versions()  # refuses where something is missing
@@ -168,9 +171,11 @@ def _evaluate_as_told(options: argparse.Namespace) -> tuple[Domain, Evaluation]:
             + f": choose {', '.join(known)}"
             + ("" if run else " (trained needs the directory of a run)")
         )
+    if name != "trained" and options.checkpoint is not None:
+        raise BadInput(f"--checkpoint is given, and the policy {name} has none: leave one of them out")
     if name != "trained":
         return domain, evaluate_scripted(config, domain, name, options.episodes)
-    source = _networks(run, options.checkpoint)
+    source = _networks(run, options.checkpoint, config, domain)
     widths = joint.widths(joint.tables(config, domain))
     policies = joint.policies(config, domain, _parameters(source, "policy", domain, widths))
     predictors = []
@@ -180,12 +185,12 @@ def _evaluate_as_told(options: argparse.Namespace) -> tuple[Domain, Evaluation]:
     return domain, evaluate(config, domain, policies, predictors, options.episodes, segment=2**32 - 1)
 
 
-def _networks(run: RunFile, wanted: str | None) -> RunFile | Checkpoint:
+def _networks(run: RunFile, wanted: str | None, config: Config, domain: Domain) -> RunFile | Checkpoint:
     """Where the networks are: in a finished run's file, else in the newest or the wanted checkpoint."""
     from dials_mpi.storage import checkpoint
 
     where = printable(str(run.directory))
-    if wanted is None and run.attributes().get("finished"):
+    if wanted is None and run.finished():
         return run
     if wanted == "best":
         path = checkpoint.best(run.directory)
@@ -203,22 +208,18 @@ def _networks(run: RunFile, wanted: str | None) -> RunFile | Checkpoint:
                 else "evaluate it after its first"
             )
         )
-    return checkpoint.Checkpoint(path)
+    from dials_mpi.resume import verify
+
+    source = checkpoint.Checkpoint(path)
+    verify(source, config, domain)
+    return source
 
 
 def _parameters(
     source: RunFile | Checkpoint, kind: str, domain: Domain, widths: Mapping[str, int]
 ) -> np.ndarray:
     """Stored networks [N, P]. BadInput: none are stored, or others than the run's configuration says."""
-    name = f"{kind}/parameters"
-    parameters = source.read(name)
-    wanted = len(domain.regions), widths[kind]
-    if parameters.shape != wanted:
-        raise BadInput(
-            f"{name} in {source.path} has the shape {parameters.shape} in place of {wanted}: "
-            "evaluate it with the dials_mpi that wrote it"
-        )
-    return parameters
+    return source.read(f"{kind}/parameters", (len(domain.regions), widths[kind]))
 
 
 def _source(options: argparse.Namespace) -> tuple[RunFile | None, Config]:
@@ -227,7 +228,7 @@ def _source(options: argparse.Namespace) -> tuple[RunFile | None, Config]:
     overrides = [word for word in options.arguments if word not in directories]
     if options.config or not directories:
         if directories:
-            raise BadInput(f"{directories[0]} is given beside --config: give one of them")
+            raise BadInput(f"{printable(directories[0])} is given beside --config: give one of them")
         if not options.config and not overrides:
             raise BadInput("nothing to evaluate: give the directory of a run, or --config FILE")
         return None, load(options.config, overrides)
@@ -238,7 +239,7 @@ def _source(options: argparse.Namespace) -> tuple[RunFile | None, Config]:
     from dials_mpi.storage.runfile import RunFile
 
     run = RunFile.open(directories[0])
-    return run, from_yaml(run.configuration(), str(run.path))
+    return run, from_yaml(run.configuration(), printable(str(run.path)))
 
 
 def _write_json(file: str, result: Evaluation) -> None:
@@ -255,8 +256,9 @@ def _write_json(file: str, result: Evaluation) -> None:
         figures["standard_error"] = None
     try:
         Path(file).write_text(json.dumps(figures, indent=2) + "\n")
-    except OSError as error:
-        raise BadInput(f"{file} cannot be written ({error.strerror}): choose another --json") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise BadInput(f"{printable(file)} cannot be written ({reason}): choose another --json") from error
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from dials_mpi.domains.base import Statistic
 from dials_mpi.evaluate import Evaluation
 from dials_mpi.logs import LOG
 from dials_mpi.ranks import launched
+from dials_mpi.values import printable
 
 
 class Reporter:
@@ -73,8 +74,8 @@ class Reporter:
         self.console.print(table)
         if statistics:
             self.console.print(_statistics(results, statistics))
-        self.say(f"Results: {directory / 'run.h5'}")
-        self.say(f"Evaluate again: python -m dials_mpi.evaluate {directory}")
+        self.say(f"Results: {printable(str(directory / 'run.h5'))}")
+        self.say(f"Evaluate again: python -m dials_mpi.evaluate {printable(str(directory))}")
 
     def stopped(self, env_steps: int) -> None:
         """The run ends here for now."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,7 @@ def find(config: Config, domain: Domain, directory: str, resume: bool) -> Start:
     begun = Start(config, directory, continued=before is not None, notes=(warning,) if warning else ())
     if before is None:
         return begun
-    if run.attributes().get("finished") and config.total_steps == before.total_steps:
+    if run.finished() and config.total_steps == before.total_steps:
         return begun._replace(finished=True)
     newest, damaged = _newest(run.directory, config, domain)
     begun = begun._replace(
@@ -82,24 +84,29 @@ def begin(start: Start, program: Mapping[str, Any], ranks: int) -> None:
 def _configuration_before(run: RunFile, config: Config) -> Config:
     """The configuration of the run's last session. BadInput: this one differs where it must not."""
     run = RunFile.open(run.directory)
-    before = from_yaml(run.configuration(), f"the configuration in {run.path}")
+    before = from_yaml(run.configuration(), f"the configuration in {printable(str(run.path))}")
     _require_same(before, config, str(run.path))
     return before
 
 
 def _require_same(before: Config, config: Config, where: str) -> None:
-    """Only settings that bear on no result may change, and total_steps may grow."""
+    """BadInput: see ``_differences``."""
+    differences = _differences(before, config)
+    if differences:
+        raise BadInput(
+            f"the run in {printable(where)} has other settings: {differences}: give the same ones, or "
+            "choose another directory with --output"
+        )
+
+
+def _differences(before: Config, config: Config) -> str:
+    """Only settings that bear on no result may change, and total_steps may grow: what else does, in words."""
     old, new = before.decisive(), config.decisive()
     if new["total_steps"] >= old["total_steps"]:
         new["total_steps"] = old["total_steps"]
     changed = [key for key in {**old, **new} if old.get(key, ...) != new.get(key, ...)]
-    if changed:
-        differences = ", ".join(_difference(key, old, new) for key in changed[:5])
-        more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
-        raise BadInput(
-            f"the run in {printable(where)} has other settings: {differences}{more}: give the same ones, or "
-            "choose another directory with --output"
-        )
+    more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
+    return ", ".join(_difference(key, old, new) for key in changed[:5]) + more
 
 
 def _difference(key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
@@ -108,10 +115,14 @@ def _difference(key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> str
 
 
 def _claim(directory: Path) -> str | None:
+    missing = [folder for folder in (directory, *directory.parents) if not os.path.lexists(folder)]
     try:
         directory.mkdir(parents=True, exist_ok=True)
         return claim(directory)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
+        for folder in missing:
+            with suppress(OSError, ValueError):
+                folder.rmdir()
         reason = getattr(error, "strerror", None) or error
         raise BadInput(
             f"the run directory {printable(str(directory))} cannot be written ({reason}): "
@@ -125,13 +136,10 @@ def _newest(directory: Path, config: Config, domain: Domain) -> tuple[Checkpoint
     for path in checkpoints.present(directory):
         try:
             checkpoint = Checkpoint(path)
-            _verify(checkpoint, config, domain)
+            verify(checkpoint, config, domain)
+            return checkpoint, damaged
         except BadInput as error:
             damaged[path] = str(error)
-        else:
-            before = from_yaml(checkpoint.configuration, f"the configuration in {path}")
-            _require_same(before, config, str(path))
-            return checkpoint, damaged
     if damaged:
         first = next(iter(damaged.values()))
         raise BadInput(
@@ -141,20 +149,22 @@ def _newest(directory: Path, config: Config, domain: Domain) -> tuple[Checkpoint
     return None, damaged
 
 
-def _verify(checkpoint: Checkpoint, config: Config, domain: Domain) -> None:
-    """BadInput: the checkpoint is not what was written."""
+def verify(checkpoint: Checkpoint, config: Config, domain: Domain) -> None:
+    """BadInput: the checkpoint is not what was written, or of another run."""
     where = printable(str(checkpoint.path))
     before = from_yaml(checkpoint.configuration, f"the configuration in {where}")
     if before.digest() != checkpoint.digest:
         raise BadInput(f"{where} is damaged: its configuration has another digest")
     done = segments(before)[: checkpoint.position.segments]
-    steps = done[-1].env_steps if done else -1
+    steps = done[-1].env_steps if len(done) == checkpoint.position.segments > 0 else -1
     if not steps == checkpoint.position.env_steps == _number(checkpoint.path):
         raise BadInput(f"{where} is damaged: its segments, steps and name do not agree")
+    differences = _differences(before, config)
+    if differences:
+        raise BadInput(f"{where} is of another run: {differences}")
     from dials_mpi.joint import tables, widths  # loads torch, which takes a second
 
-    if before.decisive() | {"total_steps": 0} == config.decisive() | {"total_steps": 0}:
-        checkpoint.verify(states.layout(widths(tables(config, domain))), len(domain.regions))
+    checkpoint.verify(states.layout(widths(tables(config, domain))), len(domain.regions))
 
 
 def _number(path: Path) -> int:

@@ -176,7 +176,7 @@ def _unknown(kind: type, key: str, layout: Mapping[str, Any], chosen: str | None
     if variant is not None and key.partition(".")[0] in variant.metadata["kinds"].keys() - {chosen}:
         other, selector = key.partition(".")[0], variant.metadata["selector"]
         return f"{other} is read only with {selector}={other}: remove it, or change {selector}={chosen}"
-    text = f"unknown key {printable(key)}"
+    text = f"unknown key {printable(key) if len(key) <= 80 else shown(key)}"
     near = _nearest(key, layout)
     if near:
         return f"{text}, did you mean {' or '.join(near)}?"

@@ -19,6 +19,7 @@ from dials_mpi.logs import open_logs
 from dials_mpi.ranks import Ranks
 from dials_mpi.signals import Wishes, listen
 from dials_mpi.start import Start, require_time
+from dials_mpi.values import printable
 from dials_mpi.walltime import Deadline, deadline_of
 
 EXAMPLES = """examples:
@@ -99,7 +100,8 @@ def _program(ranks: Ranks, options: argparse.Namespace, begun: float, wishes: Wi
         return start
     if start.finished:
         if ranks.is_root:
-            print(f"The run in {start.directory} is finished: python -m dials_mpi.evaluate {start.directory}")
+            where = printable(start.directory)
+            print(f"The run in {where} is finished: python -m dials_mpi.evaluate {where}")
         return DONE
     open_logs(start.directory, ranks.rank, ranks.size, options.log_ranks)
     return train(start, ranks, deadline, wishes)

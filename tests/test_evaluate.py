@@ -15,6 +15,7 @@ import torch
 from conftest import SMALL, launch
 
 from dials_mpi.evaluate import Evaluation, main
+from dials_mpi.storage.hdf5 import rewriting
 
 FIRST_LINE = re.compile(r"mean return (-?\d+\.\d+) \+- (\d+\.\d+|nan) \((\d+) episodes?\)")
 FOUR = ("warehouse.grid=[2,2]", "warehouse.horizon=20")
@@ -188,21 +189,21 @@ def test_a_damaged_run(evaluate, copy):
 
 
 def test_a_run_whose_configuration_is_damaged(evaluate, copy):
-    with h5py.File(copy / "run.h5", "r+") as file:
+    with rewriting(copy / "run.h5") as file:
         del file["config/0"]
         file["config/0"] = "seed: [1\n"
     assert "run.h5" in refused(evaluate(copy))
 
 
 def test_a_newer_format(evaluate, copy):
-    with h5py.File(copy / "run.h5", "r+") as file:
+    with rewriting(copy / "run.h5") as file:
         file.attrs["format_version"] = 99
     assert "99" in refused(evaluate(copy))
 
 
 def test_a_run_that_has_not_come_so_far(evaluate, copy):
     """No policies to play yet; but those that need no training are played."""
-    with h5py.File(copy / "run.h5", "r+") as file:
+    with rewriting(copy / "run.h5") as file:
         del file["policy"]
     assert "policy/parameters" in refused(evaluate(copy))
     figures(evaluate(copy, "--policy", "random", "--episodes", 2))
@@ -213,7 +214,7 @@ def test_parameters_of_other_networks(evaluate, copy):
     with h5py.File(copy / "run.h5") as file:
         parameters = file["policy/parameters"][()]
     for other in (parameters[:, :-1], parameters[:-1], parameters[0]):
-        with h5py.File(copy / "run.h5", "r+") as file:
+        with rewriting(copy / "run.h5") as file:
             del file["policy/parameters"]
             file["policy/parameters"] = other
         assert "policy/parameters" in refused(evaluate(copy, "--episodes", 1))

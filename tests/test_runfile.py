@@ -16,6 +16,7 @@ import pytest
 from conftest import launch
 
 from dials_mpi.errors import BadInput, Unwritable
+from dials_mpi.storage.hdf5 import rewriting
 from dials_mpi.storage.runfile import FORMAT_VERSION, NAME, RunFile
 
 YAML = "seed: 1  # é\n"
@@ -245,7 +246,7 @@ def test_read_of_what_is_not_there_yet(run):
 
 
 def test_the_newest_configuration_counts(run):
-    with h5py.File(run.path, "r+") as file:
+    with rewriting(run.path) as file:
         for k in range(1, 12):
             file[f"config/{k}"] = f"seed: {k}\n"
     assert run.configuration() == "seed: 11\n"
@@ -262,9 +263,16 @@ def test_open_refuses_what_is_no_run_file(tmp_path):
         (tmp_path / NAME).write_bytes(content)
         assert "damaged" in refused(RunFile.open, str(tmp_path))
     (tmp_path / NAME).unlink()
-    with h5py.File(tmp_path / NAME, "w") as file:
-        file["x"] = 1
-    assert "damaged" in refused(RunFile.open, str(tmp_path))
+    for writing in (h5py.File(tmp_path / NAME, "w"), rewriting(tmp_path / NAME, begin_empty=True)):
+        with writing as file:
+            file["x"] = 1
+        assert "damaged" in refused(RunFile.open, str(tmp_path))
+
+
+def test_a_file_that_was_changed_by_other_hands_is_refused(run):
+    with h5py.File(run.path, "r+") as file:
+        file.attrs["seed"] = 8
+    assert "its checksum is wrong" in refused(RunFile.open, str(run.directory))
 
 
 def test_open_refuses_a_newer_format(run):
@@ -296,10 +304,10 @@ def test_damage_is_refused(run):
 
 
 def test_a_configuration_that_is_no_text_or_is_missing_is_damage(run):
-    with h5py.File(run.path, "r+") as file:
+    with rewriting(run.path) as file:
         del file["config/0"]
         file["config/0"] = 3
     assert "damaged" in refused(RunFile.open(str(run.directory)).configuration)
-    with h5py.File(run.path, "r+") as file:
+    with rewriting(run.path) as file:
         del file["config"]
     assert "damaged" in refused(RunFile.open(str(run.directory)).configuration)

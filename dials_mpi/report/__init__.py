@@ -14,6 +14,7 @@ from dials_mpi.report.groups import group_runs, short
 from dials_mpi.report.runs import Run, read_run, read_runs
 from dials_mpi.report.style import style
 from dials_mpi.report.tables import curve_rows, summary_row, write_csv
+from dials_mpi.values import printable
 
 __all__ = [
     "draw_cross_entropy",
@@ -43,8 +44,9 @@ def report(directories: Sequence[str], out: str) -> tuple[list[Run], list[Path]]
             files += save_picture(folder / "cross-entropy", draw_cross_entropy, predicted)
         files.append(write_csv(folder / "summary.csv", [summary_row(run) for run in runs]))
         files.append(write_csv(folder / "curves.csv", [row for run in runs for row in curve_rows(run)]))
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise BadInput(
-            f"{folder} cannot be written ({error.strerror or error}): choose another folder with --out"
+            f"{printable(str(folder))} cannot be written ({reason}): choose another folder with --out"
         ) from error
     return runs, files

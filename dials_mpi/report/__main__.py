@@ -12,6 +12,7 @@ from dials_mpi.cli import Parser
 from dials_mpi.errors import BadInput, refuse
 from dials_mpi.report import report
 from dials_mpi.report.tables import summary_table
+from dials_mpi.values import printable
 
 EXAMPLES = """examples:
   python -m dials_mpi.report runs/warehouse-4-dials-seed0 --out figures
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     if all(run.cross_entropy is None for run in runs):
         console.print("no cross-entropy picture: these runs have no influence predictors")
     for file in files:
-        console.print(str(file), markup=False, soft_wrap=True)
+        console.print(printable(str(file)), markup=False, soft_wrap=True)
     sys.exit(0)
 
 

@@ -13,7 +13,9 @@ from dials_mpi import settings
 from dials_mpi.config import Config, from_yaml
 from dials_mpi.domains import DOMAINS
 from dials_mpi.errors import BadInput
+from dials_mpi.storage.hdf5 import DAMAGE
 from dials_mpi.storage.runfile import RunFile
+from dials_mpi.values import printable
 
 
 class Refreshes(NamedTuple):
@@ -66,34 +68,59 @@ class Run:
 def read_run(directory: str) -> Run:
     """The run in a directory. BadInput: there is none, it cannot be read, or nothing is evaluated yet."""
     file = RunFile.open(directory)
+    where = printable(str(file.path))
     if not file.has("evaluation/env_steps"):
-        raise BadInput(f"{file.path} holds no evaluation yet: report it after its first one")
-    config = from_yaml(file.configuration(), str(file.path))
-    steps = file.read("evaluation/env_steps")
+        raise BadInput(f"{where} holds no evaluation yet: report it after its first one")
+    config = from_yaml(file.configuration(), where)
+    try:
+        return _read_evaluated(file, config)
+    except DAMAGE as error:
+        reason = printable(" ".join(str(error).split()))[:300]
+        raise BadInput(f"{where} is not a run file, or a damaged one: {reason}") from error
 
-    def series(name: str) -> np.ndarray:
-        return file.read(f"evaluation/{name}")[: len(steps)]  # the run may have added a row since
+
+def _read_evaluated(file: RunFile, config: Config) -> Run:
+    """The run, of which something is evaluated. DAMAGE: the file is not as a run writes it."""
+    steps = _numbers(file, "evaluation/env_steps", 1)
+    if not len(steps):
+        raise ValueError("evaluation has no rows")
+
+    def series(name: str, dimensions: int) -> np.ndarray:
+        rows = _numbers(file, name, dimensions)[: len(steps)]  # the run may have added a row since
+        if len(rows) < len(steps):
+            raise ValueError(f"{name} has fewer rows than evaluation/env_steps")
+        return rows
 
     return Run(
-        name=file.directory.resolve().name,
+        name=printable(file.directory.resolve().name),
         config=config,
-        finished=bool(file.attributes().get("finished")),
+        finished=file.finished(),
         env_steps=steps,
-        wall_time=series("wall_time"),
-        returns=series("returns"),
-        cross_entropy=series("cross_entropy").mean(axis=1) if file.has("evaluation/cross_entropy") else None,
+        wall_time=series("evaluation/wall_time", 1),
+        returns=series("evaluation/returns", 3),
+        cross_entropy=series("evaluation/cross_entropy", 2).mean(axis=1)
+        if file.has("evaluation/cross_entropy")
+        else None,
         refreshes=_read_refreshes(file) if file.has("influence") else None,
         references={
-            name: float(file.read(f"reference/{name}").mean())
+            name: float(_numbers(file, f"reference/{name}", 2).mean())
             for name in ("random", *DOMAINS[config.domain][0].hand_coded)
             if file.has(f"reference/{name}")
         },
         statistics={
-            statistic.name: _mean_of_known(file.read(f"evaluation_statistics/{statistic.name}")[: len(steps)])
+            statistic.name: _mean_of_known(series(f"evaluation_statistics/{statistic.name}", 2))
             for statistic in DOMAINS[config.domain][0].statistics
         },
-        peak_memory=float(file.read("memory/peak_rss").sum()) if file.has("memory") else float("nan"),
+        peak_memory=float(_numbers(file, "memory/peak_rss", 1).sum()) if file.has("memory") else float("nan"),
     )
+
+
+def _numbers(file: RunFile, name: str, dimensions: int) -> np.ndarray:
+    """A dataset. ValueError: it is of another kind."""
+    array = file.read(name)
+    if array.ndim != dimensions or array.dtype.kind not in "fi" or 0 in array.shape[1:]:
+        raise ValueError(f"{name} is {array.dtype} {list(array.shape)}")
+    return array
 
 
 def _mean_of_known(rows: np.ndarray) -> np.ndarray:
@@ -106,9 +133,9 @@ def _mean_of_known(rows: np.ndarray) -> np.ndarray:
 
 
 def _read_refreshes(file: RunFile) -> Refreshes:
-    steps = file.read("influence/env_steps")
+    steps = _numbers(file, "influence/env_steps", 1)
     losses = [
-        file.read(f"influence/cross_entropy_{name}")[: len(steps)].mean(axis=1)
+        _numbers(file, f"influence/cross_entropy_{name}", 2)[: len(steps)].mean(axis=1)
         for name in Refreshes._fields[1:]
     ]
     return Refreshes(steps, *losses)
@@ -119,7 +146,7 @@ def read_runs(directories: Sequence[str]) -> list[Run]:
     runs = [read_run(directory) for directory in directories]
     names = [run.name for run in runs]
     if len(set(names)) < len(names):  # the directory's own name does not tell them apart
-        runs = [replace(run, name=given) for run, given in zip(runs, directories, strict=True)]
+        runs = [replace(run, name=printable(given)) for run, given in zip(runs, directories, strict=True)]
     for run in runs[1:]:
         require_same_system(runs[0], run)
     seen: dict[str, Run] = {}

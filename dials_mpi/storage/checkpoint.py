@@ -8,31 +8,47 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from dials_mpi.errors import BadInput
 from dials_mpi.position import Position
-from dials_mpi.storage.hdf5 import network_tables, reading, rewriting
+from dials_mpi.storage.hdf5 import (
+    float32,
+    network_tables,
+    reading,
+    require_float32,
+    require_seal,
+    rewriting,
+    text_of,
+)
 
 FORMAT_VERSION = 1
 DAMAGED = ".damaged"
+FOREVER = 1e12
+"""Seconds that no run takes."""
 _NAME = re.compile(r"checkpoint-(\d+)\.h5")
 
 
 class Checkpoint:
     """A checkpoint that is there, to read."""
 
-    def __init__(self, path: Path) -> None:
-        """BadInput: it is no checkpoint, or a damaged one, or of a newer format."""
+    def __init__(self, path: Path, trusted: bool = False) -> None:
+        """BadInput: it is no checkpoint, or a damaged one, or of a newer format.
+
+        trusted: it is this process's own, and needs no look at all of it.
+        """
         self.path = path
+        if not trusted:
+            require_seal(path, "a checkpoint")
         with self._read() as file:
             version = int(file.attrs["format_version"])
             if version > FORMAT_VERSION:
@@ -41,37 +57,31 @@ class Checkpoint:
             for name in ("lengths", "seconds"):
                 values[name] = json.loads(values[name])
             self.position = Position(**{name: _plain(value) for name, value in values.items()})
-            self.configuration: str = file["config"].asstr()[()]
+            _require_position(self.position)
+            self.configuration = text_of(file["config"])
             self.digest = str(file.attrs["config_digest"])
 
     def verify(self, layout: Mapping[str, int], regions: int) -> None:
-        """Read all of it once. BadInput: something is missing, of a wrong shape, or its checksum is wrong."""
+        """BadInput: a region's state is not there as ``layout`` says."""
         with self._read() as file:
             for name, width in layout.items():
-                if file[name].shape != (regions, width) or file[name].dtype != np.float32:
-                    raise ValueError(f"{name} is not float32 [{regions}, {width}]")
-            for _ in self._rows(file, layout, regions):
-                pass
+                require_float32(file, name, (regions, width))
 
     def rows(self, layout: Mapping[str, int], regions: int) -> Iterator[np.ndarray]:
         """The state of one region after another, as ``writing`` was given it."""
         with self._read() as file:
-            yield from self._rows(file, layout, regions)
+            for i in range(regions):
+                yield np.concatenate([file[name][i] for name in layout])
 
-    def read(self, name: str) -> np.ndarray:
-        """A whole dataset."""
+    def read(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        """A whole dataset. BadInput: it is not float32 of this shape."""
         with self._read() as file:
-            return file[name][()]
+            return float32(file, name, shape)
 
     def has(self, name: str) -> bool:
         """Whether the file holds a dataset or group of this name."""
         with self._read() as file:
             return name in file
-
-    @staticmethod
-    def _rows(file: h5py.File, layout: Mapping[str, int], regions: int) -> Iterator[np.ndarray]:
-        for i in range(regions):
-            yield np.concatenate([file[name][i] for name in layout])
 
     def _read(self) -> Any:
         return reading(self.path, "a checkpoint")
@@ -95,8 +105,7 @@ def writing(
     with rewriting(directory / f"checkpoint-{position.env_steps}.h5", begin_empty=True) as file:
         values = asdict(position)
         for name in ("lengths", "seconds"):
-            # Of fixed length, and so under the checksum of the metadata.
-            values[name] = np.bytes_(json.dumps(values[name], sort_keys=True))
+            values[name] = json.dumps(values[name], sort_keys=True)
         text, digest = configuration
         file.attrs.update({**attributes, **values, "format_version": FORMAT_VERSION, "config_digest": digest})
         file["config"] = text
@@ -104,8 +113,7 @@ def writing(
             for name, value in network_tables(kind, own).items():
                 file[name] = value
         datasets = {
-            name: file.create_dataset(name, (regions, width), np.float32, chunks=(1, width), fletcher32=True)
-            for name, width in layout.items()
+            name: file.create_dataset(name, (regions, width), np.float32) for name, width in layout.items()
         }
 
         def put(region: int, row: np.ndarray) -> None:
@@ -119,16 +127,20 @@ def writing(
 
 def present(directory: Path) -> list[Path]:
     """The checkpoints in a directory, newest first."""
-    found = ((_NAME.fullmatch(path.name), path) for path in directory.glob("checkpoint-*.h5"))
+    try:
+        names = os.listdir(directory)
+    except (OSError, ValueError):  # there is no such directory, or can be none
+        return []
+    found = ((_NAME.fullmatch(name), directory / name) for name in names)
     return [path for _, path in sorted(((int(m[1]), path) for m, path in found if m), reverse=True)]
 
 
-def best(directory: Path) -> Path | None:
+def best(directory: Path, trusted: bool = False) -> Path | None:
     """The checkpoint with the highest mean return; None where no readable one has any."""
     returns = {}
     for path in present(directory):
         try:
-            returns[path] = Checkpoint(path).position.mean_return
+            returns[path] = Checkpoint(path, trusted).position.mean_return
         except BadInput:
             continue
     known = {path: value for path, value in returns.items() if not math.isnan(value)}
@@ -137,7 +149,7 @@ def best(directory: Path) -> Path | None:
 
 def prune(directory: Path, keep: int) -> None:
     """Remove all checkpoints but the newest ``keep`` and the best."""
-    spared = {*present(directory)[:keep], best(directory)}
+    spared = {*present(directory)[:keep], best(directory, trusted=True)}
     for path in present(directory):
         if path not in spared:
             path.unlink(missing_ok=True)
@@ -145,7 +157,20 @@ def prune(directory: Path, keep: int) -> None:
 
 def set_aside(path: Path) -> Path:
     """Rename a damaged checkpoint, so that it is neither used nor counted; its new name."""
-    return path.rename(path.with_name(path.name + DAMAGED))
+    names = (path.with_name(f"{path.name}{DAMAGED}{k or ''}") for k in count())
+    return path.rename(next(name for name in names if not os.path.lexists(name)))
+
+
+def _require_position(position: Position) -> None:
+    """ValueError: there is a value that no checkpoint has."""
+    counts = (position.segments, position.env_steps, position.ranks, *position.lengths.values())
+    numbers = (position.wall_time, *position.seconds.values())
+    if not (
+        all(type(count) is int and count >= 0 for count in counts)
+        and all(type(number) in (int, float) and 0 <= number < FOREVER for number in numbers)
+        and type(position.mean_return) is float
+    ):
+        raise ValueError("its position is none")
 
 
 def _plain(value: Any) -> Any:

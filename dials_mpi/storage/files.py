@@ -61,21 +61,22 @@ def replacing(path: Path) -> Iterator[PatientFile]:
     Whoever is killed amid this leaves the old file as it was. Unwritable: the disk takes no more.
     """
     partial = path.with_name(f".{path.name}{PARTIAL}")
+    file = None
     try:
         with PatientFile(partial, "w+") as file:
             yield file
             file.settle()
         os.replace(partial, path)
         _sync(path.parent)
-    except OSError as error:
+    except BaseException as error:
         _remove(partial)
+        failure = (file and file.failure) or error  # whatever came after the first failure came from it
+        if not isinstance(failure, OSError):
+            raise
         raise Unwritable(
-            f"{printable(str(path))} cannot be written ({error.strerror or error}), what was there before is "
-            "intact: make room, and start again with --resume"
+            f"{printable(str(path))} cannot be written ({failure.strerror or failure}), what was there "
+            "before is intact: make room, and start again with --resume"
         ) from error
-    except BaseException:
-        _remove(partial)
-        raise
 
 
 def claim(directory: Path) -> str | None:

@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 from dials_mpi.errors import BadInput
-from dials_mpi.storage.hdf5 import network_tables, reading, rewriting
+from dials_mpi.storage.hdf5 import float32, network_tables, reading, require_seal, rewriting, text_of
 from dials_mpi.values import printable
 
 FORMAT_VERSION = 1
@@ -70,11 +70,12 @@ class RunFile:
         if not run.exists():
             where = printable(str(directory))
             raise BadInput(f"there is no {NAME} in {where}: give the directory of a run")
+        require_seal(run.path, "a run file")
         with run._read() as file:
             version = int(file.attrs["format_version"])
         if version > FORMAT_VERSION:
             raise BadInput(
-                f"{run.path} has format version {version}, and this dials_mpi reads up to "
+                f"{printable(str(run.path))} has format version {version}, and this dials_mpi reads up to "
                 f"{FORMAT_VERSION}: read it with a newer one"
             )
         return run
@@ -145,12 +146,12 @@ class RunFile:
 
     # Reading: anyone, at any time.
 
-    def read(self, name: str) -> np.ndarray:
-        """A whole dataset. BadInput: the run does not hold it (yet)."""
+    def read(self, name: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
+        """A whole dataset. BadInput: the run does not hold it (yet), or it is not float32 of this shape."""
         with self._read() as file:
             if name not in file:
-                raise BadInput(f"{self.path} holds no {name}: the run has not come so far")
-            return file[name][()]
+                raise BadInput(f"{printable(str(self.path))} holds no {name}: the run has not come so far")
+            return file[name][()] if shape is None else float32(file, name, shape)
 
     def has(self, name: str) -> bool:
         """Whether the file holds a dataset or group of this name."""
@@ -162,11 +163,19 @@ class RunFile:
         with self._read() as file:
             return dict(file.attrs)
 
+    def finished(self) -> bool:
+        """Whether the run has come to its end."""
+        with self._read() as file:
+            finished = file.attrs.get("finished", False)
+            if not isinstance(finished, bool | np.bool_):
+                raise ValueError("finished is neither true nor false")
+            return bool(finished)
+
     def configuration(self) -> str:
         """The newest resolved configuration, YAML."""
         with self._read() as file:
             chain = file["config"]
-            return chain[max(chain, key=int)].asstr()[()]
+            return text_of(chain[max(chain, key=int)])
 
     def lengths(self) -> dict[str, int]:
         """The number of rows of each series."""
@@ -238,9 +247,13 @@ def _series(file: h5py.File) -> dict[str, h5py.Dataset]:
     """The datasets that grow, by name."""
     found = {}
 
-    def look(name: str, thing: object) -> None:
-        if isinstance(thing, h5py.Dataset) and thing.maxshape and thing.maxshape[0] is None:
-            found[name] = thing
+    def look(group: h5py.Group) -> None:
+        # Not by visititems: where a dataset is damaged, the library ends in a segmentation fault there.
+        for thing in group.values():
+            if isinstance(thing, h5py.Group):
+                look(thing)
+            elif thing.maxshape and thing.maxshape[0] is None:
+                found[thing.name.lstrip("/")] = thing
 
-    file.visititems(look)
+    look(file)
     return found
