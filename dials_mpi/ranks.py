@@ -210,6 +210,7 @@ class Ranks:
     def _wait(self, requests: list[MPI.Request]) -> None:
         while requests and not type(requests[0]).Testall(requests):
             time.sleep(NAP)
+            signals.heed()
             self.pulse.beat()
             self.pulse.look()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 from dials_mpi.errors import StopAtOnce
@@ -11,9 +13,22 @@ AT_ONCE = (signal.SIGTERM, signal.SIGINT)
 
 
 class Wishes:
-    """stop_soon: whether a SIGUSR1 has come to this process."""
+    """What has been asked of this process. stop_soon: by SIGUSR1; stop: at once, and not yet heeded."""
 
     stop_soon = False
+    stop: StopAtOnce | None = None
+    held = 0
+
+
+_wishes = Wishes()
+
+
+def listen() -> Wishes:
+    """Heed signals from now on; SIGTERM and SIGINT raise StopAtOnce in the main thread."""
+    signal.signal(signal.SIGUSR1, _soon)
+    for each in AT_ONCE:
+        signal.signal(each, _at_once)
+    return _wishes
 
 
 def ignore() -> None:
@@ -22,20 +37,36 @@ def ignore() -> None:
         signal.signal(each, signal.SIG_IGN)
 
 
-def listen() -> Wishes:
-    """Heed signals from now on; SIGTERM and SIGINT raise StopAtOnce in the main thread."""
-    wishes = Wishes()
+@contextmanager
+def held() -> Iterator[None]:
+    """Put off StopAtOnce until the end of what happens inside.
 
-    def soon(number: int, frame: FrameType | None) -> None:
-        wishes.stop_soon = True
+    Where a library calls back into Python an exception gets lost, or ends the process.
+    """
+    _wishes.held += 1
+    try:
+        yield
+    finally:
+        _wishes.held -= 1
+        if not _wishes.held:
+            heed()
 
-    def at_once(number: int, frame: FrameType | None) -> None:
-        # One is enough: a launcher may pass on what the terminal has sent to all already.
-        for each in AT_ONCE:
-            signal.signal(each, signal.SIG_IGN)
-        raise StopAtOnce(signal.Signals(number).name)
 
-    signal.signal(signal.SIGUSR1, soon)
+def heed() -> None:
+    """Raise a StopAtOnce that was put off; for places where it does no harm."""
+    stop, _wishes.stop = _wishes.stop, None
+    if stop:
+        raise stop
+
+
+def _soon(number: int, frame: FrameType | None) -> None:
+    _wishes.stop_soon = True
+
+
+def _at_once(number: int, frame: FrameType | None) -> None:
+    # One is enough: a launcher may pass on what the terminal has sent to all already.
     for each in AT_ONCE:
-        signal.signal(each, at_once)
-    return wishes
+        signal.signal(each, signal.SIG_IGN)
+    _wishes.stop = StopAtOnce(signal.Signals(number).name)
+    if not _wishes.held:
+        heed()

@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 
 from dials_mpi.errors import BadInput
+from dials_mpi.signals import held
 from dials_mpi.storage.files import replacing
 from dials_mpi.values import printable
 
@@ -76,7 +77,7 @@ def rewriting(path: Path, begin_empty: bool = False) -> Iterator[h5py.File]:
 
     Unwritable: the disk takes no more.
     """
-    with replacing(path) as file:
+    with held(), replacing(path) as file:  # HDF5 calls the file's methods
         if not begin_empty:
             with open(path, "rb") as old:
                 shutil.copyfileobj(old, file, 1 << 20)
