@@ -34,6 +34,13 @@ class Parser(argparse.ArgumentParser):
         sys.exit(2)
 
 
+def word(text: str) -> str:
+    """What an option is given: not nothing, as of a variable that a job script forgot to set."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty, give a value or leave the option out")
+    return text
+
+
 def agreed(ranks: Ranks, decide: Callable[[], Any]) -> Any:
     """What root decides before anything else happens on any rank, on every rank.
 

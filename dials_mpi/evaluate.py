@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 import numpy as np
 
 from dials_mpi import joint
-from dials_mpi.cli import Parser
+from dials_mpi.cli import Parser, word
 from dials_mpi.collect import collect
 from dials_mpi.config import Config, from_yaml, load
 from dials_mpi.domains import create
@@ -129,14 +129,15 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     parser = Parser("evaluate", "Play a joint policy on the global simulator.", EXAMPLES)
     parser.add_argument("arguments", nargs="*", metavar="DIR | key=value", help="a run, or settings")
     parser.add_argument("--config", metavar="FILE", help="a configuration in place of a run")
-    parser.add_argument("--policy", default=None, help="trained (default for a run), random or hand-coded")
+    parser.add_argument("--policy", type=word, help="trained (default for a run), random or hand-coded")
     parser.add_argument(
         "--checkpoint",
         metavar="WHICH",
+        type=word,
         help="best, newest or its steps: a run's checkpoint in place of its end",
     )
     parser.add_argument("--episodes", type=int, default=100, help="how many (default 100)")
-    parser.add_argument("--json", metavar="FILE", help="write the figures to FILE as well")
+    parser.add_argument("--json", metavar="FILE", type=word, help="write the figures to FILE as well")
     options = parser.parse_intermixed_args(argv)
     try:
         domain, result = _evaluate_as_told(options)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from dials_mpi import ranks as mpi
-from dials_mpi.cli import Parser, agreed
+from dials_mpi.cli import Parser, agreed, word
 from dials_mpi.config import load
 from dials_mpi.errors import DONE, STOPPED, BadInput, refuse
 from dials_mpi.logs import open_logs
@@ -65,7 +65,9 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     parser.add_argument(
         "--config", metavar="FILE", help="YAML file; default: the paper's 100-agent warehouse"
     )
-    parser.add_argument("--output", metavar="DIR", help="run directory; default: runs/ and a name of its own")
+    parser.add_argument(
+        "--output", metavar="DIR", type=word, help="run directory; default: runs/ and a name of its own"
+    )
     parser.add_argument(
         "--resume",
         action="store_true",

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 RECENT = 3
 MARGIN = 1.2
 """Time is asked for in this multiple of what it took before."""
+FAR = 1e9
+"""Seconds from now; an end behind them is none."""
 RESERVE = 5.0
 """Seconds for what is in no phase: the way out."""
 
@@ -120,4 +122,6 @@ def deadline_of(walltime: str | None, begun: float) -> tuple[Deadline, tuple[str
     if end is None:
         return Deadline(), ()
     left = end - time.time()
+    if left > FAR:
+        return Deadline(), ()
     return Deadline(time.monotonic() + left), (f"this job ends in {timedelta(seconds=round(left))}",)

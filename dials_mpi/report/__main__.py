@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from dials_mpi.cli import Parser
+from dials_mpi.cli import Parser, word
 from dials_mpi.errors import BadInput, refuse
 from dials_mpi.report import report
 from dials_mpi.report.tables import summary_table
@@ -25,7 +25,9 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The command line; it needs no MPI."""
     parser = Parser("report", "Draw and tabulate runs, finished or not, from their run files.", EXAMPLES)
     parser.add_argument("directories", nargs="+", metavar="DIR", help="the directory of a run")
-    parser.add_argument("--out", required=True, metavar="FOLDER", help="where the files go; made if missing")
+    parser.add_argument(
+        "--out", required=True, metavar="FOLDER", type=word, help="where the files go; made if missing"
+    )
     options = parser.parse_args(argv)
     try:
         runs, files = report(options.directories, options.out)
