@@ -14,7 +14,7 @@ from dials_mpi.domains.base import Domain
 from dials_mpi.errors import BadInput, Unwritable
 from dials_mpi.start import Start
 from dials_mpi.storage import checkpoint as checkpoints
-from dials_mpi.storage.checkpoint import Checkpoint
+from dials_mpi.storage.checkpoint import Checkpoint, Newer
 from dials_mpi.storage.files import claim, sweep
 from dials_mpi.storage.runfile import RunFile
 from dials_mpi.values import printable, shown
@@ -138,6 +138,8 @@ def _newest(directory: Path, config: Config, domain: Domain) -> tuple[Checkpoint
             checkpoint = Checkpoint(path)
             verify(checkpoint, config, domain)
             return checkpoint, damaged
+        except Newer:
+            raise
         except BadInput as error:
             damaged[path] = str(error)
     if damaged:

@@ -124,4 +124,4 @@ def deadline_of(walltime: str | None, begun: float) -> tuple[Deadline, tuple[str
     left = end - time.time()
     if left > FAR:
         return Deadline(), ()
-    return Deadline(time.monotonic() + left), (f"this job ends in {timedelta(seconds=round(left))}",)
+    return Deadline(time.monotonic() + left), (f"this job ends in {timedelta(seconds=max(0, round(left)))}",)

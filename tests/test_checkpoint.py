@@ -232,6 +232,16 @@ def test_a_damaged_checkpoint_is_passed_over_and_set_aside(three, damage):
     assert RunFile.open(three).read("training/env_steps").tolist() == [128, 256]
 
 
+def test_a_checkpoint_of_a_newer_program_is_left_to_that_one(three):
+    newest = three / "checkpoint-384.h5"
+    with rewriting(newest) as file:
+        file.attrs["format_version"] = checkpoints.FORMAT_VERSION + 1
+    before = newest.read_bytes()
+    with pytest.raises(BadInput, match="go on with a newer one"):
+        find(CONFIG, DOMAIN, str(three), resume=True)
+    assert newest.read_bytes() == before
+
+
 def test_without_any_good_checkpoint_nothing_is_thrown_away(three):
     for path in checkpoints.present(three):
         path.write_bytes(b"no HDF5")

@@ -30,12 +30,17 @@ from dials_mpi.storage.hdf5 import (
     rewriting,
     text_of,
 )
+from dials_mpi.values import printable
 
 FORMAT_VERSION = 1
 DAMAGED = ".damaged"
 FOREVER = 1e12
 """Seconds that no run takes."""
 _NAME = re.compile(r"checkpoint-(\d+)\.h5")
+
+
+class Newer(BadInput):
+    """A checkpoint of a newer program: it is good, and not for this one."""
 
 
 class Checkpoint:
@@ -52,7 +57,10 @@ class Checkpoint:
         with self._read() as file:
             version = int(file.attrs["format_version"])
             if version > FORMAT_VERSION:
-                raise ValueError(f"format version {version}, newer than {FORMAT_VERSION}")
+                raise Newer(
+                    f"{printable(str(path))} has format version {version}, and this dials_mpi reads up to "
+                    f"{FORMAT_VERSION}: go on with a newer one"
+                )
             values = {entry.name: file.attrs[entry.name] for entry in fields(Position)}
             for name in ("lengths", "seconds"):
                 values[name] = json.loads(values[name])
