@@ -267,9 +267,8 @@ ANYWHERE = {
     "gather": 9,
     "evaluate": 3,
     "bring": 2,
-    "finish": 1,
 }
-ON_ROOT = {"commit": 4, "checkpoint": 2, "settle": 6}
+ON_ROOT = {"commit": 4, "checkpoint": 2, "settle": 6, "finish": 1}
 """The call of each function that comes after the first checkpoint."""
 
 DEFAULT = [

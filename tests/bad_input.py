@@ -1,0 +1,450 @@
+"""What the tests of bad input share: a worker that plays the programs, what a refusal is, runs to damage.
+
+Starting a process takes a second, so a worker plays the programs' main() for one case after the other. It is
+a process of its own, this file as a script, for a damaged HDF5 file can hang or kill the one that reads it.
+Beside the sentence of each case, the tests compare the tree of files before and after it.
+
+A test file takes the fixtures ``worker``, ``originals`` and ``tmp_path`` by giving them these names.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+import pytest
+from conftest import LAUNCHER_PREFIXES, SMALL
+
+from dials_mpi import config as config_module
+from dials_mpi import domains, logs, provenance, ranks, resume, settings
+from dials_mpi.config import load
+from dials_mpi.errors import BadInput
+from dials_mpi.storage.checkpoint import Checkpoint
+from dials_mpi.storage.hdf5 import rewriting
+from dials_mpi.storage.runfile import RunFile
+from dials_mpi.yaml_text import LARGEST_FILE
+
+LIMIT = 20
+"""Seconds for one answer of the worker; most take a twentieth of one."""
+
+WORDS = (*SMALL, "total_steps=384", "checkpoint_keep=9")
+"""A run of three segments that keeps the checkpoints 128, 256 and 384."""
+
+RESUME = [*WORDS, "--resume", "--output", "run"]
+
+KINDS = ("policy", "predictor")
+"""Of networks, in run files and checkpoints."""
+
+ODD = "two\nlines \x1b[31m \udcff"
+"""What a file system takes for a name and a line does not: a line break, a colour, a byte of no UTF-8."""
+
+
+# The worker ----------------------------------------------------------------------------------------------
+
+
+class Said(NamedTuple):
+    """How a program ended and what it said."""
+
+    code: int | None
+    stdout: str
+    stderr: str
+
+
+class Worker:
+    """The process that plays the programs; it is killed and started anew where it does not answer."""
+
+    process: subprocess.Popen | None = None
+
+    def main(self, program: str, arguments: Sequence[str], folder: Path) -> Said:
+        """A program's command line, played in a folder."""
+        return Said(*self._ask("main", program, list(arguments), str(folder)))
+
+    def start(self, folder: Path, session: bool = False) -> dict[str, Any]:
+        """What --resume finds in a run's folder; ``session``: and begins, and writes."""
+        return self._ask("start", str(folder), session)
+
+    def read(self, folder: Path) -> str:
+        """What the report says of a run that it cannot read; else nothing."""
+        return self._ask("read", str(folder))
+
+    def stop(self) -> int | None:
+        """End the process; its exit code, None if it had not ended by itself."""
+        process, self.process = self.process, None
+        if process is None:
+            return None
+        with suppress(BrokenPipeError):
+            process.stdin.close()  # the end of a worker that is well
+        try:
+            return process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            return None
+
+    def _ask(self, *request: object) -> Any:
+        if self.process is None:
+            self.process = self._started()
+        with suppress(BrokenPipeError):
+            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.flush()
+        answer = ""
+        if select.select([self.process.stdout], [], [], LIMIT)[0]:
+            answer = self.process.stdout.readline()
+        if not answer:
+            code = self.stop()
+            end = f"no answer in {LIMIT} s" if code is None else f"the process ended with {code}"
+            pytest.fail(f"{end}: {request}", pytrace=False)
+        return json.loads(answer)
+
+    @staticmethod
+    def _started() -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, __file__],
+            env={k: v for k, v in os.environ.items() if not k.startswith((*LAUNCHER_PREFIXES, "SLURM_"))},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+
+def serve() -> None:
+    """The worker's side: a line for every line."""
+    answers = os.fdopen(os.dup(1), "w")
+    calls = {"main": play, "start": find_start, "read": read_for_the_report}
+    # What costs most of a case, and is the same in all of them: asking git, types of fields, and PyYAML.
+    provenance.git_commit = functools.cache(provenance.git_commit)
+    settings.get_type_hints = functools.cache(settings.get_type_hints)
+    parse = config_module.parse
+    known = functools.cache(parse)
+    config_module.parse = lambda text, *source: (known if isinstance(text, str) else parse)(text, *source)
+    ranks.Ranks.abort = lambda ranks, code: sys.exit(code)  # a crash is the end of its case, not of all
+    for line in sys.stdin:
+        call, *arguments = json.loads(line)
+        with overheard() as said:
+            answer = calls[call](*arguments)
+        let_go()
+        answers.write(json.dumps([answer, *said] if call == "main" else answer) + "\n")
+        answers.flush()
+
+
+def play(program: str, arguments: list[str], folder: str) -> int:
+    """The exit code of a program."""
+    if program == "train":
+        from dials_mpi.train import main
+    elif program == "evaluate":
+        from dials_mpi.evaluate import main
+    else:
+        from dials_mpi.report.__main__ import main
+    os.chdir(folder)
+    try:
+        main(arguments)
+    except SystemExit as leaving:
+        return leaving.code
+    except BaseException:
+        traceback.print_exc()
+    return 1
+
+
+def find_start(folder: str, session: bool) -> dict[str, Any]:
+    """Where --resume would start, with a digest of all that it would load there; or why it does not."""
+    config, domain, layout = system()
+    try:
+        start = resume.find(config, domain, folder, True)
+        if session:
+            write_a_session(start)
+        state = hashlib.sha256(repr(start.position).encode())
+        if start.checkpoint:
+            for row in Checkpoint(start.checkpoint).rows(layout, len(domain.regions)):
+                state.update(row)
+    except BadInput as refusal:
+        return {"refused": str(refusal)}
+    except Exception:
+        return {"crash": traceback.format_exc()}
+    return {
+        "checkpoint": start.checkpoint and start.checkpoint.name,
+        "damaged": [path.name for path in start.damaged],
+        "state": state.hexdigest(),
+    }
+
+
+@functools.cache
+def system() -> tuple[Any, Any, Mapping[str, int]]:
+    """Configuration and domain of the runs, and the layout of their checkpoints."""
+    from dials_mpi import joint, states
+
+    config = load(None, WORDS)
+    domain = domains.create(config.domain, config.domain_section)
+    return config, domain, states.layout(joint.widths(joint.tables(config, domain)))
+
+
+def write_a_session(start: Any) -> None:
+    """What a session writes into the run file: at its beginning, with its segments, at its end."""
+    resume.begin(start, provenance.versions(), 1)
+    run = RunFile(start.directory, {})
+    run.write({"placement/rank": [0] * 4}, hosts=["here"], ranks=1)
+    run.commit()
+    run.append({"evaluation/env_steps": 1, "evaluation/returns": np.zeros((3, 4))})
+    run.append({"timing/env_steps": 1, "timing/train": np.zeros((1, 2))})
+    run.write({"memory/peak_rss": [1.0], "policy/parameters": np.zeros((4, 5), np.float32)}, finished=True)
+    run.commit()
+    run.last_row("evaluation")
+
+
+def read_for_the_report(folder: str) -> str:
+    from dials_mpi.report import read_run
+
+    try:
+        read_run(folder)
+    except BadInput as refusal:
+        return str(refusal)
+    except Exception:
+        return traceback.format_exc()
+    return ""
+
+
+@contextmanager
+def overheard() -> Iterator[list[str]]:
+    """Everything on stdout and stderr, of libraries in C as well; filled in at the end."""
+    said: list[str] = []
+    kept = os.dup(1), os.dup(2), sys.stdout, sys.stderr
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        os.dup2(out.fileno(), 1)
+        os.dup2(err.fileno(), 2)
+        sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+        sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
+        try:
+            yield said
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for file in (out, err):
+                file.seek(0)
+                said.append(file.read().decode())
+            os.dup2(kept[0], 1)
+            os.dup2(kept[1], 2)
+            os.close(kept[0])
+            os.close(kept[1])
+            sys.stdout, sys.stderr = kept[2:]
+
+
+def let_go() -> None:
+    """What a process lets go of at its end: its logs, and the locks on run directories."""
+    for handler in list(logs.LOG.handlers):
+        logs.LOG.removeHandler(handler)
+        handler.close()
+    for entry in Path("/proc/self/fd").iterdir():
+        if entry.is_symlink() and ".lock" in os.readlink(entry):
+            os.close(int(entry.name))
+
+
+@pytest.fixture(scope="module")
+def worker() -> Iterator[Worker]:
+    worker = Worker()
+    yield worker
+    worker.stop()
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """Gone after the test: a thousand copies of a run are a gigabyte."""
+    with tempfile.TemporaryDirectory(prefix="bad-input-") as folder:
+        yield Path(folder)
+
+
+# What a refusal is ---------------------------------------------------------------------------------------
+
+
+def tree(folder: Path) -> dict[str, object]:
+    """All files in a folder, each with a digest of its content; a run's lock does not count."""
+    found = {}
+    for path in folder.rglob("*"):
+        if path.name != ".lock":
+            content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+            found[str(path.relative_to(folder))] = content, path.lstat().st_mtime_ns * path.is_file()
+    return found
+
+
+def one_sentence(stderr: str, mentions: Sequence[str] = (), longest: int = 1000) -> str:
+    """The single line that a refusal is, without its beginning."""
+    assert stderr.startswith("dials_mpi: ") and stderr.endswith("\n"), stderr
+    line = stderr.removeprefix("dials_mpi: ").removesuffix("\n")
+    assert line.isprintable() and 20 < len(line) < longest, stderr
+    assert "Traceback" not in line and not line.startswith("[")
+    for text in mentions:
+        assert text in line, (text, line)
+    return line
+
+
+def refused(
+    worker: Worker,
+    folder: Path,
+    program: str,
+    arguments: Sequence[str],
+    mentions: Sequence[str] = (),
+    longest: int = 1000,
+) -> str:
+    """The sentence of a program that refuses its input and writes nothing."""
+    before = tree(folder)
+    said = worker.main(program, arguments, folder)
+    assert said.code == 2, said
+    assert said.stdout == ""
+    assert tree(folder) == before
+    return one_sentence(said.stderr, mentions, longest)
+
+
+def refused_or_done(worker: Worker, folder: Path, program: str, arguments: Sequence[str]) -> Said:
+    """A program that may find its input good enough, or refuse it."""
+    before = tree(folder)
+    said = worker.main(program, arguments, folder)
+    if said.code == 0:
+        assert said.stderr == ""
+    else:
+        assert (said.code, said.stdout) == (2, ""), said
+        one_sentence(said.stderr)
+        assert tree(folder) == before
+    return said
+
+
+def table(cases: Mapping[str, Any]) -> pytest.MarkDecorator:
+    """Parametrizes a test with ``name``."""
+    return pytest.mark.parametrize("name", cases)
+
+
+# Files to give to a program ------------------------------------------------------------------------------
+
+
+FILES: dict[str, bytes] = {
+    "a file": b"here already",
+    "good.yaml": b"seed: 1\n",
+    "latin1.yaml": "mode: dials # café\n".encode("latin-1"),
+    "utf16.yaml": "seed: 1\n".encode("utf-16"),
+    "large.yaml": b"seed: 1\n#" + b"x" * LARGEST_FILE,
+    "binary.yaml": bytes(range(256)),
+    "run.yaml": b"\x89HDF\r\n\x1a\n" + bytes(500),
+    "list.yaml": b"- seed: 1\n",
+    "open.yaml": b"warehouse: {grid: [2, 2\n",
+    "misspelt.yaml": b"checkpoint_evry: 3\n",
+    "twice.yaml": b"seed: 1\nseed: 1\n",
+    "bomb.yaml": b"a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n",
+    "tagged.yaml": b"seed: !!python/name:os.system\n",
+    "two.yaml": b"seed: 1\n---\nseed: 2\n",
+    "deep.yaml": b"seed: " + b"[" * 9999,
+    "traffic.yaml": b"domain: warehouse\ntraffic: {grid: [2, 2]}\n",
+    "section.yaml": b"checkpoint: {every: 3}\n",
+    "odd.yaml": b"ppo: {minibatch_size: 24}\n",
+}
+
+
+def with_files(folder: Path) -> Path:
+    """The folder with the files of the table in it."""
+    for name, content in FILES.items():
+        (folder / name).write_bytes(content)
+    (folder / "loop.yaml").symlink_to("loop.yaml")
+    return folder
+
+
+# Runs to copy, and to damage -----------------------------------------------------------------------------
+
+
+class Originals(NamedTuple):
+    """Runs to copy. finished; killed: the same with its end cut off; foreign: by another configuration."""
+
+    finished: Path
+    killed: Path
+    foreign: Mapping[str, Path]
+    parameters: np.ndarray
+    starts: Mapping[str, Any]
+
+    def copy(self, folder: Path, finished: bool = False, name: str = "run") -> Path:
+        """One of the runs, as ``folder/run``."""
+        return shutil.copytree(self.finished if finished else self.killed, folder / name)
+
+
+OTHERS = {
+    "another seed": ["seed=1"],
+    "other networks": ["policy.hidden=[8,8]"],
+    "a longer run": ["total_steps=512"],
+}
+
+
+@pytest.fixture(scope="module")
+def originals(worker, tmp_path_factory) -> Originals:
+    folder = tmp_path_factory.mktemp("originals")
+    for name, words in {"finished": [], **OTHERS}.items():
+        said = worker.main("train", [*WORDS, *words, "--output", name], folder)
+        assert (said.code, said.stderr) == (0, ""), said
+        (folder / name / ".lock").unlink()
+    killed = shutil.copytree(folder / "finished", folder / "killed")
+    with rewriting(killed / "run.h5") as file:
+        file.attrs["finished"] = False
+        for group in ("policy", "predictor", "reference"):
+            del file[group]
+    parameters = RunFile.open(folder / "finished").read("policy/parameters")
+    copy = shutil.copytree(killed, folder / "copy")
+    starts = {}
+    for steps in (384, 256, 128):
+        starts[f"checkpoint-{steps}.h5"] = worker.start(copy)
+        assert starts[f"checkpoint-{steps}.h5"]["checkpoint"] == f"checkpoint-{steps}.h5"
+        (copy / f"checkpoint-{steps}.h5").unlink()
+    foreign = {name: folder / name for name in OTHERS}
+    return Originals(folder / "finished", killed, foreign, parameters, starts)
+
+
+def replaced(content: bytes | Callable[[bytes], bytes]) -> Callable[[Path], None]:
+    """A change that puts other bytes into a file."""
+
+    def change(path: Path) -> None:
+        path.write_bytes(content(path.read_bytes()) if callable(content) else content)
+
+    return change
+
+
+def cut(share: float) -> Callable[[Path], None]:
+    return replaced(lambda data: data[: int(share * len(data))])
+
+
+def edited(edit: Callable[[h5py.File], object]) -> Callable[[Path], None]:
+    """A change to the content of an HDF5 file, which is then as whole as the program's own."""
+
+    def change(path: Path) -> None:
+        with rewriting(path) as file:
+            edit(file)
+
+    return change
+
+
+def attribute(name: str, value: Any) -> Callable[[Path], None]:
+    return edited(lambda file: file.attrs.__setitem__(name, value))
+
+
+def dataset(name: str, value: Any = None, **how: Any) -> Callable[[Path], None]:
+    """A change of a dataset, or that it is not there."""
+
+    def edit(file: h5py.File) -> None:
+        if name in file:
+            del file[name]
+        if value is not None or how:
+            file.create_dataset(name, data=value, **how)
+
+    return edited(edit)
+
+
+NOISE = np.random.default_rng(0).bytes(100_000)
+
+
+if __name__ == "__main__":
+    serve()

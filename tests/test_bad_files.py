@@ -1,0 +1,477 @@
+"""Files of a run that are broken: one sentence, or an older checkpoint takes a broken one's place.
+
+A table for run.h5, with the programs that cannot do without what is broken, and one for checkpoints. Nothing
+is written where a program refuses; a run that goes on ends with the numbers it would have ended with.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import bad_input
+import h5py
+import numpy as np
+import pytest
+from bad_input import (
+    FILES,
+    KINDS,
+    NOISE,
+    OTHERS,
+    RESUME,
+    Originals,
+    Worker,
+    attribute,
+    cut,
+    dataset,
+    edited,
+    refused,
+    refused_or_done,
+    replaced,
+    table,
+    tree,
+)
+
+from dials_mpi.position import Position
+from dials_mpi.storage.hdf5 import rewriting
+from dials_mpi.storage.runfile import RunFile
+
+worker, originals, tmp_path = bad_input.worker, bad_input.originals, bad_input.tmp_path
+
+
+# Damage of any file --------------------------------------------------------------------------------------
+
+
+def group(name: str) -> Callable[[Path], None]:
+    """A group in the place of a dataset."""
+
+    def edit(file: h5py.File) -> None:
+        del file[name]
+        file.create_group(name)
+
+    return edited(edit)
+
+
+def another_hdf5(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file["results"] = np.arange(10)
+
+
+def as_directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+    (path / "inside").touch()
+
+
+def as_dangling_link(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("nowhere")
+
+
+ENORMOUS = {"shape": (10**9, 10**5), "dtype": np.float32, "chunks": (1, 10**5)}
+
+DAMAGED: dict[str, Callable[[Path], None]] = {
+    "empty": replaced(b""),
+    "one byte": replaced(b"\x89"),
+    "only a signature": replaced(b"\x89HDF\r\n\x1a\n"),
+    "zeros": replaced(bytes(100_000)),
+    "noise": replaced(NOISE),
+    "a signature and noise": replaced(b"\x89HDF\r\n\x1a\n" + NOISE),
+    "text": replaced(b"seed: 1\n" * 1000),
+    "zipped": replaced(b"\x1f\x8b" + NOISE),
+    "one byte too few": replaced(lambda data: data[:-1]),
+    "first half zeros": replaced(lambda data: bytes(len(data) // 2) + data[len(data) // 2 :]),
+    "second half zeros": replaced(lambda data: data[: len(data) // 2] + bytes(len(data) // 2)),
+    "every tenth byte": replaced(
+        lambda data: b"".join(data[i : i + 9] + b"\0" for i in range(0, len(data), 10))
+    ),
+    "moved by one byte": replaced(lambda data: b"\n" + data),
+    "line ends changed": replaced(lambda data: data.replace(b"\r\n", b"\n")),
+    "another HDF5 file": another_hdf5,
+    **{f"cut at {share:.0%}": cut(share) for share in np.linspace(0.02, 0.98, 9)},
+}
+"""What can become of any file; no run file and no checkpoint is good after it."""
+
+
+# Run files -----------------------------------------------------------------------------------------------
+
+
+EVERY = "train evaluate report"
+
+RUN_FILES: dict[str, tuple[Callable[[Path], None], str]] = {
+    **{name: (change, EVERY) for name, change in DAMAGED.items()},
+    # attributes
+    "no version": (edited(lambda file: file.attrs.__delitem__("format_version")), EVERY),
+    "a newer version": (attribute("format_version", 2), EVERY),
+    "a version far ahead": (attribute("format_version", 10**18), EVERY),
+    "version text": (attribute("format_version", "new"), EVERY),
+    "version list": (attribute("format_version", [1, 1]), EVERY),
+    "version nan": (attribute("format_version", np.nan), EVERY),
+    "version inf": (attribute("format_version", np.inf), EVERY),
+    "version nothing": (attribute("format_version", h5py.Empty("i8")), EVERY),
+    "finished list": (attribute("finished", [True, False]), ""),
+    "finished text": (attribute("finished", "perhaps"), ""),
+    "finished nothing": (attribute("finished", h5py.Empty("i8")), ""),
+    "no attribute finished": (edited(lambda file: file.attrs.__delitem__("finished")), ""),
+    "odd attributes": (attribute("extra", np.zeros(3, [("a", "i4"), ("b", "f8")])), ""),
+    # the configuration
+    "no configuration": (dataset("config"), EVERY),
+    "configuration in no chain": (dataset("config", "seed: 1\n"), EVERY),
+    "an empty chain": (edited(lambda file: file.__delitem__("config/0")), EVERY),
+    "a chain of words": (dataset("config/last", "seed: 1\n"), EVERY),
+    "configuration a number": (dataset("config/0", 3), EVERY),
+    "configuration a list": (dataset("config/0", ["seed: 1\n", "mode: dials\n"]), EVERY),
+    "configuration a group": (edited(lambda file: file.create_group("config/1")), EVERY),
+    "configuration nothing": (dataset("config/0", h5py.Empty(h5py.string_dtype())), EVERY),
+    "configuration no text": (dataset("config/0", np.array(b"seed: \xff\xfe", h5py.string_dtype())), EVERY),
+    "configuration no YAML": (dataset("config/0", "seed: [1\n"), EVERY),
+    "configuration YAML list": (dataset("config/0", "- seed\n"), EVERY),
+    "configuration alias bomb": (dataset("config/0", FILES["bomb.yaml"].decode()), EVERY),
+    "configuration very deep": (dataset("config/0", "a: " + "[" * 9999), EVERY),
+    "configuration unknown key": (dataset("config/0", "sead: 1\n"), EVERY),
+    "configuration out of bounds": (dataset("config/0", "seed: -1\n"), EVERY),
+    "configuration odd words": (dataset("config/0", "two lines\r\n: \u202e\x85"), EVERY),
+    "configuration of another run": (dataset("config/0", "seed: 1\n"), "train evaluate"),
+    "a second configuration": (dataset("config/7", "seed: 1\n"), "train evaluate"),
+    # series that a session goes on from
+    "a series too short": (edited(lambda file: file["evaluation/returns"].resize(3, axis=0)), "train"),
+    "a series that is gone": (dataset("training/entropy"), "train"),
+    "a series of no rows": (edited(lambda file: file["timing/train"].resize(0, axis=0)), "train"),
+    "a series that is one number": (dataset("evaluation/env_steps", 3), "train report"),
+    "a series that is a group": (group("evaluation/returns"), "train report"),
+    "all series gone": (
+        edited(lambda file: [file.__delitem__(name) for name in ("evaluation", "training", "timing")]),
+        "train report",
+    ),
+    # networks that are evaluated
+    "no policies": (dataset("policy/parameters"), "evaluate"),
+    "policies of another width": (dataset("policy/parameters", np.zeros((4, 7), "f4")), "evaluate"),
+    "too few policies": (dataset("policy/parameters", np.zeros((3, 2821), "f4")), "evaluate"),
+    "policies a vector": (dataset("policy/parameters", np.zeros(2821, "f4")), "evaluate"),
+    "policies a number": (dataset("policy/parameters", 1.0), "evaluate"),
+    "policies of double precision": (dataset("policy/parameters", np.zeros((4, 2821))), "evaluate"),
+    "policies of whole numbers": (dataset("policy/parameters", np.zeros((4, 2821), int)), "evaluate"),
+    "policies of text": (dataset("policy/parameters", np.full((4, 2821), b"x")), "evaluate"),
+    "policies nothing": (dataset("policy/parameters", h5py.Empty("f4")), "evaluate"),
+    "policies a group": (group("policy/parameters"), "evaluate"),
+    "policies enormous": (dataset("policy/parameters", **ENORMOUS), "evaluate"),
+    "policies of NaN": (dataset("policy/parameters", np.full((4, 2821), np.nan, "f4")), ""),
+    "no predictors": (dataset("predictor"), "evaluate"),
+    "predictors of another width": (dataset("predictor/parameters", np.zeros((4, 7), "f4")), "evaluate"),
+    "predictors of double precision": (dataset("predictor/parameters", np.zeros((4, 1344))), "evaluate"),
+    # figures that are reported
+    "no evaluation": (dataset("evaluation"), "train report"),
+    "an evaluation without rows": (
+        edited(lambda file: [series.resize(0, axis=0) for series in file["evaluation"].values()]),
+        "train report",
+    ),
+    "steps of text": (dataset("evaluation/env_steps", [b"a", b"b", b"c", b"d"]), "train report"),
+    "steps in two dimensions": (dataset("evaluation/env_steps", np.zeros((4, 4), int)), "train report"),
+    "no times": (dataset("evaluation/wall_time"), "train report"),
+    "times of text": (dataset("evaluation/wall_time", [b"a", b"b", b"c", b"d"]), "train report"),
+    "no returns": (dataset("evaluation/returns"), "train report"),
+    "returns a vector": (dataset("evaluation/returns", np.zeros(4)), "train report"),
+    "returns a matrix": (dataset("evaluation/returns", np.zeros((4, 3))), "train report"),
+    "returns of nobody": (dataset("evaluation/returns", np.zeros((4, 3, 0))), "train report"),
+    "returns of no episode": (dataset("evaluation/returns", np.zeros((4, 0, 4))), "train report"),
+    "returns of text": (dataset("evaluation/returns", np.full((4, 3, 4), b"x")), "train report"),
+    "returns enormous": (
+        dataset("evaluation/returns", shape=(10**9, 10**4, 4), dtype="f8", chunks=(1, 10**4, 4)),
+        "train report",
+    ),
+    "too few returns": (
+        dataset("evaluation/returns", np.zeros((2, 3, 4)), maxshape=(None, 3, 4)),
+        "train report",
+    ),
+    "cross-entropy a vector": (dataset("evaluation/cross_entropy", np.zeros(4)), "train report"),
+    "cross-entropy of text": (dataset("evaluation/cross_entropy", np.full((4, 4), b"x")), "train report"),
+    "refreshes without steps": (dataset("influence/env_steps"), "train report"),
+    "refreshes of one loss only": (dataset("influence/cross_entropy_after"), "train report"),
+    "a loss that is a vector": (dataset("influence/cross_entropy_after", np.zeros(3)), "train report"),
+    "memory of text": (dataset("memory/peak_rss", [b"much"]), "report"),
+    "memory a group": (group("memory/peak_rss"), "report"),
+    "a reference of text": (dataset("reference/random", [b"good"]), "report"),
+    "a reference that is a group": (group("reference/random"), "report"),
+}
+"""What becomes of run.h5, and the programs that cannot do without what is broken; the others may go on."""
+
+PROGRAMS = {
+    "train": RESUME,
+    "evaluate": ["run", "--episodes", "1"],
+    "report": ["run", "--out", "figures"],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "program"), [(name, program) for name in RUN_FILES for program in RUN_FILES[name][1].split()]
+)
+def test_a_broken_run_file_is_refused(worker, originals, tmp_path, name, program):
+    run = originals.copy(tmp_path, finished=program != "train")
+    RUN_FILES[name][0](run / "run.h5")
+    refused(worker, tmp_path, program, PROGRAMS[program], ["run"])
+
+
+@pytest.mark.parametrize("program", ["train", "evaluate"])
+@pytest.mark.parametrize("name", [name for name, (_, needed_by) in RUN_FILES.items() if not needed_by])
+def test_an_odd_run_file_is_refused_or_good_enough(worker, originals, tmp_path, name, program):
+    run = originals.copy(tmp_path, finished=program != "train")
+    RUN_FILES[name][0](run / "run.h5")
+    refused_or_done(worker, tmp_path, program, PROGRAMS[program])
+
+
+def test_a_version_that_is_newer_is_told(worker, originals, tmp_path):
+    run = originals.copy(tmp_path, finished=True)
+    attribute("format_version", 7)(run / "run.h5")
+    for program, arguments in PROGRAMS.items():
+        refused(worker, tmp_path, program, arguments, ["format version 7", "newer"])
+
+
+# Checkpoints ---------------------------------------------------------------------------------------------
+
+
+BROKEN_CHECKPOINTS: dict[str, Callable[[Path], None]] = {
+    **DAMAGED,
+    "a directory": as_directory,
+    "a dangling link": as_dangling_link,
+    "the run file": lambda path: shutil.copy(path.parent / "run.h5", path),
+    "an older one": lambda path: shutil.copy(path.parent / "checkpoint-256.h5", path),
+    "no configuration": dataset("config"),
+    "configuration a number": dataset("config", 3),
+    "configuration a list": dataset("config", ["seed: 1\n", "seed: 2\n"]),
+    "configuration nothing": dataset("config", h5py.Empty(h5py.string_dtype())),
+    "configuration no text": dataset("config", np.array(b"seed: \xff\xfe", h5py.string_dtype())),
+    "configuration no YAML": dataset("config", "seed: [1\n"),
+    "configuration unknown key": dataset("config", "sead: 1\n"),
+    "configuration changed": dataset("config", "seed: 1\n"),
+    "digest changed": attribute("config_digest", "0" * 64),
+    **{
+        f"no {kind}/{part}": dataset(f"{kind}/{part}")
+        for kind in KINDS
+        for part in ("parameters", "adam_steps")
+    },
+    **{f"no {kind}": dataset(kind) for kind in KINDS},
+    "a group for numbers": group("policy/parameters"),
+    "double precision": dataset("policy/parameters", np.zeros((4, 2821))),
+    "whole numbers": dataset("policy/first_moment", np.zeros((4, 2821), int)),
+    "numbers of text": dataset("policy/parameters", np.full((4, 2821), b"x")),
+    "a vector": dataset("predictor/parameters", np.zeros(1344, "f4")),
+    "a number": dataset("policy/adam_steps", np.float32(3)),
+    "too few regions": dataset("policy/second_moment", np.zeros((3, 2821), "f4")),
+    "too many regions": dataset("policy/second_moment", np.zeros((5, 2821), "f4")),
+    "another width": dataset("predictor/second_moment", np.zeros((4, 1343), "f4")),
+    "enormous": dataset("policy/parameters", **ENORMOUS),
+    "nothing": dataset("policy/parameters", h5py.Empty("f4")),
+}
+
+JUNK_VALUES: dict[str, Any] = {
+    "missing": None,
+    "text": "three",
+    "bytes": np.bytes_(b"[3]"),
+    "list": [3, 3],
+    "negative": -3,
+    "part": 2.5,
+    "nan": np.nan,
+    "inf": np.inf,
+    "huge": 10**18,
+    "nothing": h5py.Empty("i8"),
+}
+
+HARMLESS = {
+    *("wall_time negative", "wall_time part", "wall_time nan", "mean_return negative"),
+    *("mean_return part", "mean_return nan", "mean_return inf", "mean_return huge"),
+    *("ranks huge", "ranks negative", "ranks part", "ranks nan", "ranks inf", "ranks text", "ranks bytes"),
+}
+"""Attributes of a checkpoint that may be so, for no result comes from them."""
+
+JSON_ATTRIBUTES = {
+    "lengths": [
+        '["evaluation/returns"]',
+        '{"evaluation/returns": "4"}',
+        '{"evaluation/returns": -1}',
+        "{",
+        "3",
+    ],
+    "seconds": ['["train"]', '{"train": "long"}', '{"train": [1]}', "{", "null"],
+}
+
+
+def goes_on_from(
+    worker: Worker, originals: Originals, folder: Path, steps: int, aside: Sequence[str]
+) -> None:
+    """--resume says where it goes on from and what it sets aside, and ends as if nothing had happened."""
+    contents = {name: digest for name, (digest, _) in tree(folder / "run").items()}
+    said = worker.main("train", RESUME, folder)
+    assert (said.code, said.stderr) == (0, ""), said
+    assert f"going on from {steps} steps (checkpoint-{steps}.h5)\n" in said.stdout
+    after = {name: digest for name, (digest, _) in tree(folder / "run").items()}
+    for name in aside:
+        assert re.search(f"{re.escape(name)}( is |: | cannot be read)", said.stdout), said.stdout
+        assert after[f"{name}.damaged"] == contents[name]
+    assert {name for name in after if name.endswith(".damaged")} == {f"{name}.damaged" for name in aside}
+    assert (RunFile.open(folder / "run").read("policy/parameters") == originals.parameters).all()
+
+
+@table(BROKEN_CHECKPOINTS)
+def test_the_older_checkpoint_takes_the_place_of_a_broken_one(worker, originals, tmp_path, name):
+    run = originals.copy(tmp_path)
+    BROKEN_CHECKPOINTS[name](run / "checkpoint-384.h5")
+    expected = {**originals.starts["checkpoint-256.h5"], "damaged": ["checkpoint-384.h5"]}
+    assert worker.start(run) == expected
+
+
+@table({f"{entry} {junk}": 0 for entry in Position.__dataclass_fields__ for junk in JUNK_VALUES})
+def test_a_position_that_is_none_counts_as_broken(worker, originals, tmp_path, name):
+    """Such a file was not damaged but made so; it must still not end in a traceback, now or later."""
+    entry, _, junk = name.partition(" ")
+    run = originals.copy(tmp_path)
+    with rewriting(run / "checkpoint-384.h5") as file:
+        del file.attrs[entry]
+        if JUNK_VALUES[junk] is not None:
+            file.attrs[entry] = JUNK_VALUES[junk]
+    found = worker.start(run)
+    if name not in HARMLESS or found.get("checkpoint") != "checkpoint-384.h5":
+        assert found == {**originals.starts["checkpoint-256.h5"], "damaged": ["checkpoint-384.h5"]}
+
+
+@pytest.mark.parametrize(
+    ("entry", "text"), [(key, text) for key in JSON_ATTRIBUTES for text in JSON_ATTRIBUTES[key]]
+)
+def test_lengths_and_seconds_that_are_none_count_as_broken(worker, originals, tmp_path, entry, text):
+    run = originals.copy(tmp_path)
+    attribute(entry, np.bytes_(text))(run / "checkpoint-384.h5")
+    expected = {**originals.starts["checkpoint-256.h5"], "damaged": ["checkpoint-384.h5"]}
+    assert worker.start(run) == expected
+
+
+@pytest.mark.parametrize("name", ["empty", "noise", "cut at 50%", "a directory", "an older one"])
+def test_a_run_ends_as_it_would_have_without_the_broken_checkpoint(worker, originals, tmp_path, name):
+    run = originals.copy(tmp_path)
+    BROKEN_CHECKPOINTS[name](run / "checkpoint-384.h5")
+    goes_on_from(worker, originals, tmp_path, 256, ["checkpoint-384.h5"])
+
+
+def test_two_broken_checkpoints(worker, originals, tmp_path):
+    run = originals.copy(tmp_path)
+    cut(0.5)(run / "checkpoint-384.h5")
+    replaced(NOISE)(run / "checkpoint-256.h5")
+    goes_on_from(worker, originals, tmp_path, 128, ["checkpoint-384.h5", "checkpoint-256.h5"])
+
+
+def test_a_checkpoint_under_another_name(worker, originals, tmp_path):
+    """Named for more steps than it has, or than the run has; and for fewer."""
+    run = originals.copy(tmp_path)
+    for name in ("checkpoint-385.h5", "checkpoint-512.h5", "checkpoint-99999999999999999999.h5"):
+        shutil.copy(run / "checkpoint-384.h5", run / name)
+    found = worker.start(run)
+    assert found["checkpoint"] == "checkpoint-384.h5" and len(found["damaged"]) == 3
+    goes_on_from(worker, originals, tmp_path, 384, found["damaged"])
+    for path in run.glob("*"):
+        if path.name not in ("run.h5", "checkpoint-384.h5"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    edited(lambda file: file.attrs.__setitem__("finished", False))(run / "run.h5")
+    (run / "checkpoint-384.h5").rename(run / "checkpoint-128.h5")
+    refused(worker, tmp_path, "train", RESUME, ["none of the checkpoints in run", "checkpoint-128.h5"])
+
+
+def test_names_that_are_no_checkpoints_are_left_alone(worker, originals, tmp_path):
+    run = originals.copy(tmp_path)
+    names = [f"checkpoint-{name}" for name in (".h5", "x.h5", "-1.h5", "1e9.h5", "384.h5.bak", "512.h5~")]
+    names += ["checkpoint-384.h5.damaged", "Checkpoint-512.h5", "checkpoint-512.hdf5"]
+    for name in names:
+        (run / name).write_bytes(NOISE[:100])
+    assert worker.start(run) == originals.starts["checkpoint-384.h5"]
+    (run / "checkpoint-384.h5.damaged").unlink()
+    goes_on_from(worker, originals, tmp_path, 384, [])
+    assert all((run / name).read_bytes() == NOISE[:100] for name in names if not name.endswith(".damaged"))
+
+
+@table(OTHERS)
+def test_a_checkpoint_of_another_run(worker, originals, tmp_path, name):
+    """Whole, with steps that agree with its name, and not of this run."""
+    run = originals.copy(tmp_path)
+    shutil.copy(originals.foreign[name] / "checkpoint-384.h5", run / "checkpoint-384.h5")
+    goes_on_from(worker, originals, tmp_path, 256, ["checkpoint-384.h5"])
+
+
+@pytest.mark.parametrize("name", ["empty", "noise", "cut at 86%", "no policy/parameters"])
+def test_without_a_good_checkpoint_a_run_does_not_go_on(worker, originals, tmp_path, name):
+    """Neither from the beginning: what is there may be of use to its owner."""
+    run = originals.copy(tmp_path)
+    for path in run.glob("checkpoint-*.h5"):
+        BROKEN_CHECKPOINTS[name](path)
+    mentions = ["none of the checkpoints in run", "checkpoint-384.h5", "put back a good one", "--output"]
+    refused(worker, tmp_path, "train", RESUME, mentions)
+
+
+NEWER: dict[str, tuple[int, Sequence[int], Sequence[int]]] = {
+    "the newest": (2, [384], []),
+    "the newest, far ahead": (10**18, [384], []),
+    "the newest two": (2, [384, 256], []),
+    "all": (2, [384, 256, 128], []),
+    "the newest behind a broken one": (2, [256], [384]),
+}
+"""Checkpoints by a newer program: their version, which they are, and which are broken beside them."""
+
+
+def newer(run: Path, version: int, *steps: int) -> None:
+    """Make a run's checkpoints those of a newer program."""
+    for own in steps:
+        attribute("format_version", version)(run / f"checkpoint-{own}.h5")
+
+
+@table(NEWER)
+def test_a_checkpoint_of_a_newer_program_is_left_to_that_one(worker, originals, tmp_path, name):
+    """It is good, so the run does not go on from an older one, though there may be an intact one."""
+    version, steps, broken = NEWER[name]
+    run = originals.copy(tmp_path)
+    newer(run, version, *steps)
+    for own in broken:
+        cut(0.5)(run / f"checkpoint-{own}.h5")
+    line = refused(
+        worker, tmp_path, "train", RESUME, [f"checkpoint-{steps[0]}.h5 has format version {version}"]
+    )
+    assert line.endswith(", and this dials_mpi reads up to 1: go on with a newer one")
+
+
+def test_a_newer_version_behind_the_newest_checkpoint_is_left_alone(worker, originals, tmp_path):
+    run = originals.copy(tmp_path)
+    newer(run, 2, 256)
+    before = (run / "checkpoint-256.h5").read_bytes()
+    goes_on_from(worker, originals, tmp_path, 384, [])
+    assert (run / "checkpoint-256.h5").read_bytes() == before
+
+
+def test_a_damaged_checkpoint_whose_new_name_is_taken(worker, originals, tmp_path):
+    run = originals.copy(tmp_path)
+    as_directory(run / "checkpoint-384.h5")
+    shutil.copytree(run / "checkpoint-384.h5", run / "checkpoint-384.h5.damaged")
+    refused_or_done(worker, tmp_path, "train", RESUME)
+
+
+EVALUATED = ["run", "--episodes", "1", "--checkpoint"]
+NOT_EVALUATED = "first|second half|_moment|adam|regions|width"
+"""Names of what a checkpoint's evaluation need not notice."""
+
+
+@table([name for name in BROKEN_CHECKPOINTS if not re.search(NOT_EVALUATED, name)])
+def test_a_broken_checkpoint_is_not_evaluated(worker, originals, tmp_path, name):
+    run = originals.copy(tmp_path)
+    BROKEN_CHECKPOINTS[name](run / "checkpoint-384.h5")
+    refused(worker, tmp_path, "evaluate", [*EVALUATED, "384"], ["checkpoint"])
+
+
+@pytest.mark.parametrize("wanted", ["384", "newest"])
+def test_a_checkpoint_of_a_newer_program_is_not_evaluated(worker, originals, tmp_path, wanted):
+    newer(originals.copy(tmp_path), 2, 384)
+    refused(worker, tmp_path, "evaluate", [*EVALUATED, wanted], ["checkpoint-384.h5 has format version 2"])
+
+
+@table(OTHERS)
+def test_a_checkpoint_of_another_run_is_not_evaluated(worker, originals, tmp_path, name):
+    """Its figures would go by this run's name."""
+    run = originals.copy(tmp_path)
+    shutil.copy(originals.foreign[name] / "checkpoint-384.h5", run / "checkpoint-384.h5")
+    refused(worker, tmp_path, "evaluate", [*EVALUATED, "384"], ["checkpoint-384.h5"])
