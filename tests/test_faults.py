@@ -261,7 +261,7 @@ def test_a_crash_gives_the_terminal_back(tmp_path):
 
 ANYWHERE = {
     "collect": 2,
-    "scatter": 3,
+    "scatter": 4,
     "fit": 2,
     "train": 2,
     "gather": 9,
@@ -277,7 +277,6 @@ DEFAULT = [
     ("gather", 1, "kill"),
     ("train", 1, "hang, kill"),
     ("bring", 1, "raise"),
-    ("commit", 0, "vanish"),
     ("settle", 0, "kill"),
 ]
 FAULTS = ("raise", "vanish", "kill", "hang, kill")
@@ -293,7 +292,9 @@ def test_a_run_goes_on_after_any_fault(trained, tmp_path, place, rank, action):
     result = fail(tmp_path, place, rank, ACTIONS[action], ranks=2, call=call)
     assert result.code not in (2, 75)
     assert ("ValueError: the shelf fell over" in result.stderr) == (action == "raise")
-    require_good_end(tmp_path / "out", trained(*SMALL))
+    # A worker comes to the next collecting while root is still writing.
+    checkpoint = 0 if (place, rank) == ("collect", 1) else 128
+    require_good_end(tmp_path / "out", trained(*SMALL), checkpoint=checkpoint)
 
 
 @pytest.mark.parametrize(
