@@ -300,7 +300,6 @@ def test_a_run_survives_blows_at_random_moments(trained, tmp_path, domain, steps
             seen.append(blow)
             print(f"{len(seen):3} {newest(out):6,} steps", *blow[:-1], f"{blow.seconds:.2f} s", flush=True)
         if not finished(out):
-            if not finished(out):
             (out / ".checkpoint-1.h5.partial").write_bytes(b"of a process that was killed")
         # The last segment ends with a checkpoint, even where none is due.
         result = train(*settings, "checkpoint_every=100", "--resume", "--output", str(out), ranks=2)
