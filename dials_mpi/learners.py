@@ -46,7 +46,8 @@ class Learners:
         fits = {}
         for i in self.regions:
             fit = self.predictors[i].fit(*datasets[i], self._stream(Purpose.INFLUENCE_FIT, i, segment))
-            self._require_finite(i, segment, {**fit._asdict(), **self.state(i)}, datasets[i]._asdict())
+            losses = {f"cross-entropy {name} the fit": loss for name, loss in fit._asdict().items()}
+            self._require_finite(i, segment, {**losses, **self.state(i)}, datasets[i]._asdict())
             LOG.info("fitted the predictor of region %d: %s", i, fit)
             fits[i] = fit
             self.failures.beat()

@@ -233,10 +233,11 @@ class System:
 
 
 def _require_finite(evaluation: Evaluation, segment: int) -> None:
-    """NonFinite: a return or a cross-entropy is not."""
+    """NonFinite: a return or a cross-entropy is not. segment: number of segments done."""
     found = {"return": evaluation.returns}
     if evaluation.cross_entropy is not None:
         found["cross-entropy"] = evaluation.cross_entropy[None]
     for name, values in found.items():
         for region in np.flatnonzero(~np.isfinite(values).all(axis=0)):
-            raise NonFinite(int(region), segment, f"{name} in the evaluation", found)
+            last = max(segment - 1, 0)  # the segment behind which the evaluation comes
+            raise NonFinite(int(region), last, f"{name} in the evaluation", found)

@@ -389,8 +389,18 @@ DATASET = {"inputs", "sources", "predictor/parameters", "predictor/second_moment
             *("update", 1, 7, "NaN weight", 2, 1, "policy_loss", "policy/parameters", MEMORY),
             marks=pytest.mark.slow,
         ),
-        ("predictor", 1, 6, "NaN predictor", 1, 1, "before", "predictor/parameters", DATASET),
-        ("global step", 0, 90, "NaN reward", 3, 2, "return in the evaluation", "return", {"return"}),
+        (
+            "predictor",
+            1,
+            6,
+            "NaN predictor",
+            1,
+            1,
+            "cross-entropy before the fit",
+            "predictor/parameters",
+            DATASET,
+        ),
+        ("global step", 0, 90, "NaN reward", 3, 1, "return in the evaluation", "return", {"return"}),
     ],
 )
 def test_a_number_that_is_not_finite_is_named_and_dumped(

@@ -75,7 +75,7 @@ def replacing(path: Path) -> Iterator[PatientFile]:
             raise
         raise Unwritable(
             f"{printable(str(path))} cannot be written ({failure.strerror or failure}), what was there "
-            "before is intact: make room, and start again with --resume"
+            "before is intact: make room or make it writable, then go on with --resume"
         ) from error
 
 
