@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -160,6 +161,19 @@ def in_terminal(*arguments: str, timeout: float = 60, **environment: str) -> tup
 def train(*arguments: str, **how: object) -> Finished:
     """Run the training program to its end."""
     return launch("-m", "dials_mpi.train", *arguments, **how)
+
+
+def content(file: Path) -> dict[str, np.ndarray]:
+    """All datasets of an HDF5 file; reading them all shows that it is whole."""
+    found = {}
+
+    def read(name: str, item: object) -> None:
+        if isinstance(item, h5py.Dataset):
+            found[name] = item[()]
+
+    with h5py.File(file) as opened:
+        opened.visititems(read)
+    return found
 
 
 def generators(count: int, seed: int = 0) -> list[np.random.Generator]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from conftest import SMALL, Finished, in_terminal, launch, train
+from conftest import SMALL, Finished, content, in_terminal, launch, train
 
 from dials_mpi.storage.checkpoint import Checkpoint, present
 
@@ -142,19 +142,6 @@ def fail(tmp_path: Path, *how: object, **further: object) -> Finished:
     result = drive(tmp_path, *how, **further)
     assert result.code != 0
     return result
-
-
-def content(file: Path) -> dict[str, np.ndarray]:
-    """All datasets of an HDF5 file; reading them all checks every checksum."""
-    found = {}
-
-    def read(name: str, item: object) -> None:
-        if isinstance(item, h5py.Dataset):
-            found[name] = item[()]
-
-    with h5py.File(file) as opened:
-        opened.visititems(read)
-    return found
 
 
 def require_good_end(

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 import pytest
-from conftest import Program, train
+from conftest import Program, content, train
 
 from dials_mpi.storage.checkpoint import Checkpoint, present
 
@@ -64,19 +64,6 @@ MEASURED_YET_EQUAL = ("timing/env_steps", "events/env_steps")
 
 
 # The files of a run --------------------------------------------------------------------------------------
-
-
-def content(file: Path) -> dict[str, np.ndarray]:
-    """All datasets of an HDF5 file; reading them all checks every checksum."""
-    found = {}
-
-    def read(name: str, item: object) -> None:
-        if isinstance(item, h5py.Dataset):
-            found[name] = item[()]
-
-    with h5py.File(file) as opened:
-        opened.visititems(read)
-    return found
 
 
 def results(directory: Path) -> dict[str, np.ndarray]:
