@@ -164,6 +164,9 @@ def _checkpoint(config: Config, ranks: Ranks, learners: Learners, folder: str) -
     from dials_mpi.provenance import memory
     from dials_mpi.upkeep import load, save
 
+    if ranks.is_root:
+        from dials_mpi.storage.checkpoint import Checkpoint
+
     names = tables(config, learners.domain)
     seconds = {"write": [], "plain_write": [], "read": []}
     with TemporaryDirectory(dir=folder if ranks.is_root else None) as own:
@@ -178,6 +181,8 @@ def _checkpoint(config: Config, ranks: Ranks, learners: Learners, folder: str) -
                 seconds["plain_write"].append(_plain_write(plain, path.stat().st_size))
             ranks.barrier()
             start = time.perf_counter()
+            if ranks.is_root:
+                Checkpoint(path)  # its checksum, as before a run goes on
             load(ranks, learners, names, path)
             ranks.barrier()
             seconds["read"].append(time.perf_counter() - start)

@@ -103,11 +103,12 @@ class Learners:
         for update in range(segment.first_update, segment.first_update + segment.updates):
             observations = rollout.fill(config.steps_per_env)
             for r, (i, agent) in enumerate(zip(regions, agents, strict=True)):
-                seen = {"value": agent.memory()["values"][:-1], "reward": agent.rewards}
-                self._require_finite(i, segment, seen, agent.memory())
+                memory = agent.memory()
+                seen = {"value": memory["values"][:-1], "reward": memory["rewards"]}
+                self._require_finite(i, segment, seen, memory)
                 agent.update(observations[r], update / config.total_updates)
                 metrics = dict(zip(METRICS, agent.mean_metrics(), strict=True))
-                self._require_finite(i, segment, metrics, agent.memory())
+                self._require_finite(i, segment, metrics, memory)
         for i, agent in zip(regions, agents, strict=True):
             # Once is enough: a broken network soon breaks the losses.
             self._require_finite(i, segment, self.state(i), agent.memory())

@@ -12,6 +12,7 @@ from pathlib import Path
 import dials_mpi
 
 
+@cache
 def versions() -> dict[str, str]:
     """Versions of this package, of Python and of the libraries whose results end in the run file."""
     libraries = {name: version(name) for name in ("torch", "numpy", "mpi4py")}
@@ -19,7 +20,6 @@ def versions() -> dict[str, str]:
     return {"creator": creator, "git_commit": git_commit(), "python": platform.python_version(), **libraries}
 
 
-@cache
 def git_commit() -> str:
     """The commit of the source tree, with '+' where it is changed; 'unknown' outside a checkout."""
     source = Path(__file__).resolve().parent

@@ -14,8 +14,9 @@ from dials_mpi.domains.base import Domain
 from dials_mpi.errors import BadInput, Unwritable
 from dials_mpi.start import Start
 from dials_mpi.storage import checkpoint as checkpoints
-from dials_mpi.storage.checkpoint import Checkpoint, Newer
+from dials_mpi.storage.checkpoint import Checkpoint
 from dials_mpi.storage.files import claim, sweep
+from dials_mpi.storage.hdf5 import Newer
 from dials_mpi.storage.runfile import RunFile
 from dials_mpi.values import printable, shown
 
@@ -32,7 +33,7 @@ def find(config: Config, domain: Domain, directory: str, resume: bool) -> Start:
             f"there is a run in {where} already: go on with it with --resume, or choose another directory "
             "with --output"
         )
-    before = _configuration_before(run, config) if run.exists() else None
+    before = _configuration_before(directory, config) if run.exists() else None
     if before is None and checkpoints.present(run.directory):
         raise BadInput(
             f"there are checkpoints and no {run.path.name} in {where}: put it back, or choose another "
@@ -81,9 +82,9 @@ def begin(start: Start, program: Mapping[str, Any], ranks: int) -> None:
         raise BadInput(str(error)) from error
 
 
-def _configuration_before(run: RunFile, config: Config) -> Config:
+def _configuration_before(directory: str, config: Config) -> Config:
     """The configuration of the run's last session. BadInput: this one differs where it must not."""
-    run = RunFile.open(run.directory)
+    run = RunFile.open(directory)
     before = from_yaml(run.configuration(), f"the configuration in {printable(str(run.path))}")
     _require_same(before, config, str(run.path))
     return before

@@ -146,10 +146,10 @@ def save(
 
 
 def load(ranks: Ranks, learners: Learners, tables: Tables, checkpoint: Path) -> None:
-    """Give every region the state that it has in a checkpoint, on all ranks."""
+    """Give every region the state that it has in a checkpoint, which root has checked; on all ranks."""
     layout, rows = states.layout(widths(tables)), None
     if ranks.is_root:
         from dials_mpi.storage.checkpoint import Checkpoint
 
-        rows = Checkpoint(checkpoint).rows(layout, len(learners.domain.regions))
+        rows = Checkpoint(checkpoint, trusted=True).rows(layout, len(learners.domain.regions))
     ranks.hand_out(rows, sum(layout.values()), lambda i, row: states.unpack(layout, row, learners.state(i)))

@@ -27,10 +27,10 @@ from dials_mpi.storage.hdf5 import (
     reading,
     require_float32,
     require_seal,
+    require_version,
     rewriting,
     text_of,
 )
-from dials_mpi.values import printable
 
 FORMAT_VERSION = 1
 DAMAGED = ".damaged"
@@ -39,28 +39,19 @@ FOREVER = 1e12
 _NAME = re.compile(r"checkpoint-(\d+)\.h5")
 
 
-class Newer(BadInput):
-    """A checkpoint of a newer program: it is good, and not for this one."""
-
-
 class Checkpoint:
     """A checkpoint that is there, to read."""
 
     def __init__(self, path: Path, trusted: bool = False) -> None:
         """BadInput: it is no checkpoint, or a damaged one, or of a newer format.
 
-        trusted: it is this process's own, and needs no look at all of it.
+        trusted: this process has written or checked it, and need not read all of it for its checksum.
         """
         self.path = path
         if not trusted:
             require_seal(path, "a checkpoint")
         with self._read() as file:
-            version = int(file.attrs["format_version"])
-            if version > FORMAT_VERSION:
-                raise Newer(
-                    f"{printable(str(path))} has format version {version}, and this dials_mpi reads up to "
-                    f"{FORMAT_VERSION}: go on with a newer one"
-                )
+            require_version(file, FORMAT_VERSION, path, "go on")
             values = {entry.name: file.attrs[entry.name] for entry in fields(Position)}
             for name in ("lengths", "seconds"):
                 values[name] = json.loads(values[name])
@@ -85,11 +76,6 @@ class Checkpoint:
         """A whole dataset. BadInput: it is not float32 of this shape."""
         with self._read() as file:
             return float32(file, name, shape)
-
-    def has(self, name: str) -> bool:
-        """Whether the file holds a dataset or group of this name."""
-        with self._read() as file:
-            return name in file
 
     def _read(self) -> Any:
         return reading(self.path, "a checkpoint")

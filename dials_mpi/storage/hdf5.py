@@ -40,6 +40,10 @@ DAMAGE = (
 """What h5py raises for files that are not what they should be."""
 
 
+class Newer(BadInput):
+    """A file of a newer program: it is good, and not for this one."""
+
+
 @contextmanager
 def reading(path: Path, what: str) -> Iterator[h5py.File]:
     """An HDF5 file to read. BadInput: it is no such file, or a damaged one; ``what`` it should be."""
@@ -48,8 +52,7 @@ def reading(path: Path, what: str) -> Iterator[h5py.File]:
         with h5py.File(path, "r", locking=False) as file:
             yield file
     except DAMAGE as error:
-        reason = printable(" ".join(str(error).split()))[:300]
-        raise BadInput(f"{printable(str(path))} is not {what}, or a damaged one: {reason}") from error
+        raise _damaged(path, what, error) from error
 
 
 def require_seal(path: Path, what: str) -> None:
@@ -61,7 +64,22 @@ def require_seal(path: Path, what: str) -> None:
     except OSError as error:
         raise BadInput(f"{printable(str(path))} cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise BadInput(f"{printable(str(path))} is not {what}, or a damaged one: {error}") from error
+        raise _damaged(path, what, error) from error
+
+
+def require_version(file: h5py.File, newest: int, path: Path, to_do: str) -> None:
+    """Newer: the file's format is newer than the newest that is known; ``to_do`` with a newer program."""
+    version = int(file.attrs["format_version"])
+    if version > newest:
+        raise Newer(
+            f"{printable(str(path))} has format version {version}, and this dials_mpi reads up to {newest}: "
+            f"{to_do} with a newer one"
+        )
+
+
+def _damaged(path: Path, what: str, error: Exception) -> BadInput:
+    reason = printable(" ".join(str(error).split()))[:300]
+    return BadInput(f"{printable(str(path))} is not {what}, or a damaged one: {reason}")
 
 
 def _checksum(file: BinaryIO) -> bytes:

@@ -17,7 +17,15 @@ import h5py
 import numpy as np
 
 from dials_mpi.errors import BadInput
-from dials_mpi.storage.hdf5 import float32, network_tables, reading, require_seal, rewriting, text_of
+from dials_mpi.storage.hdf5 import (
+    float32,
+    network_tables,
+    reading,
+    require_seal,
+    require_version,
+    rewriting,
+    text_of,
+)
 from dials_mpi.values import printable
 
 FORMAT_VERSION = 1
@@ -72,12 +80,7 @@ class RunFile:
             raise BadInput(f"there is no {NAME} in {where}: give the directory of a run")
         require_seal(run.path, "a run file")
         with run._read() as file:
-            version = int(file.attrs["format_version"])
-        if version > FORMAT_VERSION:
-            raise BadInput(
-                f"{printable(str(run.path))} has format version {version}, and this dials_mpi reads up to "
-                f"{FORMAT_VERSION}: read it with a newer one"
-            )
+            require_version(file, FORMAT_VERSION, run.path, "read it")
         return run
 
     def exists(self) -> bool:
