@@ -15,7 +15,7 @@ from dials_mpi.bench.shares import PARTS, shares
 from dials_mpi.bench.subject import Subject
 from dials_mpi.config import Config
 from dials_mpi.domains.base import Domain
-from dials_mpi.provenance import memory
+from dials_mpi.provenance import memory, own_memory
 from dials_mpi.ranks import Ranks
 
 TILES = (1, 8, 16, 32, 64, 256)
@@ -93,9 +93,9 @@ def tiles(domain: Domain) -> dict[str, float]:
     from dials_mpi.domains.traffic.throughput import reset_often, throughput
 
     reset_often(domain, 10)
-    before = memory()[1]
+    before = own_memory()
     reset_often(domain, RESETS)
-    figures = {f"memory_growth_over_{RESETS}_resets_bytes": memory()[1] - before}
+    figures = {f"memory_growth_over_{RESETS}_resets_bytes": own_memory() - before}
     for count in TILES:
         rate, bare = throughput(domain, count, seconds=3)
         figures[f"local_region_steps_per_second_{count}_tiles"] = rate
