@@ -57,7 +57,6 @@ def measure(config: Config, ranks: Ranks, updates: int, folder: str, library: st
     row = dict.fromkeys(ROW, 0.0)
     if subject.predicts:
         row["collect"], row["stepping"] = subject.collect(config.dataset_episodes)
-        ranks.barrier()
         row["fit"] = subject.fit()
     row["evaluate"] = subject.evaluate(config.evaluation_episodes)
     row["peak"], row["pss"] = memory()

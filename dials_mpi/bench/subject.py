@@ -15,6 +15,7 @@ from dials_mpi.bench.shares import PARTS, Profile, global_methods, training_meth
 from dials_mpi.collect import Dataset, collect
 from dials_mpi.config import Config, Segment
 from dials_mpi.domains import create
+from dials_mpi.domains.base import Domain
 from dials_mpi.evaluate import evaluate
 from dials_mpi.learners import TRAINING, Learners
 from dials_mpi.learning import set_up_torch
@@ -28,7 +29,8 @@ FIT_LEARNING_RATE = 1e-3
 """At least: so few epochs then bring the sources' frequencies near the true ones."""
 
 WARMING = 2
-"""Updates and episodes before anything is measured: what is compiled or loaded at first use is then there."""
+"""Updates, episodes and steps of an episode before anything is measured: what is compiled or loaded at first
+use is then there."""
 
 
 class Subject:
@@ -60,12 +62,10 @@ class Subject:
         return self.config.mode != "global"
 
     def warm_up(self) -> None:
-        """Run everything once, on little."""
+        """Train, collect and evaluate once, on little."""
         self.train(WARMING)
-        if self.predicts:
-            self.collect(WARMING)
-            self.fit()
-        self.evaluate(WARMING)
+        section = replace(self.config.domain_section, horizon=WARMING)
+        self.evaluate(WARMING, create(self.config.domain, section))
 
     def collect(self, episodes: int) -> np.ndarray:
         """Datasets of so many episodes for all regions, played with the present policies.
@@ -95,17 +95,21 @@ class Subject:
         return spent
 
     def fit(self) -> float:
-        """Fit this rank's predictors to the datasets; CPU seconds."""
+        """Fit this rank's predictors to the datasets, once to little of them; CPU seconds of the second time."""
+        few = {i: Dataset(*(part[:WARMING] for part in dataset)) for i, dataset in self.datasets.items()}
+        self.learners.fit(few, self._segment(0))
+        self.ranks.barrier()
         with timed() as seconds:
             self.learners.fit(self.datasets, self._segment(0))
         return float(seconds[1])
 
-    def evaluate(self, episodes: int) -> float:
-        """Evaluate the present networks; root's CPU seconds, 0 elsewhere."""
+    def evaluate(self, episodes: int, domain: Domain | None = None) -> float:
+        """Evaluate the present networks, in another domain than the measured one where it is given; root's CPU
+        seconds, 0 elsewhere."""
         policies, predictors = self._networks()
         with timed() as seconds:
             if self.ranks.is_root:
-                evaluate(self.config, self.domain, policies, predictors, episodes, segment=0)
+                evaluate(self.config, domain or self.domain, policies, predictors, episodes, segment=0)
         return float(seconds[1])
 
     def train(self, updates: int) -> np.ndarray:
