@@ -18,7 +18,6 @@ from dials_mpi.errors import Unwritable
 from dials_mpi.evaluate import Evaluation, evaluate, evaluate_scripted
 from dials_mpi.failures import Failures
 from dials_mpi.learners import TRAINING, Learners, NonFinite
-from dials_mpi.learning import set_up_torch
 from dials_mpi.learning.influence import Fit
 from dials_mpi.logs import LOG
 from dials_mpi.provenance import memory
@@ -35,7 +34,6 @@ class System:
     """One rank's part of the system; on root also the joint policy, the run file and the progress."""
 
     def __init__(self, start: Start, ranks: Ranks, deadline: Deadline, wishes: Wishes) -> None:
-        set_up_torch()
         config = start.config
         self.config, self.ranks, self.directory = config, ranks, start.directory
         self.watch = Stopwatch()
