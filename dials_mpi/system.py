@@ -19,6 +19,7 @@ from dials_mpi.evaluate import Evaluation, evaluate, evaluate_scripted
 from dials_mpi.failures import Failures
 from dials_mpi.learners import TRAINING, Learners, NonFinite
 from dials_mpi.learning.influence import Fit
+from dials_mpi.learning.rehearsal import rehearse
 from dials_mpi.logs import LOG
 from dials_mpi.provenance import memory
 from dials_mpi.ranks import Ranks
@@ -40,6 +41,9 @@ class System:
         self.domain = domains.create(config.domain, config.domain_section)
         mine = ranks.place(len(self.domain.regions), on_root=config.mode == "global")
         hosts = ranks.meet(config.silence)
+        if hosts.index(ranks.host) == ranks.rank:  # the others of this machine find what it compiles
+            rehearse(config, self.domain.regions[0])
+        ranks.barrier()
         self.failures = Failures(ranks.rank, ranks.pulse.beat)
         self.learners = Learners(config, self.domain, mine, self.failures)
         self.tables = joint.tables(config, self.domain)
