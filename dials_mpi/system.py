@@ -18,8 +18,8 @@ from dials_mpi.errors import Unwritable
 from dials_mpi.evaluate import Evaluation, evaluate, evaluate_scripted
 from dials_mpi.failures import Failures
 from dials_mpi.learners import TRAINING, Learners, NonFinite
-from dials_mpi.learning import set_up_torch
 from dials_mpi.learning.influence import Fit
+from dials_mpi.learning.rehearsal import rehearse
 from dials_mpi.logs import LOG
 from dials_mpi.provenance import memory
 from dials_mpi.ranks import Ranks
@@ -35,13 +35,15 @@ class System:
     """One rank's part of the system; on root also the joint policy, the run file and the progress."""
 
     def __init__(self, start: Start, ranks: Ranks, deadline: Deadline, wishes: Wishes) -> None:
-        set_up_torch()
         config = start.config
         self.config, self.ranks, self.directory = config, ranks, start.directory
         self.watch = Stopwatch()
         self.domain = domains.create(config.domain, config.domain_section)
         mine = ranks.place(len(self.domain.regions), on_root=config.mode == "global")
         hosts = ranks.meet(config.silence)
+        if hosts.index(ranks.host) == ranks.rank:  # the others of this machine find what it compiles
+            rehearse(config, self.domain.regions[0])
+        ranks.barrier()
         self.failures = Failures(ranks.rank, ranks.pulse.beat)
         self.learners = Learners(config, self.domain, mine, self.failures)
         self.tables = joint.tables(config, self.domain)

@@ -40,7 +40,7 @@ def train(start: Start, ranks: Ranks, deadline: Deadline, wishes: Wishes) -> int
     In mode untrained no segment refreshes; in mode global the policies train on the global simulator.
     Returns the exit code: done, or stopped with work left.
     """
-    from dials_mpi.system import System  # loads torch, which takes a second
+    from dials_mpi.system import System  # loads numba, which takes a moment
 
     with System(start, ranks, deadline, wishes) as system:
         system.begin()  # line 1

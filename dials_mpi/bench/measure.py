@@ -23,9 +23,6 @@ TILES = (1, 8, 16, 32, 64, 256)
 
 RESETS = 500
 
-FLOOR_SECONDS = 0.3, 4.0
-"""CPU seconds for which a floor is measured: on each rank, and at most on all together."""
-
 Figures = dict[str, dict[str, Any]]
 """By group and name, with the unit in the name; ``shares`` is a group as well."""
 
@@ -75,7 +72,7 @@ def measure(config: Config, ranks: Ranks, updates: int, folder: str, library: st
             "ranks": ranks.size,
             "training_ranks": int((by_rank["steps"] > 0).sum()),
             "regions": len(subject.domain.regions),
-            "cores": len(os.sched_getaffinity(0)),
+            "cores": _cores(),
             "matmul_library": library,
         },
         **_training(subject, config, by_rank),
@@ -104,13 +101,12 @@ def tiles(domain: Domain) -> dict[str, float]:
 
 
 def _floors(subject: Subject, library: str) -> np.ndarray:
-    """Matrix products, GFLOP/s, and copies, GB/s, on every rank that trains, all at once; zeros elsewhere."""
+    """Matrix products, GFLOP/s, and copies, GB/s, at once on as many training ranks as there are cores (more
+    cannot run at a time); zeros elsewhere."""
     subject.ranks.barrier()
-    if not subject.mine:
+    if not subject.among_first(_cores()):
         return np.zeros(2)
-    each, together = FLOOR_SECONDS
-    seconds = min(each, together / subject.ranks.size)
-    return np.array([floors.matmul_gflops(library, seconds), floors.copy_gigabytes_per_second(seconds / 3)])
+    return np.array([floors.matmul_gflops(library), floors.copy_gigabytes_per_second()])
 
 
 def _training(subject: Subject, config: Config, rows: Mapping[str, np.ndarray]) -> Figures:
@@ -126,7 +122,7 @@ def _training(subject: Subject, config: Config, rows: Mapping[str, np.ndarray]) 
         "flop_per_agent_step": flop,
         "utilisation": per_core * flop / (gflops * 1e9),
     }
-    limits = {"matmul_gflops": gflops, "memory_copy_gigabytes_per_second": _mean_of_training(rows, "copy")}
+    limits = {"matmul_gflops": gflops, "memory_copy_gigabytes_per_second": _mean_measured(rows["copy"])}
     if config.domain == "traffic":
         bare = floors.sumo_bare_steps_per_second(subject.domain)
         limits["sumo_bare_steps_per_second"] = bare
@@ -187,8 +183,14 @@ def _memory(rows: Mapping[str, np.ndarray]) -> dict[str, float]:
 
 def _floor(rows: Mapping[str, np.ndarray]) -> float:
     """The matrix-product rate, GFLOP/s."""
-    return _mean_of_training(rows, "gflops")
+    return _mean_measured(rows["gflops"])
 
 
-def _mean_of_training(rows: Mapping[str, np.ndarray], name: str) -> float:
-    return float(rows[name][rows["steps"] > 0].mean())
+def _mean_measured(values: np.ndarray) -> float:
+    """Over the ranks that measured it."""
+    return float(values[values > 0].mean())
+
+
+def _cores() -> int:
+    """Of this machine, as far as this process may use them."""
+    return len(os.sched_getaffinity(0))

@@ -18,7 +18,7 @@ from dials_mpi.domains import create
 from dials_mpi.domains.base import Domain
 from dials_mpi.evaluate import evaluate
 from dials_mpi.learners import TRAINING, Learners
-from dials_mpi.learning import set_up_torch
+from dials_mpi.learning.rehearsal import rehearse
 from dials_mpi.ranks import Ranks
 from dials_mpi.seeding import Purpose, streams
 
@@ -41,7 +41,6 @@ class Subject:
     """
 
     def __init__(self, config: Config, ranks: Ranks) -> None:
-        set_up_torch()
         influence = replace(
             config.influence,
             epochs=FIT_EPOCHS,
@@ -51,10 +50,18 @@ class Subject:
         self.ranks = ranks
         self.domain = create(config.domain, config.domain_section)
         self.mine = ranks.place(len(self.domain.regions), on_root=config.mode == "global")
+        if ranks.meet(silence=0).index(ranks.host) == ranks.rank:  # the others find what it compiles
+            rehearse(self.config, self.domain.regions[0])
+        ranks.barrier()
         self.learners = Learners(self.config, self.domain, self.mine)
         self.tables = joint.tables(config, self.domain)
         self.datasets: dict[int, Dataset] = {}
         self._segments = 0
+
+    def among_first(self, count: int) -> bool:
+        """Whether this rank is one of the first so many that hold regions."""
+        before = range(self.mine[0]) if self.mine else ()
+        return bool(self.mine) and len({self.ranks.holder(i) for i in before}) < count
 
     @property
     def predicts(self) -> bool:
@@ -95,7 +102,7 @@ class Subject:
         return spent
 
     def fit(self) -> float:
-        """Fit this rank's predictors to the datasets, once to little of them; CPU seconds of the second time."""
+        """Fit this rank's predictors to the datasets, after a first time to little of them; CPU seconds."""
         few = {i: Dataset(*(part[:WARMING] for part in dataset)) for i, dataset in self.datasets.items()}
         self.learners.fit(few, self._segment(0))
         self.ranks.barrier()
@@ -104,8 +111,7 @@ class Subject:
         return float(seconds[1])
 
     def evaluate(self, episodes: int, domain: Domain | None = None) -> float:
-        """Evaluate the present networks, in another domain than the measured one where it is given; root's CPU
-        seconds, 0 elsewhere."""
+        """Evaluate the present networks, maybe in another domain; root's CPU seconds, 0 elsewhere."""
         policies, predictors = self._networks()
         with timed() as seconds:
             if self.ranks.is_root:
