@@ -214,7 +214,8 @@ IN_TRAFFIC = {"sumo_bare_steps_per_second", "sumo_ratio", "collect_ratio_to_bare
 def bench(tmp_path, *arguments, ranks=None):
     """What the program printed, and the figures that it wrote."""
     file = tmp_path / "bench.json"
-    done = launch("-m", "dials_mpi.bench", *arguments, "--json", str(file), ranks=ranks, cwd=tmp_path)
+    command = ("-m", "dials_mpi.bench", *arguments, "--json", str(file))
+    done = launch(*command, ranks=ranks, cwd=tmp_path, timeout=240)  # the first one compiles
     assert (done.code, done.stderr) == (0, "")
     assert [path.name for path in tmp_path.iterdir()] == ["bench.json"]
     return done.stdout, json.loads(file.read_text())
@@ -258,6 +259,26 @@ def test_agents_of_the_global_simulator_are_measured_without_predictors(tmp_path
     assert figures["matmul_library"] == "numpy"
     assert figures["shares"]["predictor"] == 0
     assert figures["shares"]["simulator"] > 0
+
+
+def test_only_as_many_ranks_as_cores_load_torch(tmp_path):
+    """It takes memory that a hundred ranks do not have."""
+    driver = tmp_path / "driver.py"
+    driver.write_text(
+        "import atexit, sys\n"
+        "from dials_mpi.bench import measure\n"
+        "from dials_mpi.bench.__main__ import main\n"
+        "measure._cores = lambda: 1\n"
+        "ranks = []\n"
+        "before = measure.measure\n"
+        "measure.measure = lambda config, own, *rest: ranks.append(own.rank) or before(config, own, *rest)\n"
+        "atexit.register(lambda: open(f'modules{ranks[0]}', 'w').write(' '.join(sys.modules)))\n"
+        "main(sys.argv[1:])\n"
+    )
+    done = launch(str(driver), *SMALL, "--updates", "1", ranks=3, cwd=tmp_path, timeout=240)
+    assert (done.code, done.stderr) == (0, "")
+    loaded = ["torch" in (tmp_path / f"modules{rank}").read_text().split() for rank in range(3)]
+    assert loaded == [False, True, False]
 
 
 @pytest.mark.parametrize("tiles", [1, 5])

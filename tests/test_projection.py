@@ -15,6 +15,7 @@ from dials_mpi.bench.projection import Line, Model, compare, growing, project
 from dials_mpi.config import load, segments
 from dials_mpi.errors import BadInput
 from dials_mpi.ranks import NAP
+from dials_mpi.stopwatch import PHASES
 from dials_mpi.storage.runfile import RunFile
 
 FREE = Link(1e30, 0.0, measured=True)
@@ -64,6 +65,15 @@ def test_costs_are_those_of_the_slowest_rank_and_of_all_that_root_does(tmp_path)
     )
 
 
+def test_a_run_that_tells_waiting_apart_says_what_exchanges_take(tmp_path):
+    directory = made(tmp_path / "run")
+    run = RunFile(directory, {})
+    for _ in ROWS:
+        run.append({"timing/wait": np.ones((3, 2))})
+    run.commit()
+    assert read_run(str(directory)).seconds["communicate"] == pytest.approx(0.1 + 12 + 14)
+
+
 def test_the_projection_is_the_sum_that_is_done_by_hand(tmp_path):
     run = read_run(str(made(tmp_path / "run")))
     model = Model.of(run.config, [run.costs], checkpoint=0.5, link=FREE)
@@ -88,7 +98,7 @@ def test_exchanges_are_the_bytes_and_messages_of_all_regions():
     policy = 3 * 16 * (37 + 16 + 2) + 8 * 17 + 5 * 9
     predictor = 3 * 8 * (37 + 8 + 2) + 8 * 9 + 16 * 9
     state = 3 * (policy + predictor) + 2
-    metrics, costs, losses = 8 * 6, 8 * (5 * 2 + 3), 8 * 3
+    metrics, costs, losses = 8 * 6, 8 * (2 * len(PHASES) + 3), 8 * 3
     sent = 2 * metrics + 3 * (4 * policy + costs)  # two segments, three evaluations
     sent += 2 * (100 * (37 + 4) + 4 * predictor + losses)  # two refreshes of 100 samples
     sent += 2 * 4 * state  # two checkpoints
@@ -202,15 +212,16 @@ def test_a_run_without_refreshes_is_refused(tmp_path):
 
 def project_by_program(folder, *arguments, ranks=None):
     """What the program printed and wrote."""
-    done = launch(
-        *("-m", "dials_mpi.bench", "--project", *arguments, "--json", "bench.json"), ranks=ranks, cwd=folder
-    )
+    command = ("-m", "dials_mpi.bench", "--project", *arguments, "--json", "bench.json")
+    done = launch(*command, ranks=ranks, cwd=folder, timeout=240)  # the first one compiles
     assert (done.code, done.stderr) == (0, "")
     return done.stdout, json.loads((folder / "bench.json").read_text())
 
 
 def test_the_program_projects_a_run_file(tmp_path):
     made(tmp_path / "run")
+    _, figures = project_by_program(tmp_path, "run", ranks=3)
+    assert list(figures["projection"]) == [str(count) for count in projection.REGIONS]
     printed, figures = project_by_program(tmp_path, "run", "--regions", "8,4", "--compare", "run")
     assert set(figures) == {"projection", "comparison"}
     assert list(figures["projection"]) == ["4", "8"]

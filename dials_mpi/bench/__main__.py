@@ -107,8 +107,7 @@ def _measure(ranks: Ranks, config: Config, options: argparse.Namespace) -> dict[
     """Measure and show; the figures, on root, elsewhere none."""
     from dials_mpi.bench.measure import measure, tiles
 
-    library = options.matmul or floors.best_library()
-    figures = measure(config, ranks, options.updates, options.folder, library)
+    figures = measure(config, ranks, options.updates, options.folder, options.matmul)
     if not ranks.is_root:
         return {}
     if options.tiles:

@@ -12,8 +12,10 @@ from dials_mpi import settings
 from dials_mpi.bench.flop import fit_flop
 from dials_mpi.config import Config, from_yaml
 from dials_mpi.errors import BadInput
-from dials_mpi.stopwatch import PHASES
 from dials_mpi.values import printable, shown
+
+PHASES = ("collect", "influence", "train", "communicate", "evaluate")
+"""Those of a run file that are read here; ``wait`` too where a run tells it from communicate."""
 
 FREE = (
     *("seed", "total_steps", "retrain_every", "evaluate_every", "segment_every", "evaluation_episodes"),
@@ -92,7 +94,8 @@ def read_run(directory: str) -> Recorded:
             "not tell what a step costs: give a run that was not interrupted, or one without segment_every"
         )
     try:
-        names = ("env_steps", *PHASES)
+        waits = ("wait",) if file.has("timing/wait") else ()
+        names = ("env_steps", *PHASES, *waits)
         timing = {name: np.asarray(file.read(f"timing/{name}"), np.float64) for name in names}
         holders = np.asarray(file.read("placement/rank"), np.int64)
         wall = float(file.read("evaluation/wall_time")[-1])
@@ -133,11 +136,11 @@ def _recorded(
     wall: float,
     where: str,
 ) -> Recorded:
-    """timing: env_steps [t] and each of PHASES [t, W, 2]; refreshes: steps before each; regions: of each rank
+    """timing: env_steps [t] and each phase [t, W, 2]; refreshes: steps before each; regions: of each rank
     of the last session."""
     ranks, ends = len(regions), timing["env_steps"]
     same = np.isfinite(timing["train"][:, :, 1]).sum(axis=1) == ranks
-    own = {phase: timing[phase][same][:, :ranks] for phase in PHASES}
+    own = {phase: rows[same][:, :ranks] for phase, rows in timing.items() if rows.ndim == 3}
     steps = np.diff(ends, prepend=0.0)[same]
     # A refresh lies in the row that ends behind it.
     in_row = np.searchsorted(ends, refreshes, side="right")
@@ -184,7 +187,12 @@ def _recorded(
 
 
 def _exchanging(own: Mapping[str, np.ndarray]) -> float:
-    """Seconds, wall-clock, of exchanges without waiting: of the rank that waited least in each row, where
-    nobody waits for root to collect but the ranks that train."""
+    """Seconds, wall-clock, of exchanges without waiting.
+
+    Where a run does not tell waiting from exchanging: of the rank that waited least in each row, less its
+    wait for root to collect, which is for the ranks that train.
+    """
+    if "wait" in own:
+        return own["communicate"][:, :, 0].max(axis=1).sum()
     workers = own["communicate"][:, 1:, 0] if own["communicate"].shape[1] > 1 else own["communicate"][..., 0]
     return np.maximum(workers.min(axis=1) - own["collect"][:, 0, 0], 0).sum()

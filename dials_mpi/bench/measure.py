@@ -32,6 +32,7 @@ ROW = (
     "cpu",
     "gflops",
     "copy",
+    "library",
     "fit",
     "peak",
     "pss",
@@ -43,11 +44,11 @@ ROW = (
 """What every rank brings to root."""
 
 
-def measure(config: Config, ranks: Ranks, updates: int, folder: str, library: str) -> Figures | None:
+def measure(config: Config, ranks: Ranks, updates: int, folder: str, library: str | None) -> Figures | None:
     """Collect, fit, evaluate and train ``updates`` updates per region twice; the figures, on root.
 
-    folder: where a checkpoint is written, and removed. library: whose matrix products are the floor. Ranks
-    that hold no region (root, where there are others) sleep while the others train, as in training.
+    folder: where a checkpoint is written, and removed. library: whose matrix products are the floor,
+    default the best. Ranks that hold no region (root, where there are others) sleep while the others train.
     """
     subject = Subject(config, ranks)
     subject.warm_up()
@@ -59,7 +60,7 @@ def measure(config: Config, ranks: Ranks, updates: int, folder: str, library: st
     row["peak"], row["pss"] = memory()
     before = _floors(subject, library)
     row["wall"], row["cpu"] = subject.train(updates)
-    row["gflops"], row["copy"] = (before + _floors(subject, library)) / 2
+    row["gflops"], row["copy"], row["library"] = (before + _floors(subject, library)) / 2
     row["steps"] = updates * config.ppo.memory_size * len(subject.mine)
     row |= zip(PARTS, subject.profile(updates), strict=True)
     rows = ranks.gather_by_rank(np.array([row[name] for name in ROW]))
@@ -73,7 +74,7 @@ def measure(config: Config, ranks: Ranks, updates: int, folder: str, library: st
             "training_ranks": int((by_rank["steps"] > 0).sum()),
             "regions": len(subject.domain.regions),
             "cores": _cores(),
-            "matmul_library": library,
+            "matmul_library": floors.LIBRARIES[int(by_rank["library"].max())],
         },
         **_training(subject, config, by_rank),
         **(_predictors(subject, config, by_rank) if subject.predicts else {}),
@@ -100,13 +101,18 @@ def tiles(domain: Domain) -> dict[str, float]:
     return figures
 
 
-def _floors(subject: Subject, library: str) -> np.ndarray:
-    """Matrix products, GFLOP/s, and copies, GB/s, at once on as many training ranks as there are cores (more
-    cannot run at a time); zeros elsewhere."""
+def _floors(subject: Subject, library: str | None) -> np.ndarray:
+    """Matrix products, GFLOP/s, copies, GB/s, and whose products, its place in LIBRARIES.
+
+    At once on as many training ranks as there are cores: more cannot run at a time, and a hundred that load
+    torch would not find the memory. Zeros elsewhere.
+    """
     subject.ranks.barrier()
     if not subject.among_first(_cores()):
-        return np.zeros(2)
-    return np.array([floors.matmul_gflops(library), floors.copy_gigabytes_per_second()])
+        return np.zeros(3)
+    library = library or floors.best_library()
+    rates = floors.matmul_gflops(library), floors.copy_gigabytes_per_second()
+    return np.array([*rates, floors.LIBRARIES.index(library)])
 
 
 def _training(subject: Subject, config: Config, rows: Mapping[str, np.ndarray]) -> Figures:
