@@ -33,6 +33,8 @@ class Demand:
     def __init__(self, network: Network, inflow: float, streams: Sequence[np.random.Generator]) -> None:
         self._network, self._inflow, self._streams = network, inflow, streams
         self._ways = network.entries
+        self._routes = [[network.route(e, *way) for way in self._ways] for e in range(len(streams))]
+        self._uniforms = np.empty((len(streams), len(self._ways)))
         self._number = [0] * len(streams)
         self._inside = 0.0  # length of the way across a crossing, metres, once it is known
         #: of every vehicle that has not arrived: the steps gone when it could first be in, and its side
@@ -52,17 +54,18 @@ class Demand:
 
     def draw(self) -> list[Entry]:
         """Those who want to enter in the coming step: with probability ``inflow`` one at every way in."""
-        entries = []
-        for e, stream in enumerate(self._streams):
-            wanting = np.flatnonzero(stream.random(len(self._ways)) < self._inflow)
-            for side, row, column in map(self._ways.__getitem__, wanting):
-                name = vehicle(e, self._number[e])
-                self._number[e] += 1
-                # SUMO lets a vehicle in at the end of a step: its time begins there.
-                self._alive[e][name] = int(self._sum["steps"][e]) + 1, side
-                route = self._network.route(e, side, row, column)
-                entries.append(Entry(name, route, ENTRY_POSITION, self._network.speed_limit))
-            self._sum["wanted"][e] += len(wanting)
+        for stream, uniforms in zip(self._streams, self._uniforms, strict=True):
+            stream.random(out=uniforms)
+        wanting = self._uniforms < self._inflow
+        self._sum["wanted"] += wanting.sum(1)
+        # SUMO lets a vehicle in at the end of a step: its time begins there.
+        time = (self._sum["steps"].astype(int) + 1).tolist()
+        speed, entries = self._network.speed_limit, []
+        for e, way in np.argwhere(wanting).tolist():
+            name = vehicle(e, self._number[e])
+            self._number[e] += 1
+            self._alive[e][name] = time[e], self._ways[way][0]
+            entries.append(Entry(name, self._routes[e][way], ENTRY_POSITION, speed))
         return entries
 
     def passed(self, simulation: Simulation, entered: np.ndarray, standing: np.ndarray) -> None:

@@ -1,0 +1,103 @@
+"""The loops over crossings and edges that run at every step, as machine code (numba).
+
+K crossings; their L = 4K incoming edges, crossing after crossing, in the order of SIDES. Every sum is taken
+from left to right, and nothing is contracted: the same bits on every machine.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+
+@njit(cache=True)
+def turn(
+    phase: np.ndarray, age: np.ndarray, actions: np.ndarray, phases: int, yellow: int, changing: np.ndarray
+) -> int:
+    """Lights take their actions [K], in place: phase and age, int64 [K]. Odd phases are yellow.
+
+    changing: int64 [K], takes the lights that change; how many they are.
+    """
+    number = 0
+    for k in range(len(phase)):
+        if (age[k] >= yellow) if phase[k] & 1 else actions[k]:
+            phase[k] = (phase[k] + 1) % phases
+            age[k] = 1
+            changing[number] = k
+            number += 1
+        else:
+            age[k] += 1
+    return number
+
+
+@njit(cache=True)
+def see(
+    count: np.ndarray,
+    position: np.ndarray,
+    speed: np.ndarray,
+    edge_length: float,
+    cell_length: float,
+    occupied: np.ndarray,
+    speed_sum: np.ndarray,
+) -> None:
+    """Which cells hold a vehicle's front, and the sums of speeds.
+
+    count: int64 [L]; position: float64 [V], edge after edge, metres; speed: float64, m/s, the mean of each
+    edge that has vehicles. occupied: uint8 [L, cells], zeros, cells counted from the edge's end; speed_sum:
+    float64 [L], zeros: both take the result.
+    """
+    v = seen = 0
+    for edge in range(len(count)):
+        if count[edge]:
+            speed_sum[edge] = count[edge] * speed[seen]
+            seen += 1
+        for _ in range(count[edge]):
+            cell = int((edge_length - position[v]) / cell_length)
+            if cell < occupied.shape[1]:
+                occupied[edge, cell] = 1
+            v += 1
+
+
+@njit(cache=True)
+def mean_speeds(speed_sum: np.ndarray, count: np.ndarray, unit: float, means: np.ndarray) -> None:
+    """Of the vehicles on the edges of a crossing, in units of ``unit`` m/s, 0 without any.
+
+    speed_sum: float64 [K, 4]; count: int64 [K, 4]; means: float32 [K], takes the result.
+    """
+    for k in range(len(means)):
+        total, vehicles = 0.0, 0
+        for m in range(count.shape[1]):
+            total += speed_sum[k, m]
+            vehicles += count[k, m]
+        means[k] = total / max(vehicles, 1) / unit
+
+
+@njit(cache=True)
+def due(
+    waiting: np.ndarray, headway: np.ndarray, trying: np.ndarray, sources: np.ndarray, edges: np.ndarray
+) -> int:
+    """Edges where nobody tries to enter yet and somebody may: not in two consecutive steps.
+
+    waiting: int64 [L], grows by sources [L]; headway: int64 [L], steps since an entry; trying: bool [L],
+    becomes true where one is due. edges: int64 [L], takes these edges; how many they are.
+    """
+    number = 0
+    for edge in range(len(waiting)):
+        waiting[edge] += sources[edge]
+        if waiting[edge] > 0 and headway[edge] > 1 and not trying[edge]:
+            trying[edge] = True
+            edges[number] = edge
+            number += 1
+    return number
+
+
+@njit(cache=True)
+def let_in(waiting: np.ndarray, headway: np.ndarray, trying: np.ndarray, entered: np.ndarray) -> None:
+    """A step has passed: at the edges of ``entered``, bool [L], one that tried is in; the rest as in due."""
+    for edge in range(len(waiting)):
+        if entered[edge]:
+            waiting[edge] -= 1
+            trying[edge] = False
+            headway[edge] = 1
+        else:
+            headway[edge] += 1
