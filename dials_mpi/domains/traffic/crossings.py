@@ -15,8 +15,6 @@ from dials_mpi.domains.traffic.network import ACTUATED, PHASES, SIDES, Network
 CELL_LENGTH = 10.0
 """Metres."""
 
-_ONE_HOT = np.eye(len(PHASES), dtype=np.uint8)
-
 
 class Lights:
     """The phase of every light and since when it shows, under the agents' actions.
@@ -96,9 +94,11 @@ class Crossings:
             self.lights.phase = np.array([PHASES.index(state) for state in states])
         self._see(self.simulation.read())
 
-    def bits(self) -> tuple[np.ndarray, np.ndarray]:
-        """``occupied``, and the phase of every light, one-hot, uint8 [K, 4]."""
-        return self.occupied, _ONE_HOT[self.lights.phase]
+    def observations(self) -> np.ndarray:
+        """``occupied``, then the phase of every light, one-hot: uint8 [K, 4 x cells + 4]."""
+        bits = np.empty((len(self.names), self.occupied.shape[1] + len(PHASES)), np.uint8)
+        kernels.observe(self.occupied, self.lights.phase, bits)
+        return bits
 
     def rewards(self) -> np.ndarray:
         """Mean speed of the vehicles on the incoming edges over the speed limit, 0 without: float32 [K]."""

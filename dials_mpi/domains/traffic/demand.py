@@ -69,17 +69,18 @@ class Demand:
         return entries
 
     def passed(self, simulation: Simulation, entered: np.ndarray, standing: np.ndarray) -> None:
-        """A step has passed: vehicles that came in from outside, and that stand on an edge, int [E]."""
+        """A step has passed: vehicles that came in from outside, and that stand on an edge, [E]."""
         total = self._sum
         total["steps"] += 1
         total["entered"] += entered
         total["inside"] += standing
         total["outside"] += total["wanted"] - total["entered"]
+        steps = total["steps"].tolist()
         for name in simulation.arrived():
             e = copy_of(name)
             if name in self._alive[e]:  # not merely taken out by a reset
                 wanted, side = self._alive[e].pop(name)
-                time = total["steps"][e] - wanted
+                time = steps[e] - wanted
                 total["arrived"][e] += 1
                 total["travel"][e] += time
                 total["lost"][e] += time - self._free_time(simulation, side)

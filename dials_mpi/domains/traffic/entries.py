@@ -47,10 +47,9 @@ class _Trying:
         self._number = 0
 
     def send(self, k: int, m: int, position: float, speed: float) -> Entry:
-        """A new vehicle for edge m of tile k."""
+        """A new vehicle for edge m of tile k, which is in ``where`` now."""
         self._number += 1
         name = self._names[k][m] = vehicle(k, self._number)
-        self.where[k, m] = True
         return Entry(name, self._routes[k][m], position, speed)
 
     def clear(self, where: np.ndarray) -> list[str]:
@@ -68,7 +67,7 @@ class Hold:
     """
 
     def __init__(self, crossings: Crossings, outside: np.ndarray, platoons: Platoons | None) -> None:
-        self._crossings, self._outside, self._platoons = crossings, outside, platoons
+        self._crossings, self._outside, self._platoons = crossings, outside.tolist(), platoons
         self._trying = _Trying(len(outside), crossings.network)
         self._due = np.empty(outside.size, np.int64)
         self.waiting = np.zeros(outside.shape, np.int64)
@@ -84,10 +83,11 @@ class Hold:
         """As Entrances says; nobody gives up."""
         state = self.waiting, self._headway, self._trying.where
         number = kernels.due(*(part.reshape(-1) for part in (*state, sources)), self._due)
+        due = self._due[:number]
         entries = []
-        for edge in self._due[:number].tolist():
+        for edge, uniform in zip(due.tolist(), uniforms.reshape(-1)[due].tolist(), strict=True):
             k, m = divmod(edge, len(SIDES))
-            entries.append(self._trying.send(k, m, *self._place(k, m, uniforms[k, m])))
+            entries.append(self._trying.send(k, m, *self._place(k, m, uniform)))
         return [], entries
 
     def passed(self) -> None:
@@ -96,7 +96,7 @@ class Hold:
         kernels.let_in(*(part.reshape(-1) for part in state))
 
     def _place(self, k: int, m: int, uniform: float) -> tuple[float, float]:
-        if self._outside[k, m]:
+        if self._outside[k][m]:
             return ENTRY_POSITION, self._crossings.network.speed_limit
         return self._platoons.draw(int(self._headway[k, m]), uniform)
 
@@ -121,6 +121,7 @@ class Drop:
         self.dropped += self._trying.where
         given_up = self._trying.clear(np.ones(self.dropped.shape, bool))
         crowded = self._crossings.count > 8
+        self._trying.where = sources > 0
         edges = np.argwhere(sources).tolist()
         return given_up, [self._trying.send(k, m, 6.0, 3.0 if crowded[k, m] else 9.5) for k, m in edges]
 

@@ -59,6 +59,16 @@ def see(
 
 
 @njit(cache=True)
+def observe(occupied: np.ndarray, phase: np.ndarray, bits: np.ndarray) -> None:
+    """Both in one, a crossing per row: uint8 [K, n], int64 [K] as one-hot, into bits, uint8 [K, n + phases]."""
+    cells = occupied.shape[1]
+    for k in range(len(occupied)):
+        bits[k, :cells] = occupied[k]
+        bits[k, cells:] = 0
+        bits[k, cells + phase[k]] = 1
+
+
+@njit(cache=True)
 def mean_speeds(speed_sum: np.ndarray, count: np.ndarray, unit: float, means: np.ndarray) -> None:
     """Of the vehicles on the edges of a crossing, in units of ``unit`` m/s, 0 without any.
 

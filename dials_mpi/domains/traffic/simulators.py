@@ -59,14 +59,17 @@ class TrafficGlobalSimulator:
         return self._demand.statistics(self.crossings.simulation)
 
     def _standing(self) -> np.ndarray:
-        """Vehicles that stand on an incoming edge, int [E]."""
+        """Vehicles that stand on an incoming edge, [E]."""
         lanes = np.flatnonzero(self.crossings.count)
-        standing = np.zeros(self.crossings.count.size, np.int64)
-        standing[lanes] = self.crossings.simulation.halting(lanes.tolist())
-        return standing.reshape(self._shape[0], -1).sum(1)
+        standing = self.crossings.simulation.halting(lanes.tolist())
+        episodes, regions = self._shape
+        return np.bincount(lanes // (regions * len(SIDES)), standing, episodes)
 
     def _state(self) -> State:
-        return state(*(self._by_region(bits) for bits in self.crossings.bits()), self._sees_lights)
+        crossings = self.crossings
+        return state(
+            self._by_region(crossings.observations()), self._by_region(crossings.occupied), self._sees_lights
+        )
 
     def _by_region(self, values: np.ndarray) -> np.ndarray:
         """[E x N, ...] as [N, E, ...]."""
@@ -121,11 +124,10 @@ class TrafficLocalSimulator:
         return LocalStep(self._state(), rewards, self._clocks.tick())
 
     def _state(self) -> State:
-        bits = (part.reshape(*self._shape, -1) for part in self.crossings.bits())
-        return state(*bits, self._sees_lights)
+        seen = self.crossings.observations(), self.crossings.occupied
+        return state(*(bits.reshape(*self._shape, -1) for bits in seen), self._sees_lights)
 
 
-def state(occupied: np.ndarray, lights: np.ndarray, predictor_sees_lights: bool) -> State:
-    """Observations: both parts, [..., 40] of uint8; inputs: the same, or only who is where, [..., 36]."""
-    observations = np.concatenate([occupied, lights], -1)
+def state(observations: np.ndarray, occupied: np.ndarray, predictor_sees_lights: bool) -> State:
+    """Observations uint8 [..., 40]; the predictor's inputs: the same, or only who is where, [..., 36]."""
     return State(observations, observations if predictor_sees_lights else occupied)
