@@ -60,9 +60,7 @@ class Crossings:
 
     def start(self) -> None:
         """A new SUMO simulation without any traffic."""
-        network, routes, actuated = self.network.files()
-        additional = [routes, actuated] if self._actuated else [routes]
-        self.simulation = sumo.Simulation(network, additional, *self._how)
+        self.simulation = self.new_simulation()
         self.lights.reset(np.ones(len(self.names), bool))
         if self._actuated:
             self.simulation.run_program(self.names, ACTUATED)
@@ -105,6 +103,12 @@ class Crossings:
         means = np.empty(len(self.names), np.float32)
         kernels.mean_speeds(self.speed_sum, self.count, self.network.speed_limit, means)
         return means
+
+    def new_simulation(self) -> sumo.Simulation:
+        """SUMO, with the lights in its own hands."""
+        network, routes, actuated = self.network.files()
+        additional = [routes, actuated] if self._actuated else [routes]
+        return sumo.Simulation(network, additional, *self._how)
 
     def _show(self, crossings: range | np.ndarray) -> None:
         self.simulation.set_lights((self.names[k], PHASES[self.lights.phase[k]]) for k in crossings)
