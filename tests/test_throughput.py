@@ -1,9 +1,9 @@
-"""What traffic's speed is measured against: SUMO alone, with the traffic of the simulator it is compared with."""
+"""What traffic's speed is measured against: SUMO alone, with the very traffic of what it is compared with."""
 
 import numpy as np
 import pytest
 from conftest import generators
-from traffic_common import api, random_actions
+from traffic_common import random_actions
 
 from dials_mpi.domains.traffic import Traffic, TrafficConfig
 from dials_mpi.domains.traffic.tape import Recorder
@@ -95,6 +95,6 @@ def test_every_start_of_sumo_has_a_tape():
 
 
 def test_seconds_of_whole_episodes():
-    beside = bare_global(Traffic(TrafficConfig(horizon=60)), episodes=4, repeats=2)
+    beside = bare_global(Traffic(TrafficConfig(horizon=60)), repeats=2)
     assert isinstance(beside, Beside)
     assert 0 < beside.stepping < beside.bare < beside.played < 60

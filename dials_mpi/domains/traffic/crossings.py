@@ -76,7 +76,6 @@ class Crossings:
         self._show(np.flatnonzero(where))
         if self._actuated:
             self.simulation.run_program([self.names[k] for k in np.flatnonzero(where)], ACTUATED)
-        self.occupied = self.occupied.copy()  # the old one may be part of a state that was handed out
         self.occupied[where] = self.count[where] = self.speed_sum[where] = self.entered[where] = 0
         for i in np.flatnonzero(np.repeat(where, len(SIDES))):
             self.newest[i] = None
@@ -92,17 +91,17 @@ class Crossings:
             self.lights.phase = np.array([PHASES.index(state) for state in states])
         self._see(self.simulation.read())
 
-    def observations(self) -> np.ndarray:
-        """``occupied``, then the phase of every light, one-hot: uint8 [K, 4 x cells + 4]."""
-        bits = np.empty((len(self.names), self.occupied.shape[1] + len(PHASES)), np.uint8)
-        kernels.observe(self.occupied, self.lights.phase, bits)
-        return bits
+    def observe(self, groups: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """``occupied``, then the phase of every light, one-hot: uint8 [K, 4 x cells + 4]; and ``occupied``.
+
+        Both are new, and of so many groups of crossings, all equally large, come the first of each, then the
+        second of each, and so on.
+        """
+        return kernels.observe(self.occupied, self.lights.phase, len(PHASES), groups)
 
     def rewards(self) -> np.ndarray:
         """Mean speed of the vehicles on the incoming edges over the speed limit, 0 without: float32 [K]."""
-        means = np.empty(len(self.names), np.float32)
-        kernels.mean_speeds(self.speed_sum, self.count, self.network.speed_limit, means)
-        return means
+        return kernels.mean_speeds(self.speed_sum, self.count, self.network.speed_limit)
 
     def new_simulation(self) -> sumo.Simulation:
         """SUMO, with the lights in its own hands."""

@@ -59,27 +59,40 @@ def see(
 
 
 @njit(cache=True)
-def observe(occupied: np.ndarray, phase: np.ndarray, bits: np.ndarray) -> None:
-    """Both in one, a crossing per row: uint8 [K, n], int64 [K] as one-hot, into bits, uint8 [K, n + phases]."""
-    cells = occupied.shape[1]
-    for k in range(len(occupied)):
-        bits[k, :cells] = occupied[k]
-        bits[k, cells:] = 0
-        bits[k, cells + phase[k]] = 1
+def mean_speeds(speed_sum: np.ndarray, count: np.ndarray, unit: float) -> np.ndarray:
+    """Of the vehicles on the edges of a crossing, in units of ``unit`` m/s, 0 without any: float32 [K].
 
-
-@njit(cache=True)
-def mean_speeds(speed_sum: np.ndarray, count: np.ndarray, unit: float, means: np.ndarray) -> None:
-    """Of the vehicles on the edges of a crossing, in units of ``unit`` m/s, 0 without any.
-
-    speed_sum: float64 [K, 4]; count: int64 [K, 4]; means: float32 [K], takes the result.
+    speed_sum: float64 [K, 4]; count: int64 [K, 4].
     """
-    for k in range(len(means)):
+    means = np.empty(len(count), np.float32)
+    for k in range(len(count)):
         total, vehicles = 0.0, 0
         for m in range(count.shape[1]):
             total += speed_sum[k, m]
             vehicles += count[k, m]
         means[k] = total / max(vehicles, 1) / unit
+    return means
+
+
+@njit(cache=True)
+def observe(
+    occupied: np.ndarray, phase: np.ndarray, phases: int, groups: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """What is seen, bits [K, n], and with the phase of the light, one-hot, in each row: [K, n + phases].
+
+    Crossing after crossing within each of the groups of equal size: (first of each group, second of each, ..)
+    in what is returned.
+    """
+    crossings, cells = occupied.shape
+    size = crossings // groups
+    seen = np.empty((crossings, cells), np.uint8)
+    observations = np.zeros((crossings, cells + phases), np.uint8)
+    for k in range(crossings):
+        row = k % size * groups + k // size
+        seen[row] = occupied[k]
+        observations[row, :cells] = occupied[k]
+        observations[row, cells + phase[k]] = 1
+    return observations, seen
 
 
 @njit(cache=True)
@@ -111,3 +124,31 @@ def let_in(waiting: np.ndarray, headway: np.ndarray, trying: np.ndarray, entered
             headway[edge] = 1
         else:
             headway[edge] += 1
+
+
+@njit(cache=True)
+def count_step(
+    outside: np.ndarray,
+    entered: np.ndarray,
+    count: np.ndarray,
+    halting: np.ndarray,
+    sums: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+) -> None:
+    """A step of E episodes, edge after edge, into the sums, float64 [E]: the steps; the vehicles that wanted
+    to come in; that came in; that stand inside, over the steps; that wait outside, over the steps.
+
+    outside, entered: bool [L], edges that begin outside, and onto which a vehicle came; count: int64 [L],
+    vehicles on them; halting: int64, how many of them stand, of each edge that has vehicles.
+    """
+    steps, wanted, came_in, inside, waiting = sums
+    size = len(count) // len(steps)
+    seen = 0
+    for e in range(len(steps)):
+        for edge in range(e * size, (e + 1) * size):
+            if entered[edge] and outside[edge]:
+                came_in[e] += 1
+            if count[edge]:
+                inside[e] += halting[seen]
+                seen += 1
+        steps[e] += 1
+        waiting[e] += wanted[e] - came_in[e]

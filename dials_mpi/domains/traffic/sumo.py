@@ -232,9 +232,9 @@ class Simulation:
         return self._read()
 
     @_guarded
-    def halting(self, lanes: Iterable[int]) -> list[int]:
-        """How many vehicles stand (below 0.1 m/s) on these of the lanes."""
-        return [self._halting(self._lanes[i]) for i in lanes]
+    def halting(self, where: Sequence[int]) -> list[int]:
+        """How many vehicles stand (below 0.1 m/s) on each of the lanes where this, [L], is not 0."""
+        return list(map(self._halting, compress(self._lanes, where)))
 
     @_guarded
     def enter(self, entries: Iterable[Entry]) -> None:

@@ -74,7 +74,7 @@ class Replay(NamedTuple):
 
 
 class Recorder(Traffic):
-    """The same networked system; what its simulators tell SUMO is on ``tapes``, one for each start of SUMO."""
+    """The same networked system; ``tapes`` hold what its simulators tell SUMO, one for each start."""
 
     def __init__(self, config: TrafficConfig) -> None:
         super().__init__(config)

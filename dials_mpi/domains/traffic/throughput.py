@@ -33,9 +33,7 @@ def reset_often(domain: Traffic, resets: int, tiles: int = 16, steps: int = 20) 
     simulator.crossings.simulation.close()
 
 
-def throughput(
-    domain: Traffic, tiles: int, seconds: float, rate: float | None = None
-) -> tuple[float, float]:
+def throughput(domain: Traffic, tiles: int, seconds: float, rate: float | None = None) -> tuple[float, float]:
     """Local-region-steps per second of ``tiles`` tiles: everything included, and SUMO's stepping alone.
 
     Everything: episodes that end at different times, entries on every edge with probability ``rate`` per step
@@ -83,8 +81,8 @@ class Beside(NamedTuple):
     stepping: float
 
 
-def beside_bare(domain: Traffic, play: Callable[[Traffic], Any], repeats: int = 1) -> Beside:
-    """What play(domain) costs beside SUMO alone: sums over ``repeats``, both taken in turn.
+def beside_bare(domain: Traffic, play: Callable[[Traffic], Any], repeats: int = 3) -> Beside:
+    """What play(domain) costs beside SUMO alone: each the least of ``repeats``, taken in turn.
 
     play: whatever uses simulators of the domain it is given, and does the same at every call. Other programs
     on the machine do not count; with traci, whose SUMO is a process of its own, seconds are on the wall.
@@ -92,20 +90,24 @@ def beside_bare(domain: Traffic, play: Callable[[Traffic], Any], repeats: int = 
     clock = time.thread_time if domain.versions()["sumo_module"] == "libsumo" else time.perf_counter
     recorder = Recorder(domain.config)
     play(recorder)
-    seconds = np.zeros(3)
-    for _ in range(repeats):
+    seconds = np.zeros((repeats, 3))
+    for row in seconds:
         start = clock()
         play(domain)
-        seconds[0] += clock() - start
+        row[0] = clock() - start
         for tape in recorder.tapes:
             simulation, *spent = tape.replay(clock)
-            seconds[1:] += spent
+            row[1:] += spent
             simulation.close()
-    return Beside(*seconds.tolist())
+    return Beside(*seconds.min(0).tolist())
 
 
-def bare_global(domain: Traffic, episodes: int, repeats: int = 1) -> Beside:
-    """``beside_bare`` of whole episodes on the global simulator, side by side, with everything read."""
+def bare_global(domain: Traffic, episodes: int = 0, repeats: int = 3) -> Beside:
+    """``beside_bare`` of whole episodes on the global simulator, with everything read and no policy.
+
+    episodes: side by side; 0 is as many as the domain says it should hold at a time.
+    """
+    episodes = episodes or max(1, domain.side_by_side // len(domain.regions))
 
     def play(domain: Traffic) -> None:
         simulator = domain.global_simulator(np.random.default_rng(0).spawn(episodes))
