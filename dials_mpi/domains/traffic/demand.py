@@ -61,7 +61,8 @@ class Demand:
             stream.random(out=uniforms)
         wanted, steps = self._sum["wanted"], self._sum["steps"].tolist()
         speed, entries = self._network.speed_limit, []
-        for e, way in np.argwhere(self._uniforms < self._inflow).tolist():
+        wanting = np.nonzero(self._uniforms < self._inflow)
+        for e, way in zip(*(places.tolist() for places in wanting), strict=True):
             name = vehicle(e, self._number[e])
             self._number[e] += 1
             wanted[e] += 1
