@@ -2,7 +2,8 @@
 
 network.py builds the roads, sumo.py is the only file that knows SUMO, crossings.py sets lights and reads
 edges, simulators.py holds the global and the local simulator; demand.py says who comes from outside,
-entries.py and platoons.py how vehicles enter a region, controllers.py the hand-coded policies.
+entries.py and platoons.py how vehicles enter a region, controllers.py the hand-coded policies. kernels.py are
+the loops of every step; throughput.py and tape.py measure what they cost beside SUMO alone.
 """
 
 from __future__ import annotations

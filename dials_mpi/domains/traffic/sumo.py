@@ -316,10 +316,8 @@ class Simulation:
             raise SimulatorFailure(f"SUMO does not start: {error}") from error
         # The functions behind vehicle.add, lane.getLastStepVehicleIDs and so on, which do nothing but call
         # these: the detour would take a third of the time that goes into them.
-        binding = libsumo._libsumo
+        self._binding = binding = libsumo._libsumo
         self._add, self._halting = binding.vehicle_add, binding.lane_getLastStepHaltingNumber
-        self._ids, self._speed = binding.lane_getLastStepVehicleIDs, binding.lane_getLastStepMeanSpeed
-        self._position = binding.vehicle_getLanePosition
         self._read = self._read_libsumo
 
     def _start_traci(self, command: list[str]) -> None:
@@ -362,9 +360,10 @@ class Simulation:
 
     def _read_libsumo(self) -> Reading:
         """Lane by lane: half as many calls as asking every vehicle for its lane, position and speed."""
-        vehicles = list(map(self._ids, self._lanes))
-        positions = list(map(self._position, chain.from_iterable(vehicles)))
-        speeds = list(map(self._speed, compress(self._lanes, vehicles)))
+        binding = self._binding
+        vehicles = list(map(binding.lane_getLastStepVehicleIDs, self._lanes))
+        positions = list(map(binding.vehicle_getLanePosition, chain.from_iterable(vehicles)))
+        speeds = list(map(binding.lane_getLastStepMeanSpeed, compress(self._lanes, vehicles)))
         return _reading(vehicles, positions, speeds)
 
     def _read_traci(self) -> Reading:
