@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import cache, wraps
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
-import numba
 
-
-def _store() -> str:
+@cache
+def store() -> str:
     """The folder for machine code, empty where none can be written: it is made anew by each process then."""
     sources = (path.read_bytes() for path in sorted(Path(__file__).parent.rglob("*.py")))
-    digest = sha256(b"".join(source for source in sources if b"@compiled" in source)).hexdigest()[:16]
+    digest = sha256(b"".join(source for source in sources if b"\n@compiled" in source)).hexdigest()[:16]
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     folder = Path(base) / "dials_mpi" / f"kernels-{digest}"
     try:
@@ -28,16 +29,32 @@ def _store() -> str:
     return str(folder) if os.access(folder, os.W_OK) else ""
 
 
-STORE = _store()
-numba.config.CACHE_DIR = STORE or numba.config.CACHE_DIR
-
-
 def compiled(function: Callable) -> Callable:
-    """The function as machine code. Sums may be taken in another order; NaN and infinity stay as they are."""
-    fast = {"reassoc", "contract", "nsz"}
-    return numba.njit(cache=bool(STORE), fastmath=fast, error_model="numpy")(function)
+    """The function as machine code, which other compiled functions may call.
+
+    Sums may be taken in another order; NaN and infinity stay what they are.
+    """
+    return _compile(function, fastmath={"reassoc", "contract", "nsz"}, error_model="numpy")
 
 
 def compiled_exactly(function: Callable) -> Callable:
-    """The function as machine code that does what Python would have done, to the bit."""
-    return numba.njit(cache=bool(STORE))(function)
+    """The function as machine code that does what Python would have done, to the bit.
+
+    Numba is loaded with its first call, as reading a configuration loads the domains.
+    """
+    code: Callable | None = None
+
+    @wraps(function)
+    def call(*arguments: Any) -> Any:
+        nonlocal code
+        code = code or _compile(function)
+        return code(*arguments)
+
+    return call
+
+
+def _compile(function: Callable, **options: Any) -> Callable:
+    import numba
+
+    numba.config.CACHE_DIR = store() or numba.config.CACHE_DIR
+    return numba.njit(cache=bool(store()), **options)(function)

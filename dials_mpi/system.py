@@ -19,10 +19,10 @@ from dials_mpi.evaluate import Evaluation, evaluate, evaluate_scripted
 from dials_mpi.failures import Failures
 from dials_mpi.learners import TRAINING, Learners, NonFinite
 from dials_mpi.learning.influence import Fit
-from dials_mpi.learning.rehearsal import rehearse
 from dials_mpi.logs import LOG
 from dials_mpi.provenance import memory
 from dials_mpi.ranks import Ranks
+from dials_mpi.rehearsal import rehearse
 from dials_mpi.seeding import Purpose, streams
 from dials_mpi.signals import Wishes
 from dials_mpi.start import Start
@@ -42,7 +42,7 @@ class System:
         mine = ranks.place(len(self.domain.regions), on_root=config.mode == "global")
         hosts = ranks.meet(config.silence)
         if hosts.index(ranks.host) == ranks.rank:  # the others of this machine find what it compiles
-            rehearse(config, self.domain.regions[0])
+            rehearse(config, self.domain)
         ranks.barrier()
         self.failures = Failures(ranks.rank, ranks.pulse.beat)
         self.learners = Learners(config, self.domain, mine, self.failures)

@@ -89,10 +89,10 @@ def test_machine_code_is_stored_where_that_can_be_done(home, tmp_path):
     """A second process loads what the first compiled; without a store each compiles for itself."""
     program = (
         "import numpy as np\n"
-        "from dials_mpi.compiled import STORE\n"
+        "from dials_mpi.compiled import store\n"
         "from dials_mpi.learning.activations import exp\n"
         "value = exp(np.float32(1.0))\n"
-        "print(value, sum(exp.stats.cache_hits.values()), STORE)"
+        "print(value, sum(exp.stats.cache_hits.values()), store())"
     )
     cache = tmp_path / "cache"
     if home == "not writable":

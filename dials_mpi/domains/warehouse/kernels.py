@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from dials_mpi.compiled import compiled
+from dials_mpi.compiled import compiled_exactly
 from dials_mpi.domains.warehouse.region import NEXT_CELL, SHELF_AT, SLOTS, SOURCE_SHELF
 
 
-@compiled
+@compiled_exactly
 def local_step(cells, ages, actions, sources, draws, probability, paid):
     """One step of every region and environment, in place; shapes as in WarehouseLocalSimulator."""
     for r in range(cells.shape[0]):

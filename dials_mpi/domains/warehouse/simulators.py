@@ -9,6 +9,7 @@ import numpy as np
 from dials_mpi.domains.base import GlobalStep, LocalStep, State
 from dials_mpi.domains.clocks import Clocks
 from dials_mpi.domains.warehouse.floor import Floor
+from dials_mpi.domains.warehouse.kernels import local_step
 from dials_mpi.domains.warehouse.region import (
     CENTRE,
     NEXT_CELL,
@@ -134,9 +135,6 @@ class WarehouseLocalSimulator:
         horizon: int,
         streams: Sequence[np.random.Generator],
     ) -> None:
-        from dials_mpi.domains.warehouse.kernels import local_step  # loads numba, which takes a moment
-
-        self._step = local_step
         shape = (len(streams), environments)
         self._cell = np.full(shape, CENTRE)
         self._ages = np.zeros((*shape, SLOTS), dtype=np.int32)
@@ -157,7 +155,7 @@ class WarehouseLocalSimulator:
         """Act, be paid, take the own item, lose those under the neighbours, items appear."""
         draws = self._draw()
         paid = np.empty(self._cell.shape, np.float32)
-        self._step(self._cell, self._ages, actions, np.asarray(sources), draws, self._probability, paid)
+        local_step(self._cell, self._ages, actions, np.asarray(sources), draws, self._probability, paid)
         return LocalStep(self._state(), paid, self._clocks.tick())
 
     def _draw(self) -> np.ndarray:

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dials_mpi.domains.base import SimulatorFailure
 from dials_mpi.learning.influence import Predictor
 from dials_mpi.learning.ppo import PPO
 
 if TYPE_CHECKING:
     from dials_mpi.config import Config
-    from dials_mpi.domains.base import Region
+    from dials_mpi.domains.base import Domain, Region
 
 
-def rehearse(config: Config, region: Region) -> None:
-    """Act, update, fit and sample once, on zeros: what is compiled for it lies in the store from then on.
+def rehearse(config: Config, domain: Domain) -> None:
+    """Act, update, fit, sample and step once: what is compiled for it lies in the store from then on.
 
     Compiling takes seconds of one process; a hundred that begin together would all do it.
     """
+    _learn(config, domain.regions[0])
+    simulator = domain.local_simulator([0], 1, [np.random.default_rng(0)])
+    with suppress(SimulatorFailure):
+        simulator.reset()
+        simulator.step(
+            np.zeros((1, 1), np.int64), np.zeros((1, 1, len(domain.regions[0].source_classes)), np.int64)
+        )
+
+
+def _learn(config: Config, region: Region) -> None:
     envs, kind = config.envs_per_region, region.input_type
     agent = PPO(config.policy, config.ppo, region, envs)
     observations = np.zeros((envs, region.observation_size), kind)
