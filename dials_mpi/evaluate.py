@@ -25,7 +25,6 @@ from dials_mpi.domains import create
 from dials_mpi.domains.base import Domain, GlobalSimulator
 from dials_mpi.errors import BadInput, refuse
 from dials_mpi.failures import Failures
-from dials_mpi.learning import set_up_torch
 from dials_mpi.learning.influence import Predictor
 from dials_mpi.learning.policy import Policy
 from dials_mpi.seeding import Purpose, streams
@@ -191,7 +190,6 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 def _evaluate_as_told(options: argparse.Namespace) -> tuple[Domain, Evaluation]:
     """The domain, and what the command line asks for. BadInput: it cannot be had."""
-    set_up_torch()
     if not 1 <= options.episodes <= MOST_EPISODES:
         raise BadInput(f"--episodes is {options.episodes}: give a number from 1 to {MOST_EPISODES}")
     run, config = _source(options)

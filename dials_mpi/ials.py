@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
-import torch
-
 from dials_mpi.domains.base import GlobalSimulator, LocalSimulator
 from dials_mpi.learning.influence import Predictor
 
@@ -52,8 +50,8 @@ class IALS:
     def reset(self, where: np.ndarray | None = None, elapsed: np.ndarray | None = None) -> np.ndarray:
         """Restart episodes (mask [E], default all) and forget their action-local-state history (ALSH)."""
         state = self.simulator.reset(where, elapsed)
-        kept = torch.zeros(self.environments) if where is None else torch.from_numpy(~where)
-        self.states = [history * kept.unsqueeze(1) for history in self.states]
+        for history in self.states:
+            history[slice(None) if where is None else where] = 0
         self.inputs = state.inputs
         return state.observations
 

@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from math import prod
 
 import numpy as np
-import torch
-
 from dials_mpi.config import Config
 from dials_mpi.domains.base import Domain, GlobalSimulator, Region
 from dials_mpi.learning.influence import Predictor
@@ -25,7 +23,7 @@ JointPolicy = Callable[[Sequence[np.ndarray]], np.ndarray]
 def policies(config: Config, domain: Domain, parameters: np.ndarray) -> list[Policy]:
     """All regions' policies; parameters float32 [N, P], whose rows may be longer than needed."""
     return [
-        Policy(config.policy, region, torch.from_numpy(row))
+        Policy(config.policy, region, row)
         for region, row in zip(domain.regions, parameters, strict=True)
     ]
 
@@ -33,7 +31,7 @@ def policies(config: Config, domain: Domain, parameters: np.ndarray) -> list[Pol
 def predictors(config: Config, domain: Domain, parameters: np.ndarray) -> list[Predictor]:
     """All regions' influence predictors; parameters as in ``policies``."""
     return [
-        Predictor(config.influence, region, torch.from_numpy(row))
+        Predictor(config.influence, region, row)
         for region, row in zip(domain.regions, parameters, strict=True)
     ]
 

@@ -63,11 +63,11 @@ class Learners:
 
     def policy_vectors(self) -> dict[int, np.ndarray]:
         """Each region's policy parameters, float32 [P]."""
-        return {i: agent.policy.network.vector.numpy() for i, agent in self.agents.items()}
+        return {i: agent.policy.network.vector for i, agent in self.agents.items()}
 
     def predictor_vectors(self) -> dict[int, np.ndarray]:
         """Each region's predictor parameters, float32 [P]."""
-        return {i: predictor.network.vector.numpy() for i, predictor in self.predictors.items()}
+        return {i: predictor.network.vector for i, predictor in self.predictors.items()}
 
     def state(self, i: int) -> dict[str, np.ndarray]:
         """All that region i has learnt and remembers from segment to segment, not copied: arrays [n]."""
@@ -75,9 +75,9 @@ class Learners:
         if self.predictors:
             optimisers["predictor"] = self.predictors[i].optimiser
         return {
-            f"{kind}/{part}": tensor.numpy().reshape(-1)
+            f"{kind}/{part}": array.reshape(-1)
             for kind, optimiser in optimisers.items()
-            for part, tensor in optimiser.state().items()
+            for part, array in optimiser.state().items()
         }
 
     def _groups(self) -> list[list[int]]:

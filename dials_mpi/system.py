@@ -20,7 +20,6 @@ from dials_mpi.errors import Unwritable
 from dials_mpi.evaluate import Evaluation, Exam
 from dials_mpi.failures import Failures
 from dials_mpi.learners import TRAINING, Learners, NonFinite
-from dials_mpi.learning import set_up_torch
 from dials_mpi.learning.influence import Fit
 from dials_mpi.logs import LOG
 from dials_mpi.provenance import memory
@@ -37,7 +36,6 @@ class System:
     """One rank's part of the system; on global ranks also the joint policy, on root run file and progress."""
 
     def __init__(self, start: Start, ranks: Ranks, deadline: Deadline, wishes: Wishes) -> None:
-        set_up_torch()
         config = start.config
         self.config, self.ranks, self.directory = config, ranks, start.directory
         self.watch = Stopwatch()

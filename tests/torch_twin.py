@@ -21,7 +21,8 @@ class TorchTwin(nn.Module):
             self.first = nn.Linear(network.inputs, first)
         self.second = nn.Linear(first, second)
         self.head = nn.Linear(second, shapes["head.bias"][0])
-        self.load_state_dict(dict(zip(self.names, network.parameters, strict=True)))
+        parameters = [torch.from_numpy(part) for part in network.parameters]
+        self.load_state_dict(dict(zip(self.names, parameters, strict=True)))
         self.double()
 
     def step(self, x, state):
@@ -30,11 +31,11 @@ class TorchTwin(nn.Module):
         return self.head(self.second(features).relu()), state
 
     def forward(self, x, state, keep=None):
+        x, state = torch.as_tensor(x).double(), torch.as_tensor(state).double()
         outputs = []
-        for s, inputs in enumerate(x.double()):
-            state = state.double() if s == 0 else state
+        for s, inputs in enumerate(x):
             if keep is not None and hasattr(self, "gru"):
-                state = state * keep[s].double().unsqueeze(1)
+                state = state * torch.as_tensor(keep)[s].double().unsqueeze(1)
             output, state = self.step(inputs, state)
             outputs.append(output)
         return torch.stack(outputs)

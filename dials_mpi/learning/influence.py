@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn.functional import cross_entropy
 
+from dials_mpi.learning.activations import exp
 from dials_mpi.learning.adam import Adam
-from dials_mpi.learning.gru import workspace
-from dials_mpi.learning.network import Network
+from dials_mpi.learning.compiled import compiled
+from dials_mpi.learning.network import Network, advance, workspace
+from dials_mpi.learning.policy import log_sum_exp
 
 if TYPE_CHECKING:
     from dials_mpi.config import Influence as InfluenceConfig
@@ -31,30 +30,29 @@ class Fit(NamedTuple):
 
 
 class Heads:
-    """How a network's outputs are shared among M sources: one logit for a binary one, else one per class."""
+    """How a network's K outputs are shared among M sources: one logit for a binary one, else one per class.
+
+    A binary source is a softmax over (0, logit).
+    """
 
     def __init__(self, classes: tuple[int, ...]) -> None:
         self.classes = classes
         widths = [1 if c == 2 else c for c in classes]
         self.outputs = sum(widths)
-        self.widest = max(classes)
-        self.last = torch.tensor(classes) - 1
-        # A binary source is a softmax over (0, logit); a missing class has the logit -inf.
-        zero, nothing = self.outputs, self.outputs + 1
-        index, start = [], 0
-        for count, width in zip(classes, widths, strict=True):
-            own = [zero, start] if count == 2 else list(range(start, start + width))
-            index.append(own + [nothing] * (self.widest - count))
-            start += width
-        self.index = torch.tensor(index)
-        self.plain = self.outputs == self.index.numel() and self.widest > 2
+        self.counts = np.array(classes)
+        self.starts = np.cumsum([0, *widths[:-1]])
 
-    def logits(self, outputs: Tensor) -> Tensor:
-        """Outputs [..., K] as logits [..., M, C], C the largest number of classes."""
-        if self.plain:
-            return outputs.unflatten(-1, self.index.shape)
-        extra = outputs.new_tensor([0.0, -torch.inf]).expand(*outputs.shape[:-1], 2)
-        return torch.cat([outputs, extra], -1)[..., self.index]
+    def probabilities(self, outputs: np.ndarray) -> np.ndarray:
+        """Of the classes, [B, M, C], C the largest number of classes, from outputs [B, K]."""
+        return _probabilities(outputs, self.counts, self.starts)
+
+    def loss(self, outputs: np.ndarray, sources: np.ndarray) -> float:
+        """Cross-entropy, the mean over rows and sources: outputs [B, K], sources uint8 [B, M]."""
+        return _cross_entropy(outputs, sources, self.counts, self.starts)
+
+    def gradient(self, outputs: np.ndarray, sources: np.ndarray) -> np.ndarray:
+        """That of ``loss`` in the outputs, [B, K]."""
+        return _gradient(outputs, sources, self.counts, self.starts)
 
 
 class Predictor:
@@ -64,7 +62,7 @@ class Predictor:
         self,
         config: InfluenceConfig,
         region: Region,
-        vector: Tensor | None = None,
+        vector: np.ndarray | None = None,
         trainable: bool = False,
     ) -> None:
         self.config = config
@@ -76,28 +74,27 @@ class Predictor:
             gradient = self.network.require_gradient()
             self.optimiser = Adam(self.network.vector, gradient, config.adam_epsilon)
 
-    def probabilities(self, inputs: np.ndarray, state: Tensor) -> tuple[Tensor, Tensor]:
+    def probabilities(self, inputs: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """I(u | l): inputs [B, D], state [B, H] -> probabilities [B, M, C], new state."""
-        outputs, state = self.network.advance(scaled(inputs), state)
-        return self.heads.logits(outputs).softmax(-1), state
+        outputs, state = self.network.advance(scaled(np.ascontiguousarray(inputs)), state)
+        return self.heads.probabilities(outputs), state
 
-    def sample(self, inputs: np.ndarray, state: Tensor, uniforms: np.ndarray) -> tuple[np.ndarray, Tensor]:
+    def sample(
+        self, inputs: np.ndarray, state: np.ndarray, uniforms: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Draw the sources int64 [B, M] for inputs [B, D]; uniforms: float32 [B, M] in [0, 1)."""
-        probabilities, state = self.probabilities(inputs, state)
-        cumulative = probabilities.cumsum(-1)[..., :-1]
-        drawn = (torch.from_numpy(uniforms).unsqueeze(-1) >= cumulative).sum(-1)
-        # Probabilities may add up to a little less than the largest uniform.
-        return torch.minimum(drawn, self.heads.last).numpy(), state
+        network, heads, inputs = self.network, self.heads, np.ascontiguousarray(inputs)
+        return _sample(network.sizes, network.vector, inputs, state, uniforms, heads.counts, heads.starts)
 
-    @torch.no_grad()
     def cross_entropy(self, inputs: np.ndarray, sources: np.ndarray) -> float:
         """Mean over episodes, steps and sources, in nats: inputs [K, T, D], sources [K, T, M]."""
-        state = self.network.initial_state(len(inputs))
-        total = 0.0
-        for t in range(inputs.shape[1]):
-            outputs, state = self.network.advance(scaled(inputs[:, t]), state)
-            total += float(self._loss(outputs, torch.from_numpy(sources[:, t].astype(np.int64))))
-        return total / inputs.shape[1]
+        everything = np.arange(len(inputs))
+        outputs = self.network.forward(
+            scaled(by_time(inputs, everything)), self.network.initial_state(len(inputs))
+        )
+        workspace.cache_clear()  # a whole dataset's worth of memory
+        wanted = by_time(sources, everything)
+        return self.heads.loss(outputs.reshape(-1, self.heads.outputs), wanted.reshape(-1, wanted.shape[2]))
 
     def fit(self, inputs: np.ndarray, sources: np.ndarray, stream: np.random.Generator) -> Fit:
         """Train on whole episodes: inputs [K, T, D], sources [K, T, M], the last share held out.
@@ -116,21 +113,16 @@ class Predictor:
             order = stream.permutation(len(inputs))
             # Of equal size, so that one workspace serves them all.
             for chosen in np.array_split(order, -(-len(order) // self.config.batch_size)):
-                self._step(inputs[chosen].swapaxes(0, 1), sources[chosen].swapaxes(0, 1))
-        workspace.cache_clear()  # a whole dataset's worth of memory
+                self._step(by_time(inputs, chosen), by_time(sources, chosen))
         return Fit(before, self.cross_entropy(*held_out), constant)
 
     def _step(self, inputs: np.ndarray, sources: np.ndarray) -> None:
         """One gradient step on a minibatch, time first: inputs [S, B, D], sources [S, B, M]."""
         state = self.network.initial_state(inputs.shape[1])
-        outputs = self.network.forward(scaled(inputs), state).requires_grad_()
-        self._loss(outputs, torch.from_numpy(sources.astype(np.int64))).backward()
-        self.network.backward(outputs.grad)
+        outputs = self.network.forward(scaled(inputs), state)
+        rows = outputs.reshape(-1, self.heads.outputs), sources.reshape(-1, sources.shape[2])
+        self.network.backward(self.heads.gradient(*rows).reshape(outputs.shape))
         self.optimiser.step(self.config.learning_rate)
-
-    def _loss(self, outputs: Tensor, u: Tensor) -> Tensor:
-        """Cross-entropy averaged over all but the last axes: outputs [..., K], u [..., M]."""
-        return cross_entropy(self.heads.logits(outputs).flatten(0, -2), u.flatten())
 
 
 def constant_cross_entropy(train: np.ndarray, test: np.ndarray, classes: tuple[int, ...]) -> float:
@@ -143,7 +135,94 @@ def constant_cross_entropy(train: np.ndarray, test: np.ndarray, classes: tuple[i
     return float(np.mean(losses))
 
 
-def scaled(inputs: np.ndarray) -> Tensor:
+@compiled
+def by_time(episodes, chosen):  # noqa: ANN001, ANN201
+    """Some episodes [K, T, ...] of a dataset, copied with time first: [T, len(chosen), ...]."""
+    steps, width = episodes.shape[1:]
+    picked = np.empty((steps, chosen.size, width), episodes.dtype)
+    for t in range(steps):
+        for k in range(chosen.size):
+            picked[t, k] = episodes[chosen[k], t]
+    return picked
+
+
+@compiled
+def scaled(inputs):  # noqa: ANN001, ANN201
     """Predictor inputs as float32: bits (uint8) become -1 and +1, float32 stays as it is."""
-    x = torch.from_numpy(np.ascontiguousarray(inputs))
-    return x if x.dtype == torch.float32 else x.to(torch.float32).mul_(2).sub_(1)
+    x = inputs.astype(np.float32)
+    if inputs.itemsize == 1:
+        flat = x.reshape(-1)
+        for k in range(flat.size):
+            flat[k] = flat[k] + flat[k] - np.float32(1)
+    return x
+
+
+@compiled
+def _logits(outputs, count, start):  # noqa: ANN001, ANN202
+    """The logits of one source in one row of outputs, one per class."""
+    if count > 2:
+        return outputs[start : start + count].copy()
+    logits = np.zeros(2, outputs.dtype)
+    logits[1] = outputs[start]
+    return logits
+
+
+@compiled
+def _probabilities(outputs, counts, starts):  # noqa: ANN001, ANN202
+    probabilities = np.zeros((outputs.shape[0], counts.size, counts.max()), np.float32)
+    for b in range(outputs.shape[0]):
+        for m in range(counts.size):
+            logits = _logits(outputs[b], counts[m], starts[m])
+            total = log_sum_exp(logits)
+            for c in range(counts[m]):
+                probabilities[b, m, c] = np.exp(logits[c] - total)
+    return probabilities
+
+
+@compiled
+def _sample(sizes, vector, inputs, state, uniforms, counts, starts):  # noqa: ANN001, ANN202
+    outputs, state = advance(sizes, vector, scaled(inputs), state)
+    sources = np.empty(uniforms.shape, np.int64)
+    for b in range(uniforms.shape[0]):
+        for m in range(counts.size):
+            logits = _logits(outputs[b], counts[m], starts[m])
+            total = log_sum_exp(logits)
+            drawn, cumulative = 0, np.exp(logits[0] - total)
+            while drawn < counts[m] - 1 and uniforms[b, m] >= cumulative:
+                drawn += 1
+                cumulative += np.exp(logits[drawn] - total)
+            sources[b, m] = drawn
+    return sources, state
+
+
+@compiled
+def _cross_entropy(outputs, sources, counts, starts):  # noqa: ANN001, ANN202
+    total = 0.0
+    for b in range(outputs.shape[0]):
+        for m in range(counts.size):
+            logits = _logits(outputs[b], counts[m], starts[m])
+            total += log_sum_exp(logits) - logits[sources[b, m]]
+    return total / sources.size
+
+
+@compiled
+def _gradient(outputs, sources, counts, starts):  # noqa: ANN001, ANN202
+    """Probabilities less what happened, over the number of terms: in single precision, it is done often."""
+    gradient, share = np.empty_like(outputs), np.float32(1 / sources.size)
+    for b in range(outputs.shape[0]):
+        for m in range(counts.size):
+            count, start = counts[m], starts[m]
+            if count == 2:
+                probability = np.float32(1) / (np.float32(1) + exp(-outputs[b, start]))
+                gradient[b, start] = (probability - np.float32(sources[b, m])) * share
+                continue
+            largest, total = outputs[b, start], np.float32(0)
+            for c in range(start, start + count):
+                largest = max(largest, outputs[b, c])
+            for c in range(start, start + count):
+                gradient[b, c] = exp(outputs[b, c] - largest)
+                total += gradient[b, c]
+            for c in range(start, start + count):
+                gradient[b, c] *= share / total
+            gradient[b, start + sources[b, m]] -= share
+    return gradient

@@ -6,16 +6,20 @@ linear layer with ReLU in place of the GRU. Policies and influence predictors di
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import prod, sqrt
+from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn.functional import linear
 
-from dials_mpi.learning.gru import gru_backward, gru_forward, gru_step
+from dials_mpi.learning.compiled import compiled
+from dials_mpi.learning.gru import gru_backward, gru_forward
+from dials_mpi.learning.products import linear, of_weights, through_weights
 
 Table = tuple[tuple[str, tuple[int, ...]], ...]
+
+NO_CUTS = np.empty((0, 0), np.float32)
+"""``keep`` where no episode begins inside any sequence."""
 
 
 def parameter_table(architecture: str, inputs: int, hidden: tuple[int, int], outputs: int) -> Table:
@@ -39,10 +43,20 @@ def parameter_table(architecture: str, inputs: int, hidden: tuple[int, int], out
     )
 
 
+class Sizes(NamedTuple):
+    """What the inner loops know of a network; state is the length H of the recurrent state, 0 for an FNN."""
+
+    inputs: int
+    state: int
+    first: int
+    second: int
+    outputs: int
+
+
 class Network:
     """A GRU or feed-forward network on a flat float32 vector.
 
-    vector [P] holds the parameters (views of it are the layers), table their names and shapes.
+    vector [P] holds the parameters (``parameters`` are views of it, by layer), table their names and shapes.
     state_size is the length H of the recurrent state, 0 for an FNN. A given vector may be longer than P.
     """
 
@@ -52,90 +66,197 @@ class Network:
         inputs: int,
         hidden: tuple[int, int],
         outputs: int,
-        vector: Tensor | None = None,
+        vector: np.ndarray | None = None,
     ) -> None:
         self.architecture = architecture
         self.inputs, self.hidden = inputs, hidden
         self.table = parameter_table(architecture, inputs, hidden, outputs)
         self.state_size = hidden[0] if architecture == "gru" else 0
+        self.sizes = Sizes(inputs, self.state_size, *hidden, outputs)
         size = sum(prod(shape) for _, shape in self.table)
-        self.vector = torch.zeros(size) if vector is None else vector[:size]
-        self.parameters = _views(self.vector, self.table)
-        self.gradient: Tensor | None = None
+        self.vector = np.zeros(size, np.float32) if vector is None else vector[:size]
+        self.gradient: np.ndarray | None = None
+
+    @property
+    def parameters(self) -> list[np.ndarray]:
+        """The layers, as views of the vector in the table's shapes."""
+        ends = np.cumsum([prod(shape) for _, shape in self.table])
+        parts = np.split(self.vector, ends[:-1])
+        return [part.reshape(shape) for part, (_, shape) in zip(parts, self.table, strict=True)]
 
     def initialise(self, stream: np.random.Generator) -> None:
         """Torch's default initialisation: uniform in +-1/sqrt(fan-in), for a GRU in +-1/sqrt(H)."""
         bounds = {"gru": self.hidden[0], "first": self.inputs, "second": self.hidden[0]}
         for (name, shape), view in zip(self.table, self.parameters, strict=True):
             bound = 1 / sqrt(bounds.get(name.split(".")[0], self.hidden[1]))
-            values = stream.uniform(-bound, bound, shape).astype(np.float32)
-            with torch.no_grad():
-                view.copy_(torch.from_numpy(values))
+            view[:] = stream.uniform(-bound, bound, shape)
 
-    def require_gradient(self) -> Tensor:
+    def require_gradient(self) -> np.ndarray:
         """Make room for the gradient; return it, one vector [P] that ``backward`` fills."""
         if self.gradient is None:
-            self.gradient = torch.zeros_like(self.vector)
-            self.gradients = _views(self.gradient, self.table)
+            self.gradient = np.zeros_like(self.vector)
         return self.gradient
 
-    def initial_state(self, batch: int) -> Tensor:
+    def initial_state(self, batch: int) -> np.ndarray:
         """The state at the beginning of an episode: zeros [batch, H]."""
-        return torch.zeros(batch, self.state_size)
+        return np.zeros((batch, self.state_size), np.float32)
 
-    @torch.no_grad()
-    def advance(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """One step: x [B, I], state [B, H] -> outputs [B, K], new state [B, H]."""
-        *first, second_weight, second_bias, head_weight, head_bias = self.parameters
-        if self.state_size:
-            features = state = gru_step(x, state, first)
-        else:
-            features = linear(x, *first).relu_()
-        hidden = linear(features, second_weight, second_bias).relu_()
-        return linear(hidden, head_weight, head_bias), state
+    def advance(self, x: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """One step: x float32 [B, I], state [B, H] -> outputs [B, K], new state [B, H]."""
+        return advance(self.sizes, self.vector, x, state)
 
-    @torch.no_grad()
-    def forward(self, x: Tensor, state: Tensor, keep: Tensor | None = None) -> Tensor:
+    def forward(self, x: np.ndarray, state: np.ndarray, keep: np.ndarray | None = None) -> np.ndarray:
         """Whole sequences: x [S, B, I], state [B, H] before the first step -> outputs [S, B, K].
 
         keep [S, B]: 0 where a new episode begins at that step, else 1; None: no episode begins inside.
         A ``backward`` belongs to the last ``forward`` before it, with no other network's in between:
         networks of the same sizes share their workspace.
         """
-        *first, second_weight, second_bias, head_weight, head_bias = self.parameters
-        self.x, self.keep = x, keep
-        if self.state_size:
-            self.features = gru_forward(x, state, keep, first).flatten(0, 1)
-        else:
-            self.features = linear(x.flatten(0, 1), *first).relu_()
-        self.second = linear(self.features, second_weight, second_bias).relu_()
-        return linear(self.second, head_weight, head_bias).view(*x.shape[:2], -1)
+        steps, batch = x.shape[:2]
+        self.x, self.keep = x, NO_CUTS if keep is None else keep
+        self.work = workspace(steps, batch, self.sizes)
+        outputs = np.empty((steps, batch, self.sizes.outputs), np.float32)
+        _forward(self.sizes, self.vector, x, state, self.keep, self.work, outputs)
+        return outputs
 
-    @torch.no_grad()
-    def backward(self, grad_outputs: Tensor) -> None:
+    def backward(self, grad_outputs: np.ndarray) -> None:
         """Overwrite the gradient vector with that of a loss whose gradient in the outputs is given.
 
         Written by hand so that each product lands in its place in the vector: nothing is allocated,
         cleared or added up.
         """
-        *first, second_weight, _, head_weight, _ = self.parameters
-        *grad_first, grad_second_weight, grad_second_bias, grad_head_weight, grad_head_bias = self.gradients
-        rows = grad_outputs.flatten(0, 1)
-        torch.mm(rows.t(), self.second, out=grad_head_weight)
-        torch.sum(rows, 0, out=grad_head_bias)
-        rows = (rows @ head_weight).mul_(self.second > 0)
-        torch.mm(rows.t(), self.features, out=grad_second_weight)
-        torch.sum(rows, 0, out=grad_second_bias)
-        rows = rows @ second_weight
-        if self.state_size:
-            d_states = rows.view(*self.x.shape[:2], -1)
-            gru_backward(self.x, d_states, self.keep, first[1], grad_first)
-        else:
-            rows.mul_(self.features > 0)
-            torch.mm(rows.t(), self.x.flatten(0, 1), out=grad_first[0])
-            torch.sum(rows, 0, out=grad_first[1])
+        _backward(self.sizes, self.vector, self.gradient, self.x, self.keep, self.work, grad_outputs)
 
 
-def _views(vector: Tensor, table: Table) -> list[Tensor]:
-    sizes = [prod(shape) for _, shape in table]
-    return [part.view(shape) for part, (_, shape) in zip(vector.split(sizes), table, strict=True)]
+@lru_cache(maxsize=16)
+def workspace(steps: int, batch: int, sizes: Sizes) -> np.ndarray:
+    """Room for what a forward pass leaves to its backward pass."""
+    rows = steps * batch
+    gru = 7 * sizes.state  # gates and products, 3 H each, and the states entering
+    return np.empty(rows * (gru + 2 * sizes.first + 2 * sizes.second), np.float32)
+
+
+@compiled
+def _take(vector, start, rows, columns):  # noqa: ANN001, ANN202
+    """A matrix in a vector, and where it ends."""
+    end = start + rows * columns
+    return vector[start:end].reshape(rows, columns), end
+
+
+@compiled
+def _layers(sizes, vector):  # noqa: ANN001, ANN202
+    """Views of a vector in the order of the table; the first layer's weights and biases twice for a GRU.
+
+    (w_ih, w_hh, b_ih, b_hh, second weight, its bias, head weight, its bias); an FNN has no w_hh and b_hh.
+    """
+    gates = 3 * sizes.state if sizes.state else sizes.first
+    w_ih, end = _take(vector, 0, gates, sizes.inputs)
+    w_hh, end = _take(vector, end, 3 * sizes.state, sizes.state)
+    b_ih, end = vector[end : end + gates], end + gates
+    b_hh, end = vector[end : end + 3 * sizes.state], end + 3 * sizes.state
+    w_2, end = _take(vector, end, sizes.second, sizes.first)
+    b_2, end = vector[end : end + sizes.second], end + sizes.second
+    w_3, end = _take(vector, end, sizes.outputs, sizes.second)
+    return w_ih, w_hh, b_ih, b_hh, w_2, b_2, w_3, vector[end : end + sizes.outputs]
+
+
+@compiled
+def _room(sizes, work, steps, batch):  # noqa: ANN001, ANN202
+    """Views of a workspace: gates, products, entering, features, second, and gradients of the last two."""
+    rows, state = steps * batch, sizes.state
+    gates, end = _take(work, 0, rows, 3 * state)
+    products, end = _take(work, end, rows, 3 * state)
+    entering, end = _take(work, end, rows, state)
+    features, end = _take(work, end, rows, sizes.first)
+    second, end = _take(work, end, rows, sizes.second)
+    d_features, end = _take(work, end, rows, sizes.first)
+    d_second, end = _take(work, end, rows, sizes.second)
+    return (
+        gates.reshape(steps, batch, 3 * state),
+        products.reshape(steps, batch, 3 * state),
+        entering.reshape(steps, batch, state),
+        features,
+        second,
+        d_features,
+        d_second,
+    )
+
+
+@compiled
+def _rectify(x):  # noqa: ANN001, ANN202
+    """ReLU, in place."""
+    flat = x.reshape(-1)
+    for k in range(flat.size):
+        flat[k] = max(flat[k], np.float32(0))
+
+
+@compiled
+def _where_positive(x, d_x):  # noqa: ANN001, ANN202
+    """The gradient before a ReLU that gave x, in place."""
+    x, d_x = x.reshape(-1), d_x.reshape(-1)
+    for k in range(x.size):
+        d_x[k] = d_x[k] if x[k] > 0 else np.float32(0)
+
+
+@compiled
+def _forward(sizes, vector, x, state, keep, work, outputs):  # noqa: ANN001, ANN202
+    steps, batch = x.shape[:2]
+    w_ih, w_hh, b_ih, b_hh, w_2, b_2, w_3, b_3 = _layers(sizes, vector)
+    gates, products, entering, features, second, _, _ = _room(sizes, work, steps, batch)
+    if sizes.state:
+        states = features.reshape(steps, batch, sizes.state)
+        gru_forward(x, state, keep, w_ih, w_hh, b_ih, b_hh, gates, products, entering, states)
+    else:
+        linear(x.reshape(-1, sizes.inputs), w_ih, b_ih, features)
+        _rectify(features)
+    linear(features, w_2, b_2, second)
+    _rectify(second)
+    linear(second, w_3, b_3, outputs.reshape(-1, sizes.outputs))
+
+
+@compiled
+def _backward(sizes, vector, gradient, x, keep, work, d_outputs):  # noqa: ANN001, ANN202
+    steps, batch = x.shape[:2]
+    _, w_hh, _, _, w_2, _, w_3, _ = _layers(sizes, vector)
+    d_w_ih, d_w_hh, d_b_ih, d_b_hh, d_w_2, d_b_2, d_w_3, d_b_3 = _layers(sizes, gradient)
+    gates, products, entering, features, second, d_features, d_second = _room(sizes, work, steps, batch)
+    rows = d_outputs.reshape(-1, sizes.outputs)
+    of_weights(rows, second, d_w_3, d_b_3)
+    through_weights(rows, w_3, d_second, 0)
+    _where_positive(second, d_second)
+    of_weights(d_second, features, d_w_2, d_b_2)
+    through_weights(d_second, w_2, d_features, 0)
+    if sizes.state:
+        d_states = d_features.reshape(steps, batch, sizes.state)
+        gru_backward(
+            x, d_states, keep, w_hh, gates, products, entering, d_w_ih, d_w_hh, d_b_ih, d_b_hh
+        )
+    else:
+        _where_positive(features, d_features)
+        of_weights(d_features, x.reshape(-1, sizes.inputs), d_w_ih, d_b_ih)
+
+
+@compiled
+def advance(sizes, vector, x, state):  # noqa: ANN001, ANN201
+    """One step of a network: x [B, I], state [B, H] -> outputs [B, K], new state [B, H]."""
+    batch = x.shape[0]
+    w_ih, w_hh, b_ih, b_hh, w_2, b_2, w_3, b_3 = _layers(sizes, vector)
+    features = np.empty((batch, sizes.first), np.float32)
+    if sizes.state:
+        gates = np.empty((1, batch, 3 * sizes.state), np.float32)
+        products, entering = np.empty_like(gates), np.empty((1, batch, sizes.state), np.float32)
+        states = features.reshape(1, batch, sizes.state)
+        nothing = np.empty((0, 0), np.float32)
+        steps = x.reshape(1, batch, sizes.inputs)
+        gru_forward(steps, state, nothing, w_ih, w_hh, b_ih, b_hh, gates, products, entering, states)
+        after = features
+    else:
+        linear(x, w_ih, b_ih, features)
+        _rectify(features)
+        after = np.empty((batch, 0), np.float32)
+    second = np.empty((batch, sizes.second), np.float32)
+    linear(features, w_2, b_2, second)
+    _rectify(second)
+    outputs = np.empty((batch, sizes.outputs), np.float32)
+    linear(second, w_3, b_3, outputs)
+    return outputs, after

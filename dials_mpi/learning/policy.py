@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from dials_mpi.learning.network import Network
+from dials_mpi.learning.compiled import compiled
+from dials_mpi.learning.network import Network, advance
 
 if TYPE_CHECKING:
     from dials_mpi.config import Policy as PolicyConfig
@@ -18,34 +17,53 @@ if TYPE_CHECKING:
 class Decision(NamedTuple):
     """Actions int64 [B], their log-probabilities [B], values [B] and the new recurrent state [B, H]."""
 
-    actions: Tensor
-    log_probabilities: Tensor
-    values: Tensor
-    state: Tensor
+    actions: np.ndarray
+    log_probabilities: np.ndarray
+    values: np.ndarray
+    state: np.ndarray
 
 
 class Policy:
     """An actor-critic of one region (Table 5); its whole learnt content is ``network.vector``."""
 
-    def __init__(self, config: PolicyConfig, region: Region, vector: Tensor | None = None) -> None:
+    def __init__(self, config: PolicyConfig, region: Region, vector: np.ndarray | None = None) -> None:
         self.network = Network(
             config.architecture, region.observation_size, config.hidden, region.actions + 1, vector
         )
 
-    def act(self, observations: np.ndarray, state: Tensor, uniforms: np.ndarray) -> Decision:
+    def act(self, observations: np.ndarray, state: np.ndarray, uniforms: np.ndarray) -> Decision:
         """Sample actions: observations [B, O], state [B, H], uniforms float32 [B] in [0, 1)."""
-        outputs, state = self.network.advance(as_float(observations), state)
-        log_probabilities = outputs[:, :-1].log_softmax(-1)
-        cumulative = log_probabilities.exp().cumsum(-1)[:, :-1]
-        actions = (torch.from_numpy(uniforms).unsqueeze(1) >= cumulative).sum(-1)
-        chosen = log_probabilities.gather(1, actions.unsqueeze(1)).squeeze(1)
-        return Decision(actions, chosen, outputs[:, -1], state)
+        observations, uniforms = np.ascontiguousarray(observations), np.ascontiguousarray(uniforms)
+        return Decision(*_act(self.network.sizes, self.network.vector, observations, state, uniforms))
 
-    def value(self, observations: np.ndarray, state: Tensor) -> Tensor:
+    def value(self, observations: np.ndarray, state: np.ndarray) -> np.ndarray:
         """The value [B] of observations [B, O] reached with state [B, H]."""
-        return self.network.advance(as_float(observations), state)[0][:, -1]
+        return self.network.advance(np.ascontiguousarray(observations, np.float32), state)[0][:, -1]
 
 
-def as_float(array: np.ndarray) -> Tensor:
-    """A float32 tensor of an array of bits (uint8) or float32."""
-    return torch.from_numpy(np.ascontiguousarray(array)).to(torch.float32)
+@compiled
+def _act(sizes, vector, observations, state, uniforms):  # noqa: ANN001, ANN202
+    outputs, state = advance(sizes, vector, observations.astype(np.float32), state)
+    batch, count = outputs.shape[0], outputs.shape[1] - 1
+    actions = np.empty(batch, np.int64)
+    log_probabilities = np.empty(batch, np.float32)
+    for b in range(batch):
+        logits = outputs[b, :count]
+        total = log_sum_exp(logits)
+        action, cumulative = 0, np.exp(logits[0] - total)
+        while action < count - 1 and uniforms[b] >= cumulative:
+            action += 1
+            cumulative += np.exp(logits[action] - total)
+        actions[b] = action
+        log_probabilities[b] = logits[action] - total
+    return actions, log_probabilities, outputs[:, count].copy(), state
+
+
+@compiled
+def log_sum_exp(logits):  # noqa: ANN001, ANN201
+    """The logarithm of the sum of e^logits [A], in double precision."""
+    largest = np.float64(logits.max())
+    total = 0.0
+    for logit in logits:
+        total += np.exp(logit - largest)
+    return largest + np.log(total)

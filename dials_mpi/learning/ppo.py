@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from dials_mpi.learning.adam import Adam
-from dials_mpi.learning.policy import Policy
+from dials_mpi.learning.compiled import compiled
+from dials_mpi.learning.network import NO_CUTS
+from dials_mpi.learning.policy import Policy, log_sum_exp
 
 if TYPE_CHECKING:
     from dials_mpi.config import PPO as PPOConfig
@@ -28,19 +28,20 @@ class Samples(NamedTuple):
     keep is None where no episode begins inside any sequence (always so for an FNN, whose S is 1).
     """
 
-    observations: Tensor
-    actions: Tensor
-    log_probabilities: Tensor
-    values: Tensor
-    advantages: Tensor
-    returns: Tensor
-    keep: Tensor | None
-    state: Tensor
+    observations: np.ndarray
+    actions: np.ndarray
+    log_probabilities: np.ndarray
+    values: np.ndarray
+    advantages: np.ndarray
+    returns: np.ndarray
+    keep: np.ndarray | None
+    state: np.ndarray
 
-    def minibatch(self, columns: Tensor) -> Samples:
-        """The sequences with these numbers."""
-        along_time = [part.index_select(1, columns) if part is not None else None for part in self[:-1]]
-        return Samples(*along_time, self.state.index_select(0, columns))
+    def minibatch(self, columns: np.ndarray) -> Samples:
+        """The sequences with these numbers; observations as float32."""
+        *parts, keep, state = self
+        *chosen, keep, state = _choose(*parts, NO_CUTS if keep is None else keep, state, columns)
+        return Samples(*chosen, keep if keep.size else None, state)
 
 
 class PPO:
@@ -57,20 +58,20 @@ class PPO:
         self.optimiser = Adam(network.vector, network.require_gradient(), config.adam_epsilon)
         self.envs, self.length = envs, config.memory_size // envs
         self.sequence = policy_config.sequence_length if network.state_size else 1
-        self.observations = torch.zeros(self.length, envs, region.observation_size)
-        self.actions = torch.zeros(self.length, envs, dtype=torch.int64)
-        self.log_probabilities = torch.zeros(self.length, envs)
-        self.values = torch.zeros(self.length + 1, envs)
+        self.observations = np.zeros((self.length, envs, region.observation_size), np.float32)
+        self.actions = np.zeros((self.length, envs), np.int64)
+        self.log_probabilities = np.zeros((self.length, envs), np.float32)
+        self.values = np.zeros((self.length + 1, envs), np.float32)
         self.rewards = np.zeros((self.length, envs), np.float32)
         self.done = np.zeros((self.length, envs), bool)
-        self.states = torch.zeros(self.length // self.sequence, envs, network.state_size)
+        self.states = np.zeros((self.length // self.sequence, envs, network.state_size), np.float32)
         self.begin_segment(np.random.default_rng(0), np.random.default_rng(0))
 
     def begin_segment(self, actions: np.random.Generator, minibatches: np.random.Generator) -> None:
         """Fresh episodes and the segment's own random streams."""
         self.action_stream, self.minibatch_stream = actions, minibatches
         self.forget()
-        self.metrics = torch.zeros(len(METRICS))
+        self.metrics = np.zeros(len(METRICS))
         self.minibatches = 0
 
     def forget(self) -> None:
@@ -81,10 +82,10 @@ class PPO:
     def memory(self) -> dict[str, np.ndarray]:
         """What an update learns from, not copied: arrays [L, E, ...] by name."""
         return {
-            "observations": self.observations.numpy(),
-            "actions": self.actions.numpy(),
-            "log_probabilities": self.log_probabilities.numpy(),
-            "values": self.values.numpy(),
+            "observations": self.observations,
+            "actions": self.actions,
+            "log_probabilities": self.log_probabilities,
+            "values": self.values,
             "rewards": self.rewards,
             "done": self.done,
         }
@@ -96,12 +97,14 @@ class PPO:
             self.states[t // self.sequence] = self.state
         uniforms = self.action_stream.random(self.envs, dtype=np.float32)
         decision = self.policy.act(observations, self.state, uniforms)
-        self.observations[t] = torch.from_numpy(observations)
+        if self.observations.dtype != observations.dtype:  # bits are kept as bits
+            self.observations = self.observations.astype(observations.dtype)
+        self.observations[t] = observations
         self.actions[t] = decision.actions
         self.log_probabilities[t] = decision.log_probabilities
         self.values[t] = decision.values
         self.state = decision.state
-        return decision.actions.numpy()
+        return decision.actions
 
     def observe(self, rewards: np.ndarray, done: np.ndarray, final: np.ndarray) -> None:
         """Remember rewards [E] and done [E]; ``final [E, O]``: the observations that the step reached.
@@ -113,9 +116,9 @@ class PPO:
         self.done[self.t] = done
         if done.any():
             if self.config.time_limit == "bootstrap":
-                value = self.policy.value(final, self.state).numpy()
-                self.rewards[self.t] += self.config.discount * value * done
-            self.state = self.state * torch.from_numpy(~done).unsqueeze(1)
+                value = self.policy.value(final[done], self.state[done])
+                self.rewards[self.t, done] += self.config.discount * value
+            self.state[done] = 0
         self.t += 1
 
     def update(self, observations: np.ndarray, progress: float) -> None:
@@ -130,9 +133,9 @@ class PPO:
         columns = samples.state.shape[0]
         per_minibatch = config.minibatch_size // self.sequence
         for _ in range(config.epochs):
-            order = torch.from_numpy(self.minibatch_stream.permutation(columns))
-            for chosen in order.split(per_minibatch):
-                batch = samples.minibatch(chosen)
+            order = self.minibatch_stream.permutation(columns)
+            for first in range(0, columns, per_minibatch):
+                batch = samples.minibatch(order[first : first + per_minibatch])
                 outputs = self.policy.network.forward(batch.observations, batch.state, batch.keep)
                 gradient, metrics = loss(outputs, batch, config, config.clip * remaining)
                 self.policy.network.backward(gradient)
@@ -145,25 +148,23 @@ class PPO:
 
     def mean_metrics(self) -> np.ndarray:
         """Means of METRICS over the segment's minibatches, float32 [len(METRICS)]."""
-        return (self.metrics / max(self.minibatches, 1)).numpy()
+        return (self.metrics / max(self.minibatches, 1)).astype(np.float32)
 
     def _samples(self) -> Samples:
         """The memory cut into sequences, [L, E] -> [S, n]: the same steps, one column per sequence."""
-        advantages = torch.from_numpy(
-            generalised_advantages(
-                self.rewards,
-                self.values.numpy(),
-                self.done,
-                self.config.discount,
-                self.config.gae_lambda,
-                self.config.rollout_steps,
-            )
+        advantages = generalised_advantages(
+            self.rewards,
+            self.values,
+            self.done,
+            self.config.discount,
+            self.config.gae_lambda,
+            self.config.rollout_steps,
         )
         values = self.values[:-1]
         keep = None
         if self.sequence > 1 and self.done.any():
-            keep = torch.ones(self.length, self.envs)
-            keep[1:] = torch.from_numpy(~self.done[:-1]).to(torch.float32)
+            keep = np.ones((self.length, self.envs), np.float32)
+            keep[1:] = ~self.done[:-1]
         along_time = (
             self.observations,
             self.actions,
@@ -174,60 +175,137 @@ class PPO:
             keep,
         )
         columns = [self._columns(part) if part is not None else None for part in along_time]
-        return Samples(*columns, self.states.flatten(0, 1))
+        return Samples(*columns, self.states.reshape(-1, self.states.shape[2]))
 
-    def _columns(self, part: Tensor) -> Tensor:
-        cut = part.view(self.length // self.sequence, self.sequence, *part.shape[1:])
-        return cut.transpose(0, 1).flatten(1, 2)
+    def _columns(self, part: np.ndarray) -> np.ndarray:
+        cut = part.reshape(self.length // self.sequence, self.sequence, *part.shape[1:])
+        return np.ascontiguousarray(cut.swapaxes(0, 1)).reshape(self.sequence, -1, *part.shape[2:])
 
 
-def loss(outputs: Tensor, batch: Samples, config: PPOConfig, clip: float) -> tuple[Tensor, Tensor]:
+@compiled
+def _choose(observations, actions, log_probabilities, values, advantages, returns, keep, state, columns):  # noqa: ANN001, ANN202
+    """Columns of arrays [S, n, ...] and rows of state [n, H], copied; keep [S, n] or nothing."""
+    steps, count = actions.shape[0], columns.size
+    x = np.empty((steps, count, observations.shape[2]), np.float32)
+    a = np.empty((steps, count), np.int64)
+    numbers = np.empty((4, steps, count), np.float32)
+    k = np.empty((steps, count) if keep.size else (0, 0), np.float32)
+    h = np.empty((count, state.shape[1]), np.float32)
+    for c in range(count):
+        column = columns[c]
+        for j in range(state.shape[1]):
+            h[c, j] = state[column, j]
+        for s in range(steps):
+            for j in range(x.shape[2]):
+                x[s, c, j] = observations[s, column, j]
+            a[s, c] = actions[s, column]
+            numbers[0, s, c] = log_probabilities[s, column]
+            numbers[1, s, c] = values[s, column]
+            numbers[2, s, c] = advantages[s, column]
+            numbers[3, s, c] = returns[s, column]
+            if keep.size:
+                k[s, c] = keep[s, column]
+    return x, a, numbers[0], numbers[1], numbers[2], numbers[3], k, h
+
+
+def loss(
+    outputs: np.ndarray, batch: Samples, config: PPOConfig, clip: float
+) -> tuple[np.ndarray, np.ndarray]:
     """PPO's loss of one minibatch: its gradient in the outputs [S, n, A + 1], and METRICS.
 
-    The loss is policy_loss + c_1 value_loss - beta entropy (Schulman et al., 2017, Equation 9). Its
-    gradient is written out because at these sizes autograd would take longer than the network.
+    The loss is policy_loss + c_1 value_loss - beta entropy (Schulman et al., 2017, Equation 9).
     """
-    samples = batch.actions.numel()
-    gradient = torch.empty_like(outputs)
-    all_log_probabilities = outputs[..., :-1].log_softmax(-1)
-    probabilities = all_log_probabilities.exp()
-    actions = batch.actions.unsqueeze(-1)
-    log_ratio = all_log_probabilities.gather(-1, actions).squeeze(-1) - batch.log_probabilities
-    ratio = log_ratio.exp()
-
-    advantages = batch.advantages
-    if config.normalise_advantages:
-        deviation, mean = torch.std_mean(advantages)
-        advantages = (advantages - mean) / (deviation + 1e-8)
-    free, clipped = advantages * ratio, advantages * ratio.clamp(1 - clip, 1 + clip)
-    policy_loss = -torch.minimum(free, clipped).mean()
-    d_log_probability = (free * (free <= clipped)).div_(-samples)
-
-    entropies = -(probabilities * all_log_probabilities).sum(-1, keepdim=True)
-    entropy = entropies.mean()
-    # d log pi(a) = one-hot(a) - pi and d H = -pi (log pi + H), in the logits.
-    d_logits = (all_log_probabilities + entropies).mul_(config.entropy_coefficient / samples)
-    d_logits.sub_(d_log_probability.unsqueeze(-1)).mul_(probabilities)
-    d_logits.scatter_add_(-1, actions, d_log_probability.unsqueeze(-1))
-    gradient[..., :-1] = d_logits
-
-    error = d_value = outputs[..., -1] - batch.returns
-    squared = error.square()
-    if config.clip_value_loss:
-        change = outputs[..., -1] - batch.values
-        held = batch.values + change.clamp(-clip, clip) - batch.returns
-        d_value = torch.where(squared >= held.square(), error, held * (change.abs() < clip))
-        squared = torch.maximum(squared, held.square())
-    gradient[..., -1] = d_value * (2 * config.value_coefficient / samples)
-
-    approx_kl = (ratio - 1 - log_ratio).mean()
-    clip_fraction = ((ratio - 1).abs() > clip).sum() / samples
-    return gradient, torch.stack([policy_loss, squared.mean(), entropy, approx_kl, clip_fraction])
+    return _loss(
+        outputs,
+        batch.actions,
+        batch.log_probabilities,
+        batch.values,
+        batch.advantages,
+        batch.returns,
+        clip,
+        config.normalise_advantages,
+        config.clip_value_loss,
+        config.value_coefficient,
+        config.entropy_coefficient,
+    )
 
 
-def shorten(gradient: Tensor, norm: float) -> None:
+@compiled
+def _loss(  # noqa: ANN202
+    outputs,  # noqa: ANN001
+    actions,  # noqa: ANN001
+    old_log_probabilities,  # noqa: ANN001
+    old_values,  # noqa: ANN001
+    advantages,  # noqa: ANN001
+    returns,  # noqa: ANN001
+    clip,  # noqa: ANN001
+    normalise,  # noqa: ANN001
+    clip_value,  # noqa: ANN001
+    value_coefficient,  # noqa: ANN001
+    entropy_coefficient,  # noqa: ANN001
+):
+    """Sample by sample, in double precision; the gradient written out."""
+    steps, columns, width = outputs.shape
+    samples, count = steps * columns, width - 1
+    gradient, metrics = np.empty_like(outputs), np.zeros(5)
+    mean, scale = 0.0, 1.0
+    if normalise:
+        for advantage in advantages.flat:
+            mean += advantage / samples
+        squares = 0.0
+        for advantage in advantages.flat:
+            squares += (advantage - mean) ** 2
+        scale = 1 / (np.sqrt(squares / (samples - 1)) + 1e-8)
+    for s in range(steps):
+        for c in range(columns):
+            logits, action = outputs[s, c, :count], actions[s, c]
+            total = log_sum_exp(logits)
+            log_ratio = logits[action] - total - old_log_probabilities[s, c]
+            ratio = np.exp(log_ratio)
+            advantage = (advantages[s, c] - mean) * scale
+            free = advantage * ratio
+            clipped = advantage * min(max(ratio, 1 - clip), 1 + clip)
+            d_log_probability = -free / samples if free <= clipped else 0.0
+
+            entropy = 0.0
+            for k in range(count):
+                entropy -= np.exp(logits[k] - total) * (logits[k] - total)
+            for k in range(count):  # d log pi(a) = one-hot(a) - pi and d H = -pi (log pi + H), in the logits
+                probability = np.exp(logits[k] - total)
+                d_entropy = entropy_coefficient / samples * (logits[k] - total + entropy)
+                gradient[s, c, k] = probability * (d_entropy - d_log_probability)
+            gradient[s, c, action] += d_log_probability
+
+            value, old = np.float64(outputs[s, c, count]), np.float64(old_values[s, c])
+            error = value - returns[s, c]
+            squared, d_value = error * error, error
+            if clip_value:
+                held = old + min(max(value - old, -clip), clip) - returns[s, c]
+                if squared < held * held:
+                    squared, d_value = held * held, held if abs(value - old) < clip else 0.0
+            gradient[s, c, count] = d_value * 2 * value_coefficient / samples
+
+            metrics[0] -= min(free, clipped) / samples
+            metrics[1] += squared / samples
+            metrics[2] += entropy / samples
+            metrics[3] += (ratio - 1 - log_ratio) / samples
+            metrics[4] += (abs(ratio - 1) > clip) / samples
+    return gradient, metrics
+
+
+def shorten(gradient: np.ndarray, norm: float) -> None:
     """Scale a gradient vector that is longer than ``norm`` to that length, in place."""
-    gradient.mul_((norm / gradient.norm()).clamp_(max=1.0))
+    length = _length(gradient)
+    if length > norm:
+        gradient *= np.float32(norm / length)
+
+
+@compiled
+def _length(vector):  # noqa: ANN001, ANN202
+    total = 0.0
+    for number in vector:
+        total += np.float64(number) * number
+    return np.sqrt(total)
 
 
 def generalised_advantages(
