@@ -12,7 +12,7 @@ from dials_mpi.learning.influence import Predictor
 from dials_mpi.learning.network import Table
 from dials_mpi.learning.policy import Policy
 
-BLOCK = 16
+BLOCK = 8
 """Most episodes in one forward pass. The last bits of a matrix product depend on its number of rows: blocks
 that are always the same give the same actions wherever, and beside whichever others, episodes are played."""
 

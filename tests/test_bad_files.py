@@ -280,8 +280,7 @@ JUNK_VALUES: dict[str, Any] = {
 }
 
 HARMLESS = {
-    *("wall_time negative", "wall_time part", "wall_time nan", "mean_return negative"),
-    *("mean_return part", "mean_return nan", "mean_return inf", "mean_return huge"),
+    *("wall_time negative", "wall_time part", "wall_time nan"),
     *("ranks huge", "ranks negative", "ranks part", "ranks nan", "ranks inf", "ranks text", "ranks bytes"),
 }
 """Attributes of a checkpoint that may be so, for no result comes from them."""

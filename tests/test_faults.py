@@ -171,8 +171,8 @@ def require_good_end(
         ("collect", 0, 2),
         ("fit", 1, 2),
         ("train", 2, 1),
-        ("evaluate", 0, 2),
-        ("evaluate", 1, 3),
+        ("evaluate", 0, 1),
+        ("evaluate", 1, 2),
         ("finish", 0, 1),
     ],
 )
@@ -252,7 +252,7 @@ ANYWHERE = {
     "fit": 2,
     "train": 2,
     "gather": 9,
-    "evaluate": 3,
+    "evaluate": 2,
     "bring": 2,
 }
 ON_ROOT = {"commit": 4, "checkpoint": 2, "settle": 6, "finish": 1}
