@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
+
 from dials_mpi.domains.base import GlobalSimulator, LocalSimulator
 from dials_mpi.learning.influence import Predictor
 

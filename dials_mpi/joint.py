@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from math import prod
 
 import numpy as np
+
 from dials_mpi.config import Config
 from dials_mpi.domains.base import Domain, GlobalSimulator, Region
 from dials_mpi.learning.influence import Predictor
@@ -23,8 +24,7 @@ JointPolicy = Callable[[Sequence[np.ndarray]], np.ndarray]
 def policies(config: Config, domain: Domain, parameters: np.ndarray) -> list[Policy]:
     """All regions' policies; parameters float32 [N, P], whose rows may be longer than needed."""
     return [
-        Policy(config.policy, region, row)
-        for region, row in zip(domain.regions, parameters, strict=True)
+        Policy(config.policy, region, row) for region, row in zip(domain.regions, parameters, strict=True)
     ]
 
 

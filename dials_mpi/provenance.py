@@ -15,7 +15,7 @@ import dials_mpi
 @cache
 def versions() -> dict[str, str]:
     """Versions of this package, of Python and of the libraries whose results end in the run file."""
-    libraries = {name: version(name) for name in ("torch", "numpy", "mpi4py")}
+    libraries = {name: version(name) for name in ("numba", "numpy", "mpi4py")}
     creator = f"dials_mpi {dials_mpi.__version__}"
     return {"creator": creator, "git_commit": git_commit(), "python": platform.python_version(), **libraries}
 

@@ -169,7 +169,7 @@ def verify(checkpoint: Checkpoint, config: Config, domain: Domain) -> None:
     differences = _differences(before, config)
     if differences:
         raise BadInput(f"{where} is of another run: {differences}")
-    from dials_mpi.joint import tables, widths  # loads torch, which takes a second
+    from dials_mpi.joint import tables, widths  # loads numba, which takes a moment
 
     wide = widths(tables(config, domain))
     checkpoint.verify(states.layout(wide), len(domain.regions))

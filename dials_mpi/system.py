@@ -21,6 +21,7 @@ from dials_mpi.evaluate import Evaluation, Exam
 from dials_mpi.failures import Failures
 from dials_mpi.learners import TRAINING, Learners, NonFinite
 from dials_mpi.learning.influence import Fit
+from dials_mpi.learning.rehearsal import rehearse
 from dials_mpi.logs import LOG
 from dials_mpi.provenance import memory
 from dials_mpi.ranks import Ranks
@@ -42,6 +43,9 @@ class System:
         self.domain = domains.create(config.domain, config.domain_section)
         mine = ranks.place(len(self.domain.regions), config.mode == "global", config.global_ranks)
         hosts = ranks.meet(config.silence)
+        if hosts.index(ranks.host) == ranks.rank:  # the others of this machine find what it compiles
+            rehearse(config, self.domain.regions[0])
+        ranks.barrier()
         self.failures = Failures(ranks.rank, ranks.pulse.beat)
         self.learners = Learners(config, self.domain, mine, self.failures)
         self.tables = joint.tables(config, self.domain)

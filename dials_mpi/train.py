@@ -42,7 +42,7 @@ def train(start: Start, ranks: Ranks, deadline: Deadline, wishes: Wishes) -> int
     the schedule overlapped the global ranks play while the others train. Returns the exit code: done, or
     stopped with work left.
     """
-    from dials_mpi.system import System  # loads torch, which takes a second
+    from dials_mpi.system import System  # loads numba, which takes a moment
 
     with System(start, ranks, deadline, wishes) as system:
         system.begin()  # line 1

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 import pytest
-import torch
 from conftest import SMALL, launch
 
 from dials_mpi.evaluate import Evaluation, main
@@ -39,11 +38,7 @@ def evaluate(capsys):
             main([str(argument) for argument in arguments])
         return Said(leaving.value.code, *capsys.readouterr())
 
-    threads = torch.get_num_threads()
-    yield call
-    # The command sets torch up for a process of its own; other tests want it as it was.
-    torch.set_flush_denormal(False)
-    torch.set_num_threads(threads)
+    return call
 
 
 @pytest.fixture

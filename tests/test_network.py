@@ -242,5 +242,5 @@ def test_moments_of_a_weight_that_no_input_reaches_end_at_zero_and_never_get_den
     for _ in range(2000):
         optimiser.step(1e-3)
         for moment in (optimiser.first_moment, optimiser.second_moment):
-            assert not ((0 < abs(moment)) & (abs(moment) < np.finfo(np.float32).tiny)).any()
+            assert not ((abs(moment) > 0) & (abs(moment) < np.finfo(np.float32).tiny)).any()
     assert not optimiser.first_moment.any()

@@ -153,7 +153,7 @@ def made_policies(architecture, seed=0):
     made = [Policy(config, region) for region in REGIONS]
     for i, policy in enumerate(made):
         policy.network.initialise(np.random.default_rng([seed, i]))
-        policy.network.vector.mul_(3)
+        policy.network.vector[:] *= 3
     return made
 
 
@@ -336,7 +336,7 @@ def test_sources_are_drawn_given_the_history_of_the_present_episode_of_each_envi
     predictors = [Predictor(config, region) for region in REGIONS]
     for i, predictor in enumerate(predictors):
         predictor.network.initialise(np.random.default_rng(i))
-        predictor.network.vector.mul_(2)
+        predictor.network.vector[:] *= 2
     simulator = RandomLocal((0, 1, 2), environments, generators(3, seed=1))
     ials = IALS(simulator, predictors, environments, generators(3, seed=2))
     assert ials.reset(elapsed=np.array([0, 4, 7])) is simulator.last.observations

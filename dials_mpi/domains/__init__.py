@@ -1,4 +1,4 @@
-"""The domains, by name: networked systems of local regions. Knows neither torch nor MPI."""
+"""The domains, by name: networked systems of local regions. Knows neither learning nor MPI."""
 
 from __future__ import annotations
 

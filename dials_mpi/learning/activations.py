@@ -26,7 +26,7 @@ _ONE, _TWO, _HALF = _F(1), _F(2), _F(0.5)
 def _power_of_two(context: Any, exponent: Any) -> Any:
     """2^exponent for an int32 in -126..127, by its bits."""
 
-    def generate(context, builder, signature, arguments):  # noqa: ANN001, ANN202
+    def generate(context, builder, signature, arguments):
         kind = ir.IntType(32)
         bits = builder.shl(builder.add(arguments[0], ir.Constant(kind, 127)), ir.Constant(kind, 23))
         return builder.bitcast(bits, ir.FloatType())
@@ -35,7 +35,7 @@ def _power_of_two(context: Any, exponent: Any) -> Any:
 
 
 @compiled
-def exp(x):  # noqa: ANN001, ANN201
+def exp(x):
     """e^x of a float32, to about one unit in the last place, for x in -87..87 and cut off outside."""
     x = min(max(x, _LEAST), _MOST)
     whole = np.floor(x * _LOG2_E + _HALF)
@@ -45,12 +45,12 @@ def exp(x):  # noqa: ANN001, ANN201
 
 
 @compiled
-def sigmoid(x):  # noqa: ANN001, ANN201
+def sigmoid(x):
     """1 / (1 + e^-x) of a float32."""
     return _ONE / (_ONE + exp(-x))
 
 
 @compiled
-def tanh(x):  # noqa: ANN001, ANN201
+def tanh(x):
     """The hyperbolic tangent of a float32, to about one unit in the last place of 1."""
     return _ONE - _TWO / (_ONE + exp(_TWO * x))

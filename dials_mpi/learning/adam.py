@@ -39,7 +39,7 @@ class Adam:
 
 
 @compiled
-def _step(parameters, gradient, first, second, size, correction, epsilon, keep_1, take_1, keep_2, take_2):  # noqa: ANN001, ANN202
+def _step(parameters, gradient, first, second, size, correction, epsilon, keep_1, take_1, keep_2, take_2):
     """One pass over all four vectors: it takes as long as moving them through the cache.
 
     Moments far below what a parameter can notice become zero: those of a weight that no input reaches decay

@@ -32,6 +32,6 @@ numba.config.CACHE_DIR = STORE or numba.config.CACHE_DIR
 
 
 def compiled(function: Callable) -> Callable:
-    """The function as machine code. Sums may be taken in another order; NaN and infinity stay what they are."""
+    """The function as machine code. Sums may be taken in another order; NaN and infinity stay as they are."""
     fast = {"reassoc", "contract", "nsz"}
     return numba.njit(cache=bool(STORE), fastmath=fast, error_model="numpy")(function)

@@ -13,13 +13,13 @@ import numpy as np
 
 from dials_mpi.learning.activations import sigmoid, tanh
 from dials_mpi.learning.compiled import compiled
-from dials_mpi.learning.products import linear, of_weights, through_weights
+from dials_mpi.learning.products import MANY, linear, linear_transposed, of_weights, through_weights
 
 _ONE = np.float32(1)
 
 
 @compiled
-def _cell(reset, update, new, state_reset, state_update, state_new, before, after):  # noqa: ANN001, ANN202
+def _cell(reset, update, new, state_reset, state_update, state_new, before, after):
     """One sequence, one step; all [H]. The gates hold the input's products and then their own values."""
     for j in range(before.shape[0]):
         r = sigmoid(reset[j] + state_reset[j])
@@ -30,7 +30,7 @@ def _cell(reset, update, new, state_reset, state_update, state_new, before, afte
 
 
 @compiled
-def _cell_back(d_state, before, reset, update, new, state_reset, state_update, state_new):  # noqa: ANN001, ANN202
+def _cell_back(d_state, before, reset, update, new, state_reset, state_update, state_new):
     """Gradients take the place of the gates (of the input's products) and of the state's products.
 
     What is left in d_state is the part that goes past the gates into the state before.
@@ -46,7 +46,7 @@ def _cell_back(d_state, before, reset, update, new, state_reset, state_update, s
 
 
 @compiled
-def gru_forward(x, h0, keep, w_ih, w_hh, b_ih, b_hh, gates, products, entering, states):  # noqa: ANN001, ANN201
+def gru_forward(x, h0, keep, w_ih, w_hh, b_ih, b_hh, gates, products, entering, states):
     """The states [S, B, H] along sequences x [S, B, I] from h0 [B, H].
 
     keep [S, B] or [0, 0]: 0 where a new episode begins at that step, so that the state entering it is zero.
@@ -54,13 +54,17 @@ def gru_forward(x, h0, keep, w_ih, w_hh, b_ih, b_hh, gates, products, entering, 
     """
     steps, batch, size = states.shape
     linear(x.reshape(-1, x.shape[2]), w_ih, b_ih, gates.reshape(-1, 3 * size))
+    transposed = np.ascontiguousarray(w_hh.T) if steps * batch >= MANY else w_hh
     for s in range(steps):
         before = entering[s]
         before[:] = h0 if s == 0 else states[s - 1]
         if keep.size:
             for b in range(batch):
                 before[b] *= keep[s, b]
-        linear(before, w_hh, b_hh, products[s])
+        if steps * batch < MANY:
+            linear(before, w_hh, b_hh, products[s])
+        else:
+            linear_transposed(before, transposed, b_hh, products[s])
         for b in range(batch):
             gate, product = gates[s, b], products[s, b]
             _cell(
@@ -76,7 +80,7 @@ def gru_forward(x, h0, keep, w_ih, w_hh, b_ih, b_hh, gates, products, entering, 
 
 
 @compiled
-def gru_backward(x, d_states, keep, w_hh, gates, products, entering, d_w_ih, d_w_hh, d_b_ih, d_b_hh):  # noqa: ANN001, ANN201
+def gru_backward(x, d_states, keep, w_hh, gates, products, entering, d_w_ih, d_w_hh, d_b_ih, d_b_hh):
     """From the gradient of all states [S, B, H], which is used up, to that of the weights, written out.
 
     The others: as ``gru_forward`` left them. h0 is a constant (truncated back-propagation: a stored state

@@ -136,7 +136,7 @@ def constant_cross_entropy(train: np.ndarray, test: np.ndarray, classes: tuple[i
 
 
 @compiled
-def by_time(episodes, chosen):  # noqa: ANN001, ANN201
+def by_time(episodes, chosen):
     """Some episodes [K, T, ...] of a dataset, copied with time first: [T, len(chosen), ...]."""
     steps, width = episodes.shape[1:]
     picked = np.empty((steps, chosen.size, width), episodes.dtype)
@@ -147,7 +147,7 @@ def by_time(episodes, chosen):  # noqa: ANN001, ANN201
 
 
 @compiled
-def scaled(inputs):  # noqa: ANN001, ANN201
+def scaled(inputs):
     """Predictor inputs as float32: bits (uint8) become -1 and +1, float32 stays as it is."""
     x = inputs.astype(np.float32)
     if inputs.itemsize == 1:
@@ -158,7 +158,7 @@ def scaled(inputs):  # noqa: ANN001, ANN201
 
 
 @compiled
-def _logits(outputs, count, start):  # noqa: ANN001, ANN202
+def _logits(outputs, count, start):
     """The logits of one source in one row of outputs, one per class."""
     if count > 2:
         return outputs[start : start + count].copy()
@@ -168,7 +168,7 @@ def _logits(outputs, count, start):  # noqa: ANN001, ANN202
 
 
 @compiled
-def _probabilities(outputs, counts, starts):  # noqa: ANN001, ANN202
+def _probabilities(outputs, counts, starts):
     probabilities = np.zeros((outputs.shape[0], counts.size, counts.max()), np.float32)
     for b in range(outputs.shape[0]):
         for m in range(counts.size):
@@ -180,7 +180,7 @@ def _probabilities(outputs, counts, starts):  # noqa: ANN001, ANN202
 
 
 @compiled
-def _sample(sizes, vector, inputs, state, uniforms, counts, starts):  # noqa: ANN001, ANN202
+def _sample(sizes, vector, inputs, state, uniforms, counts, starts):
     outputs, state = advance(sizes, vector, scaled(inputs), state)
     sources = np.empty(uniforms.shape, np.int64)
     for b in range(uniforms.shape[0]):
@@ -196,7 +196,7 @@ def _sample(sizes, vector, inputs, state, uniforms, counts, starts):  # noqa: AN
 
 
 @compiled
-def _cross_entropy(outputs, sources, counts, starts):  # noqa: ANN001, ANN202
+def _cross_entropy(outputs, sources, counts, starts):
     total = 0.0
     for b in range(outputs.shape[0]):
         for m in range(counts.size):
@@ -206,7 +206,7 @@ def _cross_entropy(outputs, sources, counts, starts):  # noqa: ANN001, ANN202
 
 
 @compiled
-def _gradient(outputs, sources, counts, starts):  # noqa: ANN001, ANN202
+def _gradient(outputs, sources, counts, starts):
     """Probabilities less what happened, over the number of terms: in single precision, it is done often."""
     gradient, share = np.empty_like(outputs), np.float32(1 / sources.size)
     for b in range(outputs.shape[0]):

@@ -137,14 +137,14 @@ def workspace(steps: int, batch: int, sizes: Sizes) -> np.ndarray:
 
 
 @compiled
-def _take(vector, start, rows, columns):  # noqa: ANN001, ANN202
+def _take(vector, start, rows, columns):
     """A matrix in a vector, and where it ends."""
     end = start + rows * columns
     return vector[start:end].reshape(rows, columns), end
 
 
 @compiled
-def _layers(sizes, vector):  # noqa: ANN001, ANN202
+def _layers(sizes, vector):
     """Views of a vector in the order of the table; the first layer's weights and biases twice for a GRU.
 
     (w_ih, w_hh, b_ih, b_hh, second weight, its bias, head weight, its bias); an FNN has no w_hh and b_hh.
@@ -161,7 +161,7 @@ def _layers(sizes, vector):  # noqa: ANN001, ANN202
 
 
 @compiled
-def _room(sizes, work, steps, batch):  # noqa: ANN001, ANN202
+def _room(sizes, work, steps, batch):
     """Views of a workspace: gates, products, entering, features, second, and gradients of the last two."""
     rows, state = steps * batch, sizes.state
     gates, end = _take(work, 0, rows, 3 * state)
@@ -183,7 +183,7 @@ def _room(sizes, work, steps, batch):  # noqa: ANN001, ANN202
 
 
 @compiled
-def _rectify(x):  # noqa: ANN001, ANN202
+def _rectify(x):
     """ReLU, in place."""
     flat = x.reshape(-1)
     for k in range(flat.size):
@@ -191,7 +191,7 @@ def _rectify(x):  # noqa: ANN001, ANN202
 
 
 @compiled
-def _where_positive(x, d_x):  # noqa: ANN001, ANN202
+def _where_positive(x, d_x):
     """The gradient before a ReLU that gave x, in place."""
     x, d_x = x.reshape(-1), d_x.reshape(-1)
     for k in range(x.size):
@@ -199,7 +199,7 @@ def _where_positive(x, d_x):  # noqa: ANN001, ANN202
 
 
 @compiled
-def _forward(sizes, vector, x, state, keep, work, outputs):  # noqa: ANN001, ANN202
+def _forward(sizes, vector, x, state, keep, work, outputs):
     steps, batch = x.shape[:2]
     w_ih, w_hh, b_ih, b_hh, w_2, b_2, w_3, b_3 = _layers(sizes, vector)
     gates, products, entering, features, second, _, _ = _room(sizes, work, steps, batch)
@@ -215,7 +215,7 @@ def _forward(sizes, vector, x, state, keep, work, outputs):  # noqa: ANN001, ANN
 
 
 @compiled
-def _backward(sizes, vector, gradient, x, keep, work, d_outputs):  # noqa: ANN001, ANN202
+def _backward(sizes, vector, gradient, x, keep, work, d_outputs):
     steps, batch = x.shape[:2]
     _, w_hh, _, _, w_2, _, w_3, _ = _layers(sizes, vector)
     d_w_ih, d_w_hh, d_b_ih, d_b_hh, d_w_2, d_b_2, d_w_3, d_b_3 = _layers(sizes, gradient)
@@ -228,16 +228,14 @@ def _backward(sizes, vector, gradient, x, keep, work, d_outputs):  # noqa: ANN00
     through_weights(d_second, w_2, d_features, 0)
     if sizes.state:
         d_states = d_features.reshape(steps, batch, sizes.state)
-        gru_backward(
-            x, d_states, keep, w_hh, gates, products, entering, d_w_ih, d_w_hh, d_b_ih, d_b_hh
-        )
+        gru_backward(x, d_states, keep, w_hh, gates, products, entering, d_w_ih, d_w_hh, d_b_ih, d_b_hh)
     else:
         _where_positive(features, d_features)
         of_weights(d_features, x.reshape(-1, sizes.inputs), d_w_ih, d_b_ih)
 
 
 @compiled
-def advance(sizes, vector, x, state):  # noqa: ANN001, ANN201
+def advance(sizes, vector, x, state):
     """One step of a network: x [B, I], state [B, H] -> outputs [B, K], new state [B, H]."""
     batch = x.shape[0]
     w_ih, w_hh, b_ih, b_hh, w_2, b_2, w_3, b_3 = _layers(sizes, vector)

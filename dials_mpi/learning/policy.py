@@ -42,7 +42,7 @@ class Policy:
 
 
 @compiled
-def _act(sizes, vector, observations, state, uniforms):  # noqa: ANN001, ANN202
+def _act(sizes, vector, observations, state, uniforms):
     outputs, state = advance(sizes, vector, observations.astype(np.float32), state)
     batch, count = outputs.shape[0], outputs.shape[1] - 1
     actions = np.empty(batch, np.int64)
@@ -60,7 +60,7 @@ def _act(sizes, vector, observations, state, uniforms):  # noqa: ANN001, ANN202
 
 
 @compiled
-def log_sum_exp(logits):  # noqa: ANN001, ANN201
+def log_sum_exp(logits):
     """The logarithm of the sum of e^logits [A], in double precision."""
     largest = np.float64(logits.max())
     total = 0.0

@@ -175,7 +175,8 @@ class PPO:
             keep,
         )
         columns = [self._columns(part) if part is not None else None for part in along_time]
-        return Samples(*columns, self.states.reshape(-1, self.states.shape[2]))
+        sequences, envs, size = self.states.shape
+        return Samples(*columns, self.states.reshape(sequences * envs, size))
 
     def _columns(self, part: np.ndarray) -> np.ndarray:
         cut = part.reshape(self.length // self.sequence, self.sequence, *part.shape[1:])
@@ -183,7 +184,7 @@ class PPO:
 
 
 @compiled
-def _choose(observations, actions, log_probabilities, values, advantages, returns, keep, state, columns):  # noqa: ANN001, ANN202
+def _choose(observations, actions, log_probabilities, values, advantages, returns, keep, state, columns):
     """Columns of arrays [S, n, ...] and rows of state [n, H], copied; keep [S, n] or nothing."""
     steps, count = actions.shape[0], columns.size
     x = np.empty((steps, count, observations.shape[2]), np.float32)
@@ -231,18 +232,18 @@ def loss(
 
 
 @compiled
-def _loss(  # noqa: ANN202
-    outputs,  # noqa: ANN001
-    actions,  # noqa: ANN001
-    old_log_probabilities,  # noqa: ANN001
-    old_values,  # noqa: ANN001
-    advantages,  # noqa: ANN001
-    returns,  # noqa: ANN001
-    clip,  # noqa: ANN001
-    normalise,  # noqa: ANN001
-    clip_value,  # noqa: ANN001
-    value_coefficient,  # noqa: ANN001
-    entropy_coefficient,  # noqa: ANN001
+def _loss(
+    outputs,
+    actions,
+    old_log_probabilities,
+    old_values,
+    advantages,
+    returns,
+    clip,
+    normalise,
+    clip_value,
+    value_coefficient,
+    entropy_coefficient,
 ):
     """Sample by sample, in double precision; the gradient written out."""
     steps, columns, width = outputs.shape
@@ -301,7 +302,7 @@ def shorten(gradient: np.ndarray, norm: float) -> None:
 
 
 @compiled
-def _length(vector):  # noqa: ANN001, ANN202
+def _length(vector):
     total = 0.0
     for number in vector:
         total += np.float64(number) * number

@@ -30,6 +30,8 @@ COLUMNS = WIDEST * LANES
 ITEM = 4  # bytes of a float32
 MANY = 256
 """Samples from which on transposing a layer's weights takes less time than it saves."""
+CHUNK = 128
+"""Samples whose part of a sum over all of them is taken at once: they stay in the cache."""
 
 _FLOAT, _INT, _INDEX = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 _VECTOR = ir.VectorType(_FLOAT, LANES)
@@ -103,9 +105,7 @@ class _Block:
                 self.builder.fadd(self._shuffle(a, b, low), self._shuffle(a, b, high)) for a, b in pairs
             ]
             group = half
-        return [
-            self._shuffle(vectors[0], vectors[0], range(m * ROWS, (m + 1) * ROWS)) for m in range(ROWS)
-        ]
+        return [self._shuffle(vectors[0], vectors[0], range(m * ROWS, (m + 1) * ROWS)) for m in range(ROWS)]
 
     def _shuffle(self, a: ir.Value, b: ir.Value, places: Any) -> ir.Value:
         places = list(places)
@@ -114,7 +114,9 @@ class _Block:
     def _spread(self, number: ir.Value, kind: ir.VectorType) -> ir.Value:
         nothing = ir.Constant(kind, ir.Undefined)
         vector = self.builder.insert_element(nothing, number, ir.Constant(_INT, 0))
-        return self.builder.shuffle_vector(vector, nothing, ir.Constant(ir.VectorType(_INT, LANES), [0] * LANES))
+        return self.builder.shuffle_vector(
+            vector, nothing, ir.Constant(ir.VectorType(_INT, LANES), [0] * LANES)
+        )
 
     def _intrinsic(self, what: str, kind: ir.FunctionType) -> ir.Function:
         name = f"llvm.masked.{what}.v{LANES}f32.p0"
@@ -132,8 +134,8 @@ def _outer_block(rows: int, width: int) -> Any:
     """
 
     @intrinsic
-    def block(context, a, a_row, a_k, b, b_k, terms, out, out_row, last, add):  # noqa: ANN001, ANN202
-        def generate(context, builder, signature, arguments):  # noqa: ANN001, ANN202
+    def block(context, a, a_row, a_k, b, b_k, terms, out, out_row, last, add):
+        def generate(context, builder, signature, arguments):
             a, a_row, a_k, b, b_k, terms, out, out_row, last, add = arguments
             block = _Block(builder, rows, width)
             masks = [None] * (width - 1) + [block.first(last)]
@@ -163,10 +165,10 @@ def _outer_block(rows: int, width: int) -> Any:
 
 
 @intrinsic
-def _inner_block(context, a, a_row, b, b_row, terms, bias, out, out_row):  # noqa: ANN001, ANN202
+def _inner_block(context, a, a_row, b, b_row, terms, bias, out, out_row):
     """out[4, 4] = a[4, terms] @ b[4, terms].T + bias[4]; strides in bytes."""
 
-    def generate(context, builder, signature, arguments):  # noqa: ANN001, ANN202
+    def generate(context, builder, signature, arguments):
         a, a_row, b, b_row, terms, bias, out, out_row = arguments
         block = _Block(builder, ROWS, ROWS)
 
@@ -197,7 +199,7 @@ _one_1, _one_2, _one_3, _one_4 = (_outer_block(1, width) for width in range(1, 5
 
 
 @compiled
-def _outer(a, a_row, a_k, b, b_k, terms, out, rows, columns, add):  # noqa: ANN001, ANN202
+def _outer(a, a_row, a_k, b, b_k, terms, out, rows, columns, add):
     """out[rows, columns] (+)= sum over k of a[k, rows] outer b[k, columns], block by block."""
     out_row = columns * ITEM
     for column in range(0, columns, COLUMNS):
@@ -231,7 +233,7 @@ def _outer(a, a_row, a_k, b, b_k, terms, out, rows, columns, add):  # noqa: ANN0
 
 
 @compiled
-def _dot(a, b):  # noqa: ANN001, ANN202
+def _dot(a, b):
     total = np.float32(0)
     for k in range(a.shape[0]):
         total += a[k] * b[k]
@@ -239,29 +241,33 @@ def _dot(a, b):  # noqa: ANN001, ANN202
 
 
 @compiled
-def linear(x, weight, bias, out):  # noqa: ANN001, ANN201
+def linear(x, weight, bias, out):
     """A layer: out[M, N] = x[M, K] @ weight[N, K].T + bias[N]."""
     samples, terms = x.shape
     outputs = weight.shape[0]
     if samples >= MANY:
-        _linear_of_many(x, np.ascontiguousarray(weight.T), bias, out)
+        linear_transposed(x, np.ascontiguousarray(weight.T), bias, out)
+        return
+    if samples < ROWS or outputs < ROWS:
+        for m in range(samples):
+            for n in range(outputs):
+                out[m, n] = _dot(x[m], weight[n]) + bias[n]
         return
     x_at, w_at, bias_at, out_at = x.ctypes.data, weight.ctypes.data, bias.ctypes.data, out.ctypes.data
     stride, out_row = terms * ITEM, outputs * ITEM
-    rows, columns = samples - samples % ROWS, outputs - outputs % ROWS
-    for n in range(0, columns, ROWS):  # four rows of the weights serve all samples while they are in the cache
-        for m in range(0, rows, ROWS):
-            to = out_at + m * out_row + n * ITEM
-            b = bias_at + n * ITEM
+    for n in range(
+        0, outputs, ROWS
+    ):  # four rows of the weights serve all samples while they are in the cache
+        n = min(n, outputs - ROWS)  # the last block may do again what the one before it did
+        for m in range(0, samples, ROWS):
+            m = min(m, samples - ROWS)
+            to, b = out_at + m * out_row + n * ITEM, bias_at + n * ITEM
             _inner_block(x_at + m * stride, stride, w_at + n * stride, stride, terms, b, to, out_row)
-    for m in range(samples):
-        for n in range(columns if m < rows else 0, outputs):
-            out[m, n] = _dot(x[m], weight[n]) + bias[n]
 
 
 @compiled
-def _linear_of_many(x, transposed, bias, out):  # noqa: ANN001, ANN202
-    """``linear`` with the weights [K, N]: faster where there are enough samples to pay for transposing."""
+def linear_transposed(x, transposed, bias, out):
+    """``linear`` with the weights as [K, N]: faster, where transposing them pays."""
     samples, terms = x.shape
     outputs = transposed.shape[1]
     out[:] = bias
@@ -270,7 +276,7 @@ def _linear_of_many(x, transposed, bias, out):  # noqa: ANN001, ANN202
 
 
 @compiled
-def through_weights(d_out, weight, d_x, add):  # noqa: ANN001, ANN201
+def through_weights(d_out, weight, d_x, add):
     """A layer's gradient in its input: d_x[M, K] (+)= d_out[M, N] @ weight[N, K]; add: 0 or 1."""
     samples, outputs = d_out.shape
     inputs = weight.shape[1]
@@ -279,12 +285,15 @@ def through_weights(d_out, weight, d_x, add):  # noqa: ANN001, ANN201
 
 
 @compiled
-def of_weights(d_out, x, d_weight, d_bias):  # noqa: ANN001, ANN201
-    """A layer's gradient in its parameters: d_weight[N, K] = d_out[M, N].T @ x[M, K], d_bias[N] the sum of d_out."""
+def of_weights(d_out, x, d_weight, d_bias):
+    """A layer's gradient in its parameters: d_weight[N, K] = d_out[M, N].T @ x[M, K], d_bias[N] its sum."""
     samples, outputs = d_out.shape
     inputs = x.shape[1]
     a, b, out = d_out.ctypes.data, x.ctypes.data, d_weight.ctypes.data
-    _outer(a, ITEM, outputs * ITEM, b, inputs * ITEM, samples, out, outputs, inputs, 0)
+    for first in range(0, samples, CHUNK):
+        rows = min(CHUNK, samples - first)
+        here, there = a + first * outputs * ITEM, b + first * inputs * ITEM
+        _outer(here, ITEM, outputs * ITEM, there, inputs * ITEM, rows, out, outputs, inputs, first)
     d_bias[:] = 0
     for m in range(samples):
         for n in range(outputs):

@@ -1,0 +1,39 @@
+"""A first run through everything that is compiled, by one process before the others need it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dials_mpi.learning.influence import Predictor
+from dials_mpi.learning.ppo import PPO
+
+if TYPE_CHECKING:
+    from dials_mpi.config import Config
+    from dials_mpi.domains.base import Region
+
+
+def rehearse(config: Config, region: Region) -> None:
+    """Act, update, fit and sample once, on zeros: what is compiled for it lies in the store from then on.
+
+    Compiling takes seconds of one process; a hundred that begin together would all do it.
+    """
+    envs, kind = config.envs_per_region, region.input_type
+    agent = PPO(config.policy, config.ppo, region, envs)
+    observations = np.zeros((envs, region.observation_size), kind)
+    for _ in range(agent.length):
+        agent.act(observations)
+        agent.observe(np.zeros(envs, np.float32), np.ones(envs, bool), observations)
+    agent.update(observations, 0.0)
+
+    predictor = Predictor(replace(config.influence, epochs=1), region, trainable=True)
+    predictor.sample(
+        np.zeros((envs, region.input_size), kind),
+        predictor.network.initial_state(envs),
+        np.zeros((envs, len(region.source_classes)), np.float32),
+    )
+    inputs = np.zeros((2, 2, region.input_size), kind)
+    sources = np.zeros((2, 2, len(region.source_classes)), np.uint8)
+    predictor.fit(inputs, sources, np.random.default_rng(0))
