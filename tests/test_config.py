@@ -332,6 +332,7 @@ def test_every_default_is_itself_acceptable():
 
 CHANGES = {
     "segment_every": "50000",
+    "schedule": "overlapped",
     "mode": "global",
     "retrain_every": "200_000",
     "total_steps": "200_000",

@@ -27,6 +27,8 @@ PLACES = {
     "train": "dials_mpi.learners:Learners.train",
     "gather": "dials_mpi.ranks:Ranks.gather",
     "evaluate": "dials_mpi.system:System.evaluate",
+    "play ahead": "dials_mpi.system:System.play_ahead",
+    "examine": "dials_mpi.evaluate:Exam.trained",
     "commit": "dials_mpi.storage.runfile:RunFile.commit",  # rows come into run.h5
     "checkpoint": "dials_mpi.storage.checkpoint:writing",
     "bring": "dials_mpi.ranks:Ranks.bring",  # states come to root, amid the writing of a checkpoint

@@ -111,7 +111,12 @@ def test_a_segment_is_made_of_the_work_that_it_has():
         assert work(config, second, None, ranks, first=False) == ["train", "evaluate", "checkpoint"]
 
 
-OVERLAPPED = ("schedule=overlapped", "evaluate_every=200_000", "segment_every=100_000", "retrain_every=200_000")
+OVERLAPPED = (
+    "schedule=overlapped",
+    "evaluate_every=200_000",
+    "segment_every=100_000",
+    "retrain_every=200_000",
+)
 
 
 def test_what_is_played_ahead_takes_time_only_beside_the_training():
