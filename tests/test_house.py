@@ -112,17 +112,16 @@ def test_the_program_does_without_torch():
     assert importers("torch", typing=True) <= {name for name in FILES if within(name, "dials_mpi.bench")}
 
 
-def test_numba_lives_in_learning():
-    """A domain may compile inner loops of its own."""
-    allowed = "dials_mpi.learning", "dials_mpi.domains"
-    outside = {name for name in importers("numba") if not any(within(name, part) for part in allowed)}
-    assert outside == set()
+def test_numba_has_two_doors():
+    """The decorator, and what is written for the compiler in its own language."""
+    learning = {f"dials_mpi.learning.{name}" for name in ("activations", "products")}
+    assert importers("numba") | importers("llvmlite") <= {"dials_mpi.compiled", *learning}
 
 
 def test_domains_know_only_the_settings():
     for found in IMPORTS:
         if within(found.importer, "dials_mpi.domains") and within(found.module, "dials_mpi"):
-            allowed = ("dials_mpi.domains", "dials_mpi.settings", "dials_mpi.errors")
+            allowed = ("dials_mpi.domains", "dials_mpi.settings", "dials_mpi.errors", "dials_mpi.compiled")
             assert any(within(found.module, package) for package in allowed), found
 
 

@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from dials_mpi.learning.compiled import compiled
+from dials_mpi.compiled import compiled
 
 _F = np.float32
 _LOG2_E = _F(1.4426950408889634)

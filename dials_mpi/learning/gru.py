@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from dials_mpi.compiled import compiled
 from dials_mpi.learning.activations import sigmoid, tanh
-from dials_mpi.learning.compiled import compiled
 from dials_mpi.learning.products import MANY, linear, linear_transposed, of_weights, through_weights
 
 _ONE = np.float32(1)

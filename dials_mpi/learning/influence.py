@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from dials_mpi.compiled import compiled
 from dials_mpi.learning.activations import exp
 from dials_mpi.learning.adam import Adam
-from dials_mpi.learning.compiled import compiled
 from dials_mpi.learning.network import Network, advance, workspace
 from dials_mpi.learning.policy import log_sum_exp
 

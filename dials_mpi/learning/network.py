@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dials_mpi.learning.compiled import compiled
+from dials_mpi.compiled import compiled
 from dials_mpi.learning.gru import gru_backward, gru_forward
 from dials_mpi.learning.products import linear, of_weights, through_weights
 

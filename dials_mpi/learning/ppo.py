@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from dials_mpi.compiled import compiled
 from dials_mpi.learning.adam import Adam
-from dials_mpi.learning.compiled import compiled
 from dials_mpi.learning.network import NO_CUTS
 from dials_mpi.learning.policy import Policy, log_sum_exp
 

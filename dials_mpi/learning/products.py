@@ -19,7 +19,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from dials_mpi.learning.compiled import compiled
+from dials_mpi.compiled import compiled
 
 LANES = 16
 ROWS = 4

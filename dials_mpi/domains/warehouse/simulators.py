@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from dials_mpi.compiled import compiled
 from dials_mpi.domains.base import GlobalStep, LocalStep, State
 from dials_mpi.domains.clocks import Clocks
 from dials_mpi.domains.warehouse.floor import Floor
@@ -138,7 +139,6 @@ class WarehouseLocalSimulator:
         shape = (len(streams), environments)
         self._cell = np.full(shape, CENTRE)
         self._ages = np.zeros((*shape, SLOTS), dtype=np.int32)
-        self._first = np.arange(0, self._ages.size, SLOTS).reshape(shape)
         self._draws = np.empty((*shape, SLOTS - 1), dtype=np.float32)
         self._probability = item_probability
         self._clocks = Clocks(environments, horizon)
@@ -154,14 +154,9 @@ class WarehouseLocalSimulator:
 
     def step(self, actions: np.ndarray, sources: np.ndarray) -> LocalStep:
         """Act, be paid, take the own item, lose those under the neighbours, items appear."""
-        self._cell = NEXT_CELL[self._cell, actions]
-        paid = rewards(self._ages, self._cell)
-        ages = self._ages.ravel()
-        ages[self._first + SHELF_AT.take(self._cell)] = 0
-        ages[self._first[..., None] + SOURCE_SHELF[SIDES, sources]] = 0
-        _age(self._ages)
-        items = self._ages[..., 1:]
-        np.maximum(items, self._draw() < self._probability, out=items)
+        draws = self._draw()
+        paid = np.empty(self._cell.shape, np.float32)
+        _local_step(self._cell, self._ages, actions, np.asarray(sources), draws, self._probability, paid)
         return LocalStep(self._state(), paid, self._clocks.tick())
 
     def _draw(self) -> np.ndarray:
@@ -173,3 +168,23 @@ class WarehouseLocalSimulator:
     def _state(self) -> State:
         bits = observe(self._ages, self._cell)
         return State(bits, bits)
+
+
+@compiled
+def _local_step(cells, ages, actions, sources, draws, probability, paid):
+    """One step of every region and environment, in place; shapes as in WarehouseLocalSimulator."""
+    for r in range(cells.shape[0]):
+        for e in range(cells.shape[1]):
+            age = ages[r, e]
+            cell = NEXT_CELL[cells[r, e], actions[r, e]]
+            cells[r, e] = cell
+            shelf = SHELF_AT[cell]
+            paid[r, e] = np.float32(age[shelf]) / np.float32(max(age.max(), 1))
+            age[shelf] = 0
+            for side in range(sources.shape[2]):
+                age[SOURCE_SHELF[side, sources[r, e, side]]] = 0
+            for slot in range(1, SLOTS):
+                if age[slot] > 0:
+                    age[slot] += 1
+                elif draws[r, e, slot - 1] < probability:
+                    age[slot] = 1

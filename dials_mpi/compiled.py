@@ -1,7 +1,8 @@
 """How this package's inner loops become machine code: numba, once per machine and version.
 
 Numba looks only at the file of a function to tell whether its stored machine code is still good, and not at
-the files of what that function calls: so the store is a folder whose name is a digest of all of them.
+the files of what that function calls: so the store is a folder whose name is a digest of all files that
+have compiled functions.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import numba
 
 def _store() -> str:
     """The folder for machine code, empty where none can be written: it is made anew by each process then."""
-    sources = sorted(Path(__file__).parent.glob("*.py"))
-    digest = sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
+    sources = (path.read_bytes() for path in sorted(Path(__file__).parent.rglob("*.py")))
+    digest = sha256(b"".join(source for source in sources if b"@compiled" in source)).hexdigest()[:16]
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     folder = Path(base) / "dials_mpi" / f"kernels-{digest}"
     try:

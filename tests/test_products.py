@@ -1,0 +1,111 @@
+"""The innermost loops against numpy in double precision: products of every shape, and activations."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dials_mpi.learning.activations import exp, sigmoid, tanh
+from dials_mpi.learning.products import CHUNK, MANY, linear, of_weights, through_weights
+
+SAMPLES = st.one_of(st.integers(1, 40), st.sampled_from([CHUNK, CHUNK + 3, MANY - 1, MANY, MANY + 7]))
+SIZES = st.one_of(st.integers(1, 20), st.sampled_from([31, 32, 33, 37, 63, 64, 65, 100, 128, 130]))
+
+
+def some(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape, np.float32)
+
+
+def room(*shape):
+    """Memory with a border that must stay as it is: a block that writes too far is seen."""
+    whole = np.full(np.prod(shape) + 64, np.nan, np.float32)
+    return whole, whole[32:-32].reshape(shape)
+
+
+def assert_only_inside(whole):
+    assert np.isnan(whole[:32]).all() and np.isnan(whole[-32:]).all()
+
+
+@settings(deadline=None, max_examples=150)
+@given(samples=SAMPLES, inputs=SIZES, outputs=SIZES)
+def test_a_layer_and_its_gradients_are_numpys_products(samples, inputs, outputs):
+    x, d_out = some(samples, inputs), some(samples, outputs, seed=1)
+    weight, bias = some(outputs, inputs, seed=2), some(outputs, seed=3)
+    exact = {name: part.astype(float) for name, part in (("x", x), ("d", d_out), ("w", weight), ("b", bias))}
+
+    whole, out = room(samples, outputs)
+    linear(x, weight, bias, out)
+    np.testing.assert_allclose(out, exact["x"] @ exact["w"].T + exact["b"], atol=2e-4)
+    assert_only_inside(whole)
+
+    whole, d_x = room(samples, inputs)
+    through_weights(d_out, weight, d_x, 0)
+    np.testing.assert_allclose(d_x, exact["d"] @ exact["w"], atol=2e-4)
+    through_weights(d_out, weight, d_x, 1)
+    np.testing.assert_allclose(d_x, 2 * exact["d"] @ exact["w"], atol=4e-4)
+    assert_only_inside(whole)
+
+    whole, d_weight = room(outputs, inputs)
+    border, d_bias = room(outputs)
+    of_weights(d_out, x, d_weight, d_bias)
+    np.testing.assert_allclose(d_weight, exact["d"].T @ exact["x"], atol=5e-4)
+    np.testing.assert_allclose(d_bias, exact["d"].sum(0), atol=5e-4)
+    assert_only_inside(whole)
+    assert_only_inside(border)
+
+
+def test_the_layer_of_one_sample_does_not_depend_on_its_place():
+    """Results of a region must not depend on what else is in the memory around it."""
+    x, weight, bias = some(16, 37), some(48, 37, seed=1), some(48, seed=2)
+    shifted = np.full(16 * 37 + 5, np.nan, np.float32)[5:].reshape(16, 37)
+    shifted[:] = x
+    one, other = np.empty((2, 16, 48), np.float32)
+    linear(x, weight, bias, one)
+    linear(shifted, weight, bias, other)
+    assert np.array_equal(one, other)
+
+
+def test_activations_agree_with_double_precision():
+    x = np.concatenate([np.linspace(-90, 90, 200_001), [0.0, -0.0, 1e-30, 1e6, -1e6]]).astype(np.float32)
+    wide = x.astype(float)
+    held = np.clip(wide, -87, 87)
+    np.testing.assert_allclose([exp(part) for part in x], np.exp(held), rtol=3e-7)
+    np.testing.assert_allclose([sigmoid(part) for part in x], 1 / (1 + np.exp(-held)), rtol=3e-7, atol=1e-38)
+    np.testing.assert_allclose([tanh(part) for part in x], np.tanh(wide), atol=2e-7)
+
+
+def test_nan_is_not_hidden_by_the_activations():
+    """A run must end when its numbers break."""
+    nan = np.float32(np.nan)
+    assert np.isnan(sigmoid(nan)) and np.isnan(tanh(nan))
+
+
+@pytest.mark.parametrize("home", ["writable", "not writable"])
+def test_machine_code_is_stored_where_that_can_be_done(home, tmp_path):
+    """A second process loads what the first compiled; without a store each compiles for itself."""
+    program = (
+        "import numpy as np\n"
+        "from dials_mpi.compiled import STORE\n"
+        "from dials_mpi.learning.activations import exp\n"
+        "value = exp(np.float32(1.0))\n"
+        "print(value, sum(exp.stats.cache_hits.values()), STORE)"
+    )
+    cache = tmp_path / "cache"
+    if home == "not writable":
+        cache.write_text("a file where a folder should be")
+    environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
+    hits = []
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+        value, hit, *store = done.stdout.split()
+        assert float(value) == pytest.approx(np.e, rel=1e-6)
+        hits.append(int(hit))
+    assert hits == ([0, 1] if home == "writable" else [0, 0])
+    assert bool(store) == (home == "writable")
