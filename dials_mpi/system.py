@@ -8,24 +8,24 @@ the beginning or end of a method.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
 
 from dials_mpi import domains, joint
-from dials_mpi.collect import Dataset, collect, shares
+from dials_mpi.collect import Dataset
 from dials_mpi.config import Segment, evaluates, segments
 from dials_mpi.errors import Unwritable
-from dials_mpi.evaluate import Evaluation, Exam
+from dials_mpi.evaluate import Evaluation
 from dials_mpi.failures import Failures
 from dials_mpi.learners import TRAINING, Learners, NonFinite
 from dials_mpi.learning.influence import Fit
 from dials_mpi.learning.rehearsal import rehearse
 from dials_mpi.logs import LOG
+from dials_mpi.players import Players
 from dials_mpi.provenance import memory
 from dials_mpi.ranks import Ranks
-from dials_mpi.seeding import Purpose, streams
 from dials_mpi.signals import Wishes
 from dials_mpi.start import Start
 from dials_mpi.stopwatch import PHASES, Stopwatch
@@ -50,8 +50,8 @@ class System:
         self.learners = Learners(config, self.domain, mine, self.failures)
         self.tables = joint.tables(config, self.domain)
         self.widths = joint.widths(self.tables)
-        self.policies, self.predictors, self.datasets = [], [], None  # of all regions, on the global ranks
-        self.policy_parameters = self.earlier = None
+        self.players = Players(config, self.domain, ranks, self.watch, self.failures)
+        self.datasets = self.policy_parameters = self.earlier = None
         self.record = self.reporter = self.latest = None
         if ranks.is_root:
             self._take_charge(start, hosts)
@@ -96,7 +96,7 @@ class System:
             for part in Dataset._fields:
                 blocks = [getattr(dataset, part) for dataset in self.datasets] if self.datasets else None
                 room = {i: getattr(dataset, part) for i, dataset in mine.items()}
-                self.ranks.scatter(blocks, room, self._shares(episodes))
+                self.ranks.scatter(blocks, room, self.players.shares(episodes))
         self.datasets = None
         return mine
 
@@ -173,11 +173,12 @@ class System:
             last = segments(self.config)[-1]
             self._play_evaluation(last.env_steps, last.index + 1)
             self._record_costs(last.env_steps)
-        scripted = {name: self._play_scripted(name) for name in ("random", *self.domain.hand_coded)}
+        names = ("random", *self.domain.hand_coded) if self.ranks.is_global else ()
+        scripted = {name: self.players.evaluate_scripted(name) for name in names}
         if self.ranks.is_root:
             run = self.record.run
             run.write_networks("policy", self.policy_parameters, self.tables["policy"])
-            if self.predictors:
+            if self.players.predictors:
                 run.write_networks("predictor", self.predictor_parameters, self.tables["predictor"])
             self.record.references(scripted)
             run.write({}, finished=True)
@@ -202,62 +203,26 @@ class System:
         self.record.run.commit()
 
     def _play_dataset(self, index: int) -> None:
-        """Algorithm 2, each global rank some of the episodes: for the refresh before segment ``index``."""
-        config, ranks, episodes = self.config, self.ranks, self.config.dataset_episodes
-        if not ranks.is_global:
-            return
-        self._phase(f"collecting {config.dataset_size:,} samples per region")
-        simulators, actions = (
-            streams(config.seed, purpose, episodes, index)[self._shares(episodes)[ranks.rank]]
-            for purpose in (Purpose.COLLECT, Purpose.COLLECT_ACTIONS)
-        )
-        with self.watch("collect"), self.upkeep.pace("collect"):
-            self.datasets = collect(
-                self.domain,
-                simulators,
-                lambda _, part: joint.TrainedPolicies(self.policies, actions[part]),
-                self.failures,
-            ).datasets
+        """For the refresh before segment ``index``."""
+        if self.ranks.is_global:
+            self._phase(f"collecting {self.config.dataset_size:,} samples per region")
+            with self.upkeep.pace("collect"):
+                self.datasets = self.players.dataset(index)
 
     def _play_evaluation(self, env_steps: int, segments: int) -> None:
-        """The joint policy is evaluated, by each global rank in some of the episodes, and recorded by root.
+        """The joint policy is evaluated, and recorded by root.
 
         segments: number of segments done, which keys the evaluation's random streams.
         """
         if not self.ranks.is_global:
             return
         with self.upkeep.pace("evaluate"), self._dumping():
-            exam = self._exam(segments)
-            self.latest = self._joined(
-                exam, lambda share: exam.trained(self.policies, self.predictors, share)
-            )
+            self.latest = self.players.evaluate(segments)
             if self.ranks.is_root:
                 _require_finite(self.latest, segments)
         if self.ranks.is_root:
             self.record.evaluation(env_steps, self.reporter.elapsed(), self.latest)
             self.reporter.evaluated(env_steps, self.latest)
-
-    def _play_scripted(self, name: str) -> Evaluation | None:
-        """What a policy that needs no training reaches, on root."""
-        if not self.ranks.is_global:
-            return None
-        exam = self._exam(0)
-        return self._joined(exam, lambda share: exam.scripted(name, share))
-
-    def _exam(self, segments: int) -> Exam:
-        return Exam(self.config, self.domain, self.config.evaluation_episodes, segments, self.failures)
-
-    def _joined(self, exam: Exam, play: Callable[[slice], np.ndarray]) -> Evaluation | None:
-        """Every global rank plays its share of the episodes; root puts their results together."""
-        shares = self._shares(exam.episodes)
-        with self.watch("evaluate"):
-            own = play(shares[self.ranks.rank])
-        with self.watch("wait"):
-            rows = self.ranks.gather_shares(own, shares)
-        return exam.result(rows) if self.ranks.is_root else None
-
-    def _shares(self, episodes: int) -> list[slice]:
-        return shares(self.domain, episodes, self.ranks.global_ranks)
 
     def _start(self, segment: Segment) -> int:
         """Steps per agent done before a segment."""
@@ -271,13 +236,13 @@ class System:
         parameters = self._to_global("predictor", self.learners.predictor_vectors())
         if parameters is not None:
             self.predictor_parameters = parameters
-            self.predictors = joint.predictors(self.config, self.domain, parameters)
+            self.players.predictors = joint.predictors(self.config, self.domain, parameters)
 
     def _gather_policies(self, vectors: Mapping[int, np.ndarray]) -> None:
         parameters = self._to_global("policy", vectors)
         if parameters is not None:
             self.policy_parameters = parameters
-            self.policies = joint.policies(self.config, self.domain, parameters)
+            self.players.policies = joint.policies(self.config, self.domain, parameters)
 
     def _to_global(self, kind: str, vectors: Mapping[int, np.ndarray]) -> np.ndarray | None:
         """From the holders of the regions: float32 [N, P] on the global ranks, None elsewhere."""
