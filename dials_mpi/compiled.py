@@ -36,3 +36,8 @@ def compiled(function: Callable) -> Callable:
     """The function as machine code. Sums may be taken in another order; NaN and infinity stay as they are."""
     fast = {"reassoc", "contract", "nsz"}
     return numba.njit(cache=bool(STORE), fastmath=fast, error_model="numpy")(function)
+
+
+def compiled_exactly(function: Callable) -> Callable:
+    """The function as machine code that does what Python would have done, to the bit."""
+    return numba.njit(cache=bool(STORE))(function)

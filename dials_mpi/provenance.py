@@ -37,13 +37,24 @@ def memory() -> tuple[float, float]:
 
     The proportional set size counts a page shared by n processes as 1/n: it may be summed over ranks.
     """
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0, _proportional("Pss:")
+
+
+def own_memory() -> float:
+    """What this process has allocated and holds, in bytes (NaN off Linux).
+
+    Unlike the proportional set it does not change when other processes end that share its libraries.
+    """
+    return _proportional("Pss_Anon:")
+
+
+def _proportional(name: str) -> float:
+    """A line of the kernel's account, in bytes; NaN where there is none."""
     try:
         lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     except OSError:
-        return peak, float("nan")
-    shares = [float(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")]
-    return peak, shares[0]
+        return float("nan")
+    return next((float(line.split()[1]) * 1024 for line in lines if line.startswith(name)), float("nan"))
 
 
 def _git(folder: Path, *arguments: str) -> str:

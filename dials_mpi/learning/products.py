@@ -73,6 +73,13 @@ class _Block:
         function = self._intrinsic("store", ir.FunctionType(ir.VoidType(), arguments))
         self.builder.call(function, (value, pointer, ir.Constant(_INT, ITEM), mask))
 
+    def prefetch(self, address: ir.Value) -> None:
+        """Have the cache line at an address, which need not be valid, brought into the nearest cache."""
+        pointer = self.builder.inttoptr(address, _FLOAT.as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), (pointer.type, _INT, _INT, _INT))
+        function = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0")
+        self.builder.call(function, (pointer, *(ir.Constant(_INT, number) for number in (0, 3, 1))))
+
     def broadcast(self, address: ir.Value) -> ir.Value:
         """One float in all lanes."""
         number = self.builder.load(self.builder.inttoptr(address, _FLOAT.as_pointer()), align=ITEM)
@@ -174,6 +181,8 @@ def _inner_block(context, a, a_row, b, b_row, terms, bias, out, out_row):
 
         def step(offset: ir.Value, mask: ir.Value | None) -> None:
             rights = [block.load(builder.add(block.at(b, n, b_row), offset), mask) for n in range(ROWS)]
+            for n in range(ROWS):
+                block.prefetch(builder.add(block.at(b, n + ROWS, b_row), offset))
             for m in range(ROWS):
                 left = block.load(builder.add(block.at(a, m, a_row), offset), mask)
                 for n in range(ROWS):

@@ -5,15 +5,15 @@ K = copies x rows x columns crossings of a network, all read and set at once (se
 
 from __future__ import annotations
 
+import operator
+
 import numpy as np
 
-from dials_mpi.domains.traffic import sumo
+from dials_mpi.domains.traffic import kernels, sumo
 from dials_mpi.domains.traffic.network import ACTUATED, PHASES, SIDES, Network
 
 CELL_LENGTH = 10.0
 """Metres."""
-
-_ONE_HOT = np.eye(len(PHASES), dtype=np.uint8)
 
 
 class Lights:
@@ -26,6 +26,7 @@ class Lights:
         self.phase = np.zeros(crossings, np.int64)
         self.age = np.zeros(crossings, np.int64)
         self._yellow = yellow
+        self._changing = np.empty(crossings, np.int64)
 
     def reset(self, where: np.ndarray) -> None:
         """Lights in the mask [K] go back to the first green."""
@@ -33,12 +34,8 @@ class Lights:
 
     def act(self, actions: np.ndarray) -> np.ndarray:
         """Actions [K] for the coming step: 1 leaves a green, ignored in yellow; the lights that change."""
-        yellow = self.phase & 1
-        changing = np.flatnonzero(np.where(yellow, self.age >= self._yellow, actions))
-        self.age += 1
-        self.age[changing] = 1
-        self.phase[changing] = (self.phase[changing] + 1) % len(PHASES)
-        return changing
+        number = kernels.turn(self.phase, self.age, actions, len(PHASES), self._yellow, self._changing)
+        return self._changing[:number]
 
 
 class Crossings:
@@ -63,9 +60,7 @@ class Crossings:
 
     def start(self) -> None:
         """A new SUMO simulation without any traffic."""
-        network, routes, actuated = self.network.files()
-        additional = [routes, actuated] if self._actuated else [routes]
-        self.simulation = sumo.Simulation(network, additional, *self._how)
+        self.simulation = self.new_simulation()
         self.lights.reset(np.ones(len(self.names), bool))
         if self._actuated:
             self.simulation.run_program(self.names, ACTUATED)
@@ -81,7 +76,6 @@ class Crossings:
         self._show(np.flatnonzero(where))
         if self._actuated:
             self.simulation.run_program([self.names[k] for k in np.flatnonzero(where)], ACTUATED)
-        self.occupied = self.occupied.copy()  # the old one may be part of a state that was handed out
         self.occupied[where] = self.count[where] = self.speed_sum[where] = self.entered[where] = 0
         for i in np.flatnonzero(np.repeat(where, len(SIDES))):
             self.newest[i] = None
@@ -97,28 +91,35 @@ class Crossings:
             self.lights.phase = np.array([PHASES.index(state) for state in states])
         self._see(self.simulation.read())
 
-    def bits(self) -> tuple[np.ndarray, np.ndarray]:
-        """``occupied``, and the phase of every light, one-hot, uint8 [K, 4]."""
-        return self.occupied, _ONE_HOT[self.lights.phase]
+    def observe(self, groups: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """``occupied``, then the phase of every light, one-hot: uint8 [K, 4 x cells + 4]; and ``occupied``.
+
+        Both are new, and of so many groups of crossings, all equally large, come the first of each, then the
+        second of each, and so on.
+        """
+        return kernels.observe(self.occupied, self.lights.phase, len(PHASES), groups)
 
     def rewards(self) -> np.ndarray:
         """Mean speed of the vehicles on the incoming edges over the speed limit, 0 without: float32 [K]."""
-        vehicles = np.maximum(self.count.sum(1), 1)
-        return (self.speed_sum.sum(1) / vehicles / self.network.speed_limit).astype(np.float32)
+        return kernels.mean_speeds(self.speed_sum, self.count, self.network.speed_limit)
+
+    def new_simulation(self) -> sumo.Simulation:
+        """SUMO, with the lights in its own hands."""
+        network, routes, actuated = self.network.files()
+        additional = [routes, actuated] if self._actuated else [routes]
+        return sumo.Simulation(network, additional, *self._how)
 
     def _show(self, crossings: range | np.ndarray) -> None:
         self.simulation.set_lights((self.names[k], PHASES[self.lights.phase[k]]) for k in crossings)
 
     def _see(self, reading: sumo.Reading) -> None:
         """Take a reading in."""
+        count, position, speed, newest = reading
+        occupied, speed_sum = np.zeros((len(count), self.cells), np.uint8), np.zeros(len(count))
+        kernels.see(count, position, speed, self.network.edge_length, CELL_LENGTH, occupied, speed_sum)
+        changed = np.fromiter(map(operator.ne, newest, self.newest), bool, len(count))
         shape = len(self.names), len(SIDES)
-        before, self.newest = self.newest, reading.newest
-        self.count = reading.count.reshape(shape)
-        self.speed_sum = (reading.count * reading.mean_speed).reshape(shape)
-        self.entered = np.array(
-            [new is not None and new != old for new, old in zip(reading.newest, before, strict=True)]
-        ).reshape(shape)
-        cell = ((self.network.edge_length - reading.position) / CELL_LENGTH).astype(np.int64)
-        seen = (reading.lane * self.cells + cell)[cell < self.cells]
-        self.occupied = np.zeros((shape[0], shape[1] * self.cells), np.uint8)
-        self.occupied.reshape(-1)[seen] = 1
+        self.newest = newest
+        self.occupied = occupied.reshape(len(self.names), -1)
+        self.count, self.speed_sum = count.reshape(shape), speed_sum.reshape(shape)
+        self.entered = (changed & (count > 0)).reshape(shape)

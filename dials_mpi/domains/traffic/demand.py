@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from dials_mpi.domains.base import Statistic
+from dials_mpi.domains.traffic import kernels
+from dials_mpi.domains.traffic.crossings import Crossings
 from dials_mpi.domains.traffic.network import Network, copy_of, vehicle
 from dials_mpi.domains.traffic.sumo import CAR, Entry, Simulation
 
@@ -33,50 +35,53 @@ class Demand:
     def __init__(self, network: Network, inflow: float, streams: Sequence[np.random.Generator]) -> None:
         self._network, self._inflow, self._streams = network, inflow, streams
         self._ways = network.entries
+        self._routes = [[network.route(e, *way) for way in self._ways] for e in range(len(streams))]
+        self._uniforms = np.empty((len(streams), len(self._ways)))
         self._number = [0] * len(streams)
         self._inside = 0.0  # length of the way across a crossing, metres, once it is known
-        #: of every vehicle that has not arrived: the steps gone when it could first be in, and its side
-        self._alive: list[dict[str, tuple[int, str]]] = [{} for _ in streams]
-        names = ("steps", "wanted", "entered", "arrived", "travel", "lost", "inside", "outside")
+        self._outside = np.tile(network.outside().reshape(-1), len(streams))
+        #: of who has not arrived: the episode, the steps gone when it could first be in, the side
+        self._alive: dict[str, tuple[int, float, str]] = {}
+        names = ("steps", "wanted", "entered", "inside", "outside", "arrived", "travel", "lost")
         self._sum = {name: np.zeros(len(streams)) for name in names}
+        self._each_step = tuple(self._sum[name] for name in names[:5])
 
     def begin(self, where: np.ndarray) -> list[str]:
         """The episodes in the mask [E] begin anew; their vehicles so far."""
-        gone = []
-        for e in np.flatnonzero(where):
-            gone += self._alive[e]
-            self._alive[e] = {}
+        gone = [name for name, (e, _, _) in self._alive.items() if where[e]]
+        for name in gone:
+            del self._alive[name]
         for values in self._sum.values():
             values[where] = 0
         return gone
 
     def draw(self) -> list[Entry]:
         """Those who want to enter in the coming step: with probability ``inflow`` one at every way in."""
-        entries = []
-        for e, stream in enumerate(self._streams):
-            wanting = np.flatnonzero(stream.random(len(self._ways)) < self._inflow)
-            for side, row, column in map(self._ways.__getitem__, wanting):
-                name = vehicle(e, self._number[e])
-                self._number[e] += 1
-                # SUMO lets a vehicle in at the end of a step: its time begins there.
-                self._alive[e][name] = int(self._sum["steps"][e]) + 1, side
-                route = self._network.route(e, side, row, column)
-                entries.append(Entry(name, route, ENTRY_POSITION, self._network.speed_limit))
-            self._sum["wanted"][e] += len(wanting)
+        for stream, uniforms in zip(self._streams, self._uniforms, strict=True):
+            stream.random(out=uniforms)
+        wanted, steps = self._sum["wanted"], self._sum["steps"].tolist()
+        speed, entries = self._network.speed_limit, []
+        wanting = np.nonzero(self._uniforms < self._inflow)
+        for e, way in zip(*(places.tolist() for places in wanting), strict=True):
+            name = vehicle(e, self._number[e])
+            self._number[e] += 1
+            wanted[e] += 1
+            # SUMO lets a vehicle in at the end of a step: its time begins there.
+            self._alive[name] = e, steps[e] + 1, self._ways[way][0]
+            entries.append(Entry(name, self._routes[e][way], ENTRY_POSITION, speed))
         return entries
 
-    def passed(self, simulation: Simulation, entered: np.ndarray, standing: np.ndarray) -> None:
-        """A step has passed: vehicles that came in from outside, and that stand on an edge, int [E]."""
-        total = self._sum
-        total["steps"] += 1
-        total["entered"] += entered
-        total["inside"] += standing
-        total["outside"] += total["wanted"] - total["entered"]
+    def passed(self, crossings: Crossings) -> None:
+        """A step has passed, and the crossings have been read."""
+        simulation, total = crossings.simulation, self._sum
+        entered, count = crossings.entered.reshape(-1), crossings.count.reshape(-1)
+        halting = np.array(simulation.halting(count.tolist()), np.int64)
+        kernels.count_step(self._outside, entered, count, halting, self._each_step)
+        steps = total["steps"].tolist()
         for name in simulation.arrived():
-            e = copy_of(name)
-            if name in self._alive[e]:  # not merely taken out by a reset
-                wanted, side = self._alive[e].pop(name)
-                time = total["steps"][e] - wanted
+            if name in self._alive:  # not merely taken out by a reset
+                e, wanted, side = self._alive.pop(name)
+                time = steps[e] - wanted
                 total["arrived"][e] += 1
                 total["travel"][e] += time
                 total["lost"][e] += time - self._free_time(simulation, side)
@@ -96,14 +101,12 @@ class Demand:
 
     def _lost_so_far(self, simulation: Simulation) -> np.ndarray:
         """Seconds that the vehicles under way in each episode have lost, float64 [E]."""
-        driven = np.zeros(len(self._streams))
+        steps, waited, driven = self._sum["steps"].tolist(), *np.zeros((2, len(self._streams)))
+        for e, wanted, _ in self._alive.values():
+            waited[e] += steps[e] - wanted
         under_way = simulation.vehicles()
         for name, metres in zip(under_way, simulation.distances(under_way), strict=True):
             driven[copy_of(name)] += metres
-        steps = self._sum["steps"]
-        waited = [
-            sum(steps[e] - wanted for wanted, _ in alive.values()) for e, alive in enumerate(self._alive)
-        ]
         return waited - driven / self._network.speed_limit
 
     def _free_time(self, simulation: Simulation, side: str) -> float:

@@ -13,9 +13,10 @@ from typing import Protocol
 
 import numpy as np
 
+from dials_mpi.domains.traffic import kernels
 from dials_mpi.domains.traffic.crossings import Crossings
 from dials_mpi.domains.traffic.demand import ENTRY_POSITION
-from dials_mpi.domains.traffic.network import SIDES, vehicle
+from dials_mpi.domains.traffic.network import SIDES, Network, vehicle
 from dials_mpi.domains.traffic.platoons import Platoons
 from dials_mpi.domains.traffic.sumo import Entry
 
@@ -37,23 +38,25 @@ class Entrances(Protocol):
 
 
 class _Trying:
-    """Vehicles that try to enter, at most one on an edge: [K, 4]."""
+    """Vehicles that try to enter, at most one on an edge; where: bool [K, 4]."""
 
-    def __init__(self, crossings: Crossings) -> None:
-        self._crossings = crossings
-        self.vehicle: dict[tuple[int, int], str] = {}
+    def __init__(self, tiles: int, network: Network) -> None:
+        self.where = np.zeros((tiles, len(SIDES)), bool)
+        self._routes = [[network.route(k, side, 0, 0) for side in SIDES] for k in range(tiles)]
+        self._names = [[""] * len(SIDES) for _ in range(tiles)]
         self._number = 0
 
     def send(self, k: int, m: int, position: float, speed: float) -> Entry:
-        """A new vehicle for edge m of tile k."""
+        """A new vehicle for edge m of tile k, which is in ``where`` now."""
         self._number += 1
-        name = self.vehicle[k, m] = vehicle(k, self._number)
-        return Entry(name, self._crossings.network.route(k, SIDES[m], 0, 0), position, speed)
+        name = self._names[k][m] = vehicle(k, self._number)
+        return Entry(name, self._routes[k][m], position, speed)
 
     def clear(self, where: np.ndarray) -> list[str]:
         """Nobody tries any more at the edges in the mask [K, 4]; those who did."""
-        edges = [edge for edge in self.vehicle if where[edge]]
-        return [self.vehicle.pop(edge) for edge in edges]
+        gone = np.argwhere(self.where & where).tolist()
+        self.where &= ~where
+        return [self._names[k][m] for k, m in gone]
 
 
 class Hold:
@@ -64,8 +67,9 @@ class Hold:
     """
 
     def __init__(self, crossings: Crossings, outside: np.ndarray, platoons: Platoons | None) -> None:
-        self._crossings, self._outside, self._platoons = crossings, outside, platoons
-        self._trying = _Trying(crossings)
+        self._crossings, self._outside, self._platoons = crossings, outside.tolist(), platoons
+        self._trying = _Trying(len(outside), crossings.network)
+        self._due = np.empty(outside.size, np.int64)
         self.waiting = np.zeros(outside.shape, np.int64)
         self._headway = np.full(outside.shape, np.iinfo(np.int32).max, np.int64)
 
@@ -77,24 +81,22 @@ class Hold:
 
     def enter(self, sources: np.ndarray, uniforms: np.ndarray) -> tuple[list[str], list[Entry]]:
         """As Entrances says; nobody gives up."""
-        self.waiting += sources
+        state = self.waiting, self._headway, self._trying.where
+        number = kernels.due(*(part.reshape(-1) for part in (*state, sources)), self._due)
+        due = self._due[:number]
         entries = []
-        for k, m in np.argwhere((self.waiting > 0) & (self._headway > 1)).tolist():
-            if (k, m) not in self._trying.vehicle:
-                place = self._place(k, m, uniforms[k, m])
-                entries.append(self._trying.send(k, m, *place))
+        for edge, uniform in zip(due.tolist(), uniforms.reshape(-1)[due].tolist(), strict=True):
+            k, m = divmod(edge, len(SIDES))
+            entries.append(self._trying.send(k, m, *self._place(k, m, uniform)))
         return [], entries
 
     def passed(self) -> None:
         """As Entrances says."""
-        entered = self._crossings.entered
-        self._trying.clear(entered)
-        self.waiting -= entered
-        self._headway += 1
-        self._headway[entered] = 1
+        state = self.waiting, self._headway, self._trying.where, self._crossings.entered
+        kernels.let_in(*(part.reshape(-1) for part in state))
 
     def _place(self, k: int, m: int, uniform: float) -> tuple[float, float]:
-        if self._outside[k, m]:
+        if self._outside[k][m]:
             return ENTRY_POSITION, self._crossings.network.speed_limit
         return self._platoons.draw(int(self._headway[k, m]), uniform)
 
@@ -107,7 +109,7 @@ class Drop:
 
     def __init__(self, crossings: Crossings) -> None:
         self._crossings = crossings
-        self._trying = _Trying(crossings)
+        self._trying = _Trying(len(crossings.names), crossings.network)
         self.dropped = np.zeros((len(crossings.names), len(SIDES)), np.int64)
 
     def begin(self, where: np.ndarray) -> list[str]:
@@ -116,10 +118,10 @@ class Drop:
 
     def enter(self, sources: np.ndarray, uniforms: np.ndarray) -> tuple[list[str], list[Entry]]:
         """As Entrances says."""
-        for edge in self._trying.vehicle:
-            self.dropped[edge] += 1
+        self.dropped += self._trying.where
         given_up = self._trying.clear(np.ones(self.dropped.shape, bool))
         crowded = self._crossings.count > 8
+        self._trying.where = sources > 0
         edges = np.argwhere(sources).tolist()
         return given_up, [self._trying.send(k, m, 6.0, 3.0 if crowded[k, m] else 9.5) for k, m in edges]
 

@@ -32,7 +32,6 @@ class TrafficGlobalSimulator:
         self._sees_lights = predictor_sees_lights
         self._shape = len(streams), len(crossings.names) // len(streams)
         self._demand = Demand(crossings.network, inflow, streams)
-        self._outside = np.tile(crossings.network.outside(), (len(streams), 1))
         self._clocks = Clocks(len(streams), horizon)
 
     def reset(self, where: np.ndarray | None = None, elapsed: np.ndarray | None = None) -> State:
@@ -49,24 +48,17 @@ class TrafficGlobalSimulator:
         """One second; a source is 1 where a vehicle came onto the incoming edge in it."""
         crossings = self.crossings
         crossings.step(np.asarray(actions).T.ravel(), self._demand.draw())
-        entered = (crossings.entered & self._outside).reshape(self._shape[0], -1).sum(1)
-        self._demand.passed(crossings.simulation, entered, self._standing())
-        sources = self._by_region(crossings.entered.astype(np.int8))
+        self._demand.passed(crossings)
+        sources = self._by_region(crossings.entered.view(np.int8))
         return GlobalStep(self._state(), sources, self._by_region(crossings.rewards()), self._clocks.tick())
 
     def statistics(self) -> dict[str, np.ndarray]:
         """demand.STATISTICS of the episodes so far, float64 [E] each."""
         return self._demand.statistics(self.crossings.simulation)
 
-    def _standing(self) -> np.ndarray:
-        """Vehicles that stand on an incoming edge, int [E]."""
-        lanes = np.flatnonzero(self.crossings.count)
-        standing = np.zeros(self.crossings.count.size, np.int64)
-        standing[lanes] = self.crossings.simulation.halting(lanes.tolist())
-        return standing.reshape(self._shape[0], -1).sum(1)
-
     def _state(self) -> State:
-        return state(*(self._by_region(bits) for bits in self.crossings.bits()), self._sees_lights)
+        episodes, regions = self._shape
+        return _state(self.crossings.observe(episodes), (regions, episodes), self._sees_lights)
 
     def _by_region(self, values: np.ndarray) -> np.ndarray:
         """[E x N, ...] as [N, E, ...]."""
@@ -121,11 +113,10 @@ class TrafficLocalSimulator:
         return LocalStep(self._state(), rewards, self._clocks.tick())
 
     def _state(self) -> State:
-        bits = (part.reshape(*self._shape, -1) for part in self.crossings.bits())
-        return state(*bits, self._sees_lights)
+        return _state(self.crossings.observe(), self._shape, self._sees_lights)
 
 
-def state(occupied: np.ndarray, lights: np.ndarray, predictor_sees_lights: bool) -> State:
-    """Observations: both parts, [..., 40] of uint8; inputs: the same, or only who is where, [..., 36]."""
-    observations = np.concatenate([occupied, lights], -1)
+def _state(seen: tuple[np.ndarray, np.ndarray], shape: tuple[int, int], predictor_sees_lights: bool) -> State:
+    """Observations [R, E, 40]; the predictor's inputs: the same, or only who is where, [R, E, 36]."""
+    observations, occupied = (bits.reshape(*shape, -1) for bits in seen)
     return State(observations, observations if predictor_sees_lights else occupied)

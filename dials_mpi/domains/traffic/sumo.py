@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain, compress
 from pathlib import Path
 from types import ModuleType
 from typing import IO, Any, NamedTuple
@@ -65,14 +66,13 @@ class Entry(NamedTuple):
 class Reading(NamedTuple):
     """The vehicles on L lanes, V in all.
 
-    lane: int [V], the lane of each; position: float64 [V], its front, metres from the lane's beginning.
-    count: int [L]; mean_speed: float64 [L], m/s, 0 without a vehicle. newest: the last vehicle to have
-    entered each lane, None without one.
+    count: int64 [L]. position: float64 [V], lane after lane, their fronts, metres from the lane's beginning.
+    mean_speed: float64, m/s, of each lane that has vehicles. newest: the last vehicle to have entered each
+    lane, None without one.
     """
 
-    lane: np.ndarray
-    position: np.ndarray
     count: np.ndarray
+    position: np.ndarray
     mean_speed: np.ndarray
     newest: list[str | None]
 
@@ -232,17 +232,16 @@ class Simulation:
         return self._read()
 
     @_guarded
-    def halting(self, lanes: Iterable[int]) -> list[int]:
-        """How many vehicles stand (below 0.1 m/s) on these of the lanes."""
-        number = self._api.lane.getLastStepHaltingNumber
-        return [number(self._lanes[i]) for i in lanes]
+    def halting(self, where: Sequence[int]) -> list[int]:
+        """How many vehicles stand (below 0.1 m/s) on each of the lanes where this, [L], is not 0."""
+        return list(map(self._halting, compress(self._lanes, where)))
 
     @_guarded
     def enter(self, entries: Iterable[Entry]) -> None:
         """Vehicles that are to enter in the coming step."""
-        add = self._api.vehicle.add
+        add, car = self._add, CAR["id"]
         for vehicle, route, position, speed in entries:
-            add(vehicle, route, CAR["id"], departPos=f"{position:.3f}", departSpeed=f"{speed:.3f}")
+            add(vehicle, route, car, "now", "first", _text(position), _text(speed))
 
     @_guarded
     def remove(self, vehicles: Iterable[str]) -> None:
@@ -315,6 +314,10 @@ class Simulation:
             libsumo.start(command)
         except self.errors as error:
             raise SimulatorFailure(f"SUMO does not start: {error}") from error
+        # The functions behind vehicle.add, lane.getLastStepVehicleIDs and so on, which do nothing but call
+        # these: the detour would take a third of the time that goes into them.
+        self._binding = binding = libsumo._libsumo
+        self._add, self._halting = binding.vehicle_add, binding.lane_getLastStepHaltingNumber
         self._read = self._read_libsumo
 
     def _start_traci(self, command: list[str]) -> None:
@@ -334,6 +337,7 @@ class Simulation:
                 said.seek(0)
                 reason = " ".join(said.read().decode(errors="replace").split()) or error
                 raise SimulatorFailure(f"SUMO does not start: {reason}") from error
+        self._add, self._halting = self._api.vehicle.add, self._api.lane.getLastStepHaltingNumber
         self._read = self._read_traci
 
     def _connect(self, traci: ModuleType, command: list[str], said: IO[bytes]) -> Any:
@@ -356,14 +360,10 @@ class Simulation:
 
     def _read_libsumo(self) -> Reading:
         """Lane by lane: half as many calls as asking every vehicle for its lane, position and speed."""
-        # The functions behind lane.getLastStepVehicleIDs and so on, which do nothing but call these: a
-        # fifth of all time goes into these calls, a third of which the detour would take.
-        binding = self._api._libsumo
-        ids, speed = binding.lane_getLastStepVehicleIDs, binding.lane_getLastStepMeanSpeed
-        position = binding.vehicle_getLanePosition
-        vehicles = [ids(lane) for lane in self._lanes]
-        positions = [position(name) for names in vehicles for name in names]
-        speeds = [speed(lane) if names else 0.0 for lane, names in zip(self._lanes, vehicles, strict=True)]
+        binding = self._binding
+        vehicles = list(map(binding.lane_getLastStepVehicleIDs, self._lanes))
+        positions = list(map(binding.vehicle_getLanePosition, chain.from_iterable(vehicles)))
+        speeds = list(map(binding.lane_getLastStepMeanSpeed, compress(self._lanes, vehicles)))
         return _reading(vehicles, positions, speeds)
 
     def _read_traci(self) -> Reading:
@@ -373,7 +373,7 @@ class Simulation:
         answers = [lane_of[lane] for lane in self._lanes]
         vehicles = [answer[self._ids] for answer in answers]
         positions = [self._position_of(name, vehicle_of) for names in vehicles for name in names]
-        speeds = [answer[self._speed] if answer[self._ids] else 0.0 for answer in answers]
+        speeds = [answer[self._speed] for answer in answers if answer[self._ids]]
         return _reading(vehicles, positions, speeds)
 
     def _position_of(self, vehicle: str, subscribed: dict[str, dict[int, float]]) -> float:
@@ -386,7 +386,14 @@ class Simulation:
 
 def _reading(vehicles: list[Sequence[str]], positions: list[float], speeds: list[float]) -> Reading:
     """vehicles: on each lane, in driving direction, so that the newest is the first."""
-    count = np.array([len(names) for names in vehicles])
-    newest = [names[0] if names else None for names in vehicles]
-    lane = np.arange(len(vehicles)).repeat(count)
-    return Reading(lane, np.array(positions), count, np.array(speeds), newest)
+    return Reading(
+        np.fromiter(map(len, vehicles), np.int64, len(vehicles)),
+        np.fromiter(positions, np.float64, len(positions)),
+        np.fromiter(speeds, np.float64, len(speeds)),
+        [names[0] if names else None for names in vehicles],
+    )
+
+
+@functools.lru_cache(maxsize=4096)
+def _text(number: float) -> str:
+    return f"{number:.3f}"

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dials_mpi.compiled import compiled
 from dials_mpi.domains.base import GlobalStep, LocalStep, State
 from dials_mpi.domains.clocks import Clocks
 from dials_mpi.domains.warehouse.floor import Floor
@@ -17,7 +16,6 @@ from dials_mpi.domains.warehouse.region import (
     SIDES,
     SLOTS,
     SOURCE_CLASS,
-    SOURCE_SHELF,
     observe,
     rewards,
 )
@@ -136,6 +134,9 @@ class WarehouseLocalSimulator:
         horizon: int,
         streams: Sequence[np.random.Generator],
     ) -> None:
+        from dials_mpi.domains.warehouse.kernels import local_step  # loads numba, which takes a moment
+
+        self._step = local_step
         shape = (len(streams), environments)
         self._cell = np.full(shape, CENTRE)
         self._ages = np.zeros((*shape, SLOTS), dtype=np.int32)
@@ -156,7 +157,7 @@ class WarehouseLocalSimulator:
         """Act, be paid, take the own item, lose those under the neighbours, items appear."""
         draws = self._draw()
         paid = np.empty(self._cell.shape, np.float32)
-        _local_step(self._cell, self._ages, actions, np.asarray(sources), draws, self._probability, paid)
+        self._step(self._cell, self._ages, actions, np.asarray(sources), draws, self._probability, paid)
         return LocalStep(self._state(), paid, self._clocks.tick())
 
     def _draw(self) -> np.ndarray:
@@ -168,23 +169,3 @@ class WarehouseLocalSimulator:
     def _state(self) -> State:
         bits = observe(self._ages, self._cell)
         return State(bits, bits)
-
-
-@compiled
-def _local_step(cells, ages, actions, sources, draws, probability, paid):
-    """One step of every region and environment, in place; shapes as in WarehouseLocalSimulator."""
-    for r in range(cells.shape[0]):
-        for e in range(cells.shape[1]):
-            age = ages[r, e]
-            cell = NEXT_CELL[cells[r, e], actions[r, e]]
-            cells[r, e] = cell
-            shelf = SHELF_AT[cell]
-            paid[r, e] = np.float32(age[shelf]) / np.float32(max(age.max(), 1))
-            age[shelf] = 0
-            for side in range(sources.shape[2]):
-                age[SOURCE_SHELF[side, sources[r, e, side]]] = 0
-            for slot in range(1, SLOTS):
-                if age[slot] > 0:
-                    age[slot] += 1
-                elif draws[r, e, slot - 1] < probability:
-                    age[slot] = 1

@@ -1,0 +1,215 @@
+"""The command line of the bench."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+from dials_mpi import ranks as mpi
+from dials_mpi.bench import floors, projection, tables
+from dials_mpi.bench.costs import (
+    Recorded,
+    measured_costs,
+    read_run,
+    require_same_costs,
+    require_spread,
+)
+from dials_mpi.cli import Parser, agreed, word
+from dials_mpi.config import Config, load
+from dials_mpi.domains import create
+from dials_mpi.errors import BadInput
+from dials_mpi.ranks import Ranks
+from dials_mpi.values import printable
+
+EXAMPLES = """examples:
+  mpirun -n 3 python -m dials_mpi.bench --config configs/warehouse/4.yaml --json bench.json
+  python -m dials_mpi.bench --config configs/traffic/4.yaml --tiles
+  mpirun -n 3 python -m dials_mpi.bench --project --config configs/warehouse/100.yaml
+  mpirun -n 3 python -m dials_mpi.bench --project runs/short --config configs/warehouse/100.yaml
+  mpirun -n 3 python -m dials_mpi.bench --project runs/4 runs/25 --compare runs/100
+
+--project prints the wall-clock with one core per rank, for many numbers of regions, from the CPU seconds
+that runs have recorded, or from what is measured here and now where no DIR is given. Two runs of different
+size tell root's fixed costs from those of each region. The projected run is the one that --config and
+key=value describe; without them it is the first DIR's own."""
+
+MOST_REGIONS = 10**7
+
+
+class Task(NamedTuple):
+    """What to do: measure a configuration, or project it from recorded runs; and what to compare with."""
+
+    config: Config
+    runs: list[Recorded]
+    comparison: Recorded | None
+    regions: list[int]
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """The command line."""
+    parser = Parser("bench", "Measure training speed beside the machine's own limits.", EXAMPLES)
+    parser.add_argument(
+        "arguments", nargs="*", metavar="DIR | key=value", help="runs to project, or settings"
+    )
+    parser.add_argument(
+        "--config", metavar="FILE", help="YAML file; default: the paper's 100-agent warehouse"
+    )
+    parser.add_argument("--updates", type=int, default=40, help="updates per region (default 40)")
+    parser.add_argument(
+        "--folder", default=".", metavar="DIR", help="where to try a checkpoint; default: here"
+    )
+    parser.add_argument(
+        "--matmul",
+        choices=floors.LIBRARIES,
+        help="whose matrix products are the floor; default: torch's where it is installed",
+    )
+    parser.add_argument(
+        "--tiles", action="store_true", help="traffic: also by number of local regions in a SUMO process"
+    )
+    parser.add_argument("--project", action="store_true", help="print the wall-clock with one core per rank")
+    parser.add_argument(
+        "--regions",
+        metavar="N,N,...",
+        type=word,
+        help=f"numbers of regions to project; default: {','.join(map(str, projection.REGIONS))}",
+    )
+    parser.add_argument(
+        "--compare", metavar="DIR", type=word, help="set the projection of this run beside what it took"
+    )
+    parser.add_argument("--json", metavar="FILE", type=word, help="write the figures to FILE as well")
+    options = parser.parse_intermixed_args(argv)
+    mpi.run(lambda ranks: _program(ranks, options))
+
+
+def _program(ranks: Ranks, options: argparse.Namespace) -> int:
+    task = agreed(ranks, lambda: _plan(options))
+    if isinstance(task, int):
+        return task
+    found: dict[str, Any] = {}
+    if not task.runs:
+        found = _measure(ranks, task.config, options)
+    if options.project:
+        found |= _project(ranks, task, options.folder, found)
+    if ranks.is_root and options.json:
+        flat = {}
+        for group, own in found.items():
+            flat |= {group: own} if group in ("shares", "projection", "comparison") else own
+        Path(options.json).write_text(json.dumps(flat, indent=2) + "\n")
+    ranks.barrier()
+    return 0
+
+
+def _measure(ranks: Ranks, config: Config, options: argparse.Namespace) -> dict[str, Any]:
+    """Measure and show; the figures, on root, elsewhere none."""
+    from dials_mpi.bench.measure import measure, tiles
+
+    figures = measure(config, ranks, options.updates, options.folder, options.matmul)
+    if not ranks.is_root:
+        return {}
+    if options.tiles:
+        figures["tiles"] = tiles(create(config.domain, config.domain_section))
+    tables.show_figures(figures)
+    return figures
+
+
+def _project(ranks: Ranks, task: Task, folder: str, figures: dict[str, Any]) -> dict[str, Any]:
+    """Project and show, on root; figures: what was measured, where there are no runs."""
+    from dials_mpi.bench.checkpoints import write_seconds_per_region
+    from dials_mpi.bench.link import measure_link
+
+    link = measure_link(ranks)
+    if not ranks.is_root:
+        return {}
+    config = task.config
+    costs = [run.costs for run in task.runs] or [measured_costs(config, figures)]
+    checkpoint = write_seconds_per_region(config, folder)
+    model = projection.Model.of(config, costs, checkpoint, link)
+    rows = {count: projection.project(config, model, count) for count in task.regions}
+    tables.show_projection(config, model, costs, rows)
+    found = {"projection": {str(count): terms for count, terms in rows.items()}}
+    if task.comparison:
+        compared = projection.compare(task.comparison, costs, checkpoint, link)
+        tables.show_comparison(task.comparison, compared)
+        found["comparison"] = {
+            term: {"projected": projected, "measured": measured}
+            for term, (projected, measured) in compared.items()
+        }
+    return found
+
+
+def _plan(options: argparse.Namespace) -> Task:
+    """What the command line asks for. BadInput: it, or something in it, cannot be used."""
+    if options.updates < 1:
+        raise BadInput(f"--updates is {options.updates}: give at least 1")
+    _require_places(options)
+    directories = [word for word in options.arguments if "=" not in word or os.path.exists(f"{word}/run.h5")]
+    overrides = [word for word in options.arguments if word not in directories]
+    if not options.project:
+        for name, given in (("a directory", directories), ("--regions", options.regions)):
+            if given:
+                raise BadInput(f"{name} is given, and nothing to do with it: give --project as well")
+    if options.compare and not options.project:
+        raise BadInput("--compare is given, and no projection to compare: give --project as well")
+    runs = [read_run(directory) for directory in directories]
+    config = runs[0].config if runs and not (options.config or overrides) else None
+    config = config or load(options.config, overrides)
+    comparison = read_run(options.compare) if options.compare else None
+    if options.project:
+        _require_one_kind(config, [*zip(directories, runs, strict=True)], options.compare, comparison)
+    domain = create(config.domain, config.domain_section)
+    if not runs:
+        domain.versions()  # refuses where something is missing
+        if getattr(config.domain_section, "sumo", "") == "traci":
+            raise BadInput(
+                "traffic.sumo is traci, which runs SUMO in a process whose CPU seconds are not counted: "
+                "measure with libsumo"
+            )
+    if options.tiles and config.domain != "traffic":
+        raise BadInput(f"--tiles is given, and the {config.domain} has none: leave it out")
+    return Task(config, runs, comparison, _region_counts(options.regions))
+
+
+def _require_places(options: argparse.Namespace) -> None:
+    """BadInput: what is to be written has no place."""
+    if options.json and not Path(options.json).resolve().parent.is_dir():
+        raise BadInput(f"--json {printable(options.json)} lies in no folder: make the folder first")
+    if options.json and Path(options.json).is_dir():
+        raise BadInput(f"--json {printable(options.json)} is a folder: name a file")
+    if not os.access(options.folder, os.W_OK | os.X_OK):
+        raise BadInput(
+            f"--folder {printable(options.folder)} is no folder that can be written: choose another"
+        )
+
+
+def _require_one_kind(
+    config: Config, runs: Sequence[tuple[str, Recorded]], compared: str | None, comparison: Recorded | None
+) -> None:
+    """BadInput: the runs' costs are not those of the configuration."""
+    require_spread(config, "the configuration")
+    for directory, run in (*runs, *([(compared, comparison)] if comparison else [])):
+        require_same_costs(config, run.config, printable(directory))
+    if comparison and not comparison.whole:
+        raise BadInput(
+            f"{printable(compared)} went on with another number of ranks: compare with a run that had one"
+        )
+
+
+def _region_counts(text: str | None) -> list[int]:
+    """The numbers in --regions. BadInput: they are none."""
+    if text is None:
+        return list(projection.REGIONS)
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdecimal() and 1 <= len(part) <= 8 for part in parts):
+        raise BadInput(f"--regions is {printable(text[:80])}: write numbers such as 4,100,1024")
+    counts = sorted({int(part) for part in parts})
+    if not 1 <= counts[0] <= counts[-1] <= MOST_REGIONS:
+        raise BadInput(f"--regions is {printable(text[:80])}: give numbers from 1 to {MOST_REGIONS}")
+    return counts
+
+
+if __name__ == "__main__":
+    main()

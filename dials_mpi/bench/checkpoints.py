@@ -1,0 +1,95 @@
+"""What a checkpoint costs, beside a file of as many bytes that is only written and synchronised."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from dials_mpi import joint, states
+from dials_mpi.bench.subject import Subject
+from dials_mpi.config import Config
+from dials_mpi.domains import create
+from dials_mpi.position import Position
+from dials_mpi.provenance import memory
+
+TIMES = 3
+"""How often each is done; the median counts."""
+
+TRIED = 16
+"""Regions of the file that is written for a projection."""
+
+
+def checkpoint_figures(subject: Subject, folder: str) -> dict[str, float]:
+    """Of a checkpoint of all regions in ``folder``: bytes, and wall-clock seconds; on root, elsewhere none.
+
+    What is written there is removed.
+    """
+    from dials_mpi.upkeep import load, save
+
+    ranks, learners, tables = subject.ranks, subject.learners, subject.tables
+    if ranks.is_root:
+        from dials_mpi.storage.checkpoint import Checkpoint
+
+    seconds: dict[str, list[float]] = {"write": [], "plain_write": [], "read": []}
+    with TemporaryDirectory(dir=folder if ranks.is_root else None) as own:
+        path, plain = Path(own) / "checkpoint-0.h5", Path(own) / "plain"
+        before = memory()[0]
+        for _ in range(TIMES):
+            ranks.barrier()
+            start = time.perf_counter()
+            save(ranks, learners, tables, Path(own), Position() if ranks.is_root else None)
+            seconds["write"].append(time.perf_counter() - start)
+            if ranks.is_root:
+                seconds["plain_write"].append(_plain_write(plain, path.stat().st_size))
+            ranks.barrier()
+            start = time.perf_counter()
+            if ranks.is_root:
+                Checkpoint(path)  # its checksum, as before a run goes on
+            load(ranks, learners, tables, path)
+            ranks.barrier()
+            seconds["read"].append(time.perf_counter() - start)
+        if not ranks.is_root:
+            return {}
+        figures = {f"checkpoint_{name}_seconds": float(np.median(spent)) for name, spent in seconds.items()}
+        return {
+            "checkpoint_bytes": path.stat().st_size,
+            **figures,
+            "checkpoint_share_of_plain_write": figures["checkpoint_plain_write_seconds"]
+            / figures["checkpoint_write_seconds"],
+            "checkpoint_growth_of_peak_memory_bytes": memory()[0] - before,
+        }
+
+
+def write_seconds_per_region(config: Config, folder: str) -> float:
+    """Wall-clock seconds in which root writes one region's state into a checkpoint in ``folder``."""
+    from dials_mpi.storage.checkpoint import writing
+
+    names = joint.tables(config, create(config.domain, config.domain_section))
+    tables = {kind: own[:1] * TRIED for kind, own in names.items()}
+    layout = states.layout(joint.widths(tables))
+    row = np.random.default_rng(0).random(sum(layout.values()), dtype=np.float32)
+    seconds = []
+    with TemporaryDirectory(dir=folder) as own:
+        for _ in range(TIMES):
+            start = time.perf_counter()
+            with writing(Path(own), Position(), ("", ""), {}, layout, tables) as put:
+                for i in range(TRIED):
+                    put(i, row)
+            seconds.append(time.perf_counter() - start)
+    return float(np.median(seconds)) / TRIED
+
+
+def _plain_write(path: Path, size: int) -> float:
+    """Seconds for a new file of this size, written a megabyte at a time and synchronised."""
+    piece = bytes(range(256)) * 4096
+    path.unlink(missing_ok=True)
+    start = time.perf_counter()
+    with open(path, "wb", buffering=0) as file:
+        for rest in range(size, 0, -len(piece)):
+            file.write(piece[:rest])
+        os.fsync(file.fileno())
+    return time.perf_counter() - start

@@ -1,0 +1,100 @@
+"""Floating-point operations of learning, counted from the configuration.
+
+Matrix products only, a multiplication and an addition each; Tables 4 and 5 of the paper give the sizes. What
+is counted is what Algorithm 3 and PPO need, whatever a program does beyond it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from dials_mpi.config import Config
+from dials_mpi.domains import create
+from dials_mpi.domains.base import Region
+
+
+class Count(NamedTuple):
+    """Of one forward step of a network.
+
+    first: the first layer's product with the input; recurrent: with the state, 0 for an FNN; rest: the
+    layers behind it.
+    """
+
+    first: int
+    recurrent: int
+    rest: int
+
+    @property
+    def forward(self) -> int:
+        """Of one step forward."""
+        return sum(self)
+
+    def training(self, sequence: int) -> float:
+        """Of one step forward and backward, in sequences of so many steps.
+
+        The weights' gradients cost as much as the products, and the gradients that flow back as much again,
+        except into the network's input and into the state before a sequence.
+        """
+        return 2 * self.first + (3 - 1 / sequence) * self.recurrent + 3 * self.rest
+
+
+def count(architecture: str, inputs: int, hidden: tuple[int, int], outputs: int) -> Count:
+    """Of a network of these sizes."""
+    first, second = hidden
+    gates, recurrent = (3, 3 * first * first) if architecture == "gru" else (1, 0)
+    return Count(2 * gates * inputs * first, 2 * recurrent, 2 * (first * second + second * outputs))
+
+
+def policy_count(config: Config, region: Region) -> Count:
+    """Of a region's policy, which has one output per action and one for the value."""
+    policy = config.policy
+    return count(policy.architecture, region.observation_size, policy.hidden, region.actions + 1)
+
+
+def predictor_count(config: Config, region: Region) -> Count:
+    """Of a region's influence predictor."""
+    from dials_mpi.learning.influence import Heads
+
+    influence, outputs = config.influence, Heads(region.source_classes).outputs
+    return count(influence.architecture, region.input_size, influence.hidden, outputs)
+
+
+def flop_per_agent_step(config: Config) -> float:
+    """Of one agent-step of training: policy and predictor act, the policy learns ``epochs`` times.
+
+    The mean over the regions. Values are bootstrapped at the end of each environment's share of the memory,
+    and where so configured at the end of an episode.
+    """
+    bootstraps = 1 / config.steps_per_env
+    if config.ppo.time_limit == "bootstrap":
+        bootstraps += 1 / config.domain_section.horizon
+    counts = []
+    for region in _regions(config):
+        policy = policy_count(config, region)
+        acting = (1 + bootstraps) * policy.forward
+        if config.mode != "global":
+            acting += predictor_count(config, region).forward
+        counts.append(acting + config.ppo.epochs * policy.training(config.policy.sequence_length))
+    return float(np.mean(counts))
+
+
+def fit_flop(config: Config) -> float:
+    """Of one refresh of one predictor, the mean over the regions: its epochs, and the cross-entropy on the
+    held-out episodes before and after them."""
+    horizon, held_out = config.domain_section.horizon, config.held_out_episodes
+    steps = (config.dataset_episodes - held_out) * horizon
+    counts = [predictor_count(config, region) for region in _regions(config)]
+    return float(
+        np.mean(
+            [
+                config.influence.epochs * steps * one.training(horizon) + 2 * held_out * horizon * one.forward
+                for one in counts
+            ]
+        )
+    )
+
+
+def _regions(config: Config) -> list[Region]:
+    return list(create(config.domain, config.domain_section).regions)

@@ -1,0 +1,54 @@
+"""What an exchange between ranks costs: a rate for bytes, and a cost for each message."""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+import numpy as np
+
+from dials_mpi.ranks import Ranks
+
+BYTES = 1 << 20
+"""Of a large message."""
+
+MANY, FEW, LARGE = 4096, 512, 64
+"""Numbers of messages whose times are compared: empty ones, and large ones."""
+
+TIMES = 5
+"""How often each is timed; the shortest counts."""
+
+
+class Link(NamedTuple):
+    """bytes_per_second into or out of root; seconds_per_message of root's time; measured: or assumed."""
+
+    bytes_per_second: float
+    seconds_per_message: float
+    measured: bool
+
+
+ASSUMED = Link(bytes_per_second=1e9, seconds_per_message=20e-6, measured=False)
+"""Of one rank, which has none to exchange with: a cluster's network, taken low."""
+
+
+def measure_link(ranks: Ranks) -> Link:
+    """Of these ranks, called by all of them; whose regions are then placed elsewhere."""
+    if ranks.size == 1:
+        return ASSUMED
+    many, few, large = (_gather_seconds(ranks, *how) for how in ((MANY, 8), (FEW, 8), (LARGE, BYTES)))
+    message = max(many - few, 0.0) / (MANY - FEW)
+    # Messages whose number makes no difference to the clock cost about nothing.
+    return Link(LARGE * BYTES / large, message, measured=True)
+
+
+def _gather_seconds(ranks: Ranks, messages: int, size: int) -> float:
+    """Wall-clock seconds until root has so many messages of ``size`` bytes, the shortest of TIMES."""
+    row = np.zeros(size, np.uint8)
+    rows = dict.fromkeys(ranks.place(messages), row)
+    seconds = []
+    for _ in range(TIMES):
+        ranks.barrier()
+        start = time.perf_counter()
+        ranks.gather(rows, size, np.uint8)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)

@@ -1,0 +1,202 @@
+"""All measurements of one configuration, in one run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from dials_mpi.bench import floors
+from dials_mpi.bench.checkpoints import checkpoint_figures
+from dials_mpi.bench.flop import fit_flop, flop_per_agent_step
+from dials_mpi.bench.shares import PARTS, shares
+from dials_mpi.bench.subject import Subject
+from dials_mpi.config import Config
+from dials_mpi.domains.base import Domain
+from dials_mpi.provenance import memory, own_memory
+from dials_mpi.ranks import Ranks
+
+TILES = (1, 8, 16, 32, 64, 256)
+"""Numbers of traffic's local regions in one SUMO process at which it is measured."""
+
+RESETS = 500
+
+Figures = dict[str, dict[str, Any]]
+"""By group and name, with the unit in the name; ``shares`` is a group as well."""
+
+ROW = (
+    "steps",
+    "wall",
+    "cpu",
+    "gflops",
+    "copy",
+    "library",
+    "fit",
+    "peak",
+    "pss",
+    "collect",
+    "stepping",
+    "evaluate",
+    *PARTS,
+)
+"""What every rank brings to root."""
+
+
+def measure(config: Config, ranks: Ranks, updates: int, folder: str, library: str | None) -> Figures | None:
+    """Collect, fit, evaluate and train ``updates`` updates per region twice; the figures, on root.
+
+    folder: where a checkpoint is written, and removed. library: whose matrix products are the floor,
+    default the best. Ranks that hold no region (root, where there are others) sleep while the others train.
+    """
+    subject = Subject(config, ranks)
+    subject.warm_up()
+    row = dict.fromkeys(ROW, 0.0)
+    if subject.predicts:
+        row["collect"], row["stepping"] = subject.collect(config.dataset_episodes)
+        row["fit"] = subject.fit()
+    row["evaluate"] = subject.evaluate(config.evaluation_episodes)
+    row["peak"], row["pss"] = memory()
+    before = _floors(subject, library)
+    row["wall"], row["cpu"] = subject.train(updates)
+    row["gflops"], row["copy"], row["library"] = (before + _floors(subject, library)) / 2
+    row["steps"] = updates * config.ppo.memory_size * len(subject.mine)
+    row |= zip(PARTS, subject.profile(updates), strict=True)
+    rows = ranks.gather_by_rank(np.array([row[name] for name in ROW]))
+    checkpoint = checkpoint_figures(subject, folder)
+    if not ranks.is_root:
+        return None
+    by_rank = dict(zip(ROW, rows.T, strict=True))
+    return {
+        "setting": {
+            "ranks": ranks.size,
+            "training_ranks": int((by_rank["steps"] > 0).sum()),
+            "regions": len(subject.domain.regions),
+            "cores": _cores(),
+            "matmul_library": floors.LIBRARIES[int(by_rank["library"].max())],
+        },
+        **_training(subject, config, by_rank),
+        **(_predictors(subject, config, by_rank) if subject.predicts else {}),
+        "global simulator": _global_simulator(subject, config, by_rank),
+        "memory": _memory(by_rank),
+        "checkpoint": checkpoint,
+    }
+
+
+def tiles(domain: Domain) -> dict[str, float]:
+    """Of traffic's local simulators: throughput by number of tiles, beside SUMO's bare stepping of the same
+    tiles, and what RESETS resets leave behind in memory."""
+    from dials_mpi.domains.traffic.throughput import reset_often, throughput
+
+    reset_often(domain, 10)
+    before = own_memory()
+    reset_often(domain, RESETS)
+    figures = {f"memory_growth_over_{RESETS}_resets_bytes": own_memory() - before}
+    for count in TILES:
+        rate, bare = throughput(domain, count, seconds=3)
+        figures[f"local_region_steps_per_second_{count}_tiles"] = rate
+        figures[f"bare_sumo_region_steps_per_second_{count}_tiles"] = bare
+        figures[f"share_of_bare_stepping_{count}_tiles"] = rate / bare
+    return figures
+
+
+def _floors(subject: Subject, library: str | None) -> np.ndarray:
+    """Matrix products, GFLOP/s, copies, GB/s, and whose products, its place in LIBRARIES.
+
+    At once on as many training ranks as there are cores: more cannot run at a time, and a hundred that load
+    torch would not find the memory. Zeros elsewhere.
+    """
+    subject.ranks.barrier()
+    if not subject.among_first(_cores()):
+        return np.zeros(3)
+    library = library or floors.best_library()
+    rates = floors.matmul_gflops(library), floors.copy_gigabytes_per_second()
+    return np.array([*rates, floors.LIBRARIES.index(library)])
+
+
+def _training(subject: Subject, config: Config, rows: Mapping[str, np.ndarray]) -> Figures:
+    """Throughput, its floors, and the shares of its parts."""
+    flop, gflops, per_core = (
+        flop_per_agent_step(config),
+        _floor(rows),
+        rows["steps"].sum() / rows["cpu"].sum(),
+    )
+    training = {
+        "agent_steps_per_second": rows["steps"].sum() / rows["wall"].max(),
+        "agent_steps_per_second_per_core": per_core,
+        "flop_per_agent_step": flop,
+        "utilisation": per_core * flop / (gflops * 1e9),
+    }
+    limits = {"matmul_gflops": gflops, "memory_copy_gigabytes_per_second": _mean_measured(rows["copy"])}
+    if config.domain == "traffic":
+        bare = floors.sumo_bare_steps_per_second(subject.domain)
+        limits["sumo_bare_steps_per_second"] = bare
+        training["sumo_ratio"] = per_core / bare
+    # The slowest rank decides how long a segment takes; projections need it.
+    busy = rows["steps"] > 0
+    training["slowest_cpu_seconds_per_agent_step"] = (rows["cpu"][busy] / rows["steps"][busy]).max()
+    parts = np.array([rows[part].sum() for part in PARTS])
+    return {"training": training, "floors": limits, "shares": shares(parts, config)}
+
+
+def _predictors(subject: Subject, config: Config, rows: Mapping[str, np.ndarray]) -> Figures:
+    """Of the fit. Its seconds are those of the configured epochs, by their number of operations."""
+    busy = rows["steps"] > 0
+    regions = rows["steps"][busy] / rows["steps"].sum() * len(subject.domain.regions)
+    measured, configured = fit_flop(subject.config), fit_flop(config)
+    rate = regions.sum() * measured / rows["fit"][busy].sum()
+    return {
+        "predictors": {
+            "fit_cpu_seconds_per_region": configured / rate,
+            "slowest_fit_cpu_seconds_per_region": (rows["fit"][busy] / regions).max() * configured / measured,
+            "fit_flop_per_region": configured,
+            "fit_utilisation": rate / (_floor(rows) * 1e9),
+        }
+    }
+
+
+def _global_simulator(subject: Subject, config: Config, rows: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Of collecting and evaluating with networks as policies, CPU seconds of root."""
+    per_episode = subject.domain.horizon * len(subject.domain.regions)
+    figures = {}
+    if subject.predicts:
+        steps = config.dataset_episodes * per_episode
+        figures |= {
+            "collect_cpu_seconds": rows["collect"][0],
+            "collect_cpu_microseconds_per_agent_step": rows["collect"][0] / steps * 1e6,
+        }
+        if config.domain == "traffic":
+            figures["collect_ratio_to_bare_sumo"] = 1 / rows["stepping"][0]
+    evaluated = config.evaluation_episodes * per_episode
+    return figures | {
+        "evaluate_cpu_seconds": rows["evaluate"][0],
+        "evaluate_cpu_microseconds_per_agent_step": rows["evaluate"][0] / evaluated * 1e6,
+    }
+
+
+def _memory(rows: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """After collecting, fitting, evaluating and some training, before the floors are measured."""
+    busy = rows["steps"] > 0
+    return {
+        "proportional_set_bytes": rows["pss"].sum(),
+        "proportional_set_bytes_of_root": rows["pss"][0],
+        "proportional_set_bytes_per_training_rank": rows["pss"][busy].mean(),
+        "peak_resident_set_bytes_of_root": rows["peak"][0],
+        "peak_resident_set_bytes_of_a_training_rank": rows["peak"][busy].max(),
+    }
+
+
+def _floor(rows: Mapping[str, np.ndarray]) -> float:
+    """The matrix-product rate, GFLOP/s."""
+    return _mean_measured(rows["gflops"])
+
+
+def _mean_measured(values: np.ndarray) -> float:
+    """Over the ranks that measured it."""
+    return float(values[values > 0].mean())
+
+
+def _cores() -> int:
+    """Of this machine, as far as this process may use them."""
+    return len(os.sched_getaffinity(0))

@@ -1,0 +1,212 @@
+"""The wall-clock of a run with one core per rank, for numbers of regions that no machine at hand can hold.
+
+The slowest worker, plus what root does while workers wait, plus what the exchanges between them take
+(Algorithm 1). Every worker holds one region, so that nothing grows but root's work and the exchanges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from dials_mpi.bench.costs import Costs, Recorded
+from dials_mpi.bench.flop import fit_flop
+from dials_mpi.bench.link import Link
+from dials_mpi.config import Config, Segment, segments
+from dials_mpi.domains import create
+from dials_mpi.ranks import NAP
+from dials_mpi.stopwatch import PHASES
+
+REGIONS = (4, 25, 49, 100, 400, 1024, 10_000)
+
+TERMS = ("train", "fit", "collect", "evaluate", "communicate", "checkpoint")
+"""What the wall-clock of a run is the sum of: train and fit of the slowest worker; root's collecting and
+evaluating, as far as no training hides it; exchanges; root's writing of checkpoints."""
+
+
+class Line(NamedTuple):
+    """A cost that grows with the number of regions: a fixed part, and a part of each."""
+
+    fixed: float
+    each: float
+
+    def __call__(self, regions: int) -> float:
+        """For so many regions."""
+        return self.fixed + self.each * regions
+
+    @classmethod
+    def through(cls, points: Mapping[int, float]) -> Line:
+        """The straight line next to the costs (least squares), by number of regions.
+
+        Proportional to the largest one where there is but one, or the fixed part came out below zero.
+        """
+        regions, costs = list(points), list(points.values())
+        if len(points) > 1:
+            each, fixed = np.polyfit(regions, costs, 1)
+            if fixed >= 0:
+                return cls(float(fixed), float(each))
+        return cls(0.0, points[max(regions)] / max(regions))
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a run costs, by number of regions: seconds.
+
+    train, per step, and fit, per refresh: of one region on the slowest worker. collect, per refresh, and
+    evaluate, each time: all regions. checkpoint: of one region in a file.
+    """
+
+    train: float
+    fit: float
+    collect: Line
+    evaluate: Line
+    checkpoint: float
+    link: Link
+
+    @classmethod
+    def of(cls, config: Config, costs: Sequence[Costs], checkpoint: float, link: Link) -> Model:
+        """From the costs of one system or more: the slowest worker of all, and lines through root's work."""
+
+        def line(name: str, episodes: int) -> Line:
+            sizes = {one.regions for one in costs}
+            return Line.through(
+                {
+                    size: episodes * float(np.mean([getattr(c, name) for c in costs if c.regions == size]))
+                    for size in sizes
+                }
+            )
+
+        # Episodes are dealt out whole to the ranks with a global simulator.
+        return cls(
+            train=max(one.train for one in costs),
+            fit=max(one.fit for one in costs) * fit_flop(config),
+            collect=line("collect", -(-config.dataset_episodes // global_ranks(config))),
+            evaluate=line("evaluate", -(-config.evaluation_episodes // global_ranks(config))),
+            checkpoint=checkpoint,
+            link=link,
+        )
+
+
+def global_ranks(config: Config) -> int:
+    """How many ranks have a global simulator."""
+    return getattr(config, "global_ranks", 1)
+
+
+def overlapped(config: Config) -> bool:
+    """Whether root evaluates and collects while the workers train."""
+    return getattr(config, "schedule", "synchronous") == "overlapped"
+
+
+def project(config: Config, model: Model, regions: int) -> dict[str, float]:
+    """Seconds of the whole run by TERMS, with so many regions, each on a worker of its own."""
+    terms = _terms(config, model, regions, segments(config), 1, overlapped(config))
+    # The policies that need no training are played at the end.
+    references = 1 + len(create(config.domain, config.domain_section).hand_coded)
+    return {**terms, "evaluate": terms["evaluate"] + references * model.evaluate(regions)}
+
+
+def compare(
+    run: Recorded, costs: Sequence[Costs], checkpoint: float, link: Link
+) -> dict[str, tuple[float, float]]:
+    """By term, projected and measured seconds of a recorded run, as far as it has come.
+
+    The other arguments: as of ``Model.of``. Terms are the work itself, hidden or not; checkpoints are not
+    recorded by themselves. ``wall``: all of it, as scheduled, beside the clock, which tells something where
+    each rank had a core of its own.
+    """
+    config, regions = run.config, run.costs.regions
+    model = Model.of(config, costs, checkpoint, link)
+    schedule = [segment for segment in segments(config) if segment.env_steps <= run.steps]
+    plain, real = (
+        _terms(config, model, regions, schedule, run.held, hidden)
+        for hidden in (False, overlapped(config) and run.held < regions)
+    )
+    terms = {term: (plain[term], measured) for term, measured in run.seconds.items()}
+    return {**terms, "wall": (sum(real.values()), run.wall)}
+
+
+def growing(rows: Mapping[int, Mapping[str, float]]) -> str:
+    """The term that grows most from the fewest regions to the most; rows: TERMS by number of regions."""
+    few, many = rows[min(rows)], rows[max(rows)]
+    return max(TERMS, key=lambda term: many[term] - few[term])
+
+
+def _terms(
+    config: Config, model: Model, regions: int, schedule: Sequence[Segment], held: int, hidden: bool
+) -> dict[str, float]:
+    """Seconds by TERMS of these segments, with ``held`` regions on each worker.
+
+    hidden: root collects and evaluates while the workers train.
+    """
+    training = [held * model.train * segment.updates * config.ppo.memory_size for segment in schedule]
+    refreshes = sum(segment.refresh for segment in schedule)
+    collecting, evaluating = model.collect(regions), model.evaluate(regions)
+    if hidden:
+        collecting, evaluating = _exposed(schedule, training, collecting, evaluating)
+    else:
+        collecting *= refreshes
+        evaluating *= 1 + sum(segment.evaluate for segment in schedule)
+    return {
+        "train": sum(training),
+        "fit": held * refreshes * model.fit,
+        "collect": collecting,
+        "evaluate": evaluating,
+        "communicate": _exchanges(config, schedule, model.link, regions),
+        "checkpoint": _checkpoints(config, schedule) * model.checkpoint * regions,
+    }
+
+
+def _exposed(
+    schedule: Sequence[Segment], training: Sequence[float], collect: float, evaluate: float
+) -> tuple[float, float]:
+    """Seconds of collecting and of evaluating that no training hides.
+
+    While a segment trains, root evaluates what was there at its beginning, and collects for a refresh at
+    its end. Nothing hides the first datasets and the last evaluation.
+    """
+    collecting = collect if schedule[0].refresh else 0.0
+    evaluating = evaluate if schedule[-1].evaluate else 0.0
+    due = True  # the evaluation before any training
+    for k, (segment, hiding) in enumerate(zip(schedule, training, strict=True)):
+        following = schedule[k + 1] if k + 1 < len(schedule) else None
+        now = (collect if following and following.refresh else 0.0, evaluate if due else 0.0)
+        if sum(now):
+            share = max(0.0, 1 - hiding / sum(now))
+            collecting, evaluating = collecting + share * now[0], evaluating + share * now[1]
+        due = segment.evaluate
+    return collecting, evaluating
+
+
+def _exchanges(config: Config, schedule: Sequence[Segment], link: Link, regions: int) -> float:
+    """Seconds of all exchanges of a run: bytes, messages, and a nap in each until it is noticed."""
+    from dials_mpi import joint, states
+    from dials_mpi.learners import TRAINING
+    from dials_mpi.learning.influence import Fit
+
+    domain = create(config.domain, config.domain_section)
+    widths = joint.widths(joint.tables(config, domain))
+    region = domain.regions[0]
+    sample = region.input_size * np.dtype(region.input_type).itemsize + len(region.source_classes)
+    refreshes = sum(segment.refresh for segment in schedule)
+    evaluations = 1 + sum(segment.evaluate for segment in schedule)
+    row = 4 * sum(states.layout(widths).values())
+    # Each line: how often; exchanges, with one message per region each; bytes of a region in them all.
+    exchanges = (
+        (len(schedule), 1, 8 * len(TRAINING)),  # metrics
+        (evaluations, 3, 4 * widths["policy"] + 8 * (2 * len(PHASES) + 3)),  # policies, costs of each rank
+        (refreshes, 2, config.dataset_size * sample),  # inputs and sources
+        (refreshes, 2, 4 * widths.get("predictor", 0) + 8 * len(Fit._fields)),  # predictors and their losses
+        (_checkpoints(config, schedule), 1, row),
+    )
+    return sum(
+        often * (number * (NAP + regions * link.seconds_per_message) + regions * size / link.bytes_per_second)
+        for often, number, size in exchanges
+    )
+
+
+def _checkpoints(config: Config, schedule: Sequence[Segment]) -> int:
+    """How many checkpoints a run writes; one where only the clock says when."""
+    return -(-len(schedule) // config.checkpoint_every) if config.checkpoint_every else 1

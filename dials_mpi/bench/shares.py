@@ -1,0 +1,155 @@
+"""Where the time of training goes: the methods that do the work are timed from outside.
+
+A part's time is exclusive: what a method spends in another part's methods counts there.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dials_mpi.config import Config
+from dials_mpi.domains.base import Domain
+
+PARTS = (
+    "simulator",
+    "sumo",
+    "predictor",
+    "policy",
+    "update",
+    "adam",
+    "waiting",
+    "communication",
+    "other",
+)
+"""simulator: ours, and sumo its simulationStep (traffic alone). predictor: sampling influence sources.
+policy: acting, and the values of final observations. update: PPO's, and adam its optimiser. waiting: for
+other ranks. communication: metrics and policies on their way to root. other: all that lies between."""
+
+
+class Method(NamedTuple):
+    """A method whose time counts towards a part."""
+
+    owner: type
+    name: str
+    part: str
+
+
+def training_methods(config: Config, domain: Domain) -> list[Method]:
+    """The methods that train, Algorithm 3 and PPO."""
+    from dials_mpi.ials import IALS
+    from dials_mpi.learning.adam import Adam
+    from dials_mpi.learning.influence import Predictor
+    from dials_mpi.learning.ppo import PPO
+
+    stream = np.random.default_rng(0)
+    if config.mode == "global":
+        simulator = domain.global_simulator([stream])
+    else:
+        simulator = domain.local_simulator([0], 1, [stream])
+    return [
+        *_simulator_methods(config, domain, simulator),
+        Method(IALS, "step", "predictor"),
+        Method(IALS, "reset", "predictor"),
+        Method(Predictor, "sample", "predictor"),
+        Method(PPO, "act", "policy"),
+        Method(PPO, "observe", "policy"),
+        Method(PPO, "update", "update"),
+        Method(Adam, "step", "adam"),
+    ]
+
+
+def global_methods(config: Config, domain: Domain) -> list[Method]:
+    """The methods that collect and evaluate: Algorithm 2."""
+    from dials_mpi.joint import TrainedPolicies
+    from dials_mpi.learning.influence import Predictor
+
+    return [
+        *_simulator_methods(config, domain, domain.global_simulator([np.random.default_rng(0)])),
+        Method(Predictor, "cross_entropy", "predictor"),
+        Method(TrainedPolicies, "__call__", "policy"),
+    ]
+
+
+def _simulator_methods(config: Config, domain: Domain, simulator: object) -> list[Method]:
+    methods = [
+        *(Method(type(domain), name, "simulator") for name in ("local_simulator", "global_simulator")),
+        *(Method(type(simulator), name, "simulator") for name in ("step", "reset")),
+    ]
+    if config.domain == "traffic":
+        from dials_mpi.domains.traffic.sumo import Simulation
+
+        methods.append(Method(Simulation, "step", "sumo"))
+    return methods
+
+
+class Profile:
+    """Seconds, wall-clock, per part since it was made; a clock that is always running for one of them."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(PARTS, 0.0)
+        self._part, self._since = "other", time.perf_counter()
+
+    @contextmanager
+    def __call__(self, part: str) -> Iterator[None]:
+        """Count what happens inside towards ``part``."""
+        outer = self._turn_to(part)
+        try:
+            yield
+        finally:
+            self._turn_to(outer)
+
+    @contextmanager
+    def watching(self, methods: Sequence[Method]) -> Iterator[None]:
+        """Time these methods while inside; afterwards the classes are as they were."""
+        originals = []
+        for kind, name, part in methods:
+            owner = next(one for one in kind.__mro__ if name in vars(one))
+            originals.append((owner, name, vars(owner)[name]))
+            setattr(owner, name, self._timed(vars(owner)[name], part))
+        try:
+            yield
+        finally:
+            for owner, name, original in originals:
+                setattr(owner, name, original)
+
+    def take(self) -> np.ndarray:
+        """The seconds of each of PARTS so far, float64; begin again from zero."""
+        self._turn_to(self._part)
+        taken = np.array([self.seconds[part] for part in PARTS])
+        self.seconds = dict.fromkeys(PARTS, 0.0)
+        return taken
+
+    def _turn_to(self, part: str) -> str:
+        """From now on time counts towards ``part``; the part before."""
+        now = time.perf_counter()
+        self.seconds[self._part] += now - self._since
+        outer, self._part, self._since = self._part, part, now
+        return outer
+
+    def _timed(self, method: Callable[..., Any], part: str) -> Callable[..., Any]:
+        turn_to = self._turn_to
+
+        @functools.wraps(method)
+        def timed(*arguments: Any, **named: Any) -> Any:
+            outer = turn_to(part)
+            try:
+                return method(*arguments, **named)
+            finally:
+                turn_to(outer)
+
+        return timed
+
+
+def shares(seconds: np.ndarray, config: Config) -> dict[str, float]:
+    """Seconds of PARTS as shares of their sum; without sumo where there is none."""
+    return {
+        part: float(spent / seconds.sum())
+        for part, spent in zip(PARTS, seconds, strict=True)
+        if part != "sumo" or config.domain == "traffic"
+    }

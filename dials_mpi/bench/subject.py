@@ -1,0 +1,163 @@
+"""What is measured: the system of a configuration on all ranks, its predictors fitted before it trains.
+
+Untrained predictors would flood traffic's crossings with vehicles.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from dials_mpi import joint
+from dials_mpi.bench.floors import timed
+from dials_mpi.bench.shares import PARTS, Profile, global_methods, training_methods
+from dials_mpi.collect import Dataset, collect
+from dials_mpi.config import Config, Segment
+from dials_mpi.domains import create
+from dials_mpi.domains.base import Domain
+from dials_mpi.evaluate import evaluate
+from dials_mpi.learners import TRAINING, Learners
+from dials_mpi.learning.rehearsal import rehearse
+from dials_mpi.ranks import Ranks
+from dials_mpi.seeding import Purpose, streams
+
+FIT_EPOCHS = 5
+"""Epochs of the measured fit; how long one takes does not depend on their number."""
+
+FIT_LEARNING_RATE = 1e-3
+"""At least: so few epochs then bring the sources' frequencies near the true ones."""
+
+WARMING = 2
+"""Updates, episodes and steps of an episode before anything is measured: what is compiled or loaded at first
+use is then there."""
+
+
+class Subject:
+    """One rank's part of the measured system. Methods are called by all ranks at the same time.
+
+    learners: of the regions that this rank holds, maybe none. config: as configured, but with the
+    measured fit's epochs and without annealing, as at the beginning of a long run.
+    """
+
+    def __init__(self, config: Config, ranks: Ranks) -> None:
+        influence = replace(
+            config.influence,
+            epochs=FIT_EPOCHS,
+            learning_rate=max(config.influence.learning_rate, FIT_LEARNING_RATE),
+        )
+        self.config = replace(config, influence=influence, ppo=replace(config.ppo, anneal=False))
+        self.ranks = ranks
+        self.domain = create(config.domain, config.domain_section)
+        self.mine = ranks.place(len(self.domain.regions), on_root=config.mode == "global")
+        if ranks.meet(silence=0).index(ranks.host) == ranks.rank:  # the others find what it compiles
+            rehearse(self.config, self.domain.regions[0])
+        ranks.barrier()
+        self.learners = Learners(self.config, self.domain, self.mine)
+        self.tables = joint.tables(config, self.domain)
+        self.datasets: dict[int, Dataset] = {}
+        self._segments = 0
+
+    def among_first(self, count: int) -> bool:
+        """Whether this rank is one of the first so many that hold regions."""
+        before = range(self.mine[0]) if self.mine else ()
+        return bool(self.mine) and len({self.ranks.holder(i) for i in before}) < count
+
+    @property
+    def predicts(self) -> bool:
+        """Whether there are influence predictors."""
+        return self.config.mode != "global"
+
+    def warm_up(self) -> None:
+        """Train, collect and evaluate once, on little."""
+        self.train(WARMING)
+        section = replace(self.config.domain_section, horizon=WARMING)
+        self.evaluate(WARMING, create(self.config.domain, section))
+
+    def collect(self, episodes: int) -> np.ndarray:
+        """Datasets of so many episodes for all regions, played with the present policies.
+
+        Returns root's CPU seconds and its share of them in simulationStep, [2]; zeros elsewhere.
+        """
+        spent = np.zeros(2)
+        policies, _ = self._networks()
+        played = None
+        if self.ranks.is_root:
+            profile, actions = Profile(), streams(0, Purpose.COLLECT_ACTIONS, episodes)
+            with profile.watching(global_methods(self.config, self.domain)), timed() as seconds:
+                profile.take()
+                played = collect(
+                    self.domain,
+                    streams(0, Purpose.COLLECT, episodes),
+                    lambda _, part: joint.TrainedPolicies(policies, actions[part]),
+                ).datasets
+                parts = profile.take()
+            spent[:] = seconds[1], parts[PARTS.index("sumo")] / parts.sum()
+        self.datasets = {
+            i: Dataset.empty(self.domain.regions[i], episodes, self.domain.horizon) for i in self.mine
+        }
+        for name in Dataset._fields:
+            blocks = [getattr(dataset, name) for dataset in played] if played else None
+            self.ranks.scatter(blocks, {i: getattr(dataset, name) for i, dataset in self.datasets.items()})
+        return spent
+
+    def fit(self) -> float:
+        """Fit this rank's predictors to the datasets, after a first time to little of them; CPU seconds."""
+        few = {i: Dataset(*(part[:WARMING] for part in dataset)) for i, dataset in self.datasets.items()}
+        self.learners.fit(few, self._segment(0))
+        self.ranks.barrier()
+        with timed() as seconds:
+            self.learners.fit(self.datasets, self._segment(0))
+        return float(seconds[1])
+
+    def evaluate(self, episodes: int, domain: Domain | None = None) -> float:
+        """Evaluate the present networks, maybe in another domain; root's CPU seconds, 0 elsewhere."""
+        policies, predictors = self._networks()
+        with timed() as seconds:
+            if self.ranks.is_root:
+                evaluate(self.config, domain or self.domain, policies, predictors, episodes, segment=0)
+        return float(seconds[1])
+
+    def train(self, updates: int) -> np.ndarray:
+        """So many updates of each of this rank's policies; wall-clock and CPU seconds [2]."""
+        self.ranks.barrier()
+        with timed() as seconds:
+            if self.mine:
+                self.learners.train(self._segment(updates))
+        return seconds
+
+    def profile(self, updates: int) -> np.ndarray:
+        """The same and what comes behind a segment, in seconds of PARTS; zeros where nothing trains."""
+        self.ranks.barrier()
+        profile = Profile()
+        watched = training_methods(self.config, self.domain) if self.mine else []
+        profile.take()
+        rows = {}
+        with profile.watching(watched):
+            if self.mine:
+                rows = self.learners.train(self._segment(updates))
+        with profile("waiting"):
+            self.ranks.barrier()
+        with profile("communication"):
+            self.ranks.gather(rows, len(TRAINING), np.float64)
+            self._gather("policy")
+        return profile.take() if self.mine else np.zeros(len(PARTS))
+
+    def _segment(self, updates: int) -> Segment:
+        """A segment of streams of its own."""
+        self._segments += 1
+        return Segment(self._segments, 0, updates, 0, False, False)
+
+    def _networks(self) -> tuple[list, list]:
+        """All regions' policies and predictors as they are, on root; elsewhere nothing."""
+        policies, predictors = self._gather("policy"), self._gather("predictor") if self.predicts else None
+        if not self.ranks.is_root:
+            return [], []
+        return (
+            joint.policies(self.config, self.domain, policies),
+            joint.predictors(self.config, self.domain, predictors) if self.predicts else [],
+        )
+
+    def _gather(self, kind: str) -> np.ndarray | None:
+        vectors = getattr(self.learners, f"{kind}_vectors")()
+        return self.ranks.gather(vectors, joint.widths(self.tables)[kind], np.float32)

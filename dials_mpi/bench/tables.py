@@ -1,0 +1,141 @@
+"""The figures for reading: a table of what was measured, and one of what is projected."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from dials_mpi.bench.costs import Costs, Recorded
+from dials_mpi.bench.projection import TERMS, Line, Model, global_ranks, growing, overlapped
+from dials_mpi.config import Config, segments
+
+WIDTH = 120
+"""Columns where there is no terminal."""
+
+UNITS = (
+    ("gflops", "GFLOP/s", 1.0),
+    ("gigabytes_per_second", "GB/s", 1.0),
+    ("bytes", "MB", 1e-6),
+    ("microseconds", "us", 1.0),
+    ("seconds_per_agent_step", "us", 1e6),
+    ("per_second", "1/s", 1.0),
+    ("seconds", "s", 1.0),
+    ("flop_per_agent_step", "MFLOP", 1e-6),
+    ("flop_per_region", "GFLOP", 1e-9),
+    ("utilisation", "%", 100.0),
+    ("share", "%", 100.0),
+)
+"""What a figure's name has in it, its unit in the table and the factor; the first that fits counts."""
+
+
+def console() -> Console:
+    """Where tables go."""
+    made = Console(highlight=False)
+    if not made.is_terminal:
+        made.width = WIDTH
+    return made
+
+
+def show_figures(figures: Mapping[str, Mapping[str, Any]]) -> None:
+    """One section per group."""
+    table = Table("", "figure", "value", "unit")
+    table.columns[2].justify = "right"
+    for group, own in figures.items():
+        for k, (name, value) in enumerate(own.items()):
+            number, unit = _shown("share" if group == "shares" else name, value)
+            table.add_row("" if k else group, name, number, unit)
+        table.add_section()
+    console().print(table)
+
+
+def show_projection(
+    config: Config, model: Model, costs: Sequence[Costs], rows: Mapping[int, Mapping[str, float]]
+) -> None:
+    """Seconds by TERMS of a whole run, by number of regions; below it what that rests on."""
+    count = len(segments(config))
+    out, table = console(), Table("regions", *TERMS, "a segment", "whole run")
+    out.print(
+        f"One core per rank: seconds of a segment, the mean over {count:,} of "
+        f"{config.total_steps // count:,} steps; whole run: hours"
+    )
+    for column in table.columns:
+        column.justify = "right"
+    for regions, terms in rows.items():
+        total = sum(terms.values())
+        values = [*(terms[term] / count for term in TERMS), total / count, total / 3600]
+        table.add_row(f"{regions:,}", *map(number, values))
+    out.print(table)
+    for line in (*_growth(rows), *_assumptions(config, model, costs)):
+        out.print(line, markup=False)
+
+
+def show_comparison(run: Recorded, terms: Mapping[str, tuple[float, float]]) -> None:
+    """A run's projection beside what it took."""
+    out, table = console(), Table("term", "projected, s", "measured, s", "projected / measured")
+    out.print(
+        f"A run of {run.costs.regions:,} regions, up to {run.held:,} on a rank, up to {run.steps:,} steps"
+    )
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for term, (projected, measured) in terms.items():
+        ratio = number(projected / measured) if measured else "-"
+        table.add_row(term, number(projected), number(measured), ratio)
+    out.print(table)
+    out.print(
+        "Terms: CPU seconds (communicate: clock, without waiting); wall: the clock, all ranks as they were"
+    )
+
+
+def _growth(rows: Mapping[int, Mapping[str, float]]) -> list[str]:
+    """Which term grows, in a sentence; nothing where there is one row."""
+    if len(rows) < 2:
+        return []
+    term, (few, many) = growing(rows), (min(rows), max(rows))
+    shares = [f"{rows[n][term] / sum(rows[n].values()):.0%} of it at {n:,} regions" for n in (few, many)]
+    return [f"What grows: {term}, {shares[0]} and {shares[1]}."]
+
+
+def _assumptions(config: Config, model: Model, costs: Sequence[Costs]) -> list[str]:
+    """What a projection rests on."""
+    link, sizes = model.link, ", ".join(f"{n:,}" for n in sorted({one.regions for one in costs}))
+    ranks = global_ranks(config)
+    root = "root" if ranks == 1 else f"{ranks} ranks, side by side"
+    hides = "hides behind training" if overlapped(config) else "hides behind nothing (synchronous)"
+    how = "as measured between these ranks" if link.measured else "assumed: one rank has none to measure with"
+    return [
+        f"Costs are CPU seconds at {sizes} regions: a core does as much with one region as it did there.",
+        "train, fit: one region per worker, the slowest that was seen.",
+        f"{_line('collect', model.collect)}, {_line('evaluate', model.evaluate)}: {root}, {hides}.",
+        "  Playing the policies that need no training counts as evaluating networks.",
+        f"communicate: {link.bytes_per_second / 1e9:.2f} GB/s and {link.seconds_per_message * 1e6:.1f} us a "
+        f"message at root, {how}; a nap of 2 ms in each exchange.",
+        f"checkpoint: {model.checkpoint * 1e3:.2f} ms a region, as written to this disk.",
+        "Left out: starting up, and writing the run file.",
+    ]
+
+
+def _line(name: str, line: Line) -> str:
+    """A cost of root's, as its parts."""
+    fixed = f"{number(line.fixed)} s and " if line.fixed else ""
+    return f"{name}: {fixed}{number(line.each)} s a region"
+
+
+def number(value: float) -> str:
+    """With three significant digits or more: 0.0123, 1.23, 123, 12,345."""
+    if isinstance(value, int):
+        return f"{value:,}"
+    if value and abs(value) < 1e-3:
+        return f"{value:.1e}"
+    digits = next((d for limit, d in ((0.1, 4), (1, 3), (10, 2), (100, 1)) if abs(value) < limit), 0)
+    return f"{value:,.{digits}f}"
+
+
+def _shown(name: str, value: Any) -> tuple[str, str]:
+    """A figure and its unit."""
+    if isinstance(value, str):
+        return value, ""
+    unit, factor = next(((unit, factor) for part, unit, factor in UNITS if part in name), ("", 1))
+    return number(value * factor), unit
