@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
 from dials_mpi.domains.base import Domain, GlobalSimulator, Region, SimulatorFailure
 from dials_mpi.failures import Failures
-from dials_mpi.joint import JointPolicy
+from dials_mpi.joint import BLOCK, JointPolicy
 
 PolicyOfEpisodes = Callable[[GlobalSimulator, slice], JointPolicy]
 """Makes the joint policy for some of the episodes, which run side by side in a simulator of their own."""
@@ -45,6 +46,19 @@ class Trajectories(NamedTuple):
     statistics: dict[str, np.ndarray]
 
 
+def blocks(domain: Domain, episodes: int) -> list[slice]:
+    """Episodes as they are dealt out: results do not depend on which blocks are played beside each other."""
+    size = min(BLOCK, _at_once(domain, episodes))
+    return [slice(first, min(first + size, episodes)) for first in range(0, episodes, size)]
+
+
+def shares(domain: Domain, episodes: int, players: int) -> list[slice]:
+    """The episodes, in whole blocks, that each of so many players plays; for some maybe none."""
+    starts = [block.start for block in blocks(domain, episodes)] + [episodes]
+    bounds = [starts[(len(starts) - 1) * player // players] for player in range(players + 1)]
+    return [slice(first, last) for first, last in pairwise(bounds)]
+
+
 def collect(
     domain: Domain,
     streams: Sequence[np.random.Generator],
@@ -63,7 +77,7 @@ def collect(
         np.zeros((episodes, len(regions))),
         {statistic.name: np.empty(episodes) for statistic in domain.statistics},
     )
-    at_once = max(1, (domain.side_by_side or episodes * len(regions)) // len(regions))
+    at_once = _at_once(domain, episodes)
     for first in range(0, episodes, at_once):
         part = slice(first, min(first + at_once, episodes))
         while True:
@@ -75,6 +89,14 @@ def collect(
                 failures.note(failure)
         failures.over()
     return played
+
+
+def _at_once(domain: Domain, episodes: int) -> int:
+    """How many episodes are played side by side: whole blocks, or less than one."""
+    if domain.side_by_side is None:
+        return max(1, episodes)
+    most = max(1, domain.side_by_side // len(domain.regions))
+    return most if most < BLOCK else most - most % BLOCK
 
 
 def _play(

@@ -19,7 +19,7 @@ from dials_mpi.values import printable
 from dials_mpi.yaml_text import parse, read
 
 ARCHITECTURES = ("gru", "fnn")
-UPKEEP = ("checkpoint_every", "checkpoint_minutes", "checkpoint_keep", "silence")
+UPKEEP = ("checkpoint_every", "checkpoint_minutes", "checkpoint_keep", "silence", "global_ranks")
 """Settings that bear on no result."""
 MOST_SEGMENTS = 100_000
 SECTIONS = {name: section_class for name, (_, section_class) in DOMAINS.items()}
@@ -154,6 +154,18 @@ class Config:
         low=0,
         high=10**12,
     )
+    schedule: str = setting(
+        "synchronous",
+        "synchronous: training waits for evaluations and datasets; overlapped: they are played while the "
+        "next segment trains, and a refresh has data from a joint policy one segment older",
+        choices=("synchronous", "overlapped"),
+    )
+    global_ranks: int = setting(
+        1,
+        "Ranks that run global simulators side by side, each some of the episodes; a run of one rank has one",
+        low=1,
+        high=10_000,
+    )
     evaluation_episodes: int = setting(32, "Episodes per evaluation", low=1, high=10_000)
     dataset_size: int = setting(
         10_000, "Samples per region and refresh; a multiple of the horizon (Table 4)", low=1, high=10_000_000
@@ -194,6 +206,11 @@ class Config:
     def __post_init__(self) -> None:
         for check in (_check_schedule, _check_memory, _check_sequences, _check_dataset):
             check(self)
+
+    @property
+    def overlapped(self) -> bool:
+        """Whether the global simulators play while the policies train."""
+        return self.schedule == "overlapped"
 
     @property
     def steps_per_env(self) -> int:
@@ -264,7 +281,7 @@ class Segment(NamedTuple):
 
 def segments(config: Config) -> list[Segment]:
     """The run's segments: each ends at the first update at or past a multiple of segment_every."""
-    every, size = config.segment_every or config.evaluate_every, config.ppo.memory_size
+    every, size = _segment_steps(config), config.ppo.memory_size
     ends = [_updates(config, (k + 1) * every) for k in range(config.total_steps // every)]
     return [
         Segment(
@@ -272,20 +289,36 @@ def segments(config: Config) -> list[Segment]:
             first,
             end - first,
             end * size,
-            refresh=_refreshes(config, k * every),
-            evaluate=(k + 1) * every % config.evaluate_every == 0,
+            refresh=refreshes(config, k),
+            evaluate=evaluates(config, k + 1),
         )
         for k, (first, end) in enumerate(zip([0, *ends], ends, strict=False))
     ]
 
 
+def refreshes(config: Config, done: int) -> bool:
+    """Whether the predictors are trained when so many segments are done and another one follows."""
+    return config.mode == "dials" and done * _segment_steps(config) % config.retrain_every == 0
+
+
+def evaluates(config: Config, done: int) -> bool:
+    """Whether the joint policy is evaluated when so many segments are done."""
+    return done * _segment_steps(config) % config.evaluate_every == 0
+
+
+def collects_ahead(config: Config, done: int) -> bool:
+    """Whether the refresh after so many segments is fitted to data of the joint policy one segment before."""
+    return config.overlapped and done > 0 and refreshes(config, done)
+
+
+def _segment_steps(config: Config) -> int:
+    """Steps per agent in a segment, before they are rounded to whole updates."""
+    return config.segment_every or config.evaluate_every
+
+
 def _updates(config: Config, steps: int) -> int:
     """Updates until at least this many steps per agent are done."""
     return -(-steps // config.ppo.memory_size)
-
-
-def _refreshes(config: Config, steps: int) -> bool:
-    return config.mode == "dials" and steps % config.retrain_every == 0
 
 
 # Combinations of values ----------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
@@ -18,10 +19,10 @@ import numpy as np
 
 from dials_mpi import joint
 from dials_mpi.cli import Parser, word
-from dials_mpi.collect import collect
+from dials_mpi.collect import Trajectories, blocks, collect
 from dials_mpi.config import Config, from_yaml, load
 from dials_mpi.domains import create
-from dials_mpi.domains.base import Domain
+from dials_mpi.domains.base import Domain, GlobalSimulator
 from dials_mpi.errors import BadInput, refuse
 from dials_mpi.failures import Failures
 from dials_mpi.learning.influence import Predictor
@@ -74,6 +75,67 @@ class Evaluation(NamedTuple):
         return float(by_episode.std(ddof=1) / np.sqrt(len(by_episode)))
 
 
+class Exam:
+    """The episodes of one evaluation, which players share: each gives a row for every episode of its own."""
+
+    def __init__(
+        self, config: Config, domain: Domain, episodes: int, segment: int, failures: Failures | None = None
+    ) -> None:
+        """segment: keys the random streams, which belong to episodes."""
+        self.config, self.domain, self.episodes = config, domain, episodes
+        self.segment, self.failures = segment, failures
+
+    def trained(self, policies: list[Policy], predictors: list[Predictor], share: slice) -> np.ndarray:
+        """Trained policies, acting by sampling: rows float64 [episodes of the share, N (+ N) + statistics].
+
+        predictors: empty where there are none; else their cross-entropy on these episodes is measured, which
+        no predictor was trained on: that of an episode is the mean of its block.
+        """
+        played = self._play(lambda _, streams: joint.TrainedPolicies(policies, streams), share)
+        losses = np.empty((len(played.returns), len(predictors)))
+        for block in blocks(self.domain, len(losses)):
+            for i, predictor in enumerate(predictors):
+                inputs, sources = played.datasets[i]
+                losses[block, i] = predictor.cross_entropy(inputs[block], sources[block])
+        return self._rows(played, losses)
+
+    def scripted(self, name: str, share: slice) -> np.ndarray:
+        """The random policy or one of ``domain.hand_coded``: rows as of ``trained`` without predictors."""
+        policy = partial(joint.scripted, name, self.domain)
+        return self._rows(self._play(policy, share))
+
+    def result(self, rows: np.ndarray) -> Evaluation:
+        """What the rows of all episodes say."""
+        regions, statistics = len(self.domain.regions), self.domain.statistics
+        returns, rest = np.hsplit(rows, [regions])
+        losses, figures = np.hsplit(rest, [rest.shape[1] - len(statistics)])
+        named = {figure.name: values for figure, values in zip(statistics, figures.T, strict=True)}
+        return Evaluation(returns, named, losses.mean(axis=0) if losses.size else None)
+
+    def _play(
+        self,
+        policy: Callable[[GlobalSimulator, Sequence[np.random.Generator]], joint.JointPolicy],
+        share: slice,
+    ) -> Trajectories:
+        actions, simulators = (
+            streams(self.config.seed, purpose, self.episodes, self.segment)[share]
+            for purpose in (Purpose.EVALUATION_ACTIONS, Purpose.EVALUATION)
+        )
+        return collect(
+            self.domain,
+            simulators,
+            lambda simulator, part: policy(simulator, actions[part]),
+            self.failures,
+        )
+
+    def _rows(self, played: Trajectories, *more: np.ndarray) -> np.ndarray:
+        figures = [played.statistics[figure.name][:, None] for figure in self.domain.statistics]
+        return np.hstack([played.returns, *more, *figures])
+
+
+ALL = slice(None)
+
+
 def evaluate(
     config: Config,
     domain: Domain,
@@ -81,46 +143,18 @@ def evaluate(
     predictors: list[Predictor],
     episodes: int,
     segment: int,
-    failures: Failures | None = None,
 ) -> Evaluation:
-    """The trained policies, acting by sampling; ``segment`` keys the random streams.
-
-    predictors: empty where there are none; else their cross-entropy on these episodes is measured, which
-    no predictor was trained on.
-    """
-    seed = config.seed
-    actions = streams(seed, Purpose.EVALUATION_ACTIONS, episodes, segment)
-    played = collect(
-        domain,
-        streams(seed, Purpose.EVALUATION, episodes, segment),
-        lambda _, part: joint.TrainedPolicies(policies, actions[part]),
-        failures,
-    )
-    losses = [
-        predictor.cross_entropy(*dataset)
-        for predictor, dataset in zip(predictors, played.datasets if predictors else [], strict=True)
-    ]
-    return Evaluation(played.returns, played.statistics, np.array(losses) if losses else None)
+    """The trained policies, all episodes; see ``Exam``."""
+    exam = Exam(config, domain, episodes, segment)
+    return exam.result(exam.trained(policies, predictors, ALL))
 
 
 def evaluate_scripted(
-    config: Config,
-    domain: Domain,
-    name: str,
-    episodes: int,
-    segment: int = 0,
-    failures: Failures | None = None,
+    config: Config, domain: Domain, name: str, episodes: int, segment: int = 0
 ) -> Evaluation:
-    """The random policy or one of ``domain.hand_coded``."""
-    seed = config.seed
-    actions = streams(seed, Purpose.EVALUATION_ACTIONS, episodes, segment)
-    played = collect(
-        domain,
-        streams(seed, Purpose.EVALUATION, episodes, segment),
-        lambda simulator, part: joint.scripted(name, domain, simulator, actions[part]),
-        failures,
-    )
-    return Evaluation(played.returns, played.statistics)
+    """The random policy or one of ``domain.hand_coded``, all episodes."""
+    exam = Exam(config, domain, episodes, segment)
+    return exam.result(exam.scripted(name, ALL))
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -192,7 +226,7 @@ def _networks(run: RunFile, wanted: str | None, config: Config, domain: Domain) 
     if wanted is None and run.finished():
         return run
     if wanted == "best":
-        path = checkpoint.best(run.directory)
+        path = checkpoint.best(run.directory, run.mean_return)
     elif wanted and wanted != "newest":
         path = run.directory / f"checkpoint-{wanted}.h5"
         path = path if path in checkpoint.present(run.directory) else None

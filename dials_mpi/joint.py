@@ -13,6 +13,10 @@ from dials_mpi.learning.influence import Predictor
 from dials_mpi.learning.network import Table
 from dials_mpi.learning.policy import Policy
 
+BLOCK = 8
+"""Most episodes in one forward pass. The last bits of a matrix product depend on its number of rows: blocks
+that are always the same give the same actions wherever, and beside whichever others, episodes are played."""
+
 JointPolicy = Callable[[Sequence[np.ndarray]], np.ndarray]
 """Observations [N, E, O] -> actions int [N, E]; it may remember what it saw before."""
 
@@ -60,7 +64,9 @@ class TrainedPolicies:
 
     def __init__(self, policies: Sequence[Policy], streams: Sequence[np.random.Generator]) -> None:
         self.policies, self.streams = policies, streams
-        self.states = [policy.network.initial_state(len(streams)) for policy in policies]
+        self.blocks = [slice(first, first + BLOCK) for first in range(0, len(streams), BLOCK)]
+        sizes = [len(streams[block]) for block in self.blocks]
+        self.states = [[policy.network.initial_state(size) for size in sizes] for policy in policies]
 
     def __call__(self, observations: Sequence[np.ndarray]) -> np.ndarray:
         """Actions int64 [N, E] for observations [N, E, O]."""
@@ -69,8 +75,9 @@ class TrainedPolicies:
             stream.random(out=row, dtype=np.float32)
         actions = np.empty(uniforms.T.shape, np.int64)
         for i, policy in enumerate(self.policies):
-            decision = policy.act(observations[i], self.states[i], uniforms[:, i])
-            actions[i], self.states[i] = decision.actions, decision.state
+            for k, block in enumerate(self.blocks):
+                decision = policy.act(observations[i][block], self.states[i][k], uniforms[block, i])
+                actions[i, block], self.states[i][k] = decision.actions, decision.state
         return actions
 
 

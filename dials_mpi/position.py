@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 
@@ -10,15 +9,13 @@ from dataclasses import dataclass, field
 class Position:
     """How far a run has come.
 
-    segments: how many are done; env_steps: steps per agent; wall_time: seconds of all its sessions;
-    mean_return: of the last evaluation, NaN where the last segment had none; lengths: rows of each series
-    in the run file; ranks; seconds: how long each part of a segment takes on that many.
+    segments: how many are done; env_steps: steps per agent; wall_time: seconds of all its sessions; lengths:
+    rows of each series in the run file; ranks; seconds: how long each part of a segment takes on that many.
     """
 
     segments: int = 0
     env_steps: int = 0
     wall_time: float = 0.0
-    mean_return: float = math.nan
     lengths: dict[str, int] = field(default_factory=dict)
     ranks: int = 0
     seconds: dict[str, float] = field(default_factory=dict)

@@ -1,7 +1,8 @@
 """The MPI layer, the only file that knows mpi4py: which rank holds which region, and what goes where.
 
-Rank 0 is root: it runs the global simulator, writes every file and talks to the user. Ranks 1..W are the
-workers; region i of N lives on worker i*W//N + 1. With a single rank, root is the only worker as well.
+Rank 0 is root: it writes every file and talks to the user. The first k ranks (``global_ranks``), root among
+them, run global simulators; the W others are the workers, and region i of N lives on worker i*W//N. With a
+single rank, root is the only worker as well.
 
 Every wait polls a non-blocking call and sleeps in between: a blocking MPI call spins, and where there are
 more ranks than cores it takes the core from a rank that has work to do (measured: 6 to 49 times slower).
@@ -73,6 +74,7 @@ class Ranks:
         self._comm = comm
         self.rank, self.size = comm.rank, comm.size
         self.is_root = self.rank == 0
+        self.global_ranks = 1
         self.library = library
         self.host = platform.node()
         self.pulse = Pulse(self.rank, [self.host], 0.0, lambda _: None, lambda: ())
@@ -90,17 +92,25 @@ class Ranks:
         self.pulse = Pulse(self.rank, hosts, silence, post.give, post.got)
         return hosts
 
-    def place(self, regions: int, on_root: bool = False) -> list[int]:
+    @property
+    def is_global(self) -> bool:
+        """Whether this rank runs a global simulator."""
+        return self.rank < self.global_ranks
+
+    def place(self, regions: int, on_root: bool = False, global_ranks: int = 1) -> list[int]:
         """Say how many regions there are, and learn which of them this rank holds.
 
-        on_root: root holds them all (training on the global simulator).
+        on_root: root holds them all (training on the global simulator). global_ranks: so many ranks run
+        global simulators, and hold no region unless on_root; a single rank is one, whatever is asked for.
         """
-        self._regions, self._all_on_root = regions, on_root or self.size == 1
+        self._regions, self.holds_all = regions, on_root or self.size == 1
+        self.global_ranks = 1 if self.size == 1 else global_ranks
         return [region for region in range(regions) if self.holder(region) == self.rank]
 
     def holder(self, region: int) -> int:
         """The rank that holds a region."""
-        return 0 if self._all_on_root else region * (self.size - 1) // self._regions + 1
+        workers = self.size - self.global_ranks
+        return 0 if self.holds_all else self.global_ranks + region * workers // self._regions
 
     def broadcast(self, thing: Any = None) -> Any:
         """Root's small Python object, to every rank; for the start of a run."""
@@ -113,30 +123,56 @@ class Ranks:
         self._wait([self._comm.Ibcast(data, root=0)])
         return thing if self.is_root else pickle.loads(data.tobytes())
 
-    def scatter(self, blocks: Sequence[np.ndarray] | None, room: Mapping[int, np.ndarray]) -> None:
-        """From root to the holders: one array per region, below 2^31 bytes each.
+    def scatter(
+        self,
+        blocks: Sequence[np.ndarray] | None,
+        room: Mapping[int, np.ndarray],
+        shares: Sequence[slice] = (slice(None),),
+    ) -> None:
+        """From the global ranks to the holders: one array per region, below 2^31 bytes each.
 
-        blocks: on root, the N arrays; elsewhere None. room: this rank's regions with arrays of the right
-        shape and type, which are filled.
+        shares: the rows of each array that each global rank has; root all, where not given. blocks: on
+        these ranks, their rows of the N arrays; elsewhere None. room: this rank's regions with arrays of the
+        right shape and type, which are filled.
         """
-        if not self.is_root:
-            self._wait([self._comm.Irecv(_bytes(array), source=0, tag=i) for i, array in room.items()])
-            return
+        requests = []
         for i, array in room.items():
-            np.copyto(array, blocks[i])
-        sent = [i for i in range(self._regions) if i not in room]
-        self._wait([self._comm.Isend(_bytes(blocks[i]), dest=self.holder(i), tag=i) for i in sent])
+            for source, share in enumerate(shares):
+                if source == self.rank:
+                    np.copyto(array[share], blocks[i])
+                else:
+                    requests.append(self._comm.Irecv(_bytes(array[share]), source=source, tag=i))
+        if self.rank < len(shares):
+            sent = (i for i in range(self._regions) if i not in room)
+            requests += [self._comm.Isend(_bytes(blocks[i]), dest=self.holder(i), tag=i) for i in sent]
+        self._wait(requests)
 
-    def gather(self, mine: Mapping[int, np.ndarray], width: int, dtype: DTypeLike) -> np.ndarray | None:
-        """From the holders to root: one row per region, [N, width] on root and None elsewhere.
+    def gather(
+        self, mine: Mapping[int, np.ndarray], width: int, dtype: DTypeLike, to: int = 1
+    ) -> np.ndarray | None:
+        """From the holders to the first ``to`` ranks: one row per region, [N, width] there, None elsewhere.
 
-        mine: this rank's regions with their rows; behind a shorter row root's is zero.
+        mine: this rank's regions with their rows; behind a shorter row it is zero.
         """
-        return self._gather_rows(mine, (self._regions, width), dtype, self.holder)
+        return self._gather_rows(mine, (self._regions, width), dtype, self.holder, to)
 
     def gather_by_rank(self, row: np.ndarray) -> np.ndarray | None:
         """One row of equal length from every rank: [size, len(row)] on root and None elsewhere."""
         return self._gather_rows({self.rank: row}, (self.size, row.size), row.dtype, lambda rank: rank)
+
+    def gather_shares(self, mine: np.ndarray, shares: Sequence[slice]) -> np.ndarray | None:
+        """From the global ranks to root, which puts their rows [*, width] together: [rows, width] there.
+
+        shares: the rows that each of them has.
+        """
+        if not self.is_root:
+            self._wait([self._comm.Isend(_bytes(mine), dest=0)] if self.is_global else [])
+            return None
+        rows = np.empty((shares[-1].stop, mine.shape[1]), mine.dtype)
+        rows[shares[0]] = mine
+        parts = (_bytes(rows[share]) for share in shares[1:])
+        self._wait([self._comm.Irecv(part, source=source) for source, part in enumerate(parts, 1)])
+        return rows
 
     def _gather_rows(
         self,
@@ -144,15 +180,18 @@ class Ranks:
         shape: tuple[int, int],
         dtype: DTypeLike,
         source: Callable[[int], int],
+        to: int = 1,
     ) -> np.ndarray | None:
-        if not self.is_root:
-            self._wait([self._comm.Isend(_bytes(row), dest=0, tag=i) for i, row in mine.items()])
+        others = [rank for rank in range(to) if rank != self.rank]
+        sent = [self._comm.Isend(_bytes(row), dest=rank, tag=i) for rank in others for i, row in mine.items()]
+        if self.rank >= to:
+            self._wait(sent)
             return None
         rows = np.zeros(shape, dtype)
         for i, row in mine.items():
             rows[i, : row.size] = row
-        others = [i for i in range(len(rows)) if i not in mine]
-        self._wait([self._comm.Irecv(_bytes(rows[i]), source=source(i), tag=i) for i in others])
+        missing = [i for i in range(len(rows)) if i not in mine]
+        self._wait([*sent, *(self._comm.Irecv(_bytes(rows[i]), source=source(i), tag=i) for i in missing)])
         return rows
 
     def bring(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dials_mpi.compiled import store
 from dials_mpi.domains.base import SimulatorFailure
 from dials_mpi.learning.influence import Predictor
 from dials_mpi.learning.ppo import PPO
@@ -15,6 +17,11 @@ from dials_mpi.learning.ppo import PPO
 if TYPE_CHECKING:
     from dials_mpi.config import Config
     from dials_mpi.domains.base import Domain, Region
+
+
+def rehearsed() -> bool:
+    """Whether there is machine code of this package's functions already."""
+    return bool(store()) and any(Path(store()).iterdir())
 
 
 def rehearse(config: Config, domain: Domain) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from dials_mpi import states
-from dials_mpi.config import Config, from_yaml, segments
+from dials_mpi.config import Config, collects_ahead, from_yaml, segments
 from dials_mpi.domains.base import Domain
 from dials_mpi.errors import BadInput, Unwritable
 from dials_mpi.start import Start
@@ -52,7 +53,10 @@ def find(config: Config, domain: Domain, directory: str, resume: bool) -> Start:
     if newest is None:
         return begun
     _require_rows(run, newest)
-    return begun._replace(position=newest.position, checkpoint=newest.path)
+    position = newest.position
+    if from_yaml(newest.configuration).global_ranks != config.global_ranks:
+        position = replace(position, seconds={})  # as long as it took elsewhere
+    return begun._replace(position=position, checkpoint=newest.path)
 
 
 def begin(start: Start, program: Mapping[str, Any], ranks: int) -> None:
@@ -167,7 +171,10 @@ def verify(checkpoint: Checkpoint, config: Config, domain: Domain) -> None:
         raise BadInput(f"{where} is of another run: {differences}")
     from dials_mpi.joint import tables, widths  # loads numba, which takes a moment
 
-    checkpoint.verify(states.layout(widths(tables(config, domain))), len(domain.regions))
+    wide = widths(tables(config, domain))
+    checkpoint.verify(states.layout(wide), len(domain.regions))
+    if collects_ahead(config, checkpoint.position.segments):
+        checkpoint.verify({states.EARLIER: wide["policy"]}, len(domain.regions))
 
 
 def _number(path: Path) -> int:

@@ -40,7 +40,8 @@ def require_time(start: Start, deadline: Deadline, ranks: int) -> None:
     position, left = start.position, start.segments()
     if not left or position.ranks != ranks:
         return
-    needed = Pace(position.seconds).takes(work(left[0]))
+    following = left[1] if len(left) > 1 else None
+    needed = Pace(position.seconds).takes(work(start.config, left[0], following, ranks, first=True))
     if not deadline.allows(needed):
         raise BadInput(
             f"the next segment takes about {needed:.0f} s on {ranks} ranks, and there are "

@@ -8,6 +8,9 @@ import numpy as np
 
 PARTS = ("parameters", "first_moment", "second_moment")
 
+EARLIER = "earlier_policy/parameters"
+"""A checkpoint's dataset of the policies that play for the next refresh, where these are not the newest."""
+
 State = Mapping[str, np.ndarray]
 """The arrays [n] of a region by the name of a checkpoint's dataset, such as ``policy/first_moment``."""
 

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 
 import numpy as np
 
-PHASES = ("collect", "influence", "train", "communicate", "evaluate")
+PHASES = ("collect", "influence", "train", "wait", "communicate", "evaluate")
+"""``wait``: until all ranks have come to an exchange, which is ``communicate``."""
 
 
 class Stopwatch:

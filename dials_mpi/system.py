@@ -1,29 +1,31 @@
 """The networked system in training: what every rank does in each line of Algorithm 1.
 
-Each method is called by all ranks at the same time. Root collects, evaluates and writes; the ranks that
-hold regions fit and train; what has to travel between them does so at the beginning or end of a method.
+Each method is called by all ranks, in the same order. The global ranks, root among them, collect and
+evaluate; the ranks that hold regions fit and train; root writes. What has to travel between them does so at
+the beginning or end of a method.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
 
 from dials_mpi import domains, joint
-from dials_mpi.collect import Dataset, collect
-from dials_mpi.config import Segment
+from dials_mpi.collect import Dataset
+from dials_mpi.config import Segment, evaluates, segments
 from dials_mpi.errors import Unwritable
-from dials_mpi.evaluate import Evaluation, evaluate, evaluate_scripted
+from dials_mpi.evaluate import Evaluation
 from dials_mpi.failures import Failures
 from dials_mpi.learners import TRAINING, Learners, NonFinite
 from dials_mpi.learning.influence import Fit
 from dials_mpi.logs import LOG
+from dials_mpi.players import Players
 from dials_mpi.provenance import memory
 from dials_mpi.ranks import Ranks
-from dials_mpi.rehearsal import rehearse
-from dials_mpi.seeding import Purpose, streams
+from dials_mpi.rehearsal import rehearse, rehearsed
 from dials_mpi.signals import Wishes
 from dials_mpi.start import Start
 from dials_mpi.stopwatch import PHASES, Stopwatch
@@ -32,26 +34,25 @@ from dials_mpi.walltime import Deadline
 
 
 class System:
-    """One rank's part of the system; on root also the joint policy, the run file and the progress."""
+    """One rank's part of the system; on global ranks also the joint policy, on root run file and progress."""
 
     def __init__(self, start: Start, ranks: Ranks, deadline: Deadline, wishes: Wishes) -> None:
         config = start.config
         self.config, self.ranks, self.directory = config, ranks, start.directory
         self.watch = Stopwatch()
         self.domain = domains.create(config.domain, config.domain_section)
-        mine = ranks.place(len(self.domain.regions), on_root=config.mode == "global")
+        mine = ranks.place(len(self.domain.regions), config.mode == "global", config.global_ranks)
         hosts = ranks.meet(config.silence)
-        if hosts.index(ranks.host) == ranks.rank:  # the others of this machine find what it compiles
-            rehearse(config, self.domain)
-        ranks.barrier()
         self.failures = Failures(ranks.rank, ranks.pulse.beat)
         self.learners = Learners(config, self.domain, mine, self.failures)
         self.tables = joint.tables(config, self.domain)
         self.widths = joint.widths(self.tables)
-        self.policies, self.predictors = [], []
+        self.players = Players(config, self.domain, ranks, self.watch, self.failures)
+        self.datasets = self.policy_parameters = self.earlier = None
         self.record = self.reporter = self.latest = None
         if ranks.is_root:
             self._take_charge(start, hosts)
+        self._compile(hosts)
         self.upkeep = Upkeep(
             start, ranks, self.learners, self.tables, deadline, wishes, self.record, self.reporter
         )
@@ -67,35 +68,34 @@ class System:
     def begin(self) -> None:
         """Line 1: networks as they are initialised, which are evaluated, or as the checkpoint holds them."""
         self.upkeep.restore()
-        self._gather_predictors()
-        if self.upkeep.start.checkpoint:
-            self._gather_policies()
-        else:
-            self.evaluate(env_steps=0, segment=0)
+        earlier = self.upkeep.earlier_policies()
+        if earlier is not None:
+            self._gather_policies(earlier)
+            self._play_dataset(self.upkeep.start.position.segments)
+        self._gather()
+        if not self.upkeep.start.checkpoint and not self.config.overlapped:
+            self._play_evaluation(env_steps=0, segments=0)
+            self._record_costs(env_steps=0)
             self.upkeep.commit()
 
     def collect(self, segment: Segment) -> dict[int, Dataset]:
-        """Line 3: root plays the joint policy on the global simulator; each rank gets its datasets."""
-        config, episodes = self.config, self.config.dataset_episodes
-        self._phase(f"collecting {config.dataset_size:,} samples per region")
-        datasets = None
-        if self.ranks.is_root:
-            with self.watch("collect"), self.upkeep.pace("collect"):
-                actions = streams(config.seed, Purpose.COLLECT_ACTIONS, episodes, segment.index)
-                datasets = collect(
-                    self.domain,
-                    streams(config.seed, Purpose.COLLECT, episodes, segment.index),
-                    lambda _, part: joint.TrainedPolicies(self.policies, actions[part]),
-                    self.failures,
-                ).datasets
+        """Line 3: the joint policy plays on the global simulators; each rank gets its datasets.
+
+        In the schedule overlapped it has played before, but for the first segment.
+        """
+        episodes = self.config.dataset_episodes
+        if self.datasets is None:
+            self._play_dataset(segment.index)
         mine = {
             i: Dataset.empty(self.domain.regions[i], episodes, self.domain.horizon)
             for i in self.learners.regions
         }
-        with self.watch("communicate"):
+        with self._exchange():
             for part in Dataset._fields:
-                blocks = [getattr(dataset, part) for dataset in datasets] if datasets else None
-                self.ranks.scatter(blocks, {i: getattr(dataset, part) for i, dataset in mine.items()})
+                blocks = [getattr(dataset, part) for dataset in self.datasets] if self.datasets else None
+                room = {i: getattr(dataset, part) for i, dataset in mine.items()}
+                self.ranks.scatter(blocks, room, self.players.shares(episodes))
+        self.datasets = None
         return mine
 
     def fit_predictors(self, datasets: dict[int, Dataset], segment: Segment) -> None:
@@ -104,76 +104,94 @@ class System:
         with self.upkeep.pace("fit"):
             with self.watch("influence"), self._dumping():
                 fits = self.learners.fit(datasets, segment)
-            self._gather_predictors()
-        with self.watch("communicate"):
-            rows = {i: np.array(fit) for i, fit in fits.items()}
-            losses = self.ranks.gather(rows, len(Fit._fields), np.float64)
+            with self._exchange():
+                rows = {i: np.array(fit) for i, fit in fits.items()}
+                losses = self.ranks.gather(rows, len(Fit._fields), np.float64)
         if self.ranks.is_root:
-            self.record.refresh(segment.first_update * self.config.ppo.memory_size, losses)
+            self.record.refresh(self._start(segment), losses)
             means = ", ".join(
                 f"{name} {mean:.3f}" for name, mean in zip(Fit._fields, losses.mean(axis=0), strict=True)
             )
             self._phase(f"cross-entropy of the predictors on held-out episodes: {means}")
 
+    def play_ahead(self, segment: Segment) -> None:
+        """In the schedule overlapped: while the other ranks train, those with global simulators evaluate the
+        joint policy that the segment starts from, and collect for the refresh before the next one."""
+        if not self.config.overlapped:
+            return
+        if evaluates(self.config, segment.index):
+            self._play_evaluation(self._start(segment), segment.index)
+        following = self.upkeep.segments.get(segment.index + 1)
+        if following and following.refresh:
+            self._play_dataset(following.index)
+
     def train_policies(self, segment: Segment) -> None:
         """Lines 7 to 12: each rank trains the policies of its regions for one segment."""
         self._phase(f"training up to {segment.env_steps:,} steps per agent")
-        with self.upkeep.pace("train"):
-            with self.watch("train"), self._dumping():
-                metrics = self.learners.train(segment)
-            with self.watch("communicate"):
-                rows = self.ranks.gather(metrics, len(TRAINING), np.float64)
+        begun = time.monotonic()
+        with self.watch("train"), self._dumping():
+            metrics = self.learners.train(segment)
+        milliseconds = round(1000 * (time.monotonic() - begun))
+        with self.watch("wait"):
+            slowest = self.ranks.most(milliseconds)
+        self.upkeep.pace.note("train", slowest / 1000)
+        with self.watch("communicate"):
+            rows = self.ranks.gather(metrics, len(TRAINING), np.float64)
         if self.ranks.is_root:
             self.record.training(segment.env_steps, rows)
 
-    def evaluate(self, env_steps: int, segment: int) -> None:
-        """Gather the policies; root plays and records them, and what the time and memory went into.
+    def evaluate(self, segment: Segment) -> None:
+        """The joint policy goes to the global simulators, and is evaluated where the segment ends with that.
 
-        segment: number of segments done, which keys the evaluation's random streams.
+        In the schedule overlapped it is so while the next segment trains; then it is the end of the
+        evaluation before that comes here.
         """
-        self._gather_policies()
-        if self.ranks.is_root:
-            with self.watch("evaluate"), self.upkeep.pace("evaluate"), self._dumping():
-                self.latest = evaluate(
-                    self.config,
-                    self.domain,
-                    self.policies,
-                    self.predictors,
-                    self.config.evaluation_episodes,
-                    segment,
-                    self.failures,
-                )
-                _require_finite(self.latest, segment)
-            self.record.evaluation(env_steps, self.reporter.elapsed(), self.latest)
-            self.reporter.evaluated(env_steps, self.latest)
-        self._record_costs(env_steps)
+        if self.config.overlapped:
+            self.earlier = self.policy_parameters
+            self._gather()
+            if evaluates(self.config, segment.index):
+                self._record_costs(self._start(segment))
+        elif segment.evaluate:
+            self._gather()
+            self._play_evaluation(segment.env_steps, segment.index + 1)
+            self._record_costs(segment.env_steps)
 
     def must_stop_after(self, segment: Segment) -> bool:
         """Write down what the segment brought, in a checkpoint where one is due; whether to stop here.
 
         Root's clock and the signals to any rank decide; all ranks come to the same answer.
         """
-        evaluation = self.latest if segment.evaluate else None
-        return self.upkeep.must_stop_after(segment, evaluation.mean if evaluation else float("nan"))
+        stop = self.upkeep.must_stop_after(segment, self.earlier)
+        self.earlier = None
+        return stop
 
     def finish(self) -> None:
         """Root stores the networks, compares with the policies that need no training, shows the table."""
+        if self.config.overlapped:
+            last = segments(self.config)[-1]
+            self._play_evaluation(last.env_steps, last.index + 1)
+            self._record_costs(last.env_steps)
+        names = ("random", *self.domain.hand_coded) if self.ranks.is_global else ()
+        scripted = {name: self.players.evaluate_scripted(name) for name in names}
         if self.ranks.is_root:
             run = self.record.run
             run.write_networks("policy", self.policy_parameters, self.tables["policy"])
-            if self.predictors:
+            if self.players.predictors:
                 run.write_networks("predictor", self.predictor_parameters, self.tables["predictor"])
-            episodes = self.config.evaluation_episodes
-            scripted = {
-                name: evaluate_scripted(self.config, self.domain, name, episodes, failures=self.failures)
-                for name in ("random", *self.domain.hand_coded)
-            }
             self.record.references(scripted)
             run.write({}, finished=True)
             run.commit()
             trained = self.latest or self.record.last_evaluation()
             results = {"random": scripted.pop("random"), "trained": trained, **scripted}
             self.reporter.finish(results, self.domain.statistics, run.directory)
+        self.ranks.barrier()
+
+    def _compile(self, hosts: list[str]) -> None:
+        """One rank of each machine runs through what is compiled, and the others find it."""
+        if not rehearsed():
+            self._phase("compiling the inner loops, once on this machine")
+        if hosts.index(self.ranks.host) == self.ranks.rank:
+            rehearse(self.config, self.domain)
         self.ranks.barrier()
 
     def _take_charge(self, start: Start, hosts: list[str]) -> None:
@@ -190,25 +208,64 @@ class System:
         self.record.session(hosts, holders, self.ranks.library)
         self.record.run.commit()
 
-    def _gather_policies(self) -> None:
-        with self.watch("communicate"):
-            vectors = self.learners.policy_vectors()
-            parameters = self.ranks.gather(vectors, self.widths["policy"], np.float32)
-        if self.ranks.is_root:
-            self.policy_parameters = parameters
-            self.policies = joint.policies(self.config, self.domain, parameters)
+    def _play_dataset(self, index: int) -> None:
+        """For the refresh before segment ``index``."""
+        if self.ranks.is_global:
+            self._phase(f"collecting {self.config.dataset_size:,} samples per region")
+            with self.upkeep.pace("collect"):
+                self.datasets = self.players.dataset(index)
 
-    def _gather_predictors(self) -> None:
+    def _play_evaluation(self, env_steps: int, segments: int) -> None:
+        """The joint policy is evaluated, and recorded by root.
+
+        segments: number of segments done, which keys the evaluation's random streams.
+        """
+        if not self.ranks.is_global:
+            return
+        with self.upkeep.pace("evaluate"), self._dumping():
+            self.latest = self.players.evaluate(segments)
+            if self.ranks.is_root:
+                _require_finite(self.latest, segments)
+        if self.ranks.is_root:
+            self.record.evaluation(env_steps, self.reporter.elapsed(), self.latest)
+            self.reporter.evaluated(env_steps, self.latest)
+
+    def _start(self, segment: Segment) -> int:
+        """Steps per agent done before a segment."""
+        return segment.first_update * self.config.ppo.memory_size
+
+    def _gather(self) -> None:
+        """The networks as they are now go to the global ranks."""
+        self._gather_policies(self.learners.policy_vectors())
         if self.config.mode == "global":
             return
-        with self.watch("communicate"):
-            vectors = self.learners.predictor_vectors()
-            parameters = self.ranks.gather(vectors, self.widths["predictor"], np.float32)
-        if self.ranks.is_root:
+        parameters = self._to_global("predictor", self.learners.predictor_vectors())
+        if parameters is not None:
             self.predictor_parameters = parameters
-            self.predictors = joint.predictors(self.config, self.domain, parameters)
+            self.players.predictors = joint.predictors(self.config, self.domain, parameters)
+
+    def _gather_policies(self, vectors: Mapping[int, np.ndarray]) -> None:
+        parameters = self._to_global("policy", vectors)
+        if parameters is not None:
+            self.policy_parameters = parameters
+            self.players.policies = joint.policies(self.config, self.domain, parameters)
+
+    def _to_global(self, kind: str, vectors: Mapping[int, np.ndarray]) -> np.ndarray | None:
+        """From the holders of the regions: float32 [N, P] on the global ranks, None elsewhere."""
+        with self._exchange():
+            return self.ranks.gather(vectors, self.widths[kind], np.float32, self.ranks.global_ranks)
+
+    @contextmanager
+    def _exchange(self) -> Iterator[None]:
+        """What happens inside is communication, once all ranks have come here."""
+        with self.watch("wait"):
+            self.ranks.barrier()
+        with self.watch("communicate"):
+            yield
 
     def _record_costs(self, env_steps: int) -> None:
+        with self.watch("wait"):
+            self.ranks.barrier()  # who has not played waits for those who do
         seconds = self.ranks.gather_by_rank(self.watch.take().ravel())
         others = self.ranks.gather_by_rank(np.array([*memory(), self.failures.take()]))
         if self.ranks.is_root:

@@ -29,16 +29,18 @@ EXAMPLES = """examples:
   python -m dials_mpi.train --config configs/warehouse/4.yaml seed=1 ppo.learning_rate=1e-4
   python -m dials_mpi.train warehouse.grid=[3,3] mode=untrained --print-config
 
-Any number of ranks from 1 to the number of regions + 1 gives the same results, also after --resume.
+Any number of ranks from 1 to the number of regions + 1 gives the same results, also after --resume;
+with global_ranks=K it is one, or from K + 1 to the number of regions + K.
 SIGUSR1 stops the run at the next segment's end, SIGTERM and SIGINT (Ctrl-C) at once.
 Exit codes: 0 done, 75 stopped with work left (go on with --resume), 2 bad input, others a crash."""
 
 
 def train(start: Start, ranks: Ranks, deadline: Deadline, wishes: Wishes) -> int:
-    """Algorithm 1, on every rank: root has the global simulator, the others hold the regions.
+    """Algorithm 1, on every rank: the global ranks have global simulators, the others hold the regions.
 
-    In mode untrained no segment refreshes; in mode global the policies train on the global simulator.
-    Returns the exit code: done, or stopped with work left.
+    In mode untrained no segment refreshes; in mode global the policies train on the global simulator. In
+    the schedule overlapped the global ranks play while the others train. Returns the exit code: done, or
+    stopped with work left.
     """
     from dials_mpi.system import System  # loads numba, which takes a moment
 
@@ -48,9 +50,9 @@ def train(start: Start, ranks: Ranks, deadline: Deadline, wishes: Wishes) -> int
             if segment.refresh:  # every F steps
                 datasets = system.collect(segment)  # line 3
                 system.fit_predictors(datasets, segment)  # lines 4 to 6
+            system.play_ahead(segment)  # overlapped: what the next segment would wait for
             system.train_policies(segment)  # lines 7 to 12
-            if segment.evaluate:
-                system.evaluate(segment.env_steps, segment.index + 1)
+            system.evaluate(segment)  # synchronous: at once
             if system.must_stop_after(segment):
                 return STOPPED
         system.finish()
@@ -119,11 +121,7 @@ def _plan(ranks: Ranks, options: argparse.Namespace, begun: float) -> tuple[Dead
     domain = create(config.domain, config.domain_section)
     program = {**versions(), **domain.versions()}
     regions = len(domain.regions)
-    if ranks.size > regions + 1:
-        raise BadInput(
-            f"{ranks.size} ranks are more than {regions} regions and one root can use: "
-            f"start at most {regions + 1}"
-        )
+    _require_place(ranks.size, regions, config.global_ranks)
     deadline, notes = deadline_of(options.walltime, begun)
     directory = options.output or f"runs/{config.domain}-{regions}-{config.mode}-seed{config.seed}"
     start = find(config, domain, directory, options.resume)
@@ -132,6 +130,21 @@ def _plan(ranks: Ranks, options: argparse.Namespace, begun: float) -> tuple[Dead
         require_time(start, deadline, ranks.size)
         begin(start, program, ranks.size)
     return deadline, start
+
+
+def _require_place(ranks: int, regions: int, global_ranks: int) -> None:
+    """BadInput: so many ranks cannot share the work; a single one can do all of it."""
+    if ranks > regions + global_ranks:
+        more = "one root" if global_ranks == 1 else f"global_ranks={global_ranks}"
+        raise BadInput(
+            f"{ranks} ranks are more than {regions} regions and {more} can use: "
+            f"start at most {regions + global_ranks}"
+        )
+    if 1 < ranks <= global_ranks:
+        raise BadInput(
+            f"{ranks} ranks and global_ranks={global_ranks} leave none for the regions: start at least "
+            f"{global_ranks + 1} ranks, or one, or give at most global_ranks={ranks - 1}"
+        )
 
 
 def _print_config(file: str | None, overrides: Sequence[str]) -> int:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dials_mpi import states
-from dials_mpi.config import Segment
+from dials_mpi.config import Segment, collects_ahead
 from dials_mpi.joint import widths
 from dials_mpi.learners import Learners
 from dials_mpi.learning.network import Table
@@ -20,7 +20,7 @@ from dials_mpi.provenance import versions
 from dials_mpi.ranks import Ranks
 from dials_mpi.signals import Wishes
 from dials_mpi.start import Start
-from dials_mpi.walltime import Deadline, Pace, work
+from dials_mpi.walltime import Deadline, Pace, Work, work
 
 if TYPE_CHECKING:
     from dials_mpi.progress import Reporter
@@ -59,18 +59,30 @@ class Upkeep:
         if self.start.checkpoint:
             load(self.ranks, self.learners, self.tables, self.start.checkpoint)
 
+    def earlier_policies(self) -> dict[int, np.ndarray] | None:
+        """This rank's regions' policies as they were a segment before the checkpoint: where the run goes on
+        with a refresh, they play for its data. None where the next refresh needs none of the past."""
+        start = self.start
+        following = self.segments.get(start.position.segments)
+        if not (start.checkpoint and following and collects_ahead(start.config, following.index)):
+            return None
+        return load_earlier(self.ranks, self.learners, self.tables, start.checkpoint)
+
     def commit(self) -> None:
         """What root has noted comes into the run file."""
         if self.ranks.is_root:
             self.record.run.commit()
 
-    def must_stop_after(self, segment: Segment, mean_return: float) -> bool:
-        """Keep what the segment brought; whether to stop here. mean_return: NaN if it was not evaluated."""
+    def must_stop_after(self, segment: Segment, earlier: np.ndarray | None) -> bool:
+        """Keep what the segment brought; whether to stop here.
+
+        earlier: on root, parameters [N, P] of the policies of the segment's start.
+        """
         self.commit()
         verdict = self.ranks.most(self._verdict(segment))
         if verdict != GO_ON:
             with self.pace("checkpoint"):
-                self._save(segment, mean_return)
+                self._save(segment, earlier)
         if verdict == STOP and self.ranks.is_root:
             self.reporter.stopped(segment.env_steps)
         return verdict == STOP
@@ -82,8 +94,7 @@ class Upkeep:
         if not self.ranks.is_root:
             return GO_ON
         following = self.segments.get(segment.index + 1)
-        next_work = work(following) if following else self._final_work()
-        if not self.deadline.allows(self.pace.takes(next_work)):
+        if not self.deadline.allows(self.pace.takes(self._work(following))):
             return STOP
         config = self.start.config
         since, minutes = segment.index + 1 - self.saved_segments, (time.monotonic() - self.saved_at) / 60
@@ -94,11 +105,14 @@ class Upkeep:
         )
         return SAVE if due else GO_ON
 
-    def _final_work(self) -> list[str]:
-        """The policies that need no training are played once the others are trained."""
-        return ["evaluate"] * (1 + len(self.learners.domain.hand_coded))
+    def _work(self, segment: Segment | None) -> Work:
+        """Of the next segment; where none is left, the policies that need no training are played."""
+        config = self.start.config
+        if segment is None:
+            return ["evaluate"] * (config.overlapped + 1 + len(self.learners.domain.hand_coded))
+        return work(config, segment, self.segments.get(segment.index + 1), self.ranks.size, first=False)
 
-    def _save(self, segment: Segment, mean_return: float) -> None:
+    def _save(self, segment: Segment, earlier: np.ndarray | None) -> None:
         """Write a checkpoint, and remove those that are not to be kept."""
         self.saved_segments, self.saved_at = segment.index + 1, time.monotonic()
         config, directory, position = self.start.config, Path(self.start.directory), None
@@ -107,25 +121,32 @@ class Upkeep:
                 segments=segment.index + 1,
                 env_steps=segment.env_steps,
                 wall_time=self.reporter.elapsed(),
-                mean_return=mean_return,
                 lengths=self.record.run.lengths(),
                 ranks=self.ranks.size,
                 seconds=self.pace.known(),
             )
-        save(self.ranks, self.learners, self.tables, directory, position)
+        if not collects_ahead(config, segment.index + 1):
+            earlier = None
+        save(self.ranks, self.learners, self.tables, directory, position, earlier)
         if self.ranks.is_root:
             from dials_mpi.storage.checkpoint import prune
 
-            prune(directory, config.checkpoint_keep)
+            prune(directory, config.checkpoint_keep, self.record.run.mean_return)
             LOG.info("checkpoint at %d steps", segment.env_steps)
 
 
 def save(
-    ranks: Ranks, learners: Learners, tables: Tables, directory: Path, position: Position | None
+    ranks: Ranks,
+    learners: Learners,
+    tables: Tables,
+    directory: Path,
+    position: Position | None,
+    earlier: np.ndarray | None = None,
 ) -> None:
     """Write a checkpoint, on all ranks: the regions' states come to root one after the other.
 
-    position: root's. Unwritable: the disk takes no more.
+    position: root's. earlier: root's, policies [N, P] that are still needed beside the newest. Unwritable:
+    the disk takes no more.
     """
     layout = states.layout(widths(tables))
     width = sum(layout.values())
@@ -141,15 +162,46 @@ def save(
     config = learners.config
     identity = {**versions(), "domain": config.domain, "mode": config.mode, "seed": config.seed}
     text = config.to_yaml(), config.digest()
-    with writing(directory, position, text, identity, layout, tables) as put:
-        ranks.bring(learners.regions, row, width, put)
+    beside = {} if earlier is None else {states.EARLIER: earlier.shape[1]}
+    with writing(directory, position, text, identity, layout | beside, tables) as put:
+
+        def take(i: int, row: np.ndarray) -> None:
+            put(i, row if earlier is None else np.concatenate([row, earlier[i]]))
+
+        ranks.bring(learners.regions, row, width, take)
 
 
 def load(ranks: Ranks, learners: Learners, tables: Tables, checkpoint: Path) -> None:
     """Give every region the state that it has in a checkpoint, which root has checked; on all ranks."""
-    layout, rows = states.layout(widths(tables)), None
+    layout = states.layout(widths(tables))
+
+    def take(i: int, row: np.ndarray) -> None:
+        states.unpack(layout, row, learners.state(i))
+
+    _load(ranks, learners, layout, checkpoint, take)
+
+
+def load_earlier(ranks: Ranks, learners: Learners, tables: Tables, checkpoint: Path) -> dict[int, np.ndarray]:
+    """The policies [P] that ``save`` was given beside the newest ones, of this rank's regions."""
+    found: dict[int, np.ndarray] = {}
+
+    def take(i: int, row: np.ndarray) -> None:
+        found[i] = row.copy()
+
+    _load(ranks, learners, {states.EARLIER: widths(tables)["policy"]}, checkpoint, take)
+    return found
+
+
+def _load(
+    ranks: Ranks,
+    learners: Learners,
+    layout: Mapping[str, int],
+    checkpoint: Path,
+    take: Callable[[int, np.ndarray], None],
+) -> None:
+    rows = None
     if ranks.is_root:
         from dials_mpi.storage.checkpoint import Checkpoint
 
         rows = Checkpoint(checkpoint, trusted=True).rows(layout, len(learners.domain.regions))
-    ranks.hand_out(rows, sum(layout.values()), lambda i, row: states.unpack(layout, row, learners.state(i)))
+    ranks.hand_out(rows, sum(layout.values()), take)

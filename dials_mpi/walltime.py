@@ -11,13 +11,10 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
 
+from dials_mpi.config import Config, Segment, evaluates
 from dials_mpi.errors import BadInput
 from dials_mpi.values import shown
-
-if TYPE_CHECKING:
-    from dials_mpi.config import Segment
 
 RECENT = 3
 MARGIN = 1.2
@@ -62,6 +59,10 @@ def scheduler_end(environment: Mapping[str, str] = os.environ) -> float | None:
         raise LookupError(f"{' '.join(command)}: {' '.join(str(error).split())}") from error
 
 
+Work = Sequence["str | tuple[Work, ...]"]
+"""Kinds of work, one after the other; in a tuple, pieces of work at the same time."""
+
+
 class Pace:
     """How long each kind of work took on this many ranks, wall-clock seconds."""
 
@@ -73,22 +74,37 @@ class Pace:
         """Measure what happens inside."""
         start = time.monotonic()
         yield
-        self._took.setdefault(what, deque(maxlen=RECENT)).append(time.monotonic() - start)
+        self.note(what, time.monotonic() - start)
 
-    def takes(self, work: Sequence[str]) -> float:
-        """What these kinds of work took one after the other, the longest of late; unknown ones nothing."""
+    def note(self, what: str, seconds: float) -> None:
+        """It took so long this time."""
+        self._took.setdefault(what, deque(maxlen=RECENT)).append(seconds)
+
+    def takes(self, work: Work) -> float:
+        """What the work will take: each kind the longest of late, unknown ones nothing."""
         known = self.known()
-        return sum(known.get(what, 0.0) for what in work)
+        return sum(
+            known.get(what, 0.0) if isinstance(what, str) else max(map(self.takes, what)) for what in work
+        )
 
     def known(self) -> dict[str, float]:
         """The longest time of late, of each kind of work."""
         return {what: max(took) for what, took in self._took.items()}
 
 
-def work(segment: Segment) -> list[str]:
-    """The kinds of work that a segment and the checkpoint behind it consist of."""
-    refresh = ["collect", "fit"] if segment.refresh else []
-    return [*refresh, "train", *(["evaluate"] if segment.evaluate else []), "checkpoint"]
+def work(config: Config, segment: Segment, following: Segment | None, ranks: int, first: bool) -> Work:
+    """What a segment and the checkpoint behind it consist of, on so many ranks.
+
+    following: the next segment, where there is one; first: a session begins with this one.
+    """
+    if not config.overlapped:
+        refresh = ["collect", "fit"] if segment.refresh else []
+        return [*refresh, "train", *["evaluate"] * segment.evaluate, "checkpoint"]
+    refresh = [*["collect"] * first, "fit"] if segment.refresh else []
+    play = ["evaluate"] * evaluates(config, segment.index)
+    play += ["collect"] * bool(following and following.refresh)
+    apart = ranks > 1 and config.mode != "global"  # else root trains as well
+    return [*refresh, *([(["train"], play)] if apart else ["train", *play]), "checkpoint"]
 
 
 class Deadline:

@@ -48,9 +48,9 @@ def write(directory, position, states_of_regions, layout=LAYOUT, config=CONFIG):
     return directory / f"checkpoint-{position.env_steps}.h5"
 
 
-def at(segment: int, mean_return: float = np.nan, **more) -> Position:
+def at(segment: int, **more) -> Position:
     """The position after so many segments of CONFIG."""
-    return Position(segment, 128 * segment, mean_return=mean_return, **more)
+    return Position(segment, 128 * segment, **more)
 
 
 # A region's state ----------------------------------------------------------------------------------------
@@ -99,7 +99,7 @@ def test_regions_of_different_sizes_get_back_what_they_had(mode):
 
 
 def test_what_is_written_is_read_back(tmp_path):
-    position = at(3, 1.5, wall_time=7.25, lengths={"a/b": 3}, ranks=5, seconds={"train": 2.5})
+    position = at(3, wall_time=7.25, lengths={"a/b": 3}, ranks=5, seconds={"train": 2.5})
     path = write(tmp_path, position, rows(4))
     back = Checkpoint(path)
     assert back.position == position
@@ -156,20 +156,26 @@ def test_no_more_than_a_row_is_in_memory(tmp_path):
 
 
 def test_the_newest_and_the_best_are_kept(tmp_path):
-    for segment, mean in enumerate([3.0, 9.0, 5.0, np.nan, 8.0, 7.0], start=1):
-        write(tmp_path, at(segment, mean), rows(2))
-        checkpoints.prune(tmp_path, 2)
+    means = dict(enumerate([3.0, 9.0, 5.0, np.nan, 8.0, 7.0, 10.0], start=1))
+
+    def mean_return(env_steps):
+        return means[env_steps // 128]
+
+    for segment in range(1, 7):
+        write(tmp_path, at(segment), rows(2))
+        checkpoints.prune(tmp_path, 2, mean_return)
     assert [path.name for path in checkpoints.present(tmp_path)] == [
         f"checkpoint-{128 * segment}.h5" for segment in (6, 5, 2)
     ]
-    assert checkpoints.best(tmp_path).name == "checkpoint-256.h5"
-    write(tmp_path, at(7, 10.0), rows(2))
-    checkpoints.prune(tmp_path, 1)
+    assert checkpoints.best(tmp_path, mean_return).name == "checkpoint-256.h5"
+    assert checkpoints.best(tmp_path, lambda _: np.nan) is None
+    write(tmp_path, at(7), rows(2))
+    checkpoints.prune(tmp_path, 1, mean_return)
     assert [path.name for path in checkpoints.present(tmp_path)] == ["checkpoint-896.h5"]
 
 
 def test_a_damaged_file_is_not_the_best_and_other_files_are_none(tmp_path):
-    write(tmp_path, at(1, 1.0), rows(2))
+    write(tmp_path, at(1), rows(2))
     (tmp_path / "checkpoint-256.h5").write_bytes(b"no HDF5")
     for name in (
         "checkpoint-x.h5",
@@ -179,7 +185,7 @@ def test_a_damaged_file_is_not_the_best_and_other_files_are_none(tmp_path):
     ):
         (tmp_path / name).write_bytes(b"")
     assert [path.name for path in checkpoints.present(tmp_path)] == ["checkpoint-256.h5", "checkpoint-128.h5"]
-    assert checkpoints.best(tmp_path).name == "checkpoint-128.h5"
+    assert checkpoints.best(tmp_path, float).name == "checkpoint-128.h5"
 
 
 # Where a run starts --------------------------------------------------------------------------------------
@@ -278,7 +284,11 @@ def test_checkpoints_without_a_run_file_are_refused(three):
 
 
 @pytest.mark.parametrize(
-    "override", ["seed=1", "ppo.clip=0.2", "warehouse.horizon=10", "mode=untrained", "total_steps=512"]
+    "override",
+    [
+        *("seed=1", "ppo.clip=0.2", "warehouse.horizon=10", "mode=untrained", "total_steps=512"),
+        "schedule=overlapped",
+    ],
 )
 def test_another_configuration_is_refused_with_the_difference(three, override):
     other = load(None, [*SMALL, "total_steps=1024", override])
@@ -288,12 +298,23 @@ def test_another_configuration_is_refused_with_the_difference(three, override):
 
 
 @pytest.mark.parametrize(
-    "override", ["total_steps=2048", "checkpoint_every=3", "silence=5", "checkpoint_keep=9"]
+    "override",
+    ["total_steps=2048", "checkpoint_every=3", "silence=5", "checkpoint_keep=9", "global_ranks=3"],
 )
 def test_what_may_change_may_change(three, override):
     other = load(None, [*SMALL, "total_steps=1024", override])
     start = find(other, DOMAIN, str(three), resume=True)
     assert len(start.segments()) == len(segments(other)) - 3
+
+
+def test_how_long_work_took_is_known_only_with_as_many_global_ranks(three):
+    layout = states.layout(joint.widths(joint.tables(CONFIG, DOMAIN)))
+    lengths = RunFile(three).lengths()
+    took = {"train": 2.0}
+    write(three, at(4, seconds=took, ranks=4, lengths=lengths), rows(4, layout), layout)
+    other = load(None, [*SMALL, "total_steps=1024", "global_ranks=2"])
+    for config, known in ((CONFIG, took), (other, {})):
+        assert find(config, DOMAIN, str(three), resume=True).position.seconds == known
 
 
 def test_a_run_that_is_there_is_not_begun_again(three):

@@ -27,6 +27,8 @@ PLACES = {
     "train": "dials_mpi.learners:Learners.train",
     "gather": "dials_mpi.ranks:Ranks.gather",
     "evaluate": "dials_mpi.system:System.evaluate",
+    "play ahead": "dials_mpi.system:System.play_ahead",
+    "examine": "dials_mpi.evaluate:Exam.trained",
     "commit": "dials_mpi.storage.runfile:RunFile.commit",  # rows come into run.h5
     "checkpoint": "dials_mpi.storage.checkpoint:writing",
     "bring": "dials_mpi.ranks:Ranks.bring",  # states come to root, amid the writing of a checkpoint
@@ -171,8 +173,8 @@ def require_good_end(
         ("collect", 0, 2),
         ("fit", 1, 2),
         ("train", 2, 1),
-        ("evaluate", 0, 2),
-        ("evaluate", 1, 3),
+        ("evaluate", 0, 1),
+        ("evaluate", 1, 2),
         ("finish", 0, 1),
     ],
 )
@@ -252,7 +254,7 @@ ANYWHERE = {
     "fit": 2,
     "train": 2,
     "gather": 9,
-    "evaluate": 3,
+    "evaluate": 2,
     "bring": 2,
 }
 ON_ROOT = {"commit": 4, "checkpoint": 2, "settle": 6, "finish": 1}

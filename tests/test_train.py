@@ -21,7 +21,7 @@ from dials_mpi.evaluate import evaluate
 from dials_mpi.seeding import Purpose, streams
 
 N, EPISODES, SEGMENTS, HORIZON = 4, 3, 2, 20
-PHASES = ("collect", "influence", "train", "communicate", "evaluate")
+PHASES = ("collect", "influence", "train", "wait", "communicate", "evaluate")
 
 
 # The run file --------------------------------------------------------------------------------------------
@@ -99,8 +99,11 @@ def test_timing_of_each_rank(run):
     # A rank waits without burning a core: in all it computes no longer than it was there.
     total = sum(values.sum((0, 1)) for values in seconds.values())
     assert total[1] <= total[0] + 0.3
-    waiting = seconds["communicate"][:, 0].sum(0)
+    waiting = seconds["wait"][:, 0].sum(0)
     assert waiting[1] < 0.5 * waiting[0] + 0.1
+    # Who trains waits for root to play, and root for them.
+    assert (wall["wait"][1:] > 0.5 * (wall["collect"] + wall["evaluate"])[0]).all()
+    assert wall["wait"][0] > 0.5 * wall["train"][1:].max()
     last = run["evaluation/wall_time"][-1]
     assert (sum(wall.values()) <= last + 1).all()
 

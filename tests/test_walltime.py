@@ -106,8 +106,41 @@ def test_the_longest_of_late_counts():
 def test_a_segment_is_made_of_the_work_that_it_has():
     config = load(None, ["evaluate_every=200_000", "segment_every=100_000", "retrain_every=2_000_000"])
     first, second = segments(config)[:2]
-    assert work(first) == ["collect", "fit", "train", "checkpoint"]
-    assert work(second) == ["train", "evaluate", "checkpoint"]
+    for ranks in (1, 3):
+        assert work(config, first, second, ranks, first=True) == ["collect", "fit", "train", "checkpoint"]
+        assert work(config, second, None, ranks, first=False) == ["train", "evaluate", "checkpoint"]
+
+
+OVERLAPPED = (
+    "schedule=overlapped",
+    "evaluate_every=200_000",
+    "segment_every=100_000",
+    "retrain_every=200_000",
+)
+
+
+def test_what_is_played_ahead_takes_time_only_beside_the_training():
+    config = load(None, OVERLAPPED)
+    first, second, third = segments(config)[:3]
+    assert (first.refresh, second.refresh, third.refresh) == (True, False, True)
+    ahead = (["train"], ["collect"])
+    assert work(config, second, third, 3, first=False) == [ahead, "checkpoint"]
+    assert work(config, first, second, 3, first=True) == [
+        "collect",
+        "fit",
+        (["train"], ["evaluate"]),
+        "checkpoint",
+    ]
+    assert work(config, third, None, 3, first=False)[0] == "fit", "collected before"
+    pace = Pace({"train": 5.0, "collect": 7.0, "checkpoint": 1.0})
+    assert pace.takes([ahead, "checkpoint"]) == 8
+    assert pace.takes(work(config, second, third, 1, first=False)) == 13, "a single rank does it in sequence"
+    everywhere = load(None, [*OVERLAPPED, "mode=global"])
+    assert work(everywhere, first._replace(refresh=False), second, 3, first=True) == [
+        "train",
+        "evaluate",
+        "checkpoint",
+    ]
 
 
 @pytest.mark.parametrize(("left", "fits"), [(200, True), (120, False)])

@@ -32,7 +32,7 @@ from dials_mpi.storage.hdf5 import (
     text_of,
 )
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 DAMAGED = ".damaged"
 FOREVER = 1e12
 """Seconds that no run takes."""
@@ -129,21 +129,24 @@ def present(directory: Path) -> list[Path]:
     return [path for _, path in sorted(((int(m[1]), path) for m, path in found if m), reverse=True)]
 
 
-def best(directory: Path, trusted: bool = False) -> Path | None:
-    """The checkpoint with the highest mean return; None where no readable one has any."""
+def best(directory: Path, mean_return: Callable[[int], float], trusted: bool = False) -> Path | None:
+    """The checkpoint with the highest mean return; None where no readable one has any.
+
+    mean_return: by env_steps, of the run's evaluations (a checkpoint may be older than its own); NaN is none.
+    """
     returns = {}
     for path in present(directory):
         try:
-            returns[path] = Checkpoint(path, trusted).position.mean_return
+            returns[path] = mean_return(Checkpoint(path, trusted).position.env_steps)
         except BadInput:
             continue
     known = {path: value for path, value in returns.items() if not math.isnan(value)}
     return max(known, key=known.__getitem__) if known else None
 
 
-def prune(directory: Path, keep: int) -> None:
-    """Remove all checkpoints but the newest ``keep`` and the best."""
-    spared = {*present(directory)[:keep], best(directory, trusted=True)}
+def prune(directory: Path, keep: int, mean_return: Callable[[int], float]) -> None:
+    """Remove all checkpoints but the newest ``keep`` and the best; mean_return as for ``best``."""
+    spared = {*present(directory)[:keep], best(directory, mean_return, trusted=True)}
     for path in present(directory):
         if path not in spared:
             path.unlink(missing_ok=True)
@@ -162,7 +165,6 @@ def _require_position(position: Position) -> None:
     if not (
         all(type(count) is int and count >= 0 for count in counts)
         and all(type(number) in (int, float) and 0 <= number < FOREVER for number in numbers)
-        and type(position.mean_return) is float
     ):
         raise ValueError("its position is none")
 

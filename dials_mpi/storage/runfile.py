@@ -190,6 +190,13 @@ class RunFile:
         with self._read() as file:
             return {name: series[-1] for name, series in file[group].items()} if group in file else {}
 
+    def mean_return(self, env_steps: int) -> float:
+        """Of the evaluation at so many steps; NaN where there is none."""
+        with self._read() as file:
+            steps = file["evaluation/env_steps"][:] if "evaluation/env_steps" in file else np.empty(0)
+            rows = np.flatnonzero(steps == env_steps)
+            return float(file["evaluation/returns"][rows[-1]].mean()) if rows.size else float("nan")
+
     def _append(self, file: h5py.File, rows: Mapping[str, np.ndarray]) -> None:
         for name, row in rows.items():
             by_rank = row.ndim and name.partition("/")[0] in BY_RANK
