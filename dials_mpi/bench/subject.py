@@ -18,8 +18,8 @@ from dials_mpi.domains import create
 from dials_mpi.domains.base import Domain
 from dials_mpi.evaluate import evaluate
 from dials_mpi.learners import TRAINING, Learners
-from dials_mpi.learning.rehearsal import rehearse
 from dials_mpi.ranks import Ranks
+from dials_mpi.rehearsal import rehearse
 from dials_mpi.seeding import Purpose, streams
 
 FIT_EPOCHS = 5
@@ -51,7 +51,7 @@ class Subject:
         self.domain = create(config.domain, config.domain_section)
         self.mine = ranks.place(len(self.domain.regions), on_root=config.mode == "global")
         if ranks.meet(silence=0).index(ranks.host) == ranks.rank:  # the others find what it compiles
-            rehearse(self.config, self.domain.regions[0])
+            rehearse(self.config, self.domain)
         ranks.barrier()
         self.learners = Learners(self.config, self.domain, self.mine)
         self.tables = joint.tables(config, self.domain)
