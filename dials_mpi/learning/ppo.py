@@ -11,7 +11,6 @@ import numpy as np
 
 from dials_mpi.compiled import compiled
 from dials_mpi.learning.adam import Adam
-from dials_mpi.learning.network import NO_CUTS
 from dials_mpi.learning.policy import Policy, log_sum_exp
 
 if TYPE_CHECKING:
@@ -23,9 +22,9 @@ METRICS = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction")
 
 
 class Samples(NamedTuple):
-    """What an update learns from, one column per sequence: [S, n, ...]; ``state [n, H]`` before step 0.
+    """What a gradient step learns from, one column per sequence: [S, n, ...]; ``state [n, H]`` before step 0.
 
-    keep is None where no episode begins inside any sequence (always so for an FNN, whose S is 1).
+    keep: 0 where a new episode begins at that step, else 1; None for an FNN, whose S is 1.
     """
 
     observations: np.ndarray
@@ -36,12 +35,6 @@ class Samples(NamedTuple):
     returns: np.ndarray
     keep: np.ndarray | None
     state: np.ndarray
-
-    def minibatch(self, columns: np.ndarray) -> Samples:
-        """The sequences with these numbers; observations as float32."""
-        *parts, keep, state = self
-        *chosen, keep, state = _choose(*parts, NO_CUTS if keep is None else keep, state, columns)
-        return Samples(*chosen, keep if keep.size else None, state)
 
 
 class PPO:
@@ -129,13 +122,20 @@ class PPO:
         config = self.config
         self.values[self.length] = self.policy.value(observations, self.state)
         remaining = 1 - progress if config.anneal else 1.0
-        samples = self._samples()
-        columns = samples.state.shape[0]
+        advantages = generalised_advantages(
+            self.rewards,
+            self.values,
+            self.done,
+            config.discount,
+            config.gae_lambda,
+            config.rollout_steps,
+        )
+        columns = self.length // self.sequence * self.envs
         per_minibatch = config.minibatch_size // self.sequence
         for _ in range(config.epochs):
             order = self.minibatch_stream.permutation(columns)
             for first in range(0, columns, per_minibatch):
-                batch = samples.minibatch(order[first : first + per_minibatch])
+                batch = self._minibatch(advantages, order[first : first + per_minibatch])
                 outputs = self.policy.network.forward(batch.observations, batch.state, batch.keep)
                 gradient, metrics = loss(outputs, batch, config, config.clip * remaining)
                 self.policy.network.backward(gradient)
@@ -150,63 +150,50 @@ class PPO:
         """Means of METRICS over the segment's minibatches, float32 [len(METRICS)]."""
         return (self.metrics / max(self.minibatches, 1)).astype(np.float32)
 
-    def _samples(self) -> Samples:
-        """The memory cut into sequences, [L, E] -> [S, n]: the same steps, one column per sequence."""
-        advantages = generalised_advantages(
-            self.rewards,
-            self.values,
-            self.done,
-            self.config.discount,
-            self.config.gae_lambda,
-            self.config.rollout_steps,
-        )
-        values = self.values[:-1]
-        keep = None
-        if self.sequence > 1 and self.done.any():
-            keep = np.ones((self.length, self.envs), np.float32)
-            keep[1:] = ~self.done[:-1]
-        along_time = (
+    def _minibatch(self, advantages: np.ndarray, columns: np.ndarray) -> Samples:
+        """Some sequences of the memory: column b E + e begins at step b S of environment e."""
+        observations, actions, numbers, keep, state = _choose(
             self.observations,
             self.actions,
             self.log_probabilities,
-            values,
+            self.values,
             advantages,
-            advantages + values,
-            keep,
+            self.done,
+            self.states,
+            columns,
+            self.sequence,
         )
-        columns = [self._columns(part) if part is not None else None for part in along_time]
-        sequences, envs, size = self.states.shape
-        return Samples(*columns, self.states.reshape(sequences * envs, size))
-
-    def _columns(self, part: np.ndarray) -> np.ndarray:
-        cut = part.reshape(self.length // self.sequence, self.sequence, *part.shape[1:])
-        return np.ascontiguousarray(cut.swapaxes(0, 1)).reshape(self.sequence, -1, *part.shape[2:])
+        return Samples(observations, actions, *numbers, keep if self.sequence > 1 else None, state)
 
 
 @compiled
-def _choose(observations, actions, log_probabilities, values, advantages, returns, keep, state, columns):
-    """Columns of arrays [S, n, ...] and rows of state [n, H], copied; keep [S, n] or nothing."""
-    steps, count = actions.shape[0], columns.size
+def _choose(observations, actions, log_probabilities, values, advantages, done, states, columns, steps):
+    """Sequences of the memory [L, E, ...] by the number of their column, copied.
+
+    Observations float32 [S, n, O], actions [S, n], [4, S, n]: log-probabilities, values, advantages and
+    returns; keep [S, n]; states [n, H].
+    """
+    count, envs = columns.size, actions.shape[1]
     x = np.empty((steps, count, observations.shape[2]), np.float32)
     a = np.empty((steps, count), np.int64)
     numbers = np.empty((4, steps, count), np.float32)
-    k = np.empty((steps, count) if keep.size else (0, 0), np.float32)
-    h = np.empty((count, state.shape[1]), np.float32)
+    keep = np.empty((steps, count), np.float32)
+    h = np.empty((count, states.shape[2]), np.float32)
     for c in range(count):
-        column = columns[c]
-        for j in range(state.shape[1]):
-            h[c, j] = state[column, j]
+        block, e = divmod(columns[c], envs)
+        for j in range(h.shape[1]):
+            h[c, j] = states[block, e, j]
         for s in range(steps):
+            t = block * steps + s
             for j in range(x.shape[2]):
-                x[s, c, j] = observations[s, column, j]
-            a[s, c] = actions[s, column]
-            numbers[0, s, c] = log_probabilities[s, column]
-            numbers[1, s, c] = values[s, column]
-            numbers[2, s, c] = advantages[s, column]
-            numbers[3, s, c] = returns[s, column]
-            if keep.size:
-                k[s, c] = keep[s, column]
-    return x, a, numbers[0], numbers[1], numbers[2], numbers[3], k, h
+                x[s, c, j] = observations[t, e, j]
+            a[s, c] = actions[t, e]
+            numbers[0, s, c] = log_probabilities[t, e]
+            numbers[1, s, c] = values[t, e]
+            numbers[2, s, c] = advantages[t, e]
+            numbers[3, s, c] = advantages[t, e] + values[t, e]
+            keep[s, c] = np.float32(t == 0 or not done[t - 1, e])
+    return x, a, numbers, keep, h
 
 
 def loss(
