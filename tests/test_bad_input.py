@@ -237,6 +237,7 @@ CHANGES: dict[str, list[str]] = {
     "retrain_every": ["retrain_every=256"],
     "evaluate_every": ["evaluate_every=384", "retrain_every=384"],
     "segment_every": ["segment_every=128"],
+    "schedule": ["schedule=overlapped"],
     "evaluation_episodes": ["evaluation_episodes=4"],
     "dataset_size": ["dataset_size=120"],
     "envs_per_region": ["envs_per_region=8"],
@@ -290,7 +291,14 @@ def test_the_table_of_changes_is_complete():
     assert set(CHANGES) == set(load(None, WORDS).decisive())
 
 
-ALLOWED = ["total_steps=512", "checkpoint_every=2", "checkpoint_minutes=5", "checkpoint_keep=1", "silence=0"]
+ALLOWED = [
+    "total_steps=512",
+    "checkpoint_every=2",
+    "checkpoint_minutes=5",
+    "checkpoint_keep=1",
+    "silence=0",
+    "global_ranks=2",
+]
 
 
 def test_what_may_change_is_complete():
