@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def rehearsed() -> bool:
     """Whether there is machine code of this package's functions already."""
-    return bool(store()) and any(Path(store()).iterdir())
+    return bool(store()) and any(Path(store()).rglob("*.nbi"))
 
 
 def rehearse(config: Config, domain: Domain) -> None:
