@@ -1,59 +1,25 @@
-"""The report's numbers against hand-computed ones, its refusals, and docs/run-file.md against a real run."""
+"""The report's numbers against hand-computed ones, what its pictures show, and its refusals."""
 
-import csv
-import re
-import subprocess
 import sys
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
-from conftest import SMALL, train
+from made_run import FOUR, RETURNS, TIMING, make_run, rows_of
+from matplotlib.figure import Figure
 
 from dials_mpi import report
-from dials_mpi.config import load
-from dials_mpi.domains import DOMAINS
 from dials_mpi.errors import BadInput
+from dials_mpi.report import figures, panels, runtimes, statistics
 from dials_mpi.report.__main__ import main
-from dials_mpi.report.figures import with_refreshes
 from dials_mpi.report.runs import require_same_system
-from dials_mpi.storage.runfile import RunFile
 
-PAGE = Path(__file__).parents[1] / "docs" / "run-file.md"
-CHECKPOINT_PAGE = PAGE.with_name("checkpoint.md")
-# Two evaluations, two episodes, two agents: means 1 and 4, standard errors 0.5 and 1 over the episodes.
-RETURNS = np.array([[[1.0, 0.0], [1.0, 2.0]], [[2.0, 4.0], [4.0, 6.0]]])
+PICTURES = ("learning-curves", "overview", "cross-entropy", "refresh-intervals", "regions")
+TABLES = ("summary", "curves", "returns", "runtimes", "memory")
 
 
-def make_run(
-    folder, name="run", returns=RETURNS, finished=True, refresh=True, settings=(), mode="dials", **attributes
-):
-    words = ["warehouse.grid=[1,2]", "total_steps=2560", "evaluate_every=1280", f"mode={mode}"]
-    config = load(None, [*words, *settings])
-    (folder / name).mkdir(parents=True, exist_ok=True)
-    run = RunFile(folder / name)
-    run.create(config.to_yaml(), {"finished": False, **attributes}, {})
-    for k, row in enumerate(returns):
-        evaluation = {"env_steps": 1280 * k, "wall_time": 1.0 + 8 * k, "returns": row}
-        if mode != "global":
-            evaluation["cross_entropy"] = [0.5, 0.7 - 0.2 * k]
-        run.append({f"evaluation/{key}": value for key, value in evaluation.items()})
-        if k == 0 and refresh and mode == "dials":
-            losses = {"before": [1.0, 1.2], "after": [0.3, 0.5], "constant": [0.6, 0.8]}
-            row = {f"influence/cross_entropy_{key}": value for key, value in losses.items()}
-            run.append({"influence/env_steps": 0, **row})
-    run.write({"memory/peak_rss": np.array([2.0**29, 2.0**30])})
-    if finished:
-        run.write({"reference/random": np.full((2, 2), 0.5), "reference/oldest": np.full((2, 2), 5.0)})
-        run.write({}, finished=True)
-    run.commit()
-    return str(folder / name)
-
-
-def rows_of(file):
-    with open(file, newline="") as stream:
-        return list(csv.DictReader(stream))
+def groups_of(*runs):
+    return report.group_runs(report.read_runs(runs))
 
 
 # Numbers -------------------------------------------------------------------------------------------------
@@ -133,33 +99,224 @@ def test_short(steps, text):
     assert report.short(steps) == text
 
 
+# Tables 1 to 3 ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("clock", "hours"), [("wall", (2.0, 0.1 + 0.02)), ("cpu", (0.5, 0.05 + 0.005))])
+def test_runtimes_are_those_of_the_slowest_rank_in_each_phase(tmp_path, clock, hours):
+    run = report.read_run(make_run(tmp_path, timing=TIMING))
+    assert runtimes.runtime(run, clock) == pytest.approx(hours)
+
+
+def test_runtimes_of_more_steps_are_scaled_by_steps_and_by_refreshes(tmp_path):
+    run = report.read_run(make_run(tmp_path, settings=["retrain_every=2560"], timing=TIMING))
+    # 1,280 steps and one refresh were done; 12,800 steps take ten times the training and five refreshes.
+    assert runtimes.runtime(run, "wall", 12_800) == pytest.approx((20.0, 0.6))
+    untrained = report.read_run(make_run(tmp_path, "u", mode="untrained", timing=TIMING))
+    assert runtimes.runtime(untrained, "wall", 12_800) == pytest.approx((20.0, 0.0))
+
+
+def test_the_tables_hold_the_hand_computed_numbers(tmp_path):
+    run = make_run(tmp_path, settings=["retrain_every=2560"], timing=TIMING)
+    report.report([run], str(tmp_path / "out"), steps=2560)
+    (times,) = rows_of(tmp_path / "out" / "runtimes.csv")
+    assert times == {
+        "method": "DIALS",
+        "agents": "2",
+        "finished runs": "1",
+        "ranks": "2",
+        "env_steps": "2560",
+        "training, h, wall-clock": "4",
+        "data and predictors, h, wall-clock": "0.12",
+        "total, h, wall-clock": "4.12",
+        "training, h, one core per rank": "1",
+        "data and predictors, h, one core per rank": "0.055",
+        "total, h, one core per rank": "1.055",
+    }
+    (memory,) = rows_of(tmp_path / "out" / "memory.csv")
+    assert list(memory.values()) == ["DIALS", "2", "1", "2", "536.871", "1073.74", "1610.61", "300"]
+    page = (tmp_path / "out" / "tables.md").read_text()
+    assert "| DIALS | 2 | 1 | 2 | 2560 | 4 | 0.12 | 4.12 | 1 | 0.055 | 1.055 |" in page
+    assert "scaled from the steps that were done to 2,560" in page
+
+
+def test_an_unfinished_run_is_in_no_mean_and_said_so(tmp_path):
+    runs = [make_run(tmp_path, "a", timing=TIMING)]
+    slow = {phase: [9 * np.array(row) for row in rows] for phase, rows in TIMING.items()}
+    runs.append(make_run(tmp_path, "b", RETURNS + 9, finished=False, settings=["seed=1"], timing=slow))
+    report.report(runs, str(tmp_path / "out"))
+    assert rows_of(tmp_path / "out" / "returns.csv")[0]["mean"] == "4"
+    assert rows_of(tmp_path / "out" / "runtimes.csv")[0]["total, h, wall-clock"] == "2.12"
+    assert "b is unfinished, at 1,280 of 2,560 steps" in (tmp_path / "out" / "tables.md").read_text()
+
+
+def test_without_a_finished_run_there_is_no_table_of_returns(tmp_path):
+    _, files = report.report([make_run(tmp_path, finished=False, timing=TIMING)], str(tmp_path / "out"))
+    assert "returns.csv" not in {file.name for file in files}
+    assert rows_of(tmp_path / "out" / "runtimes.csv")[0]["total, h, wall-clock"] == ""
+
+
+# Statistics ----------------------------------------------------------------------------------------------
+
+
+def test_the_interquartile_mean_is_that_of_the_middle_half():
+    middle = statistics.interquartile_mean([np.array([100.0, 3, 4, 5, 6, -50, 0, 7])])
+    assert middle.estimate == pytest.approx((3 + 4 + 5 + 6) / 4)
+    assert middle.low < middle.estimate < middle.high
+    both = statistics.interquartile_mean([np.array([1.0, 2, 3, 4]), np.array([5.0, 6, 7, 8])])
+    assert both.estimate == pytest.approx((3 + 4 + 5 + 6) / 4)
+
+
+def test_the_interval_covers_the_mean_of_a_normal_sample_as_theory_says():
+    """Its standard deviation is next to 1.09 / sqrt(40): the efficiency of the middle half is 0.84."""
+    sample = np.random.default_rng(0).standard_normal(40)
+    _, low, high = statistics.interquartile_mean([sample])
+    assert high - low == pytest.approx(2 * 1.96 * 1.09 / np.sqrt(40), rel=0.25)
+
+
+def test_the_bootstrap_draws_within_each_size():
+    """Sizes that do not vary leave nothing to draw, however far apart they are."""
+    middle = statistics.interquartile_mean([np.full(3, 2.0), np.full(3, 8.0)])
+    assert (middle.low, middle.high) == (middle.estimate, middle.estimate)
+
+
+def test_the_probability_of_improvement_counts_pairs():
+    these, those = [np.array([1.0, 5, 5]), np.array([2.0, 2])], [np.array([0.0, 5]), np.array([3.0, 1, 2])]
+    by_size = []
+    for one, other in zip(these, those, strict=True):
+        wins = [1.0 if a > b else 0.5 if a == b else 0.0 for a in one for b in other]
+        by_size.append(sum(wins) / len(wins))
+    probability = statistics.probability_of_improvement(these, those)
+    assert probability.estimate == pytest.approx(np.mean(by_size))
+    assert probability.low <= probability.estimate <= probability.high
+    assert statistics.probability_of_improvement(those, these).estimate == pytest.approx(1 - np.mean(by_size))
+
+
+def test_a_single_run_has_no_interval():
+    assert np.isnan(statistics.interquartile_mean([np.array([1.0])]).low)
+
+
+def test_methods_are_compared_by_size_and_in_all(tmp_path):
+    runs = []
+    for k, seed in enumerate((0, 1)):
+        seeds = [f"seed={seed}"]
+        runs += [make_run(tmp_path, f"a{k}", RETURNS + k, settings=seeds)]
+        runs += [make_run(tmp_path, f"b{k}", FOUR + k, settings=[*seeds, "warehouse.grid=[2,2]"])]
+        runs += [make_run(tmp_path, f"c{k}", RETURNS - 5, settings=seeds, mode="global")]
+    report.report(runs, str(tmp_path / "out"))
+    returns = [
+        (row["method"], row["agents"], row["mean"]) for row in rows_of(tmp_path / "out" / "returns.csv")
+    ]
+    assert returns == [
+        ("DIALS", "2", "4.5"),
+        ("DIALS", "4", "5"),
+        ("DIALS", "all", "4.75"),
+        ("global simulator", "2", "-1"),
+    ]
+    better, worse = rows_of(tmp_path / "out" / "improvement.csv")
+    assert list(better.values()) == ["DIALS", "global simulator", "2", "1", "1", "1"]
+    assert worse["probability"] == "0"
+
+
 # Pictures ------------------------------------------------------------------------------------------------
 
 
 def test_the_same_runs_give_the_same_bytes(tmp_path):
-    runs = [make_run(tmp_path, "a"), make_run(tmp_path, "b", finished=False, settings=["seed=1"])]
+    runs = [make_run(tmp_path, "a", timing=TIMING)]
+    runs.append(make_run(tmp_path, "b", finished=False, settings=["seed=1"], timing=TIMING))
     _, files = report.report(runs, str(tmp_path / "one"))
     report.report(runs, str(tmp_path / "two"))
-    names = {"learning-curves.png", "learning-curves.svg", "cross-entropy.png", "cross-entropy.svg"}
-    assert {file.name for file in files} == names | {"summary.csv", "curves.csv"}
+    names = {f"{name}.{kind}" for name in PICTURES for kind in ("png", "svg")}
+    assert {file.name for file in files} == names | {f"{name}.csv" for name in TABLES} | {"tables.md"}
     for file in files:
         assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes()
 
 
 def test_a_picture_shows_references_unfinished_runs_and_the_band(tmp_path):
-    from matplotlib.figure import Figure
-
     runs = [make_run(tmp_path, "a"), make_run(tmp_path, "g", finished=False, mode="global")]
-    axes = Figure().add_subplot()
-    report.draw_learning_curves(axes, report.group_runs(report.read_runs(runs)))
-    assert {text.get_text() for text in axes.texts} == {"hand-coded (oldest)", "random"}
-    _, labels = axes.get_legend_handles_labels()
+    figure = Figure()
+    figures.draw_learning_curves(figure, groups_of(*runs), "wall")
+    assert {text.get_text() for text in figure.axes[0].texts} == {"hand-coded (oldest)", "random"}
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["DIALS", "global simulator", "± standard error over episodes", "unfinished run"]
 
 
+def test_bars_are_as_high_as_final_returns_of_finished_runs(tmp_path):
+    runs = [make_run(tmp_path, "a"), make_run(tmp_path, "b", RETURNS + 2, settings=["seed=1"])]
+    runs.append(make_run(tmp_path, "c", RETURNS[:1] + 9, finished=False, settings=["seed=2"]))
+    runs.append(make_run(tmp_path, "d", FOUR, settings=["warehouse.grid=[2,2]"]))
+    axes = Figure().add_subplot()
+    panels.draw_final_returns(axes, figures.by_size(groups_of(*runs)))
+    assert [bar.get_height() for bar in axes.patches] == [5, 4.5]  # (4 + 6) / 2, without the unfinished one
+    circles = [line.get_ydata()[0] for line in axes.lines if line.get_marker() == "o"]
+    assert circles == [10]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["2", "4"]
+
+
+def test_runtime_bars_tell_finished_runs_from_unfinished_ones(tmp_path):
+    runs = [make_run(tmp_path, "a", timing=TIMING)]
+    runs.append(make_run(tmp_path, "g", finished=False, mode="global", timing=TIMING))
+    axes = Figure().add_subplot()
+    panels.draw_runtimes(axes, figures.by_size(groups_of(*runs)), "wall")
+    assert [bar.get_height() for bar in axes.patches] == pytest.approx([2.12, 2.12])
+    assert [bool(bar.get_hatch()) for bar in axes.patches] == [False, True]
+    assert axes.get_yscale() == "log" and axes.yaxis.get_transform().base == 2
+
+
+def test_the_map_lies_as_the_regions_do(tmp_path):
+    (group,) = groups_of(make_run(tmp_path, returns=FOUR, settings=["warehouse.grid=[2,2]"]))
+    np.testing.assert_allclose(panels.regional_returns(group), [[3, 5], [4, 6]])
+    axes = Figure().add_subplot()
+    panels.draw_map(axes, group, 3, 6)
+    written = {text.get_position(): text.get_text() for text in axes.texts}
+    assert written == {(0, 0): "3", (1, 0): "5", (0, 1): "4", (1, 1): "6"}  # x is the column
+
+
+def test_curves_against_the_runtime_end_at_the_same_hour(tmp_path):
+    long = {phase: [2 * np.array(row) for row in rows] for phase, rows in TIMING.items()}
+    often = make_run(tmp_path, "often", RETURNS + 1, settings=["retrain_every=1280"], timing=long)
+    groups = groups_of(make_run(tmp_path, "once", timing=TIMING), often)
+    axes = Figure().add_subplot()
+    panels.draw_returns_in_time(axes, groups, "cpu")
+    curves = [line for line in axes.lines if len(line.get_xdata()) == 2 and not is_level(line)]
+    ends = sorted(round(line.get_xdata()[-1], 6) for line in curves)
+    assert ends == [0.555, 1.11, 1.11, 1.11]  # two curves, and two dotted levels up to the longest
+
+
+def is_level(line):
+    return line.get_xdata()[0] == 0 and line.get_xdata()[1] == 1
+
+
+def test_pictures_name_the_seeds_that_are_missing(tmp_path, capsys):
+    runs = [make_run(tmp_path, f"a{k}", settings=[f"seed={k}"]) for k in range(3)]
+    runs.append(make_run(tmp_path, "g", mode="global", settings=["seed=1"]))
+    figure = Figure()
+    figures.draw_learning_curves(figure, groups_of(*runs), "wall")
+    assert figure.axes[0].get_title() == "global simulator without seed 0, 2"
+    assert "DIALS (3 seeds)" in [text.get_text() for text in figure.legends[0].get_texts()]
+    with pytest.raises(SystemExit, match="0"):
+        main([*runs, "--out", str(tmp_path / "out")])
+    said = "global simulator, 2 agents: seed 0, 2 is missing."
+    assert said in capsys.readouterr().out and said in (tmp_path / "out" / "tables.md").read_text()
+
+
+def test_systems_of_several_sizes_have_a_panel_each(tmp_path):
+    four = make_run(tmp_path, "b", FOUR, settings=["warehouse.grid=[2,2]"], timing=TIMING)
+    groups = groups_of(make_run(tmp_path, "a", timing=TIMING), four)
+    assert [group.label for group in groups] == ["DIALS", "DIALS"]
+    assert groups[0].colour == groups[1].colour
+    expected = {"learning-curves": 4, "overview": 3, "cross-entropy": 2, "refresh-intervals": 4, "regions": 4}
+    drawn = figures.pictures(groups)
+    assert set(drawn) == set(expected)
+    for name, count in expected.items():
+        figure = Figure()
+        drawn[name](figure, groups, "wall")
+        assert len(figure.axes) == count, name
+
+
 def test_the_cross_entropy_falls_at_a_refresh(tmp_path):
-    (group,) = report.group_runs(report.read_runs([make_run(tmp_path)]))
-    steps, losses = with_refreshes(group)
+    (group,) = groups_of(make_run(tmp_path))
+    steps, losses = panels.with_refreshes(group)
     assert steps.tolist() == [0, 0, 1280]
     np.testing.assert_allclose(losses, [0.6, 0.4, 0.5])
 
@@ -199,7 +356,6 @@ def test_a_run_without_an_evaluation_is_refused(tmp_path, capsys):
     "change, reason",
     [
         ({"settings": ["warehouse.item_probability=0.5"]}, "warehouse.item_probability is 0.02 in a and 0.5"),
-        ({"settings": ["warehouse.grid=[2,2]"], "returns": np.ones((1, 2, 4))}, "a has 2 agents and b has 4"),
         ({}, "a and b have the same configuration and seed"),
     ],
 )
@@ -237,150 +393,21 @@ def test_missing_matplotlib_is_refused_before_anything_is_written(tmp_path, caps
     assert not (tmp_path / "out").exists()
 
 
-# The page that describes the format ----------------------------------------------------------------------
+def test_missing_scipy_is_refused_before_anything_is_written(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    said = refused(capsys, make_run(tmp_path), "--out", tmp_path / "out")
+    assert "scipy" in said and "pip install 'dials_mpi[report]'" in said
+    assert not (tmp_path / "out").exists()
 
 
-@pytest.fixture(scope="module", params=["warehouse", "traffic"])
-def any_run(request, tmp_path_factory):
-    """The directory of a small run, whose default name would be that of the page's example."""
-    folder = tmp_path_factory.mktemp("page") / "runs" / f"{request.param}-4-dials-seed0"
-    small = "total_steps=256 evaluate_every=128 evaluation_episodes=3 dataset_size=200"
-    smaller = "influence.epochs=1 influence.hidden=[8,8] policy.hidden=[16,8]"
-    domain = [f"domain={request.param}", f"{request.param}.grid=[1,2]", f"{request.param}.horizon=100"]
-    words = [*domain, *small.split(), *smaller.split(), "--output", str(folder)]
-    subprocess.run([sys.executable, "-m", "dials_mpi.train", *words], check=True, capture_output=True)
-    return request.param, folder
+@pytest.mark.parametrize(
+    "words", [["--steps", "0"], ["--steps", "-4"], ["--steps", "many"], ["--clock", "sun"]]
+)
+def test_bad_options_are_refused(tmp_path, capsys, words):
+    assert words[0] in refused(capsys, make_run(tmp_path), "--out", tmp_path / "out", *words)
+    assert not (tmp_path / "out").exists()
 
 
-@pytest.fixture
-def real_run(any_run):
-    domain, folder = any_run
-    if domain != "warehouse":
-        pytest.skip("the same in every domain")
-    return folder
-
-
-def table_of_page(heading, page=PAGE):
-    """The first cell of each row, which may hold several names, -> the other cells."""
-    section = page.read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
-    rows = re.findall(r"^\| (`[^|]+`) \| (.*) \|$", section, re.M)
-    cells = {names: [cell.strip() for cell in rest.split("|")] for names, rest in rows}
-    return {name: rest for names, rest in cells.items() for name in re.findall(r"`(.+?)`", names)}
-
-
-def datasets_of_page(domain):
-    """Name -> shape, type, unit, meaning, with the domain's own policies and statistics put in."""
-    rows, kind = table_of_page("Datasets"), DOMAINS[domain][0]
-    rows["config/0"] = rows.pop("config/k")
-    returns = rows.pop("reference/HAND_CODED")
-    rows |= {f"reference/{name}": returns for name in kind.hand_coded}
-    of_evaluation = rows.pop("evaluation_statistics/STATISTIC")
-    of_reference = rows.pop("reference_statistics/POLICY/STATISTIC")
-    for statistic in kind.statistics:
-        rows[f"evaluation_statistics/{statistic.name}"] = [*of_evaluation[:2], statistic.unit]
-        for policy in ("random", *kind.hand_coded):
-            rows[f"reference_statistics/{policy}/{statistic.name}"] = [*of_reference[:2], statistic.unit]
-    return rows
-
-
-def type_of(value):
-    return "text" if value.dtype == object or value.dtype.kind in "OSU" else value.dtype.name
-
-
-def test_the_page_lists_the_attributes_of_a_file(any_run):
-    domain, folder = any_run
-    page = table_of_page("Attributes of the file")
-    if domain != "traffic":
-        del page["sumo"], page["sumo_module"]
-    with h5py.File(folder / "run.h5") as file:
-        assert set(file.attrs) == set(page)
-        for name, value in file.attrs.items():
-            assert page[name][0].split(" ")[0] == type_of(np.asarray(value)), name
-
-
-def test_the_page_lists_the_statistics_of_the_traffic_domain():
-    page = table_of_page("Statistics of the traffic domain")
-    statistics = DOMAINS["traffic"][0].statistics
-    assert {name: row[0] for name, row in page.items()} == {s.name: s.unit for s in statistics}
-
-
-def test_the_page_lists_the_datasets_of_a_file(any_run):
-    domain, folder = any_run
-    page = datasets_of_page(domain)
-    found = {}
-    with h5py.File(folder / "run.h5") as file:
-        file.visititems(lambda name, item: found.update({name: item}) if hasattr(item, "dtype") else None)
-        assert set(found) == set(page)
-        letters = {"t": 3, "s": 2, "r": 1, "E": 3, "N": 2, "W": 1, "K": 1, "2": 2}
-        for name, dataset in found.items():
-            shape, kind, unit = page[name][:3]
-            axes = [letter for letter in shape.strip("[]").split(", ") if letter]
-            letters["P"] = dataset.shape[-1] if "P" in axes else None
-            assert dataset.shape == tuple(letters[letter] for letter in axes), name
-            assert type_of(dataset) == kind, name
-            assert dataset.attrs.get("unit", "") == unit, name
-            assert ("columns" in dataset.attrs) == (axes[-1:] == ["2"]), name
-        assert list(found["timing/train"].attrs["columns"]) == ["wall", "CPU"]
-
-
-def test_the_page_lists_the_attributes_of_a_configuration(real_run):
-    with h5py.File(real_run / "run.h5") as file:
-        own = set(file["config/0"].attrs)
-    assert own == set(re.findall(r"`(\w+)`", table_of_page("Datasets")["config/k"][-1]))
-
-
-@pytest.mark.parametrize("schedule", ["synchronous", "overlapped"])
-def test_the_page_of_checkpoints_lists_what_is_in_one(real_run, tmp_path, schedule):
-    attributes = table_of_page("Attributes of the file", CHECKPOINT_PAGE)
-    datasets = {}
-    for name, cells in table_of_page("Datasets", CHECKPOINT_PAGE).items():
-        datasets |= {name.replace("KIND", kind): cells for kind in ("policy", "predictor")}
-    if schedule == "overlapped":
-        settings = (*SMALL, "warehouse.grid=[1,2]", "schedule=overlapped")  # a refresh would follow
-        assert train(*settings, "--output", str(tmp_path)).code == 0
-        real_run = tmp_path
-    else:
-        del datasets["earlier_policy/parameters"]
-    with h5py.File(real_run / "checkpoint-256.h5") as file:
-        assert set(file.attrs) == set(attributes)
-        for name, value in file.attrs.items():
-            kind = attributes[name][0]
-            assert kind in ("", "bytes" if isinstance(value, bytes) else type_of(np.asarray(value))), name
-        found = {}
-        file.visititems(lambda name, item: found.update({name: item}) if hasattr(item, "dtype") else None)
-        assert set(found) == set(datasets)
-        for name, dataset in found.items():
-            shape, kind = datasets[name][:2]
-            which = name in ("policy/table_of", "predictor/table_of")
-            assert type_of(dataset) == kind.split(", ")[which if ", " in kind else 0], name
-            axes = shape.split(", [")[which if ", [" in shape else 0].strip("[]").split(", ")
-            sizes = {"N": 2, "K": 1, "1": 1, "P": dataset.shape[-1] if dataset.shape else 0}
-            assert dataset.shape == tuple(sizes[axis] for axis in axes if axis), name
-
-
-def test_the_example_of_the_page_of_checkpoints_runs(real_run):
-    example = re.search(r"```python\n(.*?)```", CHECKPOINT_PAGE.read_text(), re.S).group(1)
-    example = example.replace("checkpoint-400000", "checkpoint-256")
-    command = [sys.executable, "-c", example]
-    done = subprocess.run(command, cwd=real_run.parents[1], capture_output=True, text=True, check=True)
-    assert "'env_steps': np.int64(256)" in done.stdout
-
-
-def test_the_example_of_the_page_runs(real_run):
-    example = re.search(r"```python\n(.*?)```", PAGE.read_text(), re.S).group(1)
-    command = [sys.executable, "-c", "import matplotlib; matplotlib.use('Agg')\n" + example]
-    done = subprocess.run(command, cwd=real_run.parents[1], capture_output=True, text=True, check=True)
-    assert "'gru.weight_ih': (48, 37)" in done.stdout
-    assert (real_run.parents[1] / "curve.png").stat().st_size > 1000
-
-
-def test_a_real_run_is_reported(any_run, tmp_path):
-    domain, folder = any_run
-    runs, _ = report.report([str(folder)], str(tmp_path))
-    assert runs[0].finished and runs[0].env_steps.tolist() == [0, 128, 256]
-    rows = rows_of(tmp_path / "curves.csv")
-    with h5py.File(folder / "run.h5") as file:
-        for statistic in DOMAINS[domain][0].statistics:
-            series = file[f"evaluation_statistics/{statistic.name}"][()]
-            written = [float(row[statistic.name] or "nan") for row in rows]
-            np.testing.assert_allclose(written, [np.mean(row[np.isfinite(row)]) for row in series], rtol=1e-5)
+def test_a_run_of_a_newer_format_is_refused(tmp_path, capsys):
+    run = make_run(tmp_path, format_version=99)
+    assert "format version 99" in refused(capsys, run, "--out", tmp_path / "out")

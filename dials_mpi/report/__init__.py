@@ -9,44 +9,77 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dials_mpi.errors import BadInput
-from dials_mpi.report.figures import draw_cross_entropy, draw_learning_curves, save_picture
-from dials_mpi.report.groups import group_runs, short
+from dials_mpi.report import tables
+from dials_mpi.report.figures import pictures, save_picture
+from dials_mpi.report.groups import Group, group_runs, short
 from dials_mpi.report.runs import Run, read_run, read_runs
+from dials_mpi.report.runtimes import Clock
+from dials_mpi.report.statistics import require_scipy
 from dials_mpi.report.style import style
-from dials_mpi.report.tables import curve_rows, summary_row, write_csv
+from dials_mpi.report.tables import Row
 from dials_mpi.values import printable
 
-__all__ = [
-    "draw_cross_entropy",
-    "draw_learning_curves",
-    "group_runs",
-    "read_run",
-    "read_runs",
-    "report",
-    "short",
-]
+__all__ = ["group_runs", "read_run", "read_runs", "report", "short"]
 
 
 @style()  # which refuses a missing matplotlib before anything is written
-def report(directories: Sequence[str], out: str) -> tuple[list[Run], list[Path]]:
+def report(
+    directories: Sequence[str], out: str, clock: Clock = "wall", steps: int | None = None
+) -> tuple[list[Run], list[Path]]:
     """Write the pictures and tables of these runs; the runs, and the files written.
 
-    BadInput: see ``read_runs``, or matplotlib is missing, or the folder cannot be written.
+    clock: of the runtimes in pictures. steps: per agent, to which the table of runtimes is scaled.
+    BadInput: see ``read_runs``, or matplotlib or scipy is missing, or the folder cannot be written.
     """
+    require_scipy()
     runs = read_runs(directories)
     groups = group_runs(runs)
-    predicted = [group for group in groups if group.cross_entropy is not None]
     folder = Path(out)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        files = save_picture(folder / "learning-curves", draw_learning_curves, groups)
-        if predicted:
-            files += save_picture(folder / "cross-entropy", draw_cross_entropy, predicted)
-        files.append(write_csv(folder / "summary.csv", [summary_row(run) for run in runs]))
-        files.append(write_csv(folder / "curves.csv", [row for run in runs for row in curve_rows(run)]))
+        files = []
+        for name, draw in pictures(groups).items():
+            files += save_picture(folder / name, draw, groups, clock)
+        return runs, files + _write_tables(folder, runs, groups, steps)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise BadInput(
             f"{printable(str(folder))} cannot be written ({reason}): choose another folder with --out"
         ) from error
-    return runs, files
+
+
+def _write_tables(
+    folder: Path, runs: Sequence[Run], groups: Sequence[Group], steps: int | None
+) -> list[Path]:
+    """One CSV file for each table, and ``tables.md`` with those of groups."""
+    by_run = {
+        "summary": [tables.summary_row(run) for run in runs],
+        "curves": [row for run in runs for row in tables.curve_rows(run)],
+    }
+    by_group: dict[str, tuple[str, Sequence[Row]]] = {
+        "returns": ("Final returns", tables.return_rows(groups)),
+        "improvement": ("Probability of a higher final return", tables.improvement_rows(groups)),
+        "runtimes": ("Runtimes (Tables 1 and 2)", tables.runtime_rows(groups, steps)),
+        "memory": ("Memory (Table 3)", tables.memory_rows(groups)),
+    }
+    written = {title: rows for title, rows in by_group.values() if rows}
+    everything = by_run | {name: rows for name, (_, rows) in by_group.items()}
+    files = [tables.write_csv(folder / f"{name}.csv", rows) for name, rows in everything.items() if rows]
+    return [*files, tables.write_markdown(folder / "tables.md", written, notes(groups, steps))]
+
+
+def notes(groups: Sequence[Group], steps: int | None) -> list[str]:
+    """What a reader of the tables must know: what is missing, and what the figures are of."""
+    said = [
+        f"{group.label}, {group.agents} agents: seed {', '.join(map(str, group.missing))} is missing."
+        for group in groups
+        if group.missing
+    ]
+    said += [
+        f"{run.name} is unfinished, at {run.env_steps[-1]:,} of {run.config.total_steps:,} steps: in no mean."
+        for group in groups
+        for run in group.unfinished
+    ]
+    if steps is not None:
+        said.append(f"Runtimes are scaled from the steps that were done to {steps:,} steps per agent.")
+    return said

@@ -10,15 +10,26 @@ from rich.console import Console
 
 from dials_mpi.cli import Parser, word
 from dials_mpi.errors import BadInput, refuse
-from dials_mpi.report import report
+from dials_mpi.report import group_runs, notes, report
+from dials_mpi.report.runtimes import CLOCKS
 from dials_mpi.report.tables import summary_table
 from dials_mpi.values import printable
 
+MOST_STEPS = 10**12
+
 EXAMPLES = """examples:
   python -m dials_mpi.report runs/warehouse-4-dials-seed0 --out figures
-  python -m dials_mpi.report runs/warehouse-4-* --out figures       methods, seeds and F side by side
+  python -m dials_mpi.report runs/warehouse-* --out figures           methods, sizes, seeds and F side by side
+  python -m dials_mpi.report runs/tables/* --out figures --steps 4000000 --clock cpu
 
-It writes learning-curves.png and .svg, cross-entropy.png and .svg, summary.csv and curves.csv."""
+Of one domain; runs that differ only in their seed are averaged. It writes pictures, as .png and .svg:
+  learning-curves     returns against steps, by number of agents, with runtimes (Figures 5 and 6 of the paper)
+  overview            learning curves, final returns and runtimes by number of agents (Figure 3)
+  refresh-intervals   returns and cross-entropies against the runtime (Figures 4, 7 and 8)
+  cross-entropy       of the influence predictors, against steps
+  regions             the return of each region where it lies
+and tables.md, with each table as CSV: returns (interquartile means), improvement (probabilities), runtimes
+(Tables 1 and 2), memory (Table 3); summary.csv has a line for each run, curves.csv for each evaluation."""
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -28,9 +39,21 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     parser.add_argument(
         "--out", required=True, metavar="FOLDER", type=word, help="where the files go; made if missing"
     )
+    parser.add_argument(
+        "--clock",
+        choices=list(CLOCKS),
+        default="wall",
+        help="runtimes in pictures: wall-clock as it was (default), or the CPU time of the slowest rank, "
+        "which is what one core per rank would take",
+    )
+    parser.add_argument(
+        "--steps", type=int, metavar="N", help="scale the table of runtimes to N steps per agent"
+    )
     options = parser.parse_args(argv)
     try:
-        runs, files = report(options.directories, options.out)
+        if options.steps is not None and not 1 <= options.steps <= MOST_STEPS:
+            raise BadInput(f"--steps is {options.steps}: give a number from 1 to {MOST_STEPS}")
+        runs, files = report(options.directories, options.out, options.clock, options.steps)
     except BadInput as refusal:
         sys.exit(refuse(refusal))
     console = Console(highlight=False)
@@ -40,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     console.print("return: at the end, ± standard error over episodes; GiB: the ranks' peaks added up")
     if all(run.cross_entropy is None for run in runs):
         console.print("no cross-entropy picture: these runs have no influence predictors")
+    for note in notes(group_runs(runs), options.steps):
+        console.print(note, markup=False, soft_wrap=True)
     for file in files:
         console.print(printable(str(file)), markup=False, soft_wrap=True)
     sys.exit(0)

@@ -1,146 +1,188 @@
-"""The pictures: learning curves, and the predictors' cross-entropy."""
+"""The pictures, laid out like the paper's: which panels stand in which one, and one legend above them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dials_mpi.domains import DOMAINS
-from dials_mpi.report.groups import Curve, Group, short
-from dials_mpi.report.runs import Refreshes
+from dials_mpi.report import panels
+from dials_mpi.report.groups import Group
+from dials_mpi.report.panels import regional_returns
+from dials_mpi.report.runtimes import Clock
 from dials_mpi.report.style import (
+    BAR_WIDTH,
     HEIGHT,
     LEGEND_ROW,
-    LEVEL,
     LONGEST_LABEL,
+    MAP_COLOURS,
+    MAP_SIDE,
     OPEN_CIRCLE,
     REFERENCE_COLOUR,
+    TITLE_ROW,
     WIDTH,
 )
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Draw = Callable[["Figure", Sequence[Group], Clock], None]
 
 
-def save_picture(
-    stem: Path, draw: Callable[[Axes, Sequence[Group]], None], groups: Sequence[Group]
-) -> list[Path]:
+def pictures(groups: Sequence[Group]) -> dict[str, Draw]:
+    """What can be drawn of these groups, by the name of the file."""
+    timed = any(run.timing for group in groups for run in group.runs)
+    predicted = any(group.cross_entropy is not None for group in groups)
+    refreshed = timed and any(group.refreshes is not None for group in groups)
+    drawn = {
+        "learning-curves": draw_learning_curves,
+        "overview": draw_overview if timed else None,
+        "cross-entropy": draw_cross_entropy if predicted else None,
+        "refresh-intervals": draw_refresh_intervals if refreshed else None,
+        "regions": draw_regions,
+    }
+    return {name: draw for name, draw in drawn.items() if draw}
+
+
+def save_picture(stem: Path, draw: Draw, groups: Sequence[Group], clock: Clock) -> list[Path]:
     """Draw into ``stem``.png and .svg; the files written. In ``style``, the same bytes for the same runs."""
     from matplotlib.figure import Figure
 
     figure = Figure(layout="constrained")
-    draw(figure.add_subplot(), groups)
+    draw(figure, groups, clock)
     files = [stem.with_suffix(".png"), stem.with_suffix(".svg")]
     figure.savefig(files[0])
     figure.savefig(files[1], metadata={"Date": None})
     return files
 
 
-def draw_learning_curves(axes: Axes, groups: Sequence[Group]) -> None:
-    """Mean return against steps per agent, with references where a run has come to its end."""
-    for group in groups:
-        curve = group.returns
-        low, high = curve.mean - curve.standard_error, curve.mean + curve.standard_error
-        axes.fill_between(curve.env_steps, low, high, color=group.colour, alpha=0.2, linewidth=0)
-        _draw_curve(axes, group, curve.env_steps, curve.mean)
-        _mark_unfinished(axes, group, curve)
-    _draw_references(axes, groups)
-    axes.set_ylabel("Mean return per agent and episode")
-    if axes.dataLim.y0 >= 0:
-        axes.set_ylim(bottom=0)
-    axes.fill_between([], [], color=REFERENCE_COLOUR, alpha=0.25, linewidth=0, label=_band(groups))
-    _finish_axes(axes, groups)
+def draw_learning_curves(figure: Figure, groups: Sequence[Group], clock: Clock) -> None:
+    """Learning curves of each size and, beside them, runtimes on a log2 axis (Figures 5 and 6)."""
+    sizes = by_size(groups)
+    if len(sizes) == 1 or not any(run.timing for group in groups for run in group.runs):
+        for axes, same in zip(_panels(figure, len(sizes)), sizes, strict=False):
+            panels.draw_learning_curves(axes, same)
+            _name_size(axes, same, sizes)
+    else:
+        widths = [WIDTH, BAR_WIDTH] * min(2, len(sizes))
+        grid = _panels(figure, 2 * len(sizes), widths)
+        for curves, bars, same in zip(grid[::2], grid[1::2], sizes, strict=True):
+            panels.draw_learning_curves(curves, same)
+            panels.draw_runtimes(bars, [same], clock)
+            bars.set_xticks([])
+            bars.set_xlabel("")
+            _name_size(curves, same, sizes)
+    _add_legend(figure, groups)
 
 
-def draw_cross_entropy(axes: Axes, groups: Sequence[Group]) -> None:
-    """Cross-entropy against steps, falling at each refresh, with the level of the constant rates.
-
-    Between refreshes it is that of the evaluations' episodes, after a refresh that of the held-out ones.
-    """
-    for group in groups:
-        steps, losses = with_refreshes(group)
-        _draw_curve(axes, group, steps, losses)
-        _mark_unfinished(axes, group, group.cross_entropy)
-        if group.refreshes is not None:
-            _draw_refreshes(axes, group, group.refreshes)
-    axes.set_ylabel("Cross-entropy (nats per source)")
-    axes.set_yscale("log")
-    _label_log_axis(axes)
-    if any(group.refreshes is not None for group in groups):
-        axes.plot([], [], "o", color=REFERENCE_COLOUR, markersize=2.4, label="just refreshed")
-        axes.plot([], [], color=REFERENCE_COLOUR, linestyle=LEVEL, label="constant-rate predictor")
-    _finish_axes(axes, groups)
+def draw_overview(figure: Figure, groups: Sequence[Group], clock: Clock) -> None:
+    """Learning curves of the smallest system, final returns and runtimes by size (Figure 3)."""
+    sizes = by_size(groups)
+    curves, returns, hours = _panels(figure, 3, [WIDTH, 0.8 * WIDTH, 0.8 * WIDTH])
+    panels.draw_learning_curves(curves, sizes[0])
+    _name_size(curves, sizes[0], sizes)
+    panels.draw_final_returns(returns, sizes)
+    panels.draw_runtimes(hours, sizes, clock)
+    _add_legend(figure, groups)
 
 
-def _draw_curve(axes: Axes, group: Group, steps: np.ndarray, values: np.ndarray) -> None:
-    count = len(group.runs)
-    label = group.label + (f" ({count} seeds)" if count > 1 else "")
-    axes.plot(steps, values, color=group.colour, linestyle=group.line, label=label)
+def draw_cross_entropy(figure: Figure, groups: Sequence[Group], clock: Clock) -> None:
+    """Cross-entropies of each size against steps."""
+    sizes = by_size([group for group in groups if group.cross_entropy is not None])
+    for axes, same in zip(_panels(figure, len(sizes)), sizes, strict=True):
+        panels.draw_cross_entropy(axes, same)
+        _name_size(axes, same, sizes)
+    _add_legend(figure, [group for same in sizes for group in same], bands=False)
 
 
-def _mark_unfinished(axes: Axes, group: Group, curve: Curve) -> None:
-    """An open circle where a run is not there any more."""
-    ends = sorted({len(run.env_steps) - 1 for run in group.unfinished})
-    axes.plot(curve.env_steps[ends], curve.mean[ends], color=group.colour, **OPEN_CIRCLE)
+def draw_refresh_intervals(figure: Figure, groups: Sequence[Group], clock: Clock) -> None:
+    """Returns and cross-entropies against the runtime, a row for each size (Figures 4, 7 and 8)."""
+    dials = [group for group in groups if group.refreshes is not None and group.runs[0].timing]
+    sizes = by_size(dials)
+    axes = _panels(figure, 2 * len(sizes), [WIDTH, WIDTH])
+    for returns, losses, same in zip(axes[::2], axes[1::2], sizes, strict=True):
+        panels.draw_returns_in_time(returns, same, clock)
+        panels.draw_cross_entropy_in_time(losses, same, clock)
+        _name_size(returns, same, sizes)
+    _add_legend(figure, dials)
 
 
-def with_refreshes(group: Group) -> tuple[np.ndarray, np.ndarray]:
-    """The evaluations' steps and cross-entropies, and behind an evaluation those of the refresh there."""
-    curve, refreshes = group.cross_entropy, group.refreshes
-    if refreshes is None:
-        return curve.env_steps, curve.mean
-    where = np.searchsorted(curve.env_steps, refreshes.env_steps, side="right")
-    steps = np.insert(curve.env_steps, where, refreshes.env_steps)
-    return steps, np.insert(curve.mean, where, refreshes.after)
+def draw_regions(figure: Figure, groups: Sequence[Group], clock: Clock) -> None:
+    """Maps of the regions' returns, a row for each size, all of it in the same colours."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    sizes = by_size(groups)
+    columns = max(map(len, sizes))
+    grid = figure.subplots(len(sizes), columns, squeeze=False)
+    for row, same in zip(grid, sizes, strict=True):
+        values = [regional_returns(group) for group in same]
+        low, high = min(map(np.min, values)), max(map(np.max, values))
+        for axes, group in zip(row, same, strict=False):
+            panels.draw_map(axes, group, low, high)
+        for axes in row[len(same) :]:
+            axes.set_axis_off()
+        bar = figure.colorbar(ScalarMappable(Normalize(low, high), MAP_COLOURS), ax=row, shrink=0.8)
+        bar.set_label("Return per episode")
+        bar.outline.set_visible(False)
+    figure.set_size_inches(MAP_SIDE * (columns + 0.4), (MAP_SIDE + TITLE_ROW) * len(sizes))
 
 
-def _draw_refreshes(axes: Axes, group: Group, refreshes: Refreshes) -> None:
-    points = {"s": 6, "color": [group.colour], "linewidths": 0, "zorder": 3, "clip_on": False}
-    axes.scatter(refreshes.env_steps, refreshes.after, **points)
-    steps = np.append(refreshes.env_steps, max(group.cross_entropy.env_steps[-1], refreshes.env_steps[-1]))
-    levels = np.append(refreshes.constant, refreshes.constant[-1])
-    axes.step(steps, levels, where="post", color=group.colour, linestyle=LEVEL, linewidth=1)
+def by_size(groups: Sequence[Group]) -> list[list[Group]]:
+    """Groups of the same number of agents, the fewest first."""
+    ordered = sorted(groups, key=lambda group: group.agents)
+    return [list(same) for _, same in groupby(ordered, lambda group: group.agents)]
 
 
-def _draw_references(axes: Axes, groups: Sequence[Group]) -> None:
-    """The first hand-coded policy and the random one, each named on the side where curves do not end."""
-    runs = [run for group in groups for run in group.runs]
-    ends = np.array([group.returns.mean[-1] for group in groups])
-    hand_coded = DOMAINS[runs[0].config.domain][0].hand_coded[0]
-    known = {
-        name: float(np.mean([run.references[name] for run in runs if name in run.references]))
-        for name in (hand_coded, "random")
-        if any(name in run.references for run in runs)
+def _panels(figure: Figure, count: int, widths: Sequence[float] = (WIDTH, WIDTH)) -> list[Axes]:
+    """Axes in rows of so many columns of these widths, in inches; those that are left over are gone."""
+    widths = widths[:count]
+    rows = -(-count // len(widths))
+    grid = figure.subplots(rows, len(widths), squeeze=False, width_ratios=widths)
+    figure.set_size_inches(sum(widths), HEIGHT * rows)
+    for axes in grid.flat[count:]:
+        axes.remove()
+    return list(grid.flat[:count])
+
+
+def _name_size(axes: Axes, same: Sequence[Group], sizes: Sequence[Sequence[Group]]) -> None:
+    """The number of agents, where there are others, and the seeds that are missing."""
+    missing = [f"{group.label} without seed {_listed(group.missing)}" for group in same if group.missing]
+    agents = [f"{same[0].agents} agents"] if len(sizes) > 1 else []
+    axes.set_title("\n".join(agents + missing))
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))
+
+
+def _add_legend(figure: Figure, groups: Sequence[Group], bands: bool = True) -> None:
+    """One for all panels, above them: groups by their label, then what else is marked."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    marks = {
+        label + _seeds(alike): Line2D([], [], color=alike[0].colour, linestyle=alike[0].line)
+        for label, alike in _by_label(groups).items()
     }
-    close = len(known) == 2 and abs(known[hand_coded] - known["random"]) < 0.25 * ends.max()
-    for name, level in known.items():
-        label = "random" if name == "random" else f"hand-coded ({name})"
-        nearest = ends[np.argmin(np.abs(ends - level))]
-        outward = level == max(known.values())  # or the two names would meet
-        above = outward if close else level < 0.5 * ends.max() or nearest < level
-        _draw_level(axes, level, label, above)
-
-
-def _draw_level(axes: Axes, level: float, label: str, above: bool) -> None:
-    """A dashed line with its name above or below it."""
-    from matplotlib.patheffects import withStroke
-
-    axes.axhline(level, color=REFERENCE_COLOUR, linewidth=0.8, linestyle=(0, (5, 2.5)), zorder=1.5)
-    axes.annotate(
-        label,
-        (1, level),
-        xycoords=("axes fraction", "data"),
-        xytext=(0, 1.5 if above else -2),
-        textcoords="offset points",
-        ha="right",
-        va="bottom" if above else "top",
-        fontsize=6.3,
-        color=REFERENCE_COLOUR,
-        path_effects=[withStroke(linewidth=1.5, foreground="white")],
-    )
+    if bands:
+        marks[_band(groups)] = Patch(color=REFERENCE_COLOUR, alpha=0.25, linewidth=0)
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            marks.setdefault(label, handle)
+    if any(group.unfinished for group in groups):
+        marks["unfinished run"] = Line2D([], [], color=REFERENCE_COLOUR, **OPEN_CIRCLE)
+    width, height = figure.get_size_inches()
+    room = max(1, int(width / WIDTH * 2))
+    columns = room if max(map(len, marks)) <= LONGEST_LABEL else max(1, room // 2)
+    figure.legend(marks.values(), marks, loc="outside upper center", ncols=columns)
+    titles = max(axes.get_title().count("\n") + bool(axes.get_title()) for axes in figure.axes)
+    rows = -(-len(marks) // columns)
+    figure.set_size_inches(width, height + TITLE_ROW * titles + LEGEND_ROW * rows)
 
 
 def _band(groups: Sequence[Group]) -> str:
@@ -151,25 +193,16 @@ def _band(groups: Sequence[Group]) -> str:
     return "± standard error over seeds" if not any(single) else "± s.e. (seeds; 1 run: episodes)"
 
 
-def _finish_axes(axes: Axes, groups: Sequence[Group]) -> None:
-    """What both pictures have in common: the axis of steps, and the legend above."""
-    from matplotlib.ticker import MaxNLocator
-
-    if any(group.unfinished for group in groups):
-        axes.plot([], [], color=REFERENCE_COLOUR, **OPEN_CIRCLE, label="unfinished run")
-    axes.set_xlabel("Steps per agent")
-    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
-    axes.xaxis.set_major_formatter(lambda steps, _: short(steps))
-    _, labels = axes.get_legend_handles_labels()
-    columns = 2 if max(map(len, labels)) <= LONGEST_LABEL else 1
-    axes.figure.legend(loc="outside upper center", ncols=columns)
-    axes.figure.set_size_inches(WIDTH, HEIGHT + LEGEND_ROW * -(-len(labels) // columns))
+def _by_label(groups: Sequence[Group]) -> dict[str, list[Group]]:
+    labels: dict[str, list[Group]] = {}
+    for group in groups:
+        labels.setdefault(group.label, []).append(group)
+    return labels
 
 
-def _label_log_axis(axes: Axes) -> None:
-    """Plain numbers, a few in each decade, whether it spans one or many."""
-    from matplotlib.ticker import LogLocator, NullLocator
-
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 7)))
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.yaxis.set_minor_locator(NullLocator())
+def _seeds(alike: Sequence[Group]) -> str:
+    """How many seeds a curve is the mean of."""
+    counts = sorted({len(group.runs) for group in alike})
+    if counts == [1]:
+        return ""
+    return f" ({counts[0]} seeds)" if len(counts) == 1 else f" ({counts[0]} to {counts[-1]} seeds)"

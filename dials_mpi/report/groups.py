@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,8 @@ from dials_mpi.report.runs import Refreshes, Run, standard_error
 from dials_mpi.report.style import look
 
 METHODS = {"dials": "DIALS", "untrained": "untrained", "global": "global simulator"}
+MOST_TOLD = 3
+"""Settings that a label tells; more of them would be no label."""
 
 
 class Curve(NamedTuple):
@@ -32,11 +35,18 @@ class Group:
     label: str
     colour: tuple[float, ...]
     line: Any
+    missing: Sequence[int] = ()
+    """Seeds that other groups of the same size have."""
+
+    @property
+    def agents(self) -> int:
+        """The number of agents N."""
+        return self.runs[0].agents
 
     @cached_property
     def returns(self) -> Curve:
         """Mean return, with the standard error over seeds or, for a single run, over its episodes."""
-        curve = self._average([run.mean for run in self.runs])
+        curve = self.average([run.mean for run in self.runs])
         if len(self.runs) == 1:
             return curve._replace(standard_error=self.runs[0].standard_error)
         return curve
@@ -46,7 +56,7 @@ class Group:
         """Nats per source, averaged over regions and seeds; None without predictors."""
         if self.runs[0].cross_entropy is None:
             return None
-        return self._average([run.cross_entropy for run in self.runs])
+        return self.average([run.cross_entropy for run in self.runs])
 
     @cached_property
     def refreshes(self) -> Refreshes | None:
@@ -57,11 +67,21 @@ class Group:
         return Refreshes(*(np.nanmean(_padded(column), axis=0) for column in zip(*parts, strict=True)))
 
     @property
+    def finished(self) -> list[Run]:
+        """The runs that have come to their end."""
+        return [run for run in self.runs if run.finished]
+
+    @property
+    def scores(self) -> np.ndarray:
+        """The final return of each finished run."""
+        return np.array([run.mean[-1] for run in self.finished])
+
+    @property
     def unfinished(self) -> list[Run]:
         """The runs that have not come to their end."""
         return [run for run in self.runs if not run.finished]
 
-    def _average(self, values: Sequence[np.ndarray]) -> Curve:
+    def average(self, values: Sequence[np.ndarray]) -> Curve:
         """At each step the mean over the runs that have come so far."""
         rows = _padded(values)
         steps = max((run.env_steps for run in self.runs), key=len)
@@ -69,23 +89,50 @@ class Group:
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:
-    """Runs that differ only in their seed go together; ordered by method, then from the largest F down."""
-    by_configuration: dict[str, list[Run]] = {}
+    """Runs that differ only in their seed go together; by agents, then method, then from the largest F down.
+
+    Groups of the same label, in systems of different sizes, look the same.
+    """
+    seeds = _by_configuration(runs)
+    labels = _labels(seeds)
+    known = {run.agents: set() for run in runs}
     for run in runs:
-        by_configuration.setdefault(_without_seed(run.config).digest(), []).append(run)
-    groups = []
-    for method in METHODS:
-        seeds = [runs for runs in by_configuration.values() if runs[0].config.mode == method]
-        groups += _groups_of(method, sorted(seeds, key=lambda runs: -runs[0].config.retrain_every))
-    return groups
+        known[run.agents].add(run.config.seed)
+    looks = {}
+    for label, group in zip(labels, seeds, strict=True):
+        method = group[0].config.mode
+        same = [other for other in looks if other[0] == method]
+        looks.setdefault((method, label), look(method, len(same)))
+    return [
+        Group(group, label, *looks[group[0].config.mode, label], _others(known, group))
+        for label, group in zip(labels, seeds, strict=True)
+    ]
 
 
-def _groups_of(method: str, seeds: Sequence[Sequence[Run]]) -> list[Group]:
-    """One group for each sequence of runs, labelled by what tells it from the others of the method."""
-    varying = _varying([_without_seed(runs[0].config) for runs in seeds])
-    if method != "dials":
-        varying = [key for key in varying if key != "retrain_every"]
-    return [Group(runs, _label(runs[0].config, varying), *look(method, k)) for k, runs in enumerate(seeds)]
+def _by_configuration(runs: Sequence[Run]) -> list[list[Run]]:
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(_without_seed(run.config).digest(), []).append(run)
+    methods = list(METHODS)
+
+    def place(group: Sequence[Run]) -> tuple[int, int, int]:
+        config = group[0].config
+        return group[0].agents, methods.index(config.mode), -_without_seed(config).retrain_every
+
+    return sorted(groups.values(), key=place)
+
+
+def _others(known: Mapping[int, set[int]], group: Sequence[Run]) -> list[int]:
+    return sorted(known[group[0].agents] - {run.config.seed for run in group})
+
+
+def _labels(seeds: Sequence[Sequence[Run]]) -> list[str]:
+    """Each group by its method and by what tells it from others of the method, in any size of the system."""
+    telling: dict[str, dict[str, None]] = {method: {} for method in METHODS}
+    for (_, method), alike in groupby(seeds, lambda group: (group[0].agents, group[0].config.mode)):
+        keys = _varying([_without_seed(group[0].config) for group in alike])
+        telling[method].update((key, None) for key in keys if method == "dials" or key != "retrain_every")
+    return [_label(group[0], telling[group[0].config.mode]) for group in seeds]
 
 
 def _without_seed(config: Config) -> Config:
@@ -100,8 +147,11 @@ def _varying(configs: Sequence[Config]) -> list[str]:
     return [key for key in (values[0] if values else ()) if any(v[key] != values[0][key] for v in values)]
 
 
-def _label(config: Config, varying: Iterable[str]) -> str:
-    values = config.decisive()
+def _label(run: Run, varying: Collection[str]) -> str:
+    """A run's method and what tells it from others; its name where that would be a long list."""
+    config, values = run.config, run.config.decisive()
+    if len(varying) > MOST_TOLD:
+        return f"{METHODS[config.mode]}, as {run.name}"
     parts = [f"F = {short(values[k])}" if k == "retrain_every" else f"{k}={values[k]}" for k in varying]
     return ", ".join([METHODS[config.mode], *parts])
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,9 @@ from dials_mpi.errors import BadInput
 from dials_mpi.storage.hdf5 import DAMAGE
 from dials_mpi.storage.runfile import RunFile
 from dials_mpi.values import printable
+
+SPENT = ("train", "influence", "collect")
+"""The phases of which the paper's runtimes consist (Appendix G)."""
 
 
 class Refreshes(NamedTuple):
@@ -34,7 +38,8 @@ class Run:
     env_steps: [T] per agent; wall_time: [T] in seconds; returns: [T, E, N]; cross_entropy: [T], nats per
     source averaged over regions, where there are predictors. references: mean return of each policy that
     needs no training, empty before the end of a run. statistics: [T] each, the domain's own.
-    peak_memory: bytes, the ranks' peaks added up.
+    timing: seconds of each phase in ``SPENT`` before each evaluation, [T, W, 2] (wall-clock, CPU). peak_rss,
+    pss: bytes of each rank [W]. These three are empty where the file tells nothing of them.
     """
 
     name: str
@@ -47,12 +52,25 @@ class Run:
     refreshes: Refreshes | None
     references: Mapping[str, float]
     statistics: Mapping[str, np.ndarray]
-    peak_memory: float
+    timing: Mapping[str, np.ndarray]
+    peak_rss: np.ndarray
+    pss: np.ndarray
 
     @property
     def agents(self) -> int:
         """The number of agents N."""
         return self.returns.shape[2]
+
+    @property
+    def peak_memory(self) -> float:
+        """Bytes, the ranks' peaks added up; NaN where nothing is known of them."""
+        return float(self.peak_rss.sum()) if self.peak_rss.size else float("nan")
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns in which the regions lie, row by row; one row where the domain has no grid."""
+        rows, columns = getattr(self.config.domain_section, "grid", (1, self.agents))
+        return (rows, columns) if rows * columns == self.agents else (1, self.agents)
 
     @cached_property
     def mean(self) -> np.ndarray:
@@ -111,8 +129,23 @@ def _read_evaluated(file: RunFile, config: Config) -> Run:
             statistic.name: _mean_of_known(series(f"evaluation_statistics/{statistic.name}", 2))
             for statistic in DOMAINS[config.domain][0].statistics
         },
-        peak_memory=float(_numbers(file, "memory/peak_rss", 1).sum()) if file.has("memory") else float("nan"),
+        timing=_read_timing(file, series),
+        **{name: _memory(file, name) for name in ("peak_rss", "pss")},
     )
+
+
+def _read_timing(file: RunFile, series: Callable[[str, int], np.ndarray]) -> dict[str, np.ndarray]:
+    """Ranks that a session did not have spent nothing in it."""
+    if not file.has("timing"):
+        return {}
+    seconds = {phase: np.nan_to_num(series(f"timing/{phase}", 3)) for phase in SPENT}
+    if any(rows.shape[2] != 2 for rows in seconds.values()):
+        raise ValueError("timing is not of two clocks")
+    return seconds
+
+
+def _memory(file: RunFile, name: str) -> np.ndarray:
+    return _numbers(file, f"memory/{name}", 1) if file.has(f"memory/{name}") else np.empty(0)
 
 
 def _numbers(file: RunFile, name: str, dimensions: int) -> np.ndarray:
@@ -147,8 +180,8 @@ def read_runs(directories: Sequence[str]) -> list[Run]:
     names = [run.name for run in runs]
     if len(set(names)) < len(names):  # the directory's own name does not tell them apart
         runs = [replace(run, name=printable(given)) for run, given in zip(runs, directories, strict=True)]
-    for run in runs[1:]:
-        require_same_system(runs[0], run)
+    for one, other in combinations(runs, 2):
+        require_same_system(one, other)
     seen: dict[str, Run] = {}
     for run in runs:
         twin = seen.setdefault(run.config.digest(), run)
@@ -160,17 +193,15 @@ def read_runs(directories: Sequence[str]) -> list[Run]:
 
 
 def require_same_system(one: Run, other: Run) -> None:
-    """BadInput: the runs differ in their domain, its settings or the number of agents."""
-    domain, agents = one.config.domain, one.agents
+    """BadInput: the runs differ in their domain or, of the same number of agents, in its settings."""
+    domain = one.config.domain
     if other.config.domain != domain:
         raise BadInput(
             f"{one.name} is of the {domain} domain and {other.name} of the {other.config.domain} domain: "
             "report them separately"
         )
-    if other.agents != agents:
-        raise BadInput(
-            f"{one.name} has {agents} agents and {other.name} has {other.agents}: report them separately"
-        )
+    if other.agents != one.agents:
+        return
     theirs = settings.flat(other.config)
     for key, value in settings.flat(one.config).items():
         if key.startswith(f"{domain}.") and theirs[key] != value:

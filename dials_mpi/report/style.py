@@ -14,6 +14,9 @@ SHADES = (0.0, -0.6, 0.35, 0.6)  # towards white, or black where negative
 LINES = ("-", (0, (4, 1.2)), (0, (4, 1.2, 1, 1.2)), (0, (1.6, 0.8)))
 LEVEL = (0, (1, 1.5))
 WIDTH, HEIGHT, LEGEND_ROW = 3.3, 2.2, 0.13  # inches: a column of a paper
+BAR_WIDTH, MAP_SIDE, TITLE_ROW = 1.2, 1.5, 0.15
+MAP_COLOURS = "viridis"
+UNFINISHED = "////"  # hatches
 OPEN_CIRCLE = {"marker": "o", "markersize": 3.5, "markerfacecolor": "white", "ls": "", "clip_on": False}
 LONGEST_LABEL = 32  # characters, of a legend with two columns
 SETTINGS = {
@@ -29,6 +32,8 @@ SETTINGS = {
     "xtick.major.width": 0.6,
     "ytick.major.width": 0.6,
     "lines.linewidth": 1.2,
+    "axes.titlesize": 7,
+    "hatch.linewidth": 0.5,
     "legend.frameon": False,
     "legend.fontsize": 6.3,
     "legend.handlelength": 2.2,

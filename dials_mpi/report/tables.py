@@ -1,9 +1,10 @@
-"""The tables: one line for each run, one for each evaluation, as CSV and for a terminal."""
+"""The tables, as CSV, as Markdown and for a terminal: runs, evaluations, Tables 1 to 3, and statistics."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,14 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-from dials_mpi.report.groups import short
+from dials_mpi.report.groups import Group, short
 from dials_mpi.report.runs import Run
+from dials_mpi.report.runtimes import CLOCKS, mean_memory, mean_runtime
+from dials_mpi.report.statistics import Interval, interquartile_mean, probability_of_improvement
+
+Row = Mapping[str, Any]
+ALL = "all"
+"""In place of a number of agents: all sizes of the system that were compared."""
 
 
 def summary_row(run: Run) -> dict[str, Any]:
@@ -55,35 +62,110 @@ def curve_rows(run: Run) -> list[dict[str, Any]]:
     ]
 
 
-def write_csv(file: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+def runtime_rows(groups: Sequence[Group], steps: int | None) -> list[Row]:
+    """Tables 1 and 2: hours by both clocks, means over finished runs; of so many steps, if given."""
+    rows = []
+    for group in groups:
+        row = {**_who(group), "ranks": _ranks(group), "env_steps": steps or _steps(group)}
+        for clock, name in CLOCKS.items():
+            hours = mean_runtime(group, clock, steps)
+            row |= {
+                f"training, h, {name}": hours.training,
+                f"data and predictors, h, {name}": hours.influence,
+                f"total, h, {name}": hours.total,
+            }
+        rows.append(row)
+    return rows
+
+
+def memory_rows(groups: Sequence[Group]) -> list[Row]:
+    """Table 3: megabytes, means over runs."""
+    known = [(group, mean_memory(group)) for group in groups]
+    return [
+        {
+            **_who(group),
+            "ranks": _ranks(group),
+            "root's peak, MB": memory.root,
+            "largest other rank's peak, MB": memory.worker,
+            "all peaks, MB": memory.total,
+            "all together, shared pages once, MB": memory.proportional,
+        }
+        for group, memory in known
+        if memory is not None
+    ]
+
+
+def return_rows(groups: Sequence[Group]) -> list[Row]:
+    """Final returns of finished runs: means over seeds and interquartile means, by size and in all."""
+    rows = []
+    for label, by_size in _scores(groups).items():
+        for agents, samples in _sizes_and_all(by_size):
+            middle = interquartile_mean(samples)
+            rows.append(
+                {
+                    "method": label,
+                    "agents": agents,
+                    "seeds": sum(map(len, samples)),
+                    "mean": float(np.concatenate(samples).mean()),
+                    **_columns("interquartile mean", middle),
+                }
+            )
+    return rows
+
+
+def improvement_rows(groups: Sequence[Group]) -> list[Row]:
+    """The probability that a run of one method ends higher than one of another; by size and in all."""
+    rows = []
+    for (label, these), (other, those) in permutations(_scores(groups).items(), 2):
+        common = [agents for agents in these if agents in those]
+        pairs = zip(
+            _sizes_and_all({agents: these[agents] for agents in common}),
+            _sizes_and_all({agents: those[agents] for agents in common}),
+            strict=True,
+        )
+        for (agents, one), (_, two) in pairs:
+            probability = probability_of_improvement(one, two)
+            rows.append(
+                {"method": label, "over": other, "agents": agents, **_columns("probability", probability)}
+            )
+    return rows
+
+
+def write_csv(file: Path, rows: Sequence[Row]) -> Path:
     """Rows with the same keys, which become the header; NaN is an empty cell."""
     with file.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
+        writer.writerows({key: _cell(value, 6) for key, value in row.items()} for row in rows)
     return file
 
 
-def _cell(value: Any) -> Any:
-    if not isinstance(value, float):
-        return value
-    return f"{value:.6g}" if np.isfinite(value) else ""
+def write_markdown(file: Path, tables: Mapping[str, Sequence[Row]], notes: Sequence[str]) -> Path:
+    """Tables with the same keys in all rows, each below its title, then notes; NaN is an empty cell."""
+    parts = []
+    for title, rows in tables.items():
+        lines = [f"## {title}", "", _line(rows[0]), _line(["---"] * len(rows[0]))]
+        lines += [_line(_cell(value, 4) for value in row.values()) for row in rows]
+        parts.append("\n".join(lines))
+    parts.append("\n".join(f"- {note}" for note in notes))
+    file.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
+    return file
 
 
 def summary_table(runs: Sequence[Run]) -> Table:
     """The summary for a terminal."""
     rows = [summary_row(run) for run in runs]
-    domain, agents = rows[0]["domain"], rows[0]["agents"]
-    table = Table(title=f"Mean return per agent and episode, {domain}, {agents} agents")
+    table = Table(title=f"Mean return per agent and episode, {rows[0]['domain']}")
     for heading in ("run", "mode"):
         table.add_column(heading)
-    for heading in ("F", "seed", "steps", "return", "best", "hours", "agent-steps/s", "GiB"):
+    for heading in ("agents", "F", "seed", "steps", "return", "best", "hours", "agent-steps/s", "GiB"):
         table.add_column(heading, justify="right")
     table.add_column("")
     for row in rows:
         table.add_row(
             escape(row["run"]),
             row["mode"],
+            str(row["agents"]),
             short(row["retrain_every"]) if row["retrain_every"] else "-",
             str(row["seed"]),
             f"{row['env_steps']:,}",
@@ -95,3 +177,50 @@ def summary_table(runs: Sequence[Run]) -> Table:
             "" if row["finished"] == "yes" else "unfinished",
         )
     return table
+
+
+def _who(group: Group) -> dict[str, Any]:
+    return {"method": group.label, "agents": group.agents, "finished runs": len(group.finished)}
+
+
+def _ranks(group: Group) -> str:
+    return _either({len(run.peak_rss) for run in group.runs if run.peak_rss.size})
+
+
+def _steps(group: Group) -> str:
+    return _either({int(run.env_steps[-1]) for run in group.finished})
+
+
+def _either(numbers: set[int]) -> str:
+    return " or ".join(map(str, sorted(numbers)))
+
+
+Scores = Mapping[int, np.ndarray]
+
+
+def _scores(groups: Sequence[Group]) -> dict[str, Scores]:
+    """Final returns by label and number of agents, of groups that have a finished run."""
+    scores: dict[str, dict[int, np.ndarray]] = {}
+    for group in groups:
+        if group.finished:
+            scores.setdefault(group.label, {})[group.agents] = group.scores
+    return scores
+
+
+def _sizes_and_all(scores: Scores) -> list[tuple[int | str, list[np.ndarray]]]:
+    sizes: list[tuple[int | str, list[np.ndarray]]] = [(n, [sample]) for n, sample in scores.items()]
+    return [*sizes, (ALL, list(scores.values()))] if len(sizes) > 1 else sizes
+
+
+def _columns(name: str, interval: Interval) -> dict[str, float]:
+    return {name: interval.estimate, "95 % from": interval.low, "to": interval.high}
+
+
+def _line(cells: Any) -> str:
+    return f"| {' | '.join(str(cell) for cell in cells)} |"
+
+
+def _cell(value: Any, digits: int) -> Any:
+    if not isinstance(value, float):
+        return value
+    return f"{value:.{digits}g}" if np.isfinite(value) else ""

@@ -1,0 +1,283 @@
+"""What is drawn on one pair of axes: curves, bars and maps of groups of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dials_mpi.domains import DOMAINS
+from dials_mpi.report.groups import Curve, Group, short
+from dials_mpi.report.runs import Refreshes
+from dials_mpi.report.runtimes import CLOCKS, Clock, mean_runtime, runtime, spent
+from dials_mpi.report.style import LEVEL, MAP_COLOURS, OPEN_CIRCLE, REFERENCE_COLOUR, UNFINISHED
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+BARS = 0.8  # of the distance between two sizes
+
+
+# Curves --------------------------------------------------------------------------------------------------
+
+
+def draw_learning_curves(axes: Axes, groups: Sequence[Group]) -> None:
+    """Mean return against steps per agent, with references where a run has come to its end."""
+    for group in groups:
+        _draw_returns(axes, group, group.returns.env_steps)
+    _draw_references(axes, groups)
+    _label_returns(axes)
+    _label_steps(axes)
+
+
+def draw_returns_in_time(axes: Axes, groups: Sequence[Group], clock: Clock) -> None:
+    """Mean return against the runtime; where others go on, the last level is dotted (Figures 4, 7 and 8)."""
+    times = [mean_elapsed(group, clock) for group in groups]
+    end = max(time[-1] for time in times)
+    for group, time in zip(groups, times, strict=True):
+        _draw_returns(axes, group, time)
+        level = group.returns.mean[-1]
+        axes.plot([time[-1], end], [level, level], color=group.colour, linestyle=LEVEL, linewidth=0.8)
+    _draw_references(axes, groups)
+    _label_returns(axes)
+    _label_hours(axes, clock)
+
+
+def draw_cross_entropy(axes: Axes, groups: Sequence[Group]) -> None:
+    """Cross-entropy against steps, falling at each refresh, with the level of the constant rates.
+
+    Between refreshes it is that of the evaluations' episodes, after a refresh that of the held-out ones.
+    """
+    for group in groups:
+        steps, losses = with_refreshes(group)
+        axes.plot(steps, losses, color=group.colour, linestyle=group.line)
+        _mark_unfinished(axes, group, group.cross_entropy.env_steps, group.cross_entropy)
+        if group.refreshes is not None:
+            _draw_refreshes(axes, group, group.refreshes)
+    if any(group.refreshes is not None for group in groups):
+        axes.plot([], [], "o", color=REFERENCE_COLOUR, markersize=2.4, label="just refreshed")
+        axes.plot([], [], color=REFERENCE_COLOUR, linestyle=LEVEL, label="constant-rate predictor")
+    _label_losses(axes)
+    _label_steps(axes)
+
+
+def draw_cross_entropy_in_time(axes: Axes, groups: Sequence[Group], clock: Clock) -> None:
+    """Cross-entropy at the evaluations against the runtime (Figures 4, 7 and 8)."""
+    for group in groups:
+        time = mean_elapsed(group, clock)
+        axes.plot(time, group.cross_entropy.mean, color=group.colour, linestyle=group.line)
+        _mark_unfinished(axes, group, time, group.cross_entropy)
+    _label_losses(axes)
+    _label_hours(axes, clock)
+
+
+def mean_elapsed(group: Group, clock: Clock) -> np.ndarray:
+    """Hours up to each evaluation [T]: between two, the mean over the runs that have come so far."""
+    hours = [spent(run, clock).sum(axis=1) for run in group.runs]
+    return group.average(hours).mean.cumsum()
+
+
+def with_refreshes(group: Group) -> tuple[np.ndarray, np.ndarray]:
+    """The evaluations' steps and cross-entropies, and behind an evaluation those of the refresh there."""
+    curve, refreshes = group.cross_entropy, group.refreshes
+    if refreshes is None:
+        return curve.env_steps, curve.mean
+    where = np.searchsorted(curve.env_steps, refreshes.env_steps, side="right")
+    steps = np.insert(curve.env_steps, where, refreshes.env_steps)
+    return steps, np.insert(curve.mean, where, refreshes.after)
+
+
+def _draw_returns(axes: Axes, group: Group, places: np.ndarray) -> None:
+    curve = group.returns
+    low, high = curve.mean - curve.standard_error, curve.mean + curve.standard_error
+    axes.fill_between(places, low, high, color=group.colour, alpha=0.2, linewidth=0)
+    axes.plot(places, curve.mean, color=group.colour, linestyle=group.line)
+    _mark_unfinished(axes, group, places, curve)
+
+
+def _mark_unfinished(axes: Axes, group: Group, places: np.ndarray, curve: Curve) -> None:
+    """An open circle where a run is not there any more."""
+    for end in sorted({len(run.env_steps) - 1 for run in group.unfinished}):
+        _draw_circle(axes, group.colour, places[end], curve.mean[end])
+
+
+def _draw_circle(axes: Axes, colour: Any, x: float, y: float) -> None:
+    """One at a time: an unclipped line of no points would lie in a corner of the picture, for the layout."""
+    axes.plot([x], [y], color=colour, **OPEN_CIRCLE)
+
+
+def _draw_refreshes(axes: Axes, group: Group, refreshes: Refreshes) -> None:
+    points = {"s": 6, "color": [group.colour], "linewidths": 0, "zorder": 3, "clip_on": False}
+    axes.scatter(refreshes.env_steps, refreshes.after, **points)
+    steps = np.append(refreshes.env_steps, max(group.cross_entropy.env_steps[-1], refreshes.env_steps[-1]))
+    levels = np.append(refreshes.constant, refreshes.constant[-1])
+    axes.step(steps, levels, where="post", color=group.colour, linestyle=LEVEL, linewidth=1)
+
+
+# Levels of policies that need no training ----------------------------------------------------------------
+
+
+def references(groups: Sequence[Group]) -> dict[str, float]:
+    """Mean returns of the first hand-coded policy and of the random one, as far as runs have played them."""
+    runs = [run for group in groups for run in group.runs]
+    hand_coded = DOMAINS[runs[0].config.domain][0].hand_coded[0]
+    return {
+        name: float(np.mean([run.references[name] for run in runs if name in run.references]))
+        for name in (hand_coded, "random")
+        if any(name in run.references for run in runs)
+    }
+
+
+def _draw_references(axes: Axes, groups: Sequence[Group]) -> None:
+    """A line for each, named on the side where curves do not end."""
+    ends, known = np.array([group.returns.mean[-1] for group in groups]), references(groups)
+    close = len(known) == 2 and abs(np.subtract(*known.values())) < 0.25 * ends.max()
+    for name, level in known.items():
+        label = "random" if name == "random" else f"hand-coded ({name})"
+        nearest = ends[np.argmin(np.abs(ends - level))]
+        outward = level == max(known.values())  # or the two names would meet
+        above = outward if close else level < 0.5 * ends.max() or nearest < level
+        _draw_level(axes, level, label, above)
+
+
+def _draw_level(axes: Axes, level: float, label: str, above: bool) -> None:
+    """A dashed line with its name above or below it."""
+    from matplotlib.patheffects import withStroke
+
+    axes.axhline(level, color=REFERENCE_COLOUR, linewidth=0.8, linestyle=(0, (5, 2.5)), zorder=1.5)
+    axes.annotate(
+        label,
+        (1, level),
+        xycoords=("axes fraction", "data"),
+        xytext=(0, 1.5 if above else -2),
+        textcoords="offset points",
+        ha="right",
+        va="bottom" if above else "top",
+        fontsize=6.3,
+        color=REFERENCE_COLOUR,
+        path_effects=[withStroke(linewidth=1.5, foreground="white")],
+    )
+
+
+# Bars by size --------------------------------------------------------------------------------------------
+
+
+def draw_final_returns(axes: Axes, sizes: Sequence[Sequence[Group]]) -> None:
+    """The last return of finished runs for each size of the system, ± standard error over seeds (Figure 3).
+
+    An unfinished run is an open circle at its last return, and counts for nothing.
+    """
+    for group, place, width in _places(axes, sizes):
+        scores = group.scores
+        if scores.size:
+            axes.bar(place, scores.mean(), width, color=group.colour)
+        if scores.size > 1:
+            error = scores.std(ddof=1) / np.sqrt(scores.size)
+            axes.errorbar(place, scores.mean(), error, color="black", linewidth=0.7, capsize=1.5)
+        for run in group.unfinished:
+            _draw_circle(axes, "black", place, run.mean[-1])
+    for k, groups in enumerate(sizes):
+        for level in list(references(groups).values())[:1]:
+            axes.hlines(level, k - 0.48, k + 0.48, color=REFERENCE_COLOUR, linewidth=0.8, linestyles="dashed")
+    axes.set_ylabel("Final return per agent")
+
+
+def draw_runtimes(axes: Axes, sizes: Sequence[Sequence[Group]], clock: Clock) -> None:
+    """Hours of finished runs for each size of the system, on a log2 axis (Figures 3, 5 and 6).
+
+    Where no run of a group is finished, the bar is that of the furthest one, hatched.
+    """
+    drawn = []
+    for group, place, width in _places(axes, sizes):
+        hours = mean_runtime(group, clock).total
+        if group.finished:
+            axes.bar(place, hours, width, color=group.colour)
+        else:
+            hours = max(runtime(run, clock).total for run in group.runs)
+            axes.bar(place, hours, width, facecolor="white", edgecolor=group.colour, hatch=UNFINISHED)
+        drawn.append(hours)
+    axes.set_yscale("log", base=2)
+    if np.nanmax(drawn, initial=0) > 0:
+        axes.set_ylim(np.nanmin(drawn) / 2, np.nanmax(drawn) * 1.2)
+    axes.yaxis.set_major_formatter(lambda hours, _: f"{hours:.3g}")
+    axes.set_ylabel(f"Runtime (h), {CLOCKS[clock]}")
+
+
+def _places(axes: Axes, sizes: Sequence[Sequence[Group]]) -> list[tuple[Group, float, float]]:
+    """Each group with the middle and the width of its bar; the same label in the same place of each size."""
+    labels = list(dict.fromkeys(group.label for groups in sizes for group in groups))
+    width = BARS / len(labels)
+    axes.set_xticks(range(len(sizes)), [str(groups[0].agents) for groups in sizes])
+    axes.set_xlim(-0.5, len(sizes) - 0.5)
+    axes.set_xlabel("Agents")
+    axes.grid(visible=False, axis="x")
+    left = (width - BARS) / 2
+    return [
+        (group, k + left + width * labels.index(group.label), 0.9 * width)
+        for k, groups in enumerate(sizes)
+        for group in groups
+    ]
+
+
+# Maps ----------------------------------------------------------------------------------------------------
+
+
+def draw_map(axes: Axes, group: Group, low: float, high: float) -> None:
+    """The last return of each region where it lies, the mean over seeds; colours from low to high.
+
+    Regions of a system with few of them have their return written on them.
+    """
+    returns = regional_returns(group)
+    rows, columns = returns.shape
+    axes.imshow(returns, cmap=MAP_COLOURS, vmin=low, vmax=high, aspect="equal")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.grid(visible=False)
+    axes.set_title(f"{group.label}\n{group.agents} agents{', unfinished' if group.unfinished else ''}")
+    if max(rows, columns) > 7:
+        return
+    for (row, column), value in np.ndenumerate(returns):
+        colour = "white" if value < low + 0.6 * (high - low) else "black"
+        axes.text(column, row, f"{value:.3g}", ha="center", va="center", color=colour, size=5.5)
+
+
+def regional_returns(group: Group) -> np.ndarray:
+    """Mean return of each region at the end of each run, by row and column of the grid."""
+    returns = np.mean([run.returns[-1].mean(axis=0) for run in group.runs], axis=0)
+    return returns.reshape(group.runs[0].grid)
+
+
+# Axes ----------------------------------------------------------------------------------------------------
+
+
+def _label_returns(axes: Axes) -> None:
+    axes.set_ylabel("Mean return per agent and episode")
+    if axes.dataLim.y0 >= 0:
+        axes.set_ylim(bottom=0)
+
+
+def _label_steps(axes: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel("Steps per agent")
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    axes.xaxis.set_major_formatter(lambda steps, _: short(steps))
+
+
+def _label_hours(axes: Axes, clock: Clock) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel(f"Runtime (h), {CLOCKS[clock]}")
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+
+
+def _label_losses(axes: Axes) -> None:
+    """Plain numbers, a few in each decade, whether the log axis spans one or many."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    axes.set_ylabel("Cross-entropy (nats per source)")
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 7)))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_minor_locator(NullLocator())

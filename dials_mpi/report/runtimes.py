@@ -1,0 +1,83 @@
+"""What runs cost: the hours and the memory of Tables 1 to 3 (Appendices G and H of the paper).
+
+A run's time is that of training, of collecting data and of fitting predictors, without evaluations, as in the
+paper. Two clocks tell it: the wall-clock as the run was, and the CPU time of the slowest rank in each phase,
+which is what the wall-clock would be if every rank had a core of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from dials_mpi.report.groups import Group
+from dials_mpi.report.runs import Run
+
+Clock = Literal["wall", "cpu"]
+CLOCKS: dict[Clock, str] = {"wall": "wall-clock", "cpu": "one core per rank"}
+HOUR = 3600.0
+
+
+class Runtime(NamedTuple):
+    """Hours of training, and of collecting data and fitting predictors; NaN where files do not tell."""
+
+    training: float
+    influence: float
+
+    @property
+    def total(self) -> float:
+        """Both."""
+        return self.training + self.influence
+
+
+def spent(run: Run, clock: Clock) -> np.ndarray:
+    """Hours before each evaluation since the one before, [T, 2]: training; data and predictors.
+
+    No phase begins before the slowest rank has ended the one before it, so these add up.
+    """
+    if not run.timing:
+        return np.full((len(run.env_steps), 2), np.nan)
+    column = list(CLOCKS).index(clock)
+    slowest = {phase: rows[:, :, column].max(axis=1) for phase, rows in run.timing.items()}
+    return np.stack([slowest["train"], slowest["collect"] + slowest["influence"]], axis=1) / HOUR
+
+
+def runtime(run: Run, clock: Clock, steps: int | None = None) -> Runtime:
+    """Of a run as far as it has come or, if given, of one of so many steps per agent at the same rates."""
+    training, influence = spent(run, clock).sum(axis=0)
+    if steps is None:
+        return Runtime(training, influence)
+    done = run.env_steps[-1]
+    refreshes = 0 if run.refreshes is None else len(run.refreshes.env_steps)
+    each = influence / refreshes if refreshes else 0.0
+    return Runtime(training * steps / done if done else np.nan, each * -(-steps // run.config.retrain_every))
+
+
+def mean_runtime(group: Group, clock: Clock, steps: int | None = None) -> Runtime:
+    """Over the runs of a group that are finished; NaN where none is."""
+    parts = [runtime(run, clock, steps) for run in group.finished]
+    return Runtime(*np.mean(parts, axis=0)) if parts else Runtime(np.nan, np.nan)
+
+
+class Memory(NamedTuple):
+    """Megabytes (10^6 bytes), means over runs: peak resident sets of root, of the largest other rank and of
+    all ranks added up; and all proportional set sizes added up, which count a shared page once."""
+
+    root: float
+    worker: float
+    total: float
+    proportional: float
+
+
+def mean_memory(group: Group) -> Memory | None:
+    """Over the runs of a group that tell it; None where none does."""
+    parts = [_memory(run) for run in group.runs if run.peak_rss.size]
+    return Memory(*np.mean(parts, axis=0)) if parts else None
+
+
+def _memory(run: Run) -> Sequence[float]:
+    peaks = run.peak_rss / 1e6
+    pss = run.pss.sum() / 1e6 if run.pss.size else np.nan
+    return peaks[0], peaks[1:].max(initial=0.0) if len(peaks) > 1 else peaks[0], peaks.sum(), pss

@@ -1,0 +1,94 @@
+"""Statistics for few runs: interquartile means and probabilities of improvement, with bootstrap intervals.
+
+Agarwal et al. (2021), "Deep reinforcement learning at the edge of the statistical precipice". A run's score
+is its final return, the mean over episodes and regions; regions of a run are not independent, so a run counts
+once. The bootstrap is stratified: runs are drawn again within each size of the system.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dials_mpi.errors import BadInput
+
+RESAMPLES = 10_000
+CONFIDENCE = 0.95
+Samples = Sequence[np.ndarray]
+"""Scores of runs [runs], for each size of the system."""
+
+
+class Interval(NamedTuple):
+    """An estimate and its 95 % bootstrap interval; NaN bounds where a size has a single run."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+def interquartile_mean(samples: Samples) -> Interval:
+    """The mean of the middle half of all scores."""
+    trim_mean = _stats().trim_mean
+
+    def middle(*samples: np.ndarray, axis: int = -1) -> np.ndarray:
+        return trim_mean(np.concatenate(samples, axis=axis), 0.25, axis=axis)
+
+    return _bootstrap(samples, middle)
+
+
+def probability_of_improvement(these: Samples, those: Samples) -> Interval:
+    """That a run of the first method scores higher than one of the second of the same size.
+
+    A tie counts half: the mean over sizes of Mann and Whitney's U over the number of pairs.
+    """
+    sizes = len(these)
+
+    def improvement(*samples: np.ndarray, axis: int = -1) -> np.ndarray:
+        pairs = zip(samples[:sizes], samples[sizes:], strict=True)
+        return np.mean([_wins(one, other) for one, other in pairs], axis=0)
+
+    return _bootstrap([*these, *those], improvement)
+
+
+def _wins(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """The share of pairs that the first wins: [..., n] and [..., m] -> [...]."""
+    difference = one[..., :, None] - other[..., None, :]
+    return ((np.sign(difference) + 1) / 2).mean(axis=(-2, -1))
+
+
+def _bootstrap(samples: Samples, statistic: Callable[..., np.ndarray]) -> Interval:
+    estimate = float(statistic(*samples))
+    if min(map(len, samples)) < 2:
+        return Interval(estimate, np.nan, np.nan)
+    interval = (
+        _stats()
+        .bootstrap(
+            samples,
+            statistic,
+            n_resamples=RESAMPLES,
+            vectorized=True,
+            batch=1000,
+            confidence_level=CONFIDENCE,
+            method="percentile",
+            rng=np.random.default_rng(0),
+        )
+        .confidence_interval
+    )
+    return Interval(estimate, float(interval.low), float(interval.high))
+
+
+def require_scipy() -> None:
+    """BadInput: scipy is not installed."""
+    _stats()
+
+
+def _stats() -> Any:
+    try:
+        from scipy import stats
+    except ImportError as error:
+        raise BadInput(
+            "scipy, which makes the report's statistics, is not installed: pip install 'dials_mpi[report]'"
+        ) from error
+    return stats
