@@ -38,7 +38,7 @@ from dials_mpi.storage.hdf5 import rewriting
 from dials_mpi.storage.runfile import RunFile
 from dials_mpi.yaml_text import LARGEST_FILE
 
-LIMIT = 20
+LIMIT = 60
 """Seconds for one answer of the worker; most take a twentieth of one."""
 
 WORDS = (*SMALL, "total_steps=384", "checkpoint_keep=9")

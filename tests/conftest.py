@@ -88,7 +88,7 @@ class Program:
         """Whether it has not ended yet."""
         return self.process.poll() is None
 
-    def wait(self, timeout: float = 60) -> Finished:
+    def wait(self, timeout: float = 120) -> Finished:
         """Wait for its end; past the timeout all its processes are killed and the test fails."""
         try:
             stdout, stderr = self.process.communicate(timeout=timeout)
@@ -125,12 +125,12 @@ class Program:
                 continue
 
 
-def launch(*arguments: str, timeout: float = 60, **how: object) -> Finished:
+def launch(*arguments: str, timeout: float = 120, **how: object) -> Finished:
     """Run a Python program to its end; ``how`` as for Program."""
     return Program(*arguments, **how).wait(timeout)
 
 
-def in_terminal(*arguments: str, timeout: float = 60, **environment: str) -> tuple[bytes, bytes]:
+def in_terminal(*arguments: str, timeout: float = 120, **environment: str) -> tuple[bytes, bytes]:
     """Run a Python program as the only process, at a terminal: what that showed, and stderr."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(
