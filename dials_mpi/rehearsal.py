@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,11 +18,19 @@ from dials_mpi.learning.ppo import PPO
 if TYPE_CHECKING:
     from dials_mpi.config import Config
     from dials_mpi.domains.base import Domain, Region
+    from dials_mpi.ranks import Ranks
 
 
 def rehearsed() -> bool:
     """Whether there is machine code of this package's functions already."""
     return bool(store()) and any(Path(store()).rglob("*.nbi"))
+
+
+def rehearse_together(ranks: Ranks, hosts: Sequence[str], config: Config, domain: Domain) -> None:
+    """One rank of each machine compiles, and the others find it; hosts: each rank's machine."""
+    if hosts.index(ranks.host) == ranks.rank:
+        rehearse(config, domain)
+    ranks.barrier()
 
 
 def rehearse(config: Config, domain: Domain) -> None:

@@ -25,7 +25,7 @@ from dials_mpi.logs import LOG
 from dials_mpi.players import Players
 from dials_mpi.provenance import memory
 from dials_mpi.ranks import Ranks
-from dials_mpi.rehearsal import rehearse, rehearsed
+from dials_mpi.rehearsal import rehearse_together, rehearsed
 from dials_mpi.signals import Wishes
 from dials_mpi.start import Start
 from dials_mpi.stopwatch import PHASES, Stopwatch
@@ -52,7 +52,9 @@ class System:
         self.record = self.reporter = self.latest = None
         if ranks.is_root:
             self._take_charge(start, hosts)
-        self._compile(hosts)
+        if not rehearsed():
+            self._phase("compiling the inner loops, once on this machine")
+        rehearse_together(ranks, hosts, config, self.domain)
         self.upkeep = Upkeep(
             start, ranks, self.learners, self.tables, deadline, wishes, self.record, self.reporter
         )
@@ -184,14 +186,6 @@ class System:
             trained = self.latest or self.record.last_evaluation()
             results = {"random": scripted.pop("random"), "trained": trained, **scripted}
             self.reporter.finish(results, self.domain.statistics, run.directory)
-        self.ranks.barrier()
-
-    def _compile(self, hosts: list[str]) -> None:
-        """One rank of each machine runs through what is compiled, and the others find it."""
-        if not rehearsed():
-            self._phase("compiling the inner loops, once on this machine")
-        if hosts.index(self.ranks.host) == self.ranks.rank:
-            rehearse(self.config, self.domain)
         self.ranks.barrier()
 
     def _take_charge(self, start: Start, hosts: list[str]) -> None:

@@ -23,7 +23,7 @@ from dials_mpi.values import printable
 from dials_mpi.walltime import Deadline, deadline_of
 
 EXAMPLES = """examples:
-  mpirun -n 3 python -m dials_mpi.train --config configs/quickstart.yaml
+  mpirun -n 3 python -m dials_mpi.train --config configs/warehouse/fast.yaml
   mpirun -n 101 python -m dials_mpi.train --resume         the paper's 100-agent warehouse; go on with it
   mpirun -n 5 python -m dials_mpi.train --config configs/traffic/4.yaml   four crossings; needs SUMO
   python -m dials_mpi.train --config configs/warehouse/4.yaml seed=1 ppo.learning_rate=1e-4

@@ -146,9 +146,8 @@ def test_work_hides_behind_training_as_long_as_that_lasts():
     assert (terms["collect"], terms["evaluate"]) == (10, 6)  # the first datasets, the last evaluation
 
 
-def test_several_ranks_share_the_episodes(monkeypatch):
-    config = load(None, SMALL)
-    monkeypatch.setattr(projection, "global_ranks", lambda config: 2)
+def test_several_ranks_share_the_episodes():
+    config = load(None, [*SMALL, "global_ranks=2"])
     model = Model.of(config, [Costs(4, 0, 0, 4.0, 4.0)], 0.0, FREE)
     assert (model.collect(4), model.evaluate(4)) == (3 * 4, 2 * 4)  # 3 of 5 episodes, 2 of 3
 

@@ -83,26 +83,16 @@ class Model:
         return cls(
             train=max(one.train for one in costs),
             fit=max(one.fit for one in costs) * fit_flop(config),
-            collect=line("collect", -(-config.dataset_episodes // global_ranks(config))),
-            evaluate=line("evaluate", -(-config.evaluation_episodes // global_ranks(config))),
+            collect=line("collect", -(-config.dataset_episodes // config.global_ranks)),
+            evaluate=line("evaluate", -(-config.evaluation_episodes // config.global_ranks)),
             checkpoint=checkpoint,
             link=link,
         )
 
 
-def global_ranks(config: Config) -> int:
-    """How many ranks have a global simulator."""
-    return getattr(config, "global_ranks", 1)
-
-
-def overlapped(config: Config) -> bool:
-    """Whether root evaluates and collects while the workers train."""
-    return getattr(config, "schedule", "synchronous") == "overlapped"
-
-
 def project(config: Config, model: Model, regions: int) -> dict[str, float]:
     """Seconds of the whole run by TERMS, with so many regions, each on a worker of its own."""
-    terms = _terms(config, model, regions, segments(config), 1, overlapped(config))
+    terms = _terms(config, model, regions, segments(config), 1, config.overlapped)
     # The policies that need no training are played at the end.
     references = 1 + len(create(config.domain, config.domain_section).hand_coded)
     return {**terms, "evaluate": terms["evaluate"] + references * model.evaluate(regions)}
@@ -122,7 +112,7 @@ def compare(
     schedule = [segment for segment in segments(config) if segment.env_steps <= run.steps]
     plain, real = (
         _terms(config, model, regions, schedule, run.held, hidden)
-        for hidden in (False, overlapped(config) and run.held < regions)
+        for hidden in (False, config.overlapped and run.held < regions)
     )
     terms = {term: (plain[term], measured) for term, measured in run.seconds.items()}
     return {**terms, "wall": (sum(real.values()), run.wall)}

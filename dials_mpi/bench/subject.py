@@ -19,7 +19,7 @@ from dials_mpi.domains.base import Domain
 from dials_mpi.evaluate import evaluate
 from dials_mpi.learners import TRAINING, Learners
 from dials_mpi.ranks import Ranks
-from dials_mpi.rehearsal import rehearse
+from dials_mpi.rehearsal import rehearse_together
 from dials_mpi.seeding import Purpose, streams
 
 FIT_EPOCHS = 5
@@ -49,10 +49,8 @@ class Subject:
         self.config = replace(config, influence=influence, ppo=replace(config.ppo, anneal=False))
         self.ranks = ranks
         self.domain = create(config.domain, config.domain_section)
-        self.mine = ranks.place(len(self.domain.regions), on_root=config.mode == "global")
-        if ranks.meet(silence=0).index(ranks.host) == ranks.rank:  # the others find what it compiles
-            rehearse(self.config, self.domain)
-        ranks.barrier()
+        self.mine = ranks.place(len(self.domain.regions), config.mode == "global", config.global_ranks)
+        rehearse_together(ranks, ranks.meet(silence=0), self.config, self.domain)
         self.learners = Learners(self.config, self.domain, self.mine)
         self.tables = joint.tables(config, self.domain)
         self.datasets: dict[int, Dataset] = {}

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dials_mpi.bench.costs import Costs, Recorded
-from dials_mpi.bench.projection import TERMS, Line, Model, global_ranks, growing, overlapped
+from dials_mpi.bench.projection import TERMS, Line, Model, growing
 from dials_mpi.config import Config, segments
 
 WIDTH = 120
@@ -101,9 +101,9 @@ def _growth(rows: Mapping[int, Mapping[str, float]]) -> list[str]:
 def _assumptions(config: Config, model: Model, costs: Sequence[Costs]) -> list[str]:
     """What a projection rests on."""
     link, sizes = model.link, ", ".join(f"{n:,}" for n in sorted({one.regions for one in costs}))
-    ranks = global_ranks(config)
+    ranks = config.global_ranks
     root = "root" if ranks == 1 else f"{ranks} ranks, side by side"
-    hides = "hides behind training" if overlapped(config) else "hides behind nothing (synchronous)"
+    hides = "hides behind training" if config.overlapped else "hides behind nothing (synchronous)"
     how = "as measured between these ranks" if link.measured else "assumed: one rank has none to measure with"
     return [
         f"Costs are CPU seconds at {sizes} regions: a core does as much with one region as it did there.",

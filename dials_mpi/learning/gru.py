@@ -19,8 +19,20 @@ _ONE = np.float32(1)
 
 
 @compiled
-def _cell(reset, update, new, state_reset, state_update, state_new, before, after):
-    """One sequence, one step; all [H]. The gates hold the input's products and then their own values."""
+def _thirds(values):
+    """Views of [3 H] numbers: those of the reset, update and new gate, [H] each."""
+    size = values.shape[0] // 3
+    return values[:size], values[size : 2 * size], values[2 * size :]
+
+
+@compiled
+def _cell(gates, products, before, after):
+    """One sequence, one step: from the state before to that after, [H].
+
+    The gates [3 H] hold the input's products and then their own values; products: the state's.
+    """
+    reset, update, new = _thirds(gates)
+    state_reset, state_update, state_new = _thirds(products)
     for j in range(before.shape[0]):
         r = sigmoid(reset[j] + state_reset[j])
         z = sigmoid(update[j] + state_update[j])
@@ -30,11 +42,13 @@ def _cell(reset, update, new, state_reset, state_update, state_new, before, afte
 
 
 @compiled
-def _cell_back(d_state, before, reset, update, new, state_reset, state_update, state_new):
+def _cell_back(gates, products, before, d_state):
     """Gradients take the place of the gates (of the input's products) and of the state's products.
 
     What is left in d_state is the part that goes past the gates into the state before.
     """
+    reset, update, new = _thirds(gates)
+    state_reset, state_update, state_new = _thirds(products)
     for j in range(before.shape[0]):
         d, r, z, n = d_state[j], reset[j], update[j], new[j]
         d_n = d * (_ONE - z) * (_ONE - n * n)
@@ -66,17 +80,7 @@ def gru_forward(x, h0, keep, w_ih, w_hh, b_ih, b_hh, gates, products, entering, 
         else:
             linear_transposed(before, transposed, b_hh, products[s])
         for b in range(batch):
-            gate, product = gates[s, b], products[s, b]
-            _cell(
-                gate[:size],
-                gate[size : 2 * size],
-                gate[2 * size :],
-                product[:size],
-                product[size : 2 * size],
-                product[2 * size :],
-                before[b],
-                states[s, b],
-            )
+            _cell(gates[s, b], products[s, b], before[b], states[s, b])
 
 
 @compiled
@@ -89,17 +93,7 @@ def gru_backward(x, d_states, keep, w_hh, gates, products, entering, d_w_ih, d_w
     steps, batch, size = d_states.shape
     for s in range(steps - 1, -1, -1):
         for b in range(batch):
-            gate, product = gates[s, b], products[s, b]
-            _cell_back(
-                d_states[s, b],
-                entering[s, b],
-                gate[:size],
-                gate[size : 2 * size],
-                gate[2 * size :],
-                product[:size],
-                product[size : 2 * size],
-                product[2 * size :],
-            )
+            _cell_back(gates[s, b], products[s, b], entering[s, b], d_states[s, b])
         if s > 0:
             through_weights(products[s], w_hh, d_states[s], 1)
             for b in range(batch):

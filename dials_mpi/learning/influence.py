@@ -10,7 +10,7 @@ from dials_mpi.compiled import compiled
 from dials_mpi.learning.activations import exp
 from dials_mpi.learning.adam import Adam
 from dials_mpi.learning.network import Network, advance, workspace
-from dials_mpi.learning.policy import log_sum_exp
+from dials_mpi.learning.policy import draw, log_sum_exp
 
 if TYPE_CHECKING:
     from dials_mpi.config import Influence as InfluenceConfig
@@ -186,12 +186,7 @@ def _sample(sizes, vector, inputs, state, uniforms, counts, starts):
     for b in range(uniforms.shape[0]):
         for m in range(counts.size):
             logits = _logits(outputs[b], counts[m], starts[m])
-            total = log_sum_exp(logits)
-            drawn, cumulative = 0, np.exp(logits[0] - total)
-            while drawn < counts[m] - 1 and uniforms[b, m] >= cumulative:
-                drawn += 1
-                cumulative += np.exp(logits[drawn] - total)
-            sources[b, m] = drawn
+            sources[b, m] = draw(logits, log_sum_exp(logits), uniforms[b, m])
     return sources, state
 
 

@@ -131,9 +131,14 @@ class Network:
 @lru_cache(maxsize=16)
 def workspace(steps: int, batch: int, sizes: Sizes) -> np.ndarray:
     """Room for what a forward pass leaves to its backward pass."""
-    rows = steps * batch
+    return np.empty(_items(steps, batch, sizes), np.float32)
+
+
+@compiled
+def _items(steps, batch, sizes):
+    """How many numbers ``_room`` gives views of."""
     gru = 7 * sizes.state  # gates and products, 3 H each, and the states entering
-    return np.empty(rows * (gru + 2 * sizes.first + 2 * sizes.second), np.float32)
+    return steps * batch * (gru + 2 * sizes.first + 2 * sizes.second)
 
 
 @compiled
@@ -238,23 +243,9 @@ def _backward(sizes, vector, gradient, x, keep, work, d_outputs):
 def advance(sizes, vector, x, state):
     """One step of a network: x [B, I], state [B, H] -> outputs [B, K], new state [B, H]."""
     batch = x.shape[0]
-    w_ih, w_hh, b_ih, b_hh, w_2, b_2, w_3, b_3 = _layers(sizes, vector)
-    features = np.empty((batch, sizes.first), np.float32)
-    if sizes.state:
-        gates = np.empty((1, batch, 3 * sizes.state), np.float32)
-        products, entering = np.empty_like(gates), np.empty((1, batch, sizes.state), np.float32)
-        states = features.reshape(1, batch, sizes.state)
-        nothing = np.empty((0, 0), np.float32)
-        steps = x.reshape(1, batch, sizes.inputs)
-        gru_forward(steps, state, nothing, w_ih, w_hh, b_ih, b_hh, gates, products, entering, states)
-        after = features
-    else:
-        linear(x, w_ih, b_ih, features)
-        _rectify(features)
-        after = np.empty((batch, 0), np.float32)
-    second = np.empty((batch, sizes.second), np.float32)
-    linear(features, w_2, b_2, second)
-    _rectify(second)
-    outputs = np.empty((batch, sizes.outputs), np.float32)
-    linear(second, w_3, b_3, outputs)
-    return outputs, after
+    work = np.empty(_items(1, batch, sizes), np.float32)
+    outputs = np.empty((1, batch, sizes.outputs), np.float32)
+    no_cuts = np.empty((0, 0), np.float32)
+    _forward(sizes, vector, x.reshape(1, batch, sizes.inputs), state, no_cuts, work, outputs)
+    features = _room(sizes, work, 1, batch)[3]
+    return outputs[0], features[:, : sizes.state].copy()

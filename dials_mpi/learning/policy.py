@@ -50,13 +50,19 @@ def _act(sizes, vector, observations, state, uniforms):
     for b in range(batch):
         logits = outputs[b, :count]
         total = log_sum_exp(logits)
-        action, cumulative = 0, np.exp(logits[0] - total)
-        while action < count - 1 and uniforms[b] >= cumulative:
-            action += 1
-            cumulative += np.exp(logits[action] - total)
-        actions[b] = action
-        log_probabilities[b] = logits[action] - total
+        actions[b] = draw(logits, total, uniforms[b])
+        log_probabilities[b] = logits[actions[b]] - total
     return actions, log_probabilities, outputs[:, count].copy(), state
+
+
+@compiled
+def draw(logits, total, uniform):
+    """A class, by a uniform number in [0, 1); total: the ``log_sum_exp`` of the logits."""
+    drawn, cumulative = 0, np.exp(logits[0] - total)
+    while drawn < logits.size - 1 and uniform >= cumulative:
+        drawn += 1
+        cumulative += np.exp(logits[drawn] - total)
+    return drawn
 
 
 @compiled

@@ -43,7 +43,7 @@ class _Block:
     """Writes the instructions of one block of ``rows`` by ``width`` vectors."""
 
     def __init__(self, builder: ir.IRBuilder, rows: int, width: int) -> None:
-        self.builder, self.rows, self.width = builder, rows, width
+        self.builder = builder
         self.sums = [[cgutils.alloca_once(builder, _VECTOR) for _ in range(width)] for _ in range(rows)]
         for row in self.sums:
             for place in row:
@@ -264,9 +264,8 @@ def linear(x, weight, bias, out):
         return
     x_at, w_at, bias_at, out_at = x.ctypes.data, weight.ctypes.data, bias.ctypes.data, out.ctypes.data
     stride, out_row = terms * ITEM, outputs * ITEM
-    for n in range(
-        0, outputs, ROWS
-    ):  # four rows of the weights serve all samples while they are in the cache
+    # Four rows of the weights serve all samples while they are in the cache.
+    for n in range(0, outputs, ROWS):
         n = min(n, outputs - ROWS)  # the last block may do again what the one before it did
         for m in range(0, samples, ROWS):
             m = min(m, samples - ROWS)
