@@ -180,7 +180,7 @@ class Drawing(Protocol):
     artists: Sequence[Artist]
 
     def update(self, sources: np.ndarray | None) -> None:
-        """Show the simulator's present state; sources: int [M], of the step of a local simulator, else None."""
+        """Show the simulator's present state; sources: int [M], of a local simulator's step, else None."""
         ...
 
 

@@ -36,7 +36,7 @@ def lay_bare(axes: Axes, extent: Extent) -> float:
 
 
 def add_scale(axes: Axes, colours: ScalarMappable, label: str, more: bool = False) -> None:
-    """The scale of the colours, to the right, an inch high; more: larger values have the colour of the largest."""
+    """The scale of the colours, to the right, an inch high; more: larger values look like the largest."""
     extend = "max" if more else "neither"
     wide = axes.figure.get_figwidth() * axes.get_position().width
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()

@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
 
 from dials_mpi.choice import Choice, add_arguments
 from dials_mpi.cli import Parser, word
@@ -37,7 +38,7 @@ region's predictor takes each influence source along an episode of the global si
 and how often over many episodes what it takes to be so likely does happen."""
 
 STILLS = (".png", ".svg", ".pdf")
-MOST_EPISODES = 100_000
+EPISODES, MOST_EPISODES = 200, 100_000
 MOST_SEED = 2**32 - 1
 
 
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     parser.add_argument("--seed", type=int, help="which episode (default: the run's seed)")
     parser.add_argument("--fps", type=float, default=10, help="frames per second of a film (default 10)")
     parser.add_argument("--influence", action="store_true", help="the region's predictor, and what happened")
-    parser.add_argument("--episodes", type=int, help="of --influence (default 200)")
+    parser.add_argument("--episodes", type=int, help=f"of --influence (default {EPISODES})")
     options = parser.parse_intermixed_args(argv)
     try:
         with style():  # which refuses a missing matplotlib before anything else
@@ -71,11 +72,8 @@ def _watch(options: argparse.Namespace) -> list[str]:
     choice = Choice(options, predictors=options.influence or options.region is not None)
     _check(options, choice)
     with whole(Path(options.out)) as file:
-        said = (
-            _picture_of_influence(options, choice, file)
-            if options.influence
-            else _show(options, choice, file)
-        )
+        task = _draw_influence if options.influence else _show
+        said = task(options, choice, file)
     return [*said, printable(options.out)]
 
 
@@ -124,17 +122,41 @@ def _check_predictors(options: argparse.Namespace, choice: Choice) -> None:
         )
     if not options.influence and choice.policy not in ("trained", "random"):
         raise BadInput(
-            f"--policy is {choice.policy}, which reads the whole system: with --region choose trained or random"
+            f"--policy is {choice.policy}, which reads the whole system: with --region choose trained or "
+            "random"
         )
+
+
+def _draw_influence(options: argparse.Namespace, choice: Choice, file: Path) -> list[str]:
+    """Compare the region's predictor with what happens under the joint policy."""
+    from dials_mpi.watch import influence
+    from dials_mpi.watch.influence_picture import draw
+    from dials_mpi.watch.picture import save
+
+    region, domain = options.region, choice.domain
+    episodes = options.episodes or EPISODES
+    with _progress("episodes", episodes) as beat:
+        dataset = influence.play(choice, region, episodes, _seed(options, choice), beat)
+    predicted = influence.predict(choice.predictors[region], dataset.inputs)
+    calibrations, said = [], []
+    names = domain.sources(region)
+    for m, (source, count) in enumerate(zip(names, domain.regions[region].source_classes, strict=True)):
+        own = predicted[:, :, m, :count], dataset.sources[:, :, m]
+        calibrations.append(influence.calibrate(*own))
+        ours, constant = influence.cross_entropies(*own)
+        said.append(f"{source.name}: cross-entropy {ours:.3f}, of the class frequencies {constant:.3f}")
+    caption = f"{choice.config.domain}, influence on region {region}, {choice.policy}"
+    steps = options.steps or domain.horizon
+    save(draw(caption, names, dataset, predicted, calibrations, steps), file)
+    return said
 
 
 def _show(options: argparse.Namespace, choice: Choice, file: Path) -> list[str]:
     """Draw an episode."""
-    from dials_mpi.watch.picture import Picture
+    from dials_mpi.watch.picture import Picture, save
 
-    seed = choice.config.seed if options.seed is None else options.seed
-    steps = options.steps or choice.domain.horizon
-    regions, region = len(choice.domain.regions), options.region
+    seed, region, domain = _seed(options, choice), options.region, choice.domain
+    steps, regions = options.steps or domain.horizon, len(domain.regions)
     if region is None:
         episode: Episode = GlobalEpisode(choice, seed)
         caption = f"{choice.config.domain}, {regions} regions, {choice.policy}"
@@ -143,30 +165,42 @@ def _show(options: argparse.Namespace, choice: Choice, file: Path) -> list[str]:
         caption = f"{choice.config.domain}, region {region} alone, {choice.policy}"
     moments = episode.play(steps)
     first = next(moments)  # there is nothing to draw before it
-    picture = Picture(regions, caption, partial(choice.domain.drawing, episode.simulator, region=region))
+    picture = Picture(regions, caption, partial(domain.drawing, episode.simulator, region=region))
     picture.follow(first)
-    waiting = Console(stderr=True)
-    moments = track(
-        moments, "playing", steps, console=waiting, transient=True, disable=not waiting.is_terminal
-    )
     write = FILMS.get(file.suffix.lower())
-    if write:
+    with _progress("steps", steps) as beat:
         began = time.perf_counter()
-        write(file, _frames(picture, moments), options.fps)
-        rate = (steps + 1) / (time.perf_counter() - began)
-        return [f"{picture.clock}", f"{steps + 1} frames, drawn at {rate:.0f} frames/s"]
-    for moment in moments:
-        picture.follow(moment)
-    picture.save(file)
+        if write:
+            write(file, _frames(picture, moments, beat), options.fps)
+            rate = (steps + 1) / (time.perf_counter() - began)
+            return [picture.clock, f"{steps + 1} frames, {rate:.0f} a second"]
+        for moment in moments:
+            picture.follow(moment)
+            beat(1)
+    save(picture.figure, file)
     return [picture.clock]
 
 
-def _frames(picture: Picture, moments: Iterable[Moment]) -> Iterator[np.ndarray]:
+def _frames(picture: Picture, moments: Iterable[Moment], beat: Callable[[int], None]) -> Iterator[np.ndarray]:
     """The picture as it is, and after each of the moments."""
     yield picture.pixels()
     for moment in moments:
         picture.follow(moment)
         yield picture.pixels()
+        beat(1)
+
+
+def _seed(options: argparse.Namespace, choice: Choice) -> int:
+    return choice.config.seed if options.seed is None else options.seed
+
+
+@contextmanager
+def _progress(what: str, number: int) -> Iterator[Callable[[int], None]]:
+    """A bar at a terminal; what it gives is told how many more are done."""
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=number)
+        yield lambda more: bar.update(task, advance=more)
 
 
 if __name__ == "__main__":

@@ -64,13 +64,6 @@ class Picture:
         high, wide = (size - size % 2 for size in pixels.shape[:2])
         return np.ascontiguousarray(pixels[:high, :wide, :3])
 
-    def save(self, file: Path) -> None:
-        """The picture alone, in the format of the file's name; the same picture gives the same bytes."""
-        for artist in self._moving:
-            artist.set_animated(False)
-        dated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
-        self.figure.savefig(file, metadata=dated.get(file.suffix.lower()))
-
     def _fit_height(self, wide: float) -> None:
         """Make the figure as high as the drawing's aspect wants it."""
         (left, right), (bottom, top) = self.axes.get_xlim(), self.axes.get_ylim()
@@ -79,3 +72,9 @@ class Picture:
         self.figure.set_figheight(whole)
         box = self.axes.get_position()
         self.axes.set_position((box.x0, _BOTTOM / whole, box.width, high / whole))
+
+
+def save(figure: Figure, file: Path) -> None:
+    """Write a figure in the format of the file's name; the same figure gives the same bytes."""
+    undated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+    figure.savefig(file, metadata=undated.get(file.suffix.lower()))

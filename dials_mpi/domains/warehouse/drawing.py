@@ -152,7 +152,7 @@ class RegionDrawing(WarehouseDrawing):
     def __init__(self, simulator: WarehouseLocalSimulator, axes: Axes, region: int, horizon: int) -> None:
         super().__init__(axes, np.zeros((1, 2), int), 1, [region], horizon)
         self._simulator = simulator
-        ghost = _key("neighbour, as sampled", "white", markeredgecolor=INK)
+        ghost = _key("neighbour, as sampled", "white", INK)
         add_legend(axes, [_key("robot", BLUE), ghost, _shelf_key(), _item_key()])
 
     def update(self, sources: np.ndarray | None) -> None:
@@ -179,10 +179,8 @@ def _points(places: np.ndarray) -> np.ndarray:
     return np.asarray(places, float)[..., ::-1]
 
 
-def _key(label: str, colour: str, **how: object) -> Line2D:
-    return Line2D(
-        [], [], marker="o", ls="", ms=4.5, mec=how.pop("markeredgecolor", "white"), mfc=colour, label=label
-    )
+def _key(label: str, colour: str, edge: str = "white") -> Line2D:
+    return Line2D([], [], marker="o", ls="", ms=4.5, mec=edge, mfc=colour, label=label)
 
 
 def _shelf_key() -> Line2D:

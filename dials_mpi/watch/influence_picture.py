@@ -1,0 +1,102 @@
+"""The picture of a region's influence: predictions along an episode, and how they come true over many."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from dials_mpi.collect import Dataset
+from dials_mpi.domains.base import Source
+from dials_mpi.domains.pictures import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
+from dials_mpi.watch.influence import Calibration
+
+WIDTH, HEIGHT = 7.0, 2.9  # inches; of the height at least
+_STRIP, _ROW = 0.4, 0.11  # inches, of a strip without its rows, of one row
+_SMALL = 6
+_COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION)
+_MARKERS = "osD^vP"
+_HEAT = LinearSegmentedColormap.from_list("probability", ["white", SKY, BLUE, "#002A44"])
+
+
+def draw(
+    caption: str,
+    names: Sequence[Source],
+    dataset: Dataset,
+    predicted: np.ndarray,
+    calibrations: Sequence[Calibration],
+    steps: int,
+) -> Figure:
+    """The first of K episodes up to so many steps, and the calibration over all of them.
+
+    predicted: [K, T, M, C], as of influence.predict; calibrations: of each source.
+    """
+    rows = [len(source.classes) if len(source.classes) > 2 else 2 for source in names]
+    heights = [_STRIP + _ROW * count for count in rows]
+    figure = Figure((WIDTH, max(HEIGHT, sum(heights))), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=(2.1, 1))
+    strips = left.subplots(len(names), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    for m, (axes, source) in enumerate(zip(strips, names, strict=True)):
+        _draw_strip(axes, source, predicted[0, :steps, m], dataset.sources[0, :steps, m])
+    strips[-1].set(xlabel="step", xlim=(0.5, steps + 0.5))
+    happened = Line2D([], [], color=VERMILION, marker="o", ms=2.5, ls="", label="what happened")
+    left.legend(handles=[happened], loc="outside upper right", fontsize=_SMALL, borderpad=0)
+    left.suptitle(f"{caption}: one episode", x=0.01, ha="left", fontsize=7)
+    axes = right.subplots()
+    _draw_calibration(axes, names, calibrations)
+    right.suptitle(f"{len(predicted)} episodes", fontsize=7)
+    return figure
+
+
+def _draw_strip(axes: Axes, source: Source, predicted: np.ndarray, happened: np.ndarray) -> None:
+    """predicted: [T, C]; happened: int [T]."""
+    axes.set_title(source.name, loc="left", fontsize=_SMALL, pad=2)
+    axes.grid(False)
+    axes.tick_params(labelsize=_SMALL, length=2)
+    step, count = np.arange(1, len(happened) + 1), len(source.classes)
+    mark = {"color": VERMILION, "linewidths": 0, "zorder": 3, "clip_on": False}
+    if count == 2:
+        axes.fill_between(step, predicted[:, 1], step="mid", color=BLUE, linewidth=0)
+        came = step[happened == 1]
+        axes.scatter(came, np.full(len(came), 1.12), s=5, **mark)
+        axes.set(ylim=(0, 1.2), yticks=(0, 1), ylabel="prob.")
+        axes.yaxis.label.set_size(_SMALL)
+        return
+    image = axes.imshow(
+        predicted[:, :count].T,
+        cmap=_HEAT,
+        vmin=0,
+        vmax=1,
+        aspect="auto",
+        interpolation="nearest",
+        extent=(0.5, len(step) + 0.5, count - 0.5, -0.5),
+    )
+    axes.scatter(step, happened, s=3.5, **mark)
+    axes.set_yticks(range(count), source.classes)
+    bar = axes.figure.colorbar(image, ax=axes, pad=0.01, aspect=8, ticks=(0, 1))
+    bar.ax.tick_params(labelsize=_SMALL, length=2)
+    bar.outline.set_linewidth(0.4)
+
+
+def _draw_calibration(axes: Axes, names: Sequence[Source], calibrations: Sequence[Calibration]) -> None:
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=(0, (4, 2)), zorder=1)
+    for m, (source, of) in enumerate(zip(names, calibrations, strict=True)):
+        axes.errorbar(
+            of.predicted,
+            of.observed,
+            yerr=(of.observed - of.low, of.high - of.observed),
+            color=_COLOURS[m % len(_COLOURS)],
+            marker=_MARKERS[m // len(_COLOURS) % len(_MARKERS)],
+            markersize=2.8,
+            linewidth=0.8,
+            elinewidth=0.7,
+            label=source.name,
+        )
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="predicted probability", ylabel="how often it came true")
+    axes.set_box_aspect(1)
+    axes.tick_params(labelsize=_SMALL)
+    axes.legend(loc="upper left", fontsize=_SMALL, handlelength=1.4)
