@@ -25,27 +25,33 @@ def whole(file: Path) -> Iterator[Path]:
 
     BadInput: the folder or the disk does not take it.
     """
-    partial = file.with_name(f".partial-{os.getpid()}-{file.name}")
     try:
+        partial = file.with_name(f".partial-{os.getpid()}-{file.name}")
         partial.touch(exist_ok=False)  # now, not when everything has been drawn
-        try:
-            yield partial
-            os.replace(partial, file)
-        finally:
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise BadInput(
-            f"{printable(str(file))} cannot be written ({reason}): choose another --out"
-        ) from error
+    except (OSError, ValueError) as error:  # ValueError: no name that a file can have
+        raise _unwritable(file, error) from error
+    try:
+        yield partial
+        os.replace(partial, file)
+    except OSError as error:
+        raise _unwritable(file, error) from error
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def _unwritable(file: Path, error: Exception) -> BadInput:
+    reason = getattr(error, "strerror", None) or error
+    return BadInput(f"{printable(str(file))} cannot be written ({reason}): choose another --out")
 
 
 def write_gif(file: Path, frames: Iterable[np.ndarray], fps: float) -> None:
     """Frames uint8 [height, width, 3], all of one size."""
     from PIL import Image
 
-    images = (Image.fromarray(frame).quantize(dither=Image.Dither.NONE) for frame in frames)
+    # An octree takes an eighth of the default's time, and its colours are nearer.
+    how = {"method": Image.Quantize.FASTOCTREE, "dither": Image.Dither.NONE}
+    images = (Image.fromarray(frame).quantize(**how) for frame in frames)
     first = next(images)
     first.save(file, format="GIF", save_all=True, append_images=images, duration=1000 / fps, loop=0)
 

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from dials_mpi.collect import Dataset
 from dials_mpi.domains.base import Source
@@ -20,6 +21,9 @@ _STRIP, _ROW = 0.4, 0.11  # inches, of a strip without its rows, of one row
 _SMALL = 6
 _COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION)
 _MARKERS = "osD^vP"
+_LEGEND = {"fontsize": _SMALL, "handlelength": 1.2, "handletextpad": 0.5, "columnspacing": 1.0}
+_HAPPENED = {"color": VERMILION, "linewidths": 0, "zorder": 3, "clip_on": False}
+_STEPS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _HEAT = LinearSegmentedColormap.from_list("probability", ["white", SKY, BLUE, "#002A44"])
 
 
@@ -36,50 +40,58 @@ def draw(
     predicted: [K, T, M, C], as of influence.predict; calibrations: of each source.
     """
     rows = [len(source.classes) if len(source.classes) > 2 else 2 for source in names]
+    heat = any(len(source.classes) > 2 for source in names)
     heights = [_STRIP + _ROW * count for count in rows]
     figure = Figure((WIDTH, max(HEIGHT, sum(heights))), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(2.1, 1))
     strips = left.subplots(len(names), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    shown = predicted[0, :steps]
+    scale = next(top for top in (0.25, 0.5, 1.0) if top >= shown[:, :, 1].max() or top == 1)
     for m, (axes, source) in enumerate(zip(strips, names, strict=True)):
-        _draw_strip(axes, source, predicted[0, :steps, m], dataset.sources[0, :steps, m])
+        happened = dataset.sources[0, :steps, m]
+        if len(source.classes) == 2:
+            _draw_probability(axes, shown[:, m, 1], happened, scale)
+        else:
+            _draw_probabilities(axes, source.classes, shown[:, m], happened)
+        axes.set_title(source.name, loc="left", fontsize=_SMALL, pad=2)
+        axes.grid(False)
+        axes.tick_params(labelsize=_SMALL, length=2)
     strips[-1].set(xlabel="step", xlim=(0.5, steps + 0.5))
-    happened = Line2D([], [], color=VERMILION, marker="o", ms=2.5, ls="", label="what happened")
-    left.legend(handles=[happened], loc="outside upper right", fontsize=_SMALL, borderpad=0)
+    keys = [Line2D([], [], color=VERMILION, marker="o", ms=2.5, ls="", label="what happened")]
+    keys += [Line2D([], [], ls="", label="predicted:")] if heat else []
+    keys += (
+        [Patch(facecolor=_HEAT(p), edgecolor=GREY, linewidth=0.4, label=f"{p:g}") for p in _STEPS]
+        if heat
+        else []
+    )
+    left.legend(handles=keys, loc="outside lower center", ncols=len(keys), **_LEGEND)
     left.suptitle(f"{caption}: one episode", x=0.01, ha="left", fontsize=7)
     axes = right.subplots()
     _draw_calibration(axes, names, calibrations)
+    right.legend(loc="outside lower center", ncols=2, **_LEGEND)
     right.suptitle(f"{len(predicted)} episodes", fontsize=7)
     return figure
 
 
-def _draw_strip(axes: Axes, source: Source, predicted: np.ndarray, happened: np.ndarray) -> None:
-    """predicted: [T, C]; happened: int [T]."""
-    axes.set_title(source.name, loc="left", fontsize=_SMALL, pad=2)
-    axes.grid(False)
-    axes.tick_params(labelsize=_SMALL, length=2)
-    step, count = np.arange(1, len(happened) + 1), len(source.classes)
-    mark = {"color": VERMILION, "linewidths": 0, "zorder": 3, "clip_on": False}
-    if count == 2:
-        axes.fill_between(step, predicted[:, 1], step="mid", color=BLUE, linewidth=0)
-        came = step[happened == 1]
-        axes.scatter(came, np.full(len(came), 1.12), s=5, **mark)
-        axes.set(ylim=(0, 1.2), yticks=(0, 1), ylabel="prob.")
-        axes.yaxis.label.set_size(_SMALL)
-        return
-    image = axes.imshow(
-        predicted[:, :count].T,
-        cmap=_HEAT,
-        vmin=0,
-        vmax=1,
-        aspect="auto",
-        interpolation="nearest",
-        extent=(0.5, len(step) + 0.5, count - 0.5, -0.5),
-    )
-    axes.scatter(step, happened, s=3.5, **mark)
-    axes.set_yticks(range(count), source.classes)
-    bar = axes.figure.colorbar(image, ax=axes, pad=0.01, aspect=8, ticks=(0, 1))
-    bar.ax.tick_params(labelsize=_SMALL, length=2)
-    bar.outline.set_linewidth(0.4)
+def _draw_probability(axes: Axes, predicted: np.ndarray, happened: np.ndarray, scale: float) -> None:
+    """Of a binary source: predicted float [T], happened int [T]; scale: the end of the axis."""
+    step = np.arange(1, len(happened) + 1)
+    axes.fill_between(step, predicted, step="mid", color=BLUE, linewidth=0)
+    came = step[happened == 1]
+    axes.scatter(came, np.full(len(came), 1.12 * scale), s=5, **_HAPPENED)
+    axes.set(ylim=(0, 1.2 * scale), yticks=(0, scale))
+
+
+def _draw_probabilities(
+    axes: Axes, classes: Sequence[str], predicted: np.ndarray, happened: np.ndarray
+) -> None:
+    """Of a source of several classes: predicted float [T, C or more], happened int [T]."""
+    steps, count = len(happened), len(classes)
+    where = (0.5, steps + 0.5, count - 0.5, -0.5)
+    how = {"aspect": "auto", "interpolation": "nearest"}
+    axes.imshow(predicted[:, :count].T, cmap=_HEAT, vmin=0, vmax=1, extent=where, **how)
+    axes.scatter(np.arange(1, steps + 1), happened, s=3.5, **_HAPPENED)
+    axes.set_yticks(range(count), classes)
 
 
 def _draw_calibration(axes: Axes, names: Sequence[Source], calibrations: Sequence[Calibration]) -> None:
@@ -88,7 +100,7 @@ def _draw_calibration(axes: Axes, names: Sequence[Source], calibrations: Sequenc
         axes.errorbar(
             of.predicted,
             of.observed,
-            yerr=(of.observed - of.low, of.high - of.observed),
+            yerr=np.maximum(0, (of.observed - of.low, of.high - of.observed)),  # not -1e-17
             color=_COLOURS[m % len(_COLOURS)],
             marker=_MARKERS[m // len(_COLOURS) % len(_MARKERS)],
             markersize=2.8,
@@ -99,4 +111,3 @@ def _draw_calibration(axes: Axes, names: Sequence[Source], calibrations: Sequenc
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="predicted probability", ylabel="how often it came true")
     axes.set_box_aspect(1)
     axes.tick_params(labelsize=_SMALL)
-    axes.legend(loc="upper left", fontsize=_SMALL, handlelength=1.4)
