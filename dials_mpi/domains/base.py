@@ -172,7 +172,7 @@ class Source(NamedTuple):
 
 
 class Drawing(Protocol):
-    """A picture of a simulator's first episode, in axes whose limits and aspect it has set.
+    """A picture of a simulator of one episode, in axes whose limits and aspect it has set.
 
     artists: matplotlib's, that change from step to step, in the order in which they are drawn.
     """

@@ -103,9 +103,9 @@ def _draw_calibration(axes: Axes, names: Sequence[Source], calibrations: Sequenc
             yerr=np.maximum(0, (of.observed - of.low, of.high - of.observed)),  # not -1e-17
             color=_COLOURS[m % len(_COLOURS)],
             marker=_MARKERS[m // len(_COLOURS) % len(_MARKERS)],
-            markersize=2.8,
-            linewidth=0.8,
-            elinewidth=0.7,
+            markersize=3,
+            linestyle="",
+            elinewidth=0.8,
             label=source.name,
         )
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="predicted probability", ylabel="how often it came true")
