@@ -18,6 +18,12 @@ SMALL_PRINT = 6.3
 """Font size of numbers, legends and scales, points."""
 
 
+def number_size(pitch: float) -> float | None:
+    """Font size of the regions' numbers, so many points apart; None where they could not be read."""
+    size = min(SMALL_PRINT, 0.3 * pitch)
+    return size if size >= 2.5 else None
+
+
 class Extent(NamedTuple):
     """The part of the plane that is shown; of y, ``bottom`` may be larger than ``top``."""
 
@@ -32,16 +38,17 @@ def lay_bare(axes: Axes, extent: Extent) -> float:
     axes.set_axis_off()
     axes.set_aspect("equal")
     axes.set(xlim=(extent.left, extent.right), ylim=(extent.bottom, extent.top))
-    return 72 * axes.figure.get_figwidth() * axes.get_position().width / abs(extent.right - extent.left)
+    return 72 * _width(axes) / abs(extent.right - extent.left)
 
 
 def add_scale(axes: Axes, colours: ScalarMappable, label: str, more: bool = False) -> None:
     """The scale of the colours, to the right, an inch high; more: larger values look like the largest."""
     extend = "max" if more else "neither"
-    wide = axes.figure.get_figwidth() * axes.get_position().width
-    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    wide, (left, right), (bottom, top) = _width(axes), axes.get_xlim(), axes.get_ylim()
     high = wide * abs((top - bottom) / (right - left))
-    inset = axes.inset_axes([1 + 0.06 / wide, 0.02, 0.07 / wide, min(0.9, 1.2 / high)])
+    length = min(1.2, max(1.0, 0.9 * high))  # longer than its label
+    start = 0.02 if length < 0.98 * high else (high - length) / 2 / high
+    inset = axes.inset_axes([1 + 0.06 / wide, start, 0.07 / wide, length / high])
     bar = axes.figure.colorbar(colours, cax=inset, extend=extend, extendfrac=0.06)
     bar.set_label(label, fontsize=SMALL_PRINT, labelpad=2)
     bar.outline.set_linewidth(0.4)
@@ -62,3 +69,8 @@ def add_legend(axes: Axes, handles: Sequence[Artist]) -> None:
         columnspacing=1.2,
         fontsize=SMALL_PRINT,
     )
+
+
+def _width(axes: Axes) -> float:
+    """Inches, however high the figure will be."""
+    return axes.figure.get_figwidth() * axes.get_position(original=True).width

@@ -159,7 +159,7 @@ def _show(options: argparse.Namespace, choice: Choice, file: Path) -> list[str]:
     steps, regions = options.steps or domain.horizon, len(domain.regions)
     if region is None:
         episode: Episode = GlobalEpisode(choice, seed)
-        caption = f"{choice.config.domain}, {regions} regions, {choice.policy}"
+        caption = f"{choice.config.domain}, {regions} region{'s' * (regions > 1)}, {choice.policy}"
     else:
         episode, regions = LocalEpisode(choice, region, seed), 1
         caption = f"{choice.config.domain}, region {region} alone, {choice.policy}"

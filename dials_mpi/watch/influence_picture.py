@@ -39,31 +39,18 @@ def draw(
 
     predicted: [K, T, M, C], as of influence.predict; calibrations: of each source.
     """
-    rows = [len(source.classes) if len(source.classes) > 2 else 2 for source in names]
     heat = any(len(source.classes) > 2 for source in names)
-    heights = [_STRIP + _ROW * count for count in rows]
+    heights = [_STRIP + _ROW * max(2, len(source.classes)) for source in names]
     figure = Figure((WIDTH, max(HEIGHT, sum(heights))), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(2.1, 1))
     strips = left.subplots(len(names), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
-    shown = predicted[0, :steps]
-    scale = next(top for top in (0.25, 0.5, 1.0) if top >= shown[:, :, 1].max() or top == 1)
-    for m, (axes, source) in enumerate(zip(strips, names, strict=True)):
-        happened = dataset.sources[0, :steps, m]
-        if len(source.classes) == 2:
-            _draw_probability(axes, shown[:, m, 1], happened, scale)
-        else:
-            _draw_probabilities(axes, source.classes, shown[:, m], happened)
-        axes.set_title(source.name, loc="left", fontsize=_SMALL, pad=2)
-        axes.grid(False)
-        axes.tick_params(labelsize=_SMALL, length=2)
+    _draw_strips(strips, names, predicted[0, :steps], dataset.sources[0, :steps])
     strips[-1].set(xlabel="step", xlim=(0.5, steps + 0.5))
     keys = [Line2D([], [], color=VERMILION, marker="o", ms=2.5, ls="", label="what happened")]
-    keys += [Line2D([], [], ls="", label="predicted:")] if heat else []
-    keys += (
-        [Patch(facecolor=_HEAT(p), edgecolor=GREY, linewidth=0.4, label=f"{p:g}") for p in _STEPS]
-        if heat
-        else []
-    )
+    if heat:
+        patch = {"edgecolor": GREY, "linewidth": 0.4}
+        keys.append(Line2D([], [], ls="", label="predicted:"))
+        keys += [Patch(facecolor=_HEAT(p), label=f"{p:g}", **patch) for p in _STEPS]
     left.legend(handles=keys, loc="outside lower center", ncols=len(keys), **_LEGEND)
     left.suptitle(f"{caption}: one episode", x=0.01, ha="left", fontsize=7)
     axes = right.subplots()
@@ -71,6 +58,23 @@ def draw(
     right.legend(loc="outside lower center", ncols=2, **_LEGEND)
     right.suptitle(f"{len(predicted)} episodes", fontsize=7)
     return figure
+
+
+def _draw_strips(
+    strips: Sequence[Axes], names: Sequence[Source], predicted: np.ndarray, happened: np.ndarray
+) -> None:
+    """predicted: [T, M, C]; happened: int [T, M]."""
+    binary = [m for m, source in enumerate(names) if len(source.classes) == 2]
+    largest = predicted[:, binary, 1].max(initial=0)
+    scale = next(top for top in (0.25, 0.5, 1.0) if top >= largest or top == 1)
+    for m, (axes, source) in enumerate(zip(strips, names, strict=True)):
+        if len(source.classes) == 2:
+            _draw_probability(axes, predicted[:, m, 1], happened[:, m], scale)
+        else:
+            _draw_probabilities(axes, source.classes, predicted[:, m], happened[:, m])
+        axes.set_title(source.name, loc="left", fontsize=_SMALL, pad=2)
+        axes.grid(False)
+        axes.tick_params(labelsize=_SMALL, length=2)
 
 
 def _draw_probability(axes: Axes, predicted: np.ndarray, happened: np.ndarray, scale: float) -> None:
@@ -108,6 +112,11 @@ def _draw_calibration(axes: Axes, names: Sequence[Source], calibrations: Sequenc
             elinewidth=0.8,
             label=source.name,
         )
-    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="predicted probability", ylabel="how often it came true")
+    axes.set(
+        xlim=(-0.02, 1.02),
+        ylim=(-0.02, 1.02),
+        xlabel="predicted probability",
+        ylabel="how often it came true",
+    )
     axes.set_box_aspect(1)
     axes.tick_params(labelsize=_SMALL)

@@ -16,6 +16,8 @@ from dials_mpi.watch.episodes import Moment
 FILM_DPI = 160
 _LEFT, _RIGHT, _TOP, _BOTTOM = 0.06, 0.55, 0.24, 0.24  # inches around the drawing
 
+_LOWEST = 1.1  # inches: room for the scale beside a single row
+
 
 def width(regions: int) -> float:
     """Of the drawing, inches: from a column of a paper to a whole page."""
@@ -67,10 +69,10 @@ class Picture:
     def _fit_height(self, wide: float) -> None:
         """Make the figure as high as the drawing's aspect wants it."""
         (left, right), (bottom, top) = self.axes.get_xlim(), self.axes.get_ylim()
-        high = wide * abs((top - bottom) / (right - left))
+        high = max(_LOWEST, wide * abs((top - bottom) / (right - left)))
         whole = _TOP + high + _BOTTOM
         self.figure.set_figheight(whole)
-        box = self.axes.get_position()
+        box = self.axes.get_position(original=True)
         self.axes.set_position((box.x0, _BOTTOM / whole, box.width, high / whole))
 
 

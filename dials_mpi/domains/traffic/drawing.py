@@ -22,13 +22,13 @@ from dials_mpi.domains.pictures import (
     ORANGE,
     PURPLE,
     SKY,
-    SMALL_PRINT,
     VERMILION,
     YELLOW,
     Extent,
     add_legend,
     add_scale,
     lay_bare,
+    number_size,
 )
 from dials_mpi.domains.traffic.crossings import Crossings
 from dials_mpi.domains.traffic.network import HEADING, LINKS, SIDES
@@ -64,7 +64,7 @@ class CrossingsDrawing:
         unit = lay_bare(axes, Extent(left - margin, right + margin, bottom - margin, top + margin))
         self.widening = max(1.0, _LANE_SHOWN / (_LANE * unit))
         self._draw_roads(axes, roads, unit)
-        self._draw_numbers(axes, numbers)
+        self._draw_numbers(axes, numbers, unit)
         speeds = Normalize(0, crossings.network.speed_limit)
         self.cars = PolyCollection([], norm=speeds, cmap=SPEED_COLOURS, linewidth=0, zorder=4)
         self.lights = LineCollection(self._bars(), linewidth=min(2.2, 0.45 * self._lane * unit), zorder=3)
@@ -152,12 +152,11 @@ class CrossingsDrawing:
         inside = self.centres[:, None] + half * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
         axes.add_collection(PolyCollection(inside, facecolor=ROAD, zorder=2), autolim=False)
 
-    def _draw_numbers(self, axes: Axes, numbers: Sequence[int]) -> None:
-        aside = 1.25 * self._lane
+    def _draw_numbers(self, axes: Axes, numbers: Sequence[int], unit: float) -> None:
+        size, aside = number_size(unit * self._crossings.network.edge_length), 1.25 * self._lane
         for number, (x, y) in zip(numbers, self.centres, strict=True):
-            axes.text(
-                x + aside, y + aside, str(number), fontsize=SMALL_PRINT, color=INK, ha="left", va="bottom"
-            )
+            if size:
+                axes.text(x + aside, y + aside, str(number), fontsize=size, color=INK, va="bottom")
 
 
 def _direction(side: str) -> np.ndarray:

@@ -20,11 +20,11 @@ from dials_mpi.domains.pictures import (
     INK,
     ORANGE,
     PALE,
-    SMALL_PRINT,
     Extent,
     add_legend,
     add_scale,
     lay_bare,
+    number_size,
 )
 from dials_mpi.domains.warehouse.floor import PITCH
 from dials_mpi.domains.warehouse.region import (
@@ -122,9 +122,11 @@ class WarehouseDrawing:
         axes.add_collection(
             LineCollection(shelves, color=INK, linewidth=0.6, linestyle=dashes, zorder=2), autolim=False
         )
-        size = min(SMALL_PRINT, 0.7 * self.unit)
+        size = number_size(PITCH * self.unit)
         for number, (x, y) in zip(numbers, corners, strict=False):
-            axes.text(x, y, str(number), fontsize=size, color=INK, ha="center", va="center_baseline")
+            how = {"fontsize": size, "color": INK, "ha": "center", "va": "center_baseline"}
+            if size:
+                axes.text(x, y, str(number), **how)
 
 
 class FloorDrawing(WarehouseDrawing):
