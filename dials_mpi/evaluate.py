@@ -8,31 +8,26 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 
 from dials_mpi import joint
+from dials_mpi.choice import Choice, add_arguments
 from dials_mpi.cli import Parser, word
 from dials_mpi.collect import Trajectories, blocks, collect
-from dials_mpi.config import Config, from_yaml, load
-from dials_mpi.domains import create
+from dials_mpi.config import Config
 from dials_mpi.domains.base import Domain, GlobalSimulator
 from dials_mpi.errors import BadInput, refuse
 from dials_mpi.failures import Failures
 from dials_mpi.learning.influence import Predictor
 from dials_mpi.learning.policy import Policy
-from dials_mpi.seeding import Purpose, streams
+from dials_mpi.seeding import OTHER_EPISODES, Purpose, streams
 from dials_mpi.values import printable
-
-if TYPE_CHECKING:
-    from dials_mpi.storage.checkpoint import Checkpoint
-    from dials_mpi.storage.runfile import RunFile
 
 EXAMPLES = """examples:
   python -m dials_mpi.evaluate runs/warehouse-4-dials-seed0
@@ -160,15 +155,7 @@ def evaluate_scripted(
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The command line; it needs no MPI."""
     parser = Parser("evaluate", "Play a joint policy on the global simulator.", EXAMPLES)
-    parser.add_argument("arguments", nargs="*", metavar="DIR | key=value", help="a run, or settings")
-    parser.add_argument("--config", metavar="FILE", help="a configuration in place of a run")
-    parser.add_argument("--policy", type=word, help="trained (default for a run), random or hand-coded")
-    parser.add_argument(
-        "--checkpoint",
-        metavar="WHICH",
-        type=word,
-        help="best, newest or its steps: a run's checkpoint in place of its end",
-    )
+    add_arguments(parser)
     parser.add_argument("--episodes", type=int, default=100, help="how many (default 100)")
     parser.add_argument("--json", metavar="FILE", type=word, help="write the figures to FILE as well")
     options = parser.parse_intermixed_args(argv)
@@ -192,87 +179,14 @@ def _evaluate_as_told(options: argparse.Namespace) -> tuple[Domain, Evaluation]:
     """The domain, and what the command line asks for. BadInput: it cannot be had."""
     if not 1 <= options.episodes <= MOST_EPISODES:
         raise BadInput(f"--episodes is {options.episodes}: give a number from 1 to {MOST_EPISODES}")
-    run, config = _source(options)
-    domain = create(config.domain, config.domain_section)
-    domain.versions()  # refuses where something is missing
-    scripted = ("random", *domain.hand_coded)
-    name = options.policy or ("trained" if run else None)
-    known = ("trained", *scripted) if run else scripted
-    if name not in known:
-        raise BadInput(
-            (f"--policy is {printable(name)}" if name else "--policy is not given")
-            + f": choose {', '.join(known)}"
-            + ("" if run else " (trained needs the directory of a run)")
-        )
-    if name != "trained" and options.checkpoint is not None:
-        raise BadInput(f"--checkpoint is given, and the policy {name} has none: leave one of them out")
-    if name != "trained":
-        return domain, evaluate_scripted(config, domain, name, options.episodes)
-    source = _networks(run, options.checkpoint, config, domain)
-    widths = joint.widths(joint.tables(config, domain))
-    policies = joint.policies(config, domain, _parameters(source, "policy", domain, widths))
-    predictors = []
-    if "predictor" in widths:
-        predictors = joint.predictors(config, domain, _parameters(source, "predictor", domain, widths))
-    # A segment that no training reaches: other episodes than those of the run's own evaluations.
-    return domain, evaluate(config, domain, policies, predictors, options.episodes, segment=2**32 - 1)
-
-
-def _networks(run: RunFile, wanted: str | None, config: Config, domain: Domain) -> RunFile | Checkpoint:
-    """Where the networks are: in a finished run's file, else in the newest or the wanted checkpoint."""
-    from dials_mpi.storage import checkpoint
-
-    where = printable(str(run.directory))
-    if wanted is None and run.finished():
-        return run
-    if wanted == "best":
-        path = checkpoint.best(run.directory, run.mean_return)
-    elif wanted and wanted != "newest":
-        path = run.directory / f"checkpoint-{wanted}.h5"
-        path = path if path in checkpoint.present(run.directory) else None
-    else:
-        path = next(iter(checkpoint.present(run.directory)), None)
-    if path is None:
-        raise BadInput(
-            f"there is no {printable(wanted or 'newest')} checkpoint in {where}: "
-            + (
-                "give best, newest or the steps of one that is there"
-                if wanted
-                else "evaluate it after its first"
-            )
-        )
-    from dials_mpi.resume import verify
-
-    source = checkpoint.Checkpoint(path)
-    verify(source, config, domain)
-    return source
-
-
-def _parameters(
-    source: RunFile | Checkpoint, kind: str, domain: Domain, widths: Mapping[str, int]
-) -> np.ndarray:
-    """Stored networks [N, P]. BadInput: none are stored, or others than the run's configuration says."""
-    return source.read(f"{kind}/parameters", (len(domain.regions), widths[kind]))
-
-
-def _source(options: argparse.Namespace) -> tuple[RunFile | None, Config]:
-    """The run whose directory is given, or none, and the configuration."""
-    directories = [word for word in options.arguments if "=" not in word or os.path.exists(f"{word}/run.h5")]
-    overrides = [word for word in options.arguments if word not in directories]
-    if options.config or not directories:
-        if directories:
-            raise BadInput(f"{printable(directories[0])} is given beside --config: give one of them")
-        if not options.config and not overrides:
-            raise BadInput("nothing to evaluate: give the directory of a run, or --config FILE")
-        return None, load(options.config, overrides)
-    if len(directories) > 1 or overrides:
-        extra = printable([*overrides, *directories[1:]][0])
-        raise BadInput(f"{extra} is one argument too many: a run has its own configuration")
-    # Not at the top: training ranks import this file, and have no use for h5py.
-    from dials_mpi.storage.runfile import RunFile
-
-    run = RunFile.open(directories[0])
-    return run, from_yaml(run.configuration(), printable(str(run.path)))
+    choice = Choice(options)
+    config, domain = choice.config, choice.domain
+    if choice.policy != "trained":
+        return domain, evaluate_scripted(config, domain, choice.policy, options.episodes)
+    result = evaluate(
+        config, domain, choice.policies, choice.predictors, options.episodes, segment=OTHER_EPISODES
+    )
+    return domain, result
 
 
 def _write_json(file: str, result: Evaluation) -> None:

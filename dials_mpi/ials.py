@@ -35,6 +35,7 @@ class IALS:
     """Local simulators driven by influence predictors instead of the rest of the system.
 
     One predictor and one random stream (for sampling the sources) per region of the simulator.
+    sources: those of the last step, int [R, E, M].
     """
 
     def __init__(
@@ -58,7 +59,8 @@ class IALS:
 
     def step(self, actions: np.ndarray) -> Outcome:
         """Sample the influence sources given the history, then the local transition (Equation 1)."""
-        state, rewards, done = self.simulator.step(actions, self._sample_sources())
+        self.sources = self._sample_sources()
+        state, rewards, done = self.simulator.step(actions, self.sources)
         self.inputs = state.inputs
         return Outcome(state.observations, rewards, done)
 

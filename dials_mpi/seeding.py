@@ -6,6 +6,9 @@ from enum import IntEnum
 
 import numpy as np
 
+OTHER_EPISODES = 2**32 - 1
+"""A segment that no training reaches: keys other episodes than those of a run's own evaluations."""
+
 
 class Purpose(IntEnum):
     """What a random stream is for. The numbers enter the key: never renumber, only append."""

@@ -318,7 +318,7 @@ def test_a_run_goes_on_with_what_may_change(worker, originals, tmp_path, word):
 # The evaluation and the report ---------------------------------------------------------------------------
 
 EVALUATIONS: dict[str, tuple[list[str], list[str]]] = {
-    "nothing": ([], ["nothing to evaluate"]),
+    "nothing": ([], ["nothing to play"]),
     "no run": (["nowhere"], ["no run.h5 in nowhere"]),
     "no run, odd": ([ODD], ["no run.h5"]),
     "no run, too long": (["x" * 300], ["no run.h5"]),

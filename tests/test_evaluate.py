@@ -138,7 +138,7 @@ def refused(said: Said) -> str:
 
 def test_nothing_or_too_much_to_evaluate(evaluate, run, tmp_path):
     assert "--config" in refused(evaluate())
-    assert "nothing to evaluate" in refused(evaluate("--policy", "random"))
+    assert "nothing to play" in refused(evaluate("--policy", "random"))
     (tmp_path / "four.yaml").write_text("")
     assert "--config" in refused(evaluate(run, "--config", tmp_path / "four.yaml"))
     assert "too many" in refused(evaluate(run, run))

@@ -148,9 +148,21 @@ def test_the_ground_floor_imports_nothing_from_above(module):
 
 
 def test_nothing_imports_the_programs():
-    for program in ("train", "bench", "report", "fidelity"):
+    for program in ("train", "bench", "report", "fidelity", "watch"):
         own = f"dials_mpi.{program}"
-        assert [name for name in importers(own) if not within(name, own)] == []
+        shared = {"dials_mpi.report.style"}  # one look for all pictures
+        users = {
+            found.importer for found in IMPORTS if within(found.module, own) and found.module not in shared
+        }
+        assert [name for name in users if not within(name, own)] == []
+
+
+def test_pictures_are_drawn_by_few():
+    """matplotlib is not on every machine, and takes a second to load."""
+    drawers = ("dials_mpi.report", "dials_mpi.watch")
+    drawing = {name for name in importers("matplotlib") if not any(within(name, d) for d in drawers)}
+    assert drawing and all(name.split(".")[-1] == "drawing" for name in drawing)
+    assert not {f.importer for f in IMPORTS if f.module.endswith(".drawing") and not f.late}
 
 
 def test_no_circles():

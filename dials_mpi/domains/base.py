@@ -14,9 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True)
@@ -157,4 +161,37 @@ class Domain(Protocol):
     ) -> Controller:
         """The hand-coded policy ``name`` for a simulator of this domain; a random choice that it makes
         in episode e comes from streams[e]."""
+        ...
+
+
+class Source(NamedTuple):
+    """How an influence source of a region is called, and each of its classes."""
+
+    name: str
+    classes: tuple[str, ...]
+
+
+class Drawing(Protocol):
+    """A picture of a simulator of one episode, in axes whose limits and aspect it has set.
+
+    artists: matplotlib's, that change from step to step, in the order in which they are drawn.
+    """
+
+    artists: Sequence[Artist]
+
+    def update(self, sources: np.ndarray | None) -> None:
+        """Show the simulator's present state; sources: int [M], of a local simulator's step, else None."""
+        ...
+
+
+@runtime_checkable
+class Drawable(Protocol):
+    """What a domain offers besides if it can be watched (``python -m dials_mpi.watch``)."""
+
+    def sources(self, region: int) -> Sequence[Source]:
+        """The M influence sources of a region, in the order of its ``source_classes``."""
+        ...
+
+    def drawing(self, simulator: GlobalSimulator | LocalSimulator, axes: Axes, region: int | None) -> Drawing:
+        """The picture of a global simulator, or of a local one of this region alone, which was reset."""
         ...

@@ -3,17 +3,19 @@
 network.py builds the roads, sumo.py is the only file that knows SUMO, crossings.py sets lights and reads
 edges, simulators.py holds the global and the local simulator; demand.py says who comes from outside,
 entries.py and platoons.py how vehicles enter a region, controllers.py the hand-coded policies. kernels.py are
-the loops of every step; throughput.py and tape.py measure what they cost beside SUMO alone.
+the loops of every step; throughput.py and tape.py measure what they cost beside SUMO alone; drawing.py draws
+pictures.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dials_mpi.domains.base import Region
+from dials_mpi.domains.base import Drawing, Region, Source
 from dials_mpi.domains.traffic import sumo
 from dials_mpi.domains.traffic.controllers import CONTROLLERS, TrafficController
 from dials_mpi.domains.traffic.crossings import CELL_LENGTH, Crossings
@@ -24,6 +26,9 @@ from dials_mpi.domains.traffic.platoons import platoons
 from dials_mpi.domains.traffic.simulators import TrafficGlobalSimulator, TrafficLocalSimulator
 from dials_mpi.errors import BadInput
 from dials_mpi.settings import setting
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["Traffic", "TrafficConfig", "TrafficController", "TrafficGlobalSimulator", "TrafficLocalSimulator"]
 
@@ -130,6 +135,20 @@ class Traffic:
         if name not in CONTROLLERS:
             raise ValueError(f"no hand-coded traffic policy {name!r}; there are {', '.join(CONTROLLERS)}")
         return TrafficController(name, simulator)
+
+    def sources(self, region: int) -> tuple[Source, ...]:
+        """Whether a vehicle comes onto each incoming edge in the step."""
+        return tuple(Source(f"car from the {side}", ("none", "enters")) for side in SIDES)
+
+    def drawing(
+        self, simulator: TrafficGlobalSimulator | TrafficLocalSimulator, axes: Axes, region: int | None
+    ) -> Drawing:
+        """The grid with its cars and lights, or one crossing of it; of a simulator of one episode."""
+        from dials_mpi.domains.traffic.drawing import CrossingsDrawing
+
+        local = region is not None
+        numbers = [region] if local else range(len(self.regions))
+        return CrossingsDrawing(simulator.crossings, axes, numbers, local)
 
     def _network(self, rows: int, columns: int, copies: int) -> Network:
         return Network(rows, columns, copies, self.config.edge_length, self.config.speed_limit)

@@ -26,9 +26,12 @@ from dials_mpi.errors import BadInput
 SIDES = ("west", "south", "east", "north")
 """The side of a crossing from which an incoming edge comes, in the order of the observation."""
 
+LINKS = ("north", "east", "south", "west")
+"""The side of each link in the state of a light."""
+
 PHASES = ("GrGr", "yryr", "rGrG", "ryry")
-"""The lights in their cycle, links in the order north, east, south, west: green one way and yellow after
-it, green the other way and yellow after it."""
+"""The lights in their cycle, in the order of LINKS: green one way and yellow after it, green the other way
+and yellow after it."""
 
 ACTUATED = "actuated"
 """SUMO's own program: (state, duration, shortest, longest) of its phases, in seconds, and its parameters."""

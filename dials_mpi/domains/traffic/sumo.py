@@ -63,6 +63,18 @@ class Entry(NamedTuple):
     speed: float
 
 
+class Sight(NamedTuple):
+    """Where V vehicles are on the road.
+
+    front: float64 [V, 2], the middle of the front bumper, metres to the east and north; angle: float64 [V],
+    degrees from north, clockwise; speed: float64 [V], m/s.
+    """
+
+    front: np.ndarray
+    angle: np.ndarray
+    speed: np.ndarray
+
+
 class Reading(NamedTuple):
     """The vehicles on L lanes, V in all.
 
@@ -265,6 +277,21 @@ class Simulation:
         """Positions on their lanes, metres, and speeds, m/s."""
         vehicle = self._api.vehicle
         return [(vehicle.getLanePosition(name), vehicle.getSpeed(name)) for name in vehicles]
+
+    @_guarded
+    def sight(self) -> Sight:
+        """All vehicles on the road, for a picture."""
+        vehicle = self._api.vehicle
+        names = vehicle.getIDList()
+        front = [vehicle.getPosition(name) for name in names]
+        angle, speed = ([read(name) for name in names] for read in (vehicle.getAngle, vehicle.getSpeed))
+        return Sight(np.reshape(front, (-1, 2)).astype(float), np.array(angle, float), np.array(speed, float))
+
+    @_guarded
+    def ways(self, lanes: Iterable[str]) -> np.ndarray:
+        """Where straight lanes begin and end, metres to the east and north: float64 [L, 2, 2]."""
+        shapes = [self._api.lane.getShape(lane) for lane in lanes]
+        return np.array([(shape[0], shape[-1]) for shape in shapes], float)
 
     @_guarded
     def distances(self, vehicles: Iterable[str]) -> list[float]:

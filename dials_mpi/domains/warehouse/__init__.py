@@ -1,22 +1,26 @@
 """The warehouse domain (Section 5.2 and Appendix F of the paper): robots that collect items from shelves.
 
 region.py holds what every region has in common, floor.py how regions lie side by side, simulators.py
-the global and the local simulator, scripts.py the hand-coded policies.
+the global and the local simulator, scripts.py the hand-coded policies, drawing.py pictures.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dials_mpi.domains.base import Region
+from dials_mpi.domains.base import Drawing, Region, Source
 from dials_mpi.domains.warehouse.floor import lay_out
 from dials_mpi.domains.warehouse.region import ACTIONS, OBSERVATION_SIZE
 from dials_mpi.domains.warehouse.scripts import SCRIPTS, Script
 from dials_mpi.domains.warehouse.simulators import WarehouseGlobalSimulator, WarehouseLocalSimulator
 from dials_mpi.settings import setting
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = [
     "Warehouse",
@@ -85,6 +89,27 @@ class Warehouse:
     ) -> WarehouseController:
         """All learners follow the script ``name`` ("oldest", "closest"); ValueError for another name."""
         return WarehouseController(name, simulator, streams)
+
+    def sources(self, region: int) -> tuple[Source, ...]:
+        """The neighbours, and on which shelf cell of the shared side they may stand."""
+        across, down = ("top", "middle", "bottom"), ("left", "middle", "right")
+        return tuple(
+            Source(f"{side} neighbour", (*cells, "not there"))
+            for side, cells in (("right", across), ("lower", down), ("left", across), ("upper", down))
+        )
+
+    def drawing(
+        self,
+        simulator: WarehouseGlobalSimulator | WarehouseLocalSimulator,
+        axes: Axes,
+        region: int | None,
+    ) -> Drawing:
+        """The floor with its robots and items, or one region of it."""
+        from dials_mpi.domains.warehouse.drawing import FloorDrawing, RegionDrawing
+
+        if region is None:
+            return FloorDrawing(simulator, axes, self._floor.places, self.horizon)
+        return RegionDrawing(simulator, axes, region, self.horizon)
 
 
 class WarehouseController:

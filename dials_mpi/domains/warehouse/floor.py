@@ -8,18 +8,21 @@ import numpy as np
 
 from dials_mpi.domains.warehouse.region import NO_SHELF, SHELF_CELLS, SIZE, SLOTS
 
-_PITCH = SIZE - 1  # neighbouring regions overlap by one row or column
+PITCH = SIZE - 1
+"""Neighbouring regions overlap by one row or column."""
 
 
 @dataclass(frozen=True)
 class Floor:
     """Index tables of a floor. Robots are numbered learners first, each group in row-major order.
 
+    places: int [robots, 2], row and column of each robot's region among the regions.
     learners: N. shelf_cells: S, numbered 1..S in row-major order of the map.
     shelves: int [robots, 13], a region's shelf cells on the map; slot 0 is "none", number 0.
     neighbours: int [N, 4], the robots to the right, below, left and above; ``len(shelves)`` is nobody.
     """
 
+    places: np.ndarray
     learners: int
     shelf_cells: int
     shelves: np.ndarray
@@ -37,16 +40,16 @@ def lay_out(grid: tuple[int, int], ring: bool) -> Floor:
     number, shelf_cells = _number_shelves(rows, columns)
     shelves = np.full((len(places), SLOTS), NO_SHELF, dtype=np.intp)
     for robot, (r, c) in enumerate(places):
-        shelves[robot, 1:] = [number[r * _PITCH + row, c * _PITCH + column] for row, column in SHELF_CELLS]
+        shelves[robot, 1:] = [number[r * PITCH + row, c * PITCH + column] for row, column in SHELF_CELLS]
     neighbours = [
         [robots.get(place, len(places)) for place in ((r, c + 1), (r + 1, c), (r, c - 1), (r - 1, c))]
         for r, c in learning
     ]
-    return Floor(len(learning), shelf_cells, shelves, np.array(neighbours, dtype=np.intp))
+    return Floor(np.array(places), len(learning), shelf_cells, shelves, np.array(neighbours, dtype=np.intp))
 
 
 def _number_shelves(rows: int, columns: int) -> tuple[np.ndarray, int]:
     """The map [4 rows + 1, 4 columns + 1] with the number of each shelf cell, and how many there are."""
-    row, column = np.ogrid[: rows * _PITCH + 1, : columns * _PITCH + 1]
-    shelf = (row % _PITCH == 0) ^ (column % _PITCH == 0)
+    row, column = np.ogrid[: rows * PITCH + 1, : columns * PITCH + 1]
+    shelf = (row % PITCH == 0) ^ (column % PITCH == 0)
     return np.where(shelf, np.cumsum(shelf).reshape(shelf.shape), NO_SHELF), int(shelf.sum())

@@ -125,7 +125,7 @@ class WarehouseGlobalSimulator:
 class WarehouseLocalSimulator:
     """R = len(streams) regions, each on its own in E environments, neighbours being sampled sources.
 
-    Call ``reset`` first.
+    Call ``reset`` first. What pictures read: ``cell`` [R, E] and ``ages`` [R, E, 13], see region.py.
     """
 
     def __init__(
@@ -136,8 +136,8 @@ class WarehouseLocalSimulator:
         streams: Sequence[np.random.Generator],
     ) -> None:
         shape = (len(streams), environments)
-        self._cell = np.full(shape, CENTRE)
-        self._ages = np.zeros((*shape, SLOTS), dtype=np.int32)
+        self.cell = np.full(shape, CENTRE)
+        self.ages = np.zeros((*shape, SLOTS), dtype=np.int32)
         self._draws = np.empty((*shape, SLOTS - 1), dtype=np.float32)
         self._probability = item_probability
         self._clocks = Clocks(environments, horizon)
@@ -146,16 +146,16 @@ class WarehouseLocalSimulator:
     def reset(self, where: np.ndarray | None = None, elapsed: np.ndarray | None = None) -> State:
         """Restart environments as the contract says: the robot in the centre, items appear once."""
         where = self._clocks.restart(where, elapsed)
-        self._cell[:, where] = CENTRE
-        self._ages[:, where] = 0
-        self._ages[:, where, 1:] = self._draw()[:, where] < self._probability
+        self.cell[:, where] = CENTRE
+        self.ages[:, where] = 0
+        self.ages[:, where, 1:] = self._draw()[:, where] < self._probability
         return self._state()
 
     def step(self, actions: np.ndarray, sources: np.ndarray) -> LocalStep:
         """Act, be paid, take the own item, lose those under the neighbours, items appear."""
         draws = self._draw()
-        paid = np.empty(self._cell.shape, np.float32)
-        local_step(self._cell, self._ages, actions, np.asarray(sources), draws, self._probability, paid)
+        paid = np.empty(self.cell.shape, np.float32)
+        local_step(self.cell, self.ages, actions, np.asarray(sources), draws, self._probability, paid)
         return LocalStep(self._state(), paid, self._clocks.tick())
 
     def _draw(self) -> np.ndarray:
@@ -165,5 +165,5 @@ class WarehouseLocalSimulator:
         return self._draws
 
     def _state(self) -> State:
-        bits = observe(self._ages, self._cell)
+        bits = observe(self.ages, self.cell)
         return State(bits, bits)

@@ -1,0 +1,76 @@
+"""What the drawings of the domains have in common: colours that everybody can tell apart, bare axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
+
+BLUE, SKY, GREEN, YELLOW = "#0072B2", "#56B4E9", "#009E73", "#F0E442"  # Okabe and Ito
+ORANGE, VERMILION, PURPLE = "#E69F00", "#D55E00", "#CC79A7"
+INK, GREY, PALE = "#333333", "#8C8C8C", "#EDEDED"
+
+SMALL_PRINT = 6.3
+"""Font size of numbers, legends and scales, points."""
+
+
+def number_size(pitch: float) -> float | None:
+    """Font size of the regions' numbers, so many points apart; None where they could not be read."""
+    size = min(SMALL_PRINT, 0.3 * pitch)
+    return size if size >= 2.5 else None
+
+
+class Extent(NamedTuple):
+    """The part of the plane that is shown; of y, ``bottom`` may be larger than ``top``."""
+
+    left: float
+    right: float
+    bottom: float
+    top: float
+
+
+def lay_bare(axes: Axes, extent: Extent) -> float:
+    """Axes without lines and ticks, a unit being equally long in x and y; its length, points."""
+    axes.set_axis_off()
+    axes.set_aspect("equal")
+    axes.set(xlim=(extent.left, extent.right), ylim=(extent.bottom, extent.top))
+    return 72 * _width(axes) / abs(extent.right - extent.left)
+
+
+def add_scale(axes: Axes, colours: ScalarMappable, label: str, more: bool = False) -> None:
+    """The scale of the colours, to the right, an inch high; more: larger values look like the largest."""
+    extend = "max" if more else "neither"
+    wide, (left, right), (bottom, top) = _width(axes), axes.get_xlim(), axes.get_ylim()
+    high = wide * abs((top - bottom) / (right - left))
+    length = min(1.2, max(1.0, 0.9 * high))  # longer than its label
+    start = 0.02 if length < 0.98 * high else (high - length) / 2 / high
+    inset = axes.inset_axes([1 + 0.06 / wide, start, 0.07 / wide, length / high])
+    bar = axes.figure.colorbar(colours, cax=inset, extend=extend, extendfrac=0.06)
+    bar.set_label(label, fontsize=SMALL_PRINT, labelpad=2)
+    bar.outline.set_linewidth(0.4)
+    bar.ax.tick_params(labelsize=SMALL_PRINT, width=0.4, length=2, pad=1.5)
+
+
+def add_legend(axes: Axes, handles: Sequence[Artist]) -> None:
+    """What is what, in one row below the picture."""
+    axes.legend(
+        handles=handles,
+        loc="upper left",
+        bbox_to_anchor=(0, 0),
+        ncols=len(handles),
+        borderpad=0,
+        borderaxespad=0.4,
+        handlelength=1.0,
+        handletextpad=0.5,
+        columnspacing=1.2,
+        fontsize=SMALL_PRINT,
+    )
+
+
+def _width(axes: Axes) -> float:
+    """Inches, however high the figure will be."""
+    return axes.figure.get_figwidth() * axes.get_position(original=True).width

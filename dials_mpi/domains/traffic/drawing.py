@@ -1,0 +1,165 @@
+"""Pictures of the city grid (Figures 9 and 10 of the paper): roads, cars by speed, lights, region numbers.
+
+Coordinates are SUMO's: metres to the east and north. In a large grid a road as wide as it is would be a thin
+line: then all that lies across a road (lanes, cars, lights) is drawn wider, and stays where it is along it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.lines import Line2D
+
+from dials_mpi.domains.pictures import (
+    BLUE,
+    GREEN,
+    INK,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILION,
+    YELLOW,
+    Extent,
+    add_legend,
+    add_scale,
+    lay_bare,
+    number_size,
+)
+from dials_mpi.domains.traffic.crossings import Crossings
+from dials_mpi.domains.traffic.network import HEADING, LINKS, SIDES
+from dials_mpi.domains.traffic.sumo import CAR, Sight
+
+SPEED_COLOURS = LinearSegmentedColormap.from_list("speed", [VERMILION, ORANGE, SKY, BLUE])
+LIGHT_COLOURS = {"G": GREEN, "g": GREEN, "y": YELLOW, "r": VERMILION}
+"""By the letter in the state of SUMO's lights."""
+
+ROAD, MARKING = "#D4D4D4", "#FFFFFF"
+
+_LANE, _CAR_WIDTH, _CAR_LENGTH = 3.2, 2.0, float(CAR["length"])  # metres
+_LANE_SHOWN = 5.0
+"""The least width of a lane in the picture, points."""
+
+_LINKS = [LINKS.index(side) for side in SIDES]
+
+
+class CrossingsDrawing:
+    """The crossings of a network without copies, and their traffic.
+
+    cars, lights, entering: matplotlib's collections; entering: an arrow where a vehicle was sampled.
+    """
+
+    def __init__(self, crossings: Crossings, axes: Axes, numbers: Sequence[int], local: bool) -> None:
+        """numbers: of the regions, [K]. local: it is the local simulator of one."""
+        self._crossings = crossings
+        self._ways = crossings.simulation.ways(crossings.network.lanes).reshape(-1, len(SIDES), 2, 2)
+        self.centres = self._ways[:, :, 1].mean(axis=1)
+        (left, bottom), (right, top) = self._ways.min(axis=(0, 1, 2)), self._ways.max(axis=(0, 1, 2))
+        roads = Extent(left, right, bottom, top)
+        margin = 0.08 * (right - left) * local  # for the arrows
+        unit = lay_bare(axes, Extent(left - margin, right + margin, bottom - margin, top + margin))
+        self.widening = max(1.0, _LANE_SHOWN / (_LANE * unit))
+        self._draw_roads(axes, roads, unit)
+        self._draw_numbers(axes, numbers, unit)
+        speeds = Normalize(0, crossings.network.speed_limit)
+        self.cars = PolyCollection([], norm=speeds, cmap=SPEED_COLOURS, linewidth=0, zorder=4)
+        self.lights = LineCollection(self._bars(), linewidth=min(2.2, 0.45 * self._lane * unit), zorder=3)
+        self.lights.set_capstyle("butt")
+        self.entering = PolyCollection([], facecolor=PURPLE, edgecolor=INK, linewidth=0.4, zorder=5)
+        self.artists: list[Artist] = [self.lights, self.cars, self.entering]
+        for artist in (self.lights, self.cars, self.entering):
+            axes.add_collection(artist, autolim=False)
+        add_scale(axes, self.cars, "speed of the car, m/s")
+        names = {"green": GREEN, "yellow": YELLOW, "red": VERMILION}
+        keys = [Line2D([], [], color=colour, linewidth=2.2, label=name) for name, colour in names.items()]
+        if local:
+            sampled = {"marker": ">", "ls": "", "ms": 4.5, "mfc": PURPLE, "mec": INK, "mew": 0.4}
+            keys.append(Line2D([], [], **sampled, label="car enters, as sampled"))
+        add_legend(axes, keys)
+
+    def update(self, sources: np.ndarray | None) -> None:
+        """As Drawing says."""
+        simulation = self._crossings.simulation
+        states = simulation.lights(self._crossings.names)
+        self.lights.set_color([LIGHT_COLOURS[state[link]] for state in states for link in _LINKS])
+        sight = simulation.sight()
+        self.cars.set_verts(self._outlines(sight))
+        self.cars.set_array(sight.speed)
+        self.entering.set_verts([] if sources is None else self._arrows(np.flatnonzero(sources)))
+
+    @property
+    def _lane(self) -> float:
+        """The width of a lane in the picture, metres."""
+        return _LANE * self.widening
+
+    def _outlines(self, sight: Sight) -> np.ndarray:
+        """Cars with a narrower front, [V, 6, 2]."""
+        radians = np.deg2rad(sight.angle)
+        ahead = np.stack([np.sin(radians), np.cos(radians)], axis=-1)
+        across = np.stack([ahead[:, 1], -ahead[:, 0]], axis=-1) * _CAR_WIDTH * self.widening / 2
+        front = self._widened(sight.front, ahead)
+        waist, back = (front - part * _CAR_LENGTH * ahead for part in (0.4, 1))
+        right = front + 0.5 * across, waist + across, back + across
+        left = back - across, waist - across, front - 0.5 * across
+        return np.stack([*right, *left], axis=1)
+
+    def _widened(self, points: np.ndarray, ahead: np.ndarray) -> np.ndarray:
+        """Points [V, 2] on roads in the directions ``ahead`` [V, 2], moved away from the road's middle."""
+        if self.widening == 1:
+            return points
+        nearest = np.stack(
+            [axis[np.abs(points[:, k, None] - axis).argmin(axis=1)] for k, axis in enumerate(self.centres.T)],
+            axis=-1,
+        )
+        off = (points - nearest) * (np.abs(ahead) < 0.5)
+        return points + (self.widening - 1) * off
+
+    def _bars(self) -> np.ndarray:
+        """Across every incoming lane at its end: [K x 4, 2, 2]."""
+        bars = []
+        for ends in self._ways[:, :, 1]:
+            for point, side in zip(ends, SIDES, strict=True):
+                ahead = _direction(side)
+                across = self._lane / 2 * np.array([-ahead[1], ahead[0]])
+                middle = self._widened(point[None], ahead[None])[0]
+                bars.append((middle - across, middle + across))
+        return np.array(bars)
+
+    def _arrows(self, edges: np.ndarray) -> list[np.ndarray]:
+        """Triangles before the beginnings of these incoming edges of the first crossing."""
+        shape = self._lane * np.array([[-0.2, 0], [-1.5, 0.6], [-1.5, -0.6]])
+        arrows = []
+        for m in edges:
+            ahead = _direction(SIDES[m])
+            start = self._widened(self._ways[0, m, 0][None], ahead[None])[0]
+            arrows.append(start + shape @ np.array([ahead, [-ahead[1], ahead[0]]]))
+        return arrows
+
+    def _draw_roads(self, axes: Axes, extent: Extent, unit: float) -> None:
+        half, (xs, ys) = self._lane, (np.unique(axis.round(3)) for axis in self.centres.T)
+        for x in xs:
+            axes.fill_between([x - half, x + half], extent.bottom, extent.top, color=ROAD, lw=0, zorder=0)
+        for y in ys:
+            axes.fill_between([extent.left, extent.right], y - half, y + half, color=ROAD, lw=0, zorder=0)
+        lines = [((x, extent.bottom), (x, extent.top)) for x in xs]
+        lines += [((extent.left, y), (extent.right, y)) for y in ys]
+        width = min(0.6, 0.12 * self._lane * unit)
+        axes.add_collection(LineCollection(lines, color=MARKING, linewidth=width, zorder=1), autolim=False)
+        inside = self.centres[:, None] + half * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
+        axes.add_collection(PolyCollection(inside, facecolor=ROAD, zorder=2), autolim=False)
+
+    def _draw_numbers(self, axes: Axes, numbers: Sequence[int], unit: float) -> None:
+        size, aside = number_size(unit * self._crossings.network.edge_length), 1.25 * self._lane
+        for number, (x, y) in zip(numbers, self.centres, strict=True):
+            if size:
+                axes.text(x + aside, y + aside, str(number), fontsize=size, color=INK, va="bottom")
+
+
+def _direction(side: str) -> np.ndarray:
+    """East and north, of a vehicle that comes from this side."""
+    down, right = HEADING[side]
+    return np.array([right, -down], float)
