@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
@@ -56,6 +56,15 @@ class _System(NamedTuple):
     seeds: list[int]
 
 
+class _Cell(NamedTuple):
+    """A system with a method: what its runs have in common but for the seed."""
+
+    file: str
+    overrides: tuple[str, ...]
+    config: Config
+    agents: int
+
+
 def load_study(file: str, output: str | None = None, overrides: Sequence[str] = ()) -> Study:
     """The study in a YAML file; nothing runs before all of it is found good.
 
@@ -73,31 +82,40 @@ def load_study(file: str, output: str | None = None, overrides: Sequence[str] = 
     if count > MOST_RUNS:
         raise BadInput(f"{where}: {count} runs are more than {MOST_RUNS}: make several studies of it")
     common = _overrides(content.get("settings"), f"{where}: settings")
-    runs: list[StudyRun] = []
-    for system, method, seed in _grid(systems, methods):
-        base = systems[system]
-        words = (*common, *base.overrides, *methods[method], *overrides)
-        twin = next((run for run in runs if (run.system, run.method) == (system, method)), None)
-        config = twin.config if twin else _load(base.file, words, f"{where}: {system} with {method}")
-        runs.append(
-            StudyRun(
-                len(runs) + 1,
-                count,
-                f"{system}-{method}-seed{seed}",
-                Path(output or f"runs/{name}") / f"{system}-{method}-seed{seed}",
-                system,
-                method,
-                base.file,
-                (*words, f"seed={seed}"),
-                replace(config, seed=seed),
-                twin.agents if twin else len(create(config.domain, config.domain_section).regions),
-            )
+    cells = {
+        (system, method): _cell(
+            base, [*common, *base.overrides, *words, *overrides], f"{where}: {system} with {method}"
         )
+        for system, base in systems.items()
+        for method, words in methods.items()
+    }
+    folder = Path(output or f"runs/{name}")
+    runs = [
+        _run(number, count, folder, *place, cells[place[:2]])
+        for number, place in enumerate(_grid(systems, methods), 1)
+    ]
     _require_distinct(runs, where)
     return Study(name, runs, _ranks(content.get("ranks"), where))
 
 
-def _grid(systems: Mapping[str, _System], methods: Mapping[str, Any]) -> Iterator[tuple[str, str, int]]:
+def _cell(base: _System, overrides: Sequence[str], where: str) -> _Cell:
+    """BadInput: its configuration is refused."""
+    try:
+        config = load(base.file, overrides)
+    except BadInput as error:
+        raise BadInput(f"{where}: {error}") from None
+    agents = len(create(config.domain, config.domain_section).regions)
+    return _Cell(base.file, tuple(overrides), config, agents)
+
+
+def _run(number: int, of: int, folder: Path, system: str, method: str, seed: int, cell: _Cell) -> StudyRun:
+    name = f"{system}-{method}-seed{seed}"
+    words = (*cell.overrides, f"seed={seed}")
+    config = replace(cell.config, seed=seed)
+    return StudyRun(number, of, name, folder / name, system, method, cell.file, words, config, cell.agents)
+
+
+def _grid(systems: Mapping[str, _System], methods: Iterable[str]) -> Iterator[tuple[str, str, int]]:
     """Every run: the first seed of all before the second, so that a study cut short shows all of it."""
     for seeds in zip_longest(*(system.seeds for system in systems.values())):
         for system, seed in zip(systems, seeds, strict=True):
@@ -118,13 +136,6 @@ def _systems(content: Any, file: str, where: str) -> dict[str, _System]:
         overrides = _overrides(entry.get("settings"), f"{here}.settings")
         systems[name] = _System(path, overrides, _seeds(entry["seeds"], f"{here}.seeds"))
     return systems
-
-
-def _load(file: str, overrides: Sequence[str], where: str) -> Config:
-    try:
-        return load(file, overrides)
-    except BadInput as error:
-        raise BadInput(f"{where}: {error}") from None
 
 
 def _overrides(content: Any, where: str) -> list[str]:

@@ -115,7 +115,7 @@ class Series:
         self.board.at(state)
 
     def _time_for(self, run: StudyRun) -> bool:
-        """Whether another segment can be done in time, as far as is known; the first run sees to it itself."""
+        """Whether another segment can be done in time, as far as is known; the first run looks itself."""
         start = Start(run.config, str(run.directory), _position(run) if self.launched else Position())
         try:
             require_time(start, self.deadline, self.launch.ranks_of(run))
