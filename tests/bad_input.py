@@ -147,6 +147,8 @@ def play(program: str, arguments: list[str], folder: str) -> int:
         from dials_mpi.train import main
     elif program == "evaluate":
         from dials_mpi.evaluate import main
+    elif program == "study":
+        from dials_mpi.study.__main__ import main
     else:
         from dials_mpi.report.__main__ import main
     os.chdir(folder)

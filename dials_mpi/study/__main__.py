@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from dials_mpi.cli import Parser, word
-from dials_mpi.errors import DONE, STOPPED, BadInput, refuse
-from dials_mpi.ranks import launched
+from dials_mpi.errors import DONE, REFUSED, STOPPED, BadInput, refuse
+from dials_mpi.ranks import launched, launched_as_root
 from dials_mpi.study.board import show_states
 from dials_mpi.study.launch import default_ranks, plan_launch
 from dials_mpi.study.plan import Study, StudyRun, load_study
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     try:
         sys.exit(_program(options, begun))
     except BadInput as refusal:
-        sys.exit(refuse(refusal))
+        sys.exit(refuse(refusal) if launched_as_root() else REFUSED)
 
 
 def _parser() -> Parser:

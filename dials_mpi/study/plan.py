@@ -71,6 +71,7 @@ def load_study(file: str, output: str | None = None, overrides: Sequence[str] = 
     output: the folder of the runs; runs/ and the file's name if None. overrides: for every run.
     BadInput: a key, a name or a configuration is refused, or two runs would be the same.
     """
+    _require_no_seed(overrides, "the command line")
     name, where = Path(file).stem, printable(file)
     content = _mapping(parse(read(file), where), where, KEYS, needed=("systems", "methods"))
     systems = _systems(content["systems"], file, where)
@@ -143,9 +144,14 @@ def _overrides(content: Any, where: str) -> list[str]:
     settings = {} if content is None else content
     if not isinstance(settings, dict):
         raise BadInput(f"{where} is {shown(content)}, but must be settings: lines like 'ppo.clip: 0.2'")
-    if "seed" in settings:
+    words = [f"{key}={scalar(value)}" for key, value in settings.items()]
+    _require_no_seed(words, where)
+    return words
+
+
+def _require_no_seed(overrides: Sequence[str], where: str) -> None:
+    if any(text.partition("=")[0].strip() == "seed" for text in overrides):
         raise BadInput(f"{where}: seed is set for each run: give the seeds of its system")
-    return [f"{key}={scalar(value)}" for key, value in settings.items()]
 
 
 def _seeds(content: Any, where: str) -> list[int]:
