@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import itertools
+import os
 import re
-import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -15,12 +16,14 @@ import bad_input
 import pytest
 import yaml
 from bad_input import FILES, ODD, one_sentence, refused, table, tree, with_files
-from conftest import SMALL, Finished, Program, in_terminal, launch, mpirun
+from conftest import SMALL, Finished, Program, content, in_terminal, launch, mpirun
 from test_survive import DOMAINS, assert_same
 
 from dials_mpi.config import load
+from dials_mpi.errors import BadInput
 from dials_mpi.storage.checkpoint import present
 from dials_mpi.storage.runfile import RunFile
+from dials_mpi.study.launch import Launch, plan_launch
 from dials_mpi.study.plan import load_study
 from dials_mpi.study.state import Phase, State, remaining
 from dials_mpi.walltime import clock, seconds
@@ -60,13 +63,7 @@ def study(*arguments: str, **how: object) -> Finished:
 
 def sessions(directory: Path) -> int:
     """How often a run was begun or gone on with."""
-    return sum(name.startswith("config/") for name in bad_input_content(directory))
-
-
-def bad_input_content(directory: Path) -> dict[str, object]:
-    from conftest import content
-
-    return content(directory / "run.h5")
+    return sum(name.startswith("config/") for name in content(directory / "run.h5"))
 
 
 # The grid ------------------------------------------------------------------------------------------------
@@ -162,6 +159,12 @@ PAPER = {
 }
 
 
+@functools.cache
+def papers(domain: str, agents: int) -> dict[str, object]:
+    """The settings of Tables 4 to 6."""
+    return load(str(CONFIGS / domain / f"{agents}.yaml")).decisive()
+
+
 @pytest.mark.parametrize("name", PAPER)
 def test_a_study_of_the_paper_is_the_papers(name):
     runs = load_study(str(STUDIES / f"{name}.yaml")).runs
@@ -180,8 +183,7 @@ def test_a_study_of_the_paper_is_the_papers(name):
     assert all(run.agents == run.config.domain_section.grid[0] ** 2 for run in runs)
     # Tables 4 to 6: nothing but these differs from the configuration of the system.
     for run in runs:
-        own = load(str(CONFIGS / run.config.domain / f"{run.agents}.yaml")).decisive()
-        ours = run.config.decisive()
+        own, ours = papers(run.config.domain, run.agents), run.config.decisive()
         differing = {key for key in own if own[key] != ours[key]}
         assert differing <= {
             "mode",
@@ -368,9 +370,6 @@ def test_a_study_under_a_launcher(tmp_path):
 
 
 def test_no_mpirun(tmp_path, monkeypatch):
-    from dials_mpi.errors import BadInput
-    from dials_mpi.study.launch import plan_launch
-
     runs = load_study(str(write_study(tmp_path))).runs
     monkeypatch.setattr("dials_mpi.study.launch.sys.executable", str(tmp_path / "python"))
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -386,8 +385,6 @@ def test_no_mpirun(tmp_path, monkeypatch):
 
 
 def test_a_run_gets_the_ranks_that_it_can_use(tmp_path):
-    from dials_mpi.study.launch import Launch
-
     def ranks(most: int, *overrides: str) -> list[int]:
         runs = load_study(str(write_study(tmp_path)), None, overrides).runs
         return [Launch(most, ("x", "{ranks}")).ranks_of(run) for run in runs]
@@ -418,11 +415,11 @@ def test_what_remains_is_told_by_runs_of_the_same_kind(tmp_path):
 # Whole studies -------------------------------------------------------------------------------------------
 
 
-def until(holds: Callable[[], object], program: Program, timeout: float = 60) -> None:
+def until(holds: Callable[[], object], program: Program, timeout: float = 150) -> None:
     limit = time.monotonic() + timeout
     while not holds():
         assert program.running(), program.wait()
-        assert time.monotonic() < limit
+        assert time.monotonic() < limit, f"not within {timeout} s"
         time.sleep(0.05)
 
 
@@ -451,14 +448,12 @@ def test_a_study_that_is_stopped_goes_on_and_ends_as_if_unbroken(tmp_path, unbro
     until(lambda: present(out / "four-dials-seed0"), program)
     # A stopped process keeps what it holds, so that what is listed does not depend on how fast it is.
     for pid in program.processes():
-        import os
-
         os.kill(pid, signal.SIGSTOP)
     first, second, third = states(file)
     for pid in program.processes():
         os.kill(pid, signal.SIGCONT)
     assert (first, third) == ("finished", "not begun")
-    assert re.fullmatch(r"running at [\d,]+ of 12,800 steps \(process \d+ on .*\)", second)
+    assert re.match(r"running at [\d,]+ of 12,800 steps \(process \d+ on ", second)
 
     program.process.send_signal(signal.SIGTERM)
     stopped = program.wait()
@@ -501,7 +496,7 @@ def test_a_study_stops_at_the_next_checkpoint_when_asked_to(tmp_path):
 
 def test_a_study_ends_in_its_walltime(tmp_path):
     file = write_study(tmp_path, (*LONG, "total_steps=128000000", "retrain_every=128000000"))
-    done = study(str(file), "--output", "out", "--ranks", "1", "--walltime", "0:00:12", cwd=tmp_path)
+    done = study(str(file), "--output", "out", "--ranks", "1", "--walltime", "0:00:09", cwd=tmp_path)
     assert (done.code, done.stderr) == (75, "")
     assert states(file)[0].startswith("cut off at ") and states(file)[1:] == ["not begun"] * 2
     # The run itself was told what was left.
@@ -556,13 +551,13 @@ def test_a_run_that_goes_on_elsewhere_is_left_alone(tmp_path):
 
 @pytest.mark.timeout(180)
 def test_two_studies_share_the_runs(tmp_path):
-    file = write_study(tmp_path, LONG, seeds=2)
+    file = write_study(tmp_path, LONG)
     arguments = ("-m", "dials_mpi.study", str(file), "--output", "out", "--ranks", "1")
     both = [Program(*arguments, cwd=tmp_path) for _ in range(2)]
     for done in [program.wait(150) for program in both]:
         assert (done.code, done.stderr) == (0, "")
-    assert states(file) == ["finished"] * 6
-    assert [sessions(directory) for directory in (tmp_path / "out").iterdir()] == [1] * 6
+    assert states(file) == ["finished"] * 3
+    assert [sessions(directory) for directory in (tmp_path / "out").iterdir()] == [1] * 3
 
 
 def test_other_settings_are_refused_run_by_run(tmp_path):
@@ -598,7 +593,6 @@ def test_each_domain_is_reported_in_a_folder_of_its_own(tmp_path):
 
 def test_at_a_terminal_there_is_a_bar(tmp_path):
     file = write_study(tmp_path, LONG)
-    shutil.rmtree(tmp_path / "runs", ignore_errors=True)
     shown, stderr = in_terminal(
         *("-m", "dials_mpi.study", str(file), "--output", str(tmp_path / "out"), "--ranks=1", "--only=1"),
         COLUMNS="150",

@@ -15,7 +15,7 @@ from dials_mpi.study.state import Phase, State, remaining
 from dials_mpi.values import printable
 from dials_mpi.walltime import clock
 
-BATCH_WIDTH = 120
+BATCH_WIDTH = 160
 
 
 class Board:
