@@ -34,8 +34,8 @@ worker, tmp_path = bad_input.worker, bad_input.tmp_path
 STUDIES = Path(__file__).parents[1] / "configs" / "studies"
 CONFIGS = STUDIES.parent
 
-LONG = (*SMALL, "total_steps=12800", "evaluate_every=1280", "retrain_every=6400")
-"""A run of a second or two, ten segments."""
+LONG = (*SMALL, "total_steps=25600", "evaluate_every=1280", "retrain_every=12800")
+"""A run of some seconds, 20 segments."""
 
 METHODS = {
     "gs": {"mode": "global"},
@@ -406,8 +406,8 @@ def test_what_remains_is_told_by_runs_of_the_same_kind(tmp_path):
     runs = load_study(str(write_study(tmp_path, LONG, seeds=2))).runs
     assert remaining(runs, {}) != remaining(runs, {})  # nothing is known
     states = {
-        "four-gs-seed0": State(Phase.FINISHED, 12800, 1.0, 60.0),
-        "four-dials-seed0": State(Phase.CUT_OFF, 3200, 1.0, 10.0),
+        "four-gs-seed0": State(Phase.FINISHED, 25600, 1.0, 60.0),
+        "four-dials-seed0": State(Phase.CUT_OFF, 6400, 1.0, 10.0),
     }
     # GS 60 s; DIALS 40 s, of which 30 are left; untrained by the mean of both, 50 s, twice.
     assert remaining(runs, states) == pytest.approx(30 + 2 * 50 + 60 + 40)
@@ -439,15 +439,8 @@ def assert_same_results(one: Path, other: Path) -> None:
         np.testing.assert_array_equal(values, theirs[name], err_msg=name)
 
 
-@pytest.fixture(scope="module")
-def unbroken(trained) -> Callable[[str], Path]:
-    """The same run without a study."""
-    modes = {name: settings["mode"] for name, settings in METHODS.items()}
-    return lambda method: trained(*LONG, f"mode={modes[method]}")
-
-
 @pytest.mark.timeout(180)
-def test_a_study_that_is_stopped_goes_on_and_ends_as_if_unbroken(tmp_path, unbroken):
+def test_a_study_that_is_stopped_goes_on_and_ends_as_if_unbroken(tmp_path, trained):
     file, out = write_study(tmp_path, LONG), tmp_path / "out"
     assert states(file) == ["not begun"] * 3
     assert not out.exists()
@@ -462,7 +455,7 @@ def test_a_study_that_is_stopped_goes_on_and_ends_as_if_unbroken(tmp_path, unbro
     for pid in program.processes():
         os.kill(pid, signal.SIGCONT)
     assert (first, third) == ("finished", "not begun")
-    assert re.match(r"running at [\d,]+ of 12,800 steps \(process \d+ on ", second)
+    assert re.match(r"running at [\d,]+ of 25,600 steps \(process \d+ on ", second)
 
     program.process.send_signal(signal.SIGTERM)
     stopped = program.wait()
@@ -470,7 +463,7 @@ def test_a_study_that_is_stopped_goes_on_and_ends_as_if_unbroken(tmp_path, unbro
     assert re.search(r"run 2 of 3: four-dials-seed0 is stopped at [\d,]+ steps", stopped.stdout)
     first, second, third = states(file)
     assert (first, third) == ("finished", "not begun")
-    assert re.fullmatch(r"cut off at [\d,]+ of 12,800 steps", second)
+    assert re.fullmatch(r"cut off at [\d,]+ of 25,600 steps", second)
 
     done = study(*arguments[2:], cwd=tmp_path)
     assert (done.code, done.stderr, done.left_over) == (0, "", [])
@@ -480,8 +473,9 @@ def test_a_study_that_is_stopped_goes_on_and_ends_as_if_unbroken(tmp_path, unbro
     for method, times in (("gs", 1), ("dials", 2), ("untrained", 1)):
         directory = out / f"four-{method}-seed0"
         assert sessions(directory) == times
-        assert_same_results(directory, unbroken(method))
         assert RunFile.open(directory).attributes()["ranks"] == (1 if method == "gs" else 3)
+
+    assert_same_results(out / "four-dials-seed0", trained(*LONG, "mode=dials"))
 
     before = tree(out)
     again = study(*arguments[2:], cwd=tmp_path)

@@ -65,7 +65,7 @@ def _parser() -> Parser:
         help="stop in time before so much has passed; default: the end of the SLURM job",
     )
     parser.add_argument("--only", metavar="N", type=word, help="these runs alone, such as 7 or 1-4,9")
-    parser.add_argument("--report", metavar="FOLDER", type=word, help="at the end report the runs there")
+    parser.add_argument("--report", metavar="FOLDER", type=word, help="at the end report these runs there")
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--list", action="store_true", help="show the state of all runs, run none")
     instead.add_argument("--count", action="store_true", help="print the number of runs, run none")

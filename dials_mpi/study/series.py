@@ -111,18 +111,21 @@ class Series:
         return Outcome.ELSEWHERE if state.phase is Phase.RUNNING else Outcome.FAILED
 
     def _look(self, run: StudyRun) -> None:
-        state = self.states[run.name] = state_of(run)
-        self.board.at(state)
+        if self.board.bar:
+            self.states[run.name] = state_of(run)
+            self.board.at(self.states[run.name])
 
     def _time_for(self, run: StudyRun) -> bool:
         """Whether another segment can be done in time, as far as is known; the first run looks itself."""
         start = Start(run.config, str(run.directory), _position(run) if self.launched else Position())
         try:
             require_time(start, self.deadline, self.launch.ranks_of(run))
+            if not self.deadline.allows(0):
+                raise BadInput("the time is over")
         except BadInput as reason:
             self.board.ends(run, f"waits for the next session: {reason}")
             return False
-        return self.deadline.allows(0)
+        return True
 
 
 def _position(run: StudyRun) -> Position:
