@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import functools
 import itertools
+import json
 import os
 import re
 import signal
@@ -23,6 +24,7 @@ from test_survive import DOMAINS, results
 from dials_mpi.config import load
 from dials_mpi.errors import BadInput
 from dials_mpi.storage.checkpoint import present
+from dials_mpi.storage.hdf5 import rewriting
 from dials_mpi.storage.runfile import RunFile
 from dials_mpi.study.launch import Launch, plan_launch
 from dials_mpi.study.plan import load_study
@@ -504,6 +506,22 @@ def test_a_study_ends_in_its_walltime(tmp_path):
     assert states(file)[0].startswith("cut off at ") and states(file)[1:] == ["not begun"] * 2
     # The run itself was told what was left.
     assert "stopped at" in (tmp_path / "out/four-gs-seed0/log.txt").read_text()
+
+
+def test_a_run_that_is_known_not_to_fit_waits_for_the_next_session(tmp_path):
+    file = write_study(tmp_path)
+    arguments = (str(file), "--output", "out", "--ranks", "1")
+    assert study(*arguments, "--only=2", cwd=tmp_path).code == 0
+    with rewriting(present(tmp_path / "out" / "four-dials-seed0")[0]) as checkpoint:
+        checkpoint.attrs["seconds"] = json.dumps({"train": 5000.0})
+    longer = (*arguments, "total_steps=512", "--walltime", "1:00:00")
+    done = study(*longer, "--only=1,2", cwd=tmp_path)
+    assert (done.code, done.stderr) == (75, "")
+    assert "run 1 of 3: four-gs-seed0 is finished" in done.stdout
+    assert "four-dials-seed0 waits for the next session: the next segment takes about 5000 s" in done.stdout
+    # Where it is the first, there would be no more time in any session: the run refuses itself.
+    done = study(*longer, "--only=2", cwd=tmp_path)
+    assert done.code == 1 and "the next segment takes about 5000 s" in done.ours()[0]
 
 
 def test_a_run_that_fails_does_not_keep_the_others(tmp_path):
