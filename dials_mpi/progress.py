@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from pathlib import Path
 
 from rich.console import Console
@@ -17,6 +16,7 @@ from dials_mpi.evaluate import Evaluation
 from dials_mpi.logs import LOG
 from dials_mpi.ranks import launched
 from dials_mpi.values import printable
+from dials_mpi.walltime import clock
 
 
 class Reporter:
@@ -46,7 +46,7 @@ class Reporter:
             self.bar.update(self.task, phase=text)
             LOG.info(text)
         else:
-            self.say(f"{_clock(self.elapsed())}  {text}")
+            self.say(f"{clock(self.elapsed())}  {text}")
 
     def evaluated(self, env_steps: int, evaluation: Evaluation) -> None:
         """The state of affairs after an evaluation at this number of steps per agent."""
@@ -55,10 +55,10 @@ class Reporter:
             parts.append(f"cross-entropy {evaluation.cross_entropy.mean():.3f}")
         if env_steps:
             parts.append(f"{self.regions * env_steps / self.elapsed():,.0f} agent-steps/s")
-            parts.append(f"ETA {_clock(self._remaining(env_steps))}")
-        self.say(f"{_clock(self.elapsed())}  {' | '.join(parts)}")
+            parts.append(f"ETA {clock(self._remaining(env_steps))}")
+        self.say(f"{clock(self.elapsed())}  {' | '.join(parts)}")
         if self.bar:
-            self.bar.update(self.task, completed=env_steps, eta=_clock(self._remaining(env_steps)))
+            self.bar.update(self.task, completed=env_steps, eta=clock(self._remaining(env_steps)))
 
     def finish(
         self, results: Mapping[str, Evaluation], statistics: Sequence[Statistic], directory: Path
@@ -81,7 +81,7 @@ class Reporter:
         """The run ends here for now."""
         self.close()
         self.say(
-            f"{_clock(self.elapsed())}  stopped at {env_steps:,} of {self.config.total_steps:,} steps, with "
+            f"{clock(self.elapsed())}  stopped at {env_steps:,} of {self.config.total_steps:,} steps, with "
             "a checkpoint: go on with the same command line and --resume"
         )
 
@@ -120,7 +120,3 @@ def _statistics(results: Mapping[str, Evaluation], statistics: Sequence[Statisti
         means = [result.statistic(statistic.name) for statistic in statistics]
         table.add_row(name, *("-" if mean is None else f"{mean:.1f}" for mean in means))
     return table
-
-
-def _clock(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds))) if seconds == seconds else "-:--:--"

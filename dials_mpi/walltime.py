@@ -37,6 +37,14 @@ def seconds(text: str) -> float:
     return float(total)
 
 
+def clock(seconds: float) -> str:
+    """Seconds as hours:minutes:seconds, as ``seconds`` reads it; dashes where they are not known."""
+    if not math.isfinite(seconds):
+        return "-:--:--"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
 def scheduler_end(environment: Mapping[str, str] = os.environ) -> float | None:
     """When the scheduler will end this job, in seconds since 1970; None without a scheduler or a limit.
 

@@ -149,6 +149,8 @@ def play(program: str, arguments: list[str], folder: str) -> int:
         from dials_mpi.evaluate import main
     elif program == "watch":
         from dials_mpi.watch.__main__ import main
+    elif program == "study":
+        from dials_mpi.study.__main__ import main
     else:
         from dials_mpi.report.__main__ import main
     os.chdir(folder)

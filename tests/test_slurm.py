@@ -19,7 +19,7 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 import pytest
-from conftest import MARK, SMALL, mpirun, train
+from conftest import MARK, SMALL, launch, mpirun, train
 from slurm_machine import Machine, missing
 
 from dials_mpi.storage.runfile import RunFile
@@ -230,3 +230,40 @@ def test_an_array_trains_each_seed_and_queues_them_one_by_one(slurm, tmp_path, t
     assert_same_bits(trained(*SECONDS, ranks=3), jobs[0].output)
     first, second = (contents(job.output, "evaluation")["evaluation/returns"] for job in jobs)
     assert not np.array_equal(first, second)
+
+
+def test_an_array_does_each_run_of_a_study(slurm, tmp_path, trained):
+    (tmp_path / "base.yaml").write_text("domain: warehouse\n")
+    last = dict(word.split("=") for word in SECONDS)
+    settings = ", ".join(f"{key}: {value}" for key, value in last.items())
+    (tmp_path / "study.yaml").write_text(
+        f"systems: {{four: {{config: base.yaml, seeds: 1, settings: {{{settings}}}}}}}\n"
+        "methods: {dials: {mode: dials}, gs: {mode: global}, untrained: {mode: untrained}}\n"
+    )
+    arguments = (str(tmp_path / "study.yaml"), "--output", str(tmp_path / "out"))
+    count = launch("-m", "dials_mpi.study", *arguments, "--count").stdout.strip()
+    assert count == "3"
+    number = slurm.submit(
+        f"--array=1-{count}",
+        *NODES,
+        f"--output={tmp_path}/job%a.log",
+        str(JOBS / "study.sbatch"),
+        *arguments,
+        cwd=JOBS.parent,
+        environment=on_path(),
+    )
+    jobs = [
+        Job(f"{number}_{k}", tmp_path / "out" / f"four-{method}-seed0", tmp_path / f"job{k}.log")
+        for k, method in enumerate(("dials", "gs", "untrained"), 1)
+    ]
+    until(lambda: has_checkpoint(jobs[0]), "a checkpoint")
+    slurm.call("scancel", "--batch", "--signal=USR1", jobs[0].number)
+    for job, (mode, ranks, restarts) in zip(
+        jobs, (("dials", 3, 1), ("global", 1, 0), ("untrained", 3, 0)), strict=True
+    ):
+        ended = slurm.wait(job.number, "COMPLETED", "FAILED", timeout=200)
+        assert (ended["JobState"], ended["Restarts"]) == ("COMPLETED", str(restarts)), job.says()
+        assert sessions(job.output) == job.attempts() == restarts + 1
+        attributes = RunFile.open(str(job.output)).attributes()
+        assert (attributes["mode"], attributes["ranks"]) == (mode, ranks)
+    assert_same_bits(trained(*SECONDS, "mode=dials", ranks=3), jobs[0].output)

@@ -238,7 +238,7 @@ def test_sampled_cars_have_an_arrow():
 @pytest.mark.parametrize("settings", [GRID, TRAFFIC])
 def test_a_film_shows_what_a_picture_shows(settings):
     """Only what moves is drawn anew; the same comes out when everything is."""
-    from dials_mpi.report.style import style
+    from dials_mpi.style import style
     from dials_mpi.watch.episodes import Moment
 
     domain = domain_of(*settings)

@@ -15,8 +15,8 @@ from dials_mpi.report.groups import Group, group_runs, short
 from dials_mpi.report.runs import Run, read_run, read_runs
 from dials_mpi.report.runtimes import Clock
 from dials_mpi.report.statistics import require_scipy
-from dials_mpi.report.style import style
 from dials_mpi.report.tables import Row
+from dials_mpi.style import style
 from dials_mpi.values import printable
 
 __all__ = ["group_runs", "read_run", "read_runs", "report", "short"]

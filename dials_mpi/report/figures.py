@@ -13,7 +13,7 @@ from dials_mpi.report import panels
 from dials_mpi.report.groups import Group
 from dials_mpi.report.panels import regional_returns
 from dials_mpi.report.runtimes import Clock
-from dials_mpi.report.style import (
+from dials_mpi.style import (
     BAR_WIDTH,
     HEIGHT,
     LEGEND_ROW,

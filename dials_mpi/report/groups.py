@@ -12,7 +12,7 @@ import numpy as np
 
 from dials_mpi.config import Config
 from dials_mpi.report.runs import Refreshes, Run, standard_error
-from dials_mpi.report.style import look
+from dials_mpi.style import look
 
 METHODS = {"dials": "DIALS", "untrained": "untrained", "global": "global simulator"}
 MOST_TOLD = 3

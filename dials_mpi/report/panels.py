@@ -11,7 +11,7 @@ from dials_mpi.domains import DOMAINS
 from dials_mpi.report.groups import Curve, Group, short
 from dials_mpi.report.runs import Refreshes
 from dials_mpi.report.runtimes import CLOCKS, Clock, mean_runtime, runtime, spent
-from dials_mpi.report.style import LEVEL, MAP_COLOURS, OPEN_CIRCLE, REFERENCE_COLOUR, UNFINISHED
+from dials_mpi.style import LEVEL, MAP_COLOURS, OPEN_CIRCLE, REFERENCE_COLOUR, UNFINISHED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,6 +16,8 @@ from dials_mpi.values import printable
 
 LOCK = ".lock"
 PARTIAL = ".partial"
+GLANCE = 0.05
+"""Seconds after which whoever only looks at a lock has let go of it."""
 
 
 class PatientFile(io.FileIO):
@@ -86,12 +88,12 @@ def claim(directory: Path) -> str | None:
     """
     lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o644)  # stays open, and so locked
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(lock)
     except BlockingIOError:
-        holder = printable(os.read(lock, 200).decode(errors="replace").strip()) or "another process"
+        by = _named_in(lock)
         os.close(lock)
         raise BadInput(
-            f"a run goes on in {printable(str(directory))} ({holder}): wait for its end, or choose another "
+            f"a run goes on in {printable(str(directory))} ({by}): wait for its end, or choose another "
             "directory with --output"
         ) from None
     except OSError as error:
@@ -106,10 +108,40 @@ def claim(directory: Path) -> str | None:
     return None
 
 
+def holder(directory: Path) -> str | None:
+    """Who holds a directory now, in its own words; None if nobody does, or the file system cannot tell."""
+    try:
+        lock = os.open(directory / LOCK, os.O_RDONLY)
+    except (OSError, ValueError):
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return None
+    except BlockingIOError:
+        return _named_in(lock)
+    except OSError:
+        return None
+    finally:
+        os.close(lock)
+
+
 def sweep(directory: Path) -> None:
     """Remove the unfinished files of a run that was killed; for the holder of the directory."""
     for partial in directory.glob(f".*{PARTIAL}"):
         _remove(partial)
+
+
+def _lock(lock: int) -> None:
+    """BlockingIOError: another process holds it, and not only for the moment that ``holder`` takes."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        time.sleep(GLANCE)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _named_in(lock: int) -> str:
+    return printable(os.read(lock, 200).decode(errors="replace").strip()) or "another process"
 
 
 def _remove(file: Path) -> None:

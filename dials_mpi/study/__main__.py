@@ -1,0 +1,128 @@
+"""The command line of studies."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import time
+from collections.abc import Sequence
+from typing import NoReturn
+
+from dials_mpi.cli import Parser, word
+from dials_mpi.errors import DONE, REFUSED, STOPPED, BadInput, refuse
+from dials_mpi.ranks import launched, launched_as_root
+from dials_mpi.study.board import show_states
+from dials_mpi.study.launch import default_ranks, plan_launch
+from dials_mpi.study.plan import Study, StudyRun, load_study
+from dials_mpi.study.reporting import report
+from dials_mpi.study.series import Series
+from dials_mpi.study.state import state_of
+from dials_mpi.values import shown
+from dials_mpi.walltime import deadline_of
+
+EXAMPLES = """examples:
+  python -m dials_mpi.study configs/studies/figure-3-warehouse-small.yaml --report figures
+  python -m dials_mpi.study configs/studies/figure-3-warehouse.yaml --list      what is done, and what is not
+  python -m dials_mpi.study configs/studies/figure-3-warehouse.yaml --only 1-9 total_steps=1_000_000
+  python -m dials_mpi.study configs/studies/table-3.yaml --launcher "srun -n {ranks}" --ranks 101
+  sbatch --array=1-$(python -m dials_mpi.study FILE --count) jobs/study.sbatch FILE    one job for each run
+
+The same command line again goes on where it was stopped, whatever stopped it. Several machines that share a
+disk may work on one study at the same time. Signals are passed on to the run that goes on: SIGUSR1 stops the
+study at the run's next checkpoint, SIGTERM and SIGINT (Ctrl-C) at once.
+Exit codes: 0 done, 75 stopped with work left, 2 bad input, 1 a run has failed (the others were done)."""
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """The command line; it starts the ranks of each run itself."""
+    begun = time.monotonic()
+    options = _parser().parse_intermixed_args(argv)
+    try:
+        sys.exit(_program(options, begun))
+    except BadInput as refusal:
+        sys.exit(refuse(refusal) if launched_as_root() else REFUSED)
+
+
+def _parser() -> Parser:
+    parser = Parser("study", "Train a grid of systems, methods and seeds, one run after another.", EXAMPLES)
+    parser.add_argument("study", metavar="FILE", help="YAML file; those of the paper are in configs/studies")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings for all of its runs")
+    parser.add_argument(
+        "--output", metavar="DIR", type=word, help="where the runs go; default: runs/ and the file's name"
+    )
+    parser.add_argument(
+        "--ranks", metavar="R", type=_ranks, help="the most for each run; default: the file's, or cores + 1"
+    )
+    parser.add_argument(
+        "--launcher",
+        metavar="COMMAND",
+        help="what starts the ranks, {ranks} for their number; default: mpirun -n {ranks}",
+    )
+    parser.add_argument(
+        "--walltime",
+        metavar="H:MM:SS",
+        help="stop in time before so much has passed; default: the end of the SLURM job",
+    )
+    parser.add_argument("--only", metavar="N", type=word, help="these runs alone, such as 7 or 1-4,9")
+    parser.add_argument("--report", metavar="FOLDER", type=word, help="at the end report these runs there")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--list", action="store_true", help="show the state of all runs, run none")
+    instead.add_argument("--count", action="store_true", help="print the number of runs, run none")
+    return parser
+
+
+def _program(options: argparse.Namespace, begun: float) -> int:
+    if launched():
+        raise BadInput(
+            "a study starts the ranks of each run itself: start it without mpirun, and with --ranks R"
+        )
+    study = load_study(options.study, options.output, options.overrides)
+    if options.count:
+        print(len(study.runs))
+        return DONE
+    runs = _chosen(study.runs, options.only)
+    code = _list(study, runs) if options.list else _work(study, runs, options, begun)
+    if options.report and code != STOPPED:
+        return report(runs, options.report) or code
+    return code
+
+
+def _list(study: Study, runs: Sequence[StudyRun]) -> int:
+    show_states(study, {run: state_of(run) for run in runs})
+    return DONE
+
+
+def _work(study: Study, runs: Sequence[StudyRun], options: argparse.Namespace, begun: float) -> int:
+    launch = plan_launch(options.ranks or study.ranks or default_ranks(), options.launcher, runs)
+    deadline, notes = deadline_of(options.walltime, begun)
+    series = Series(runs, launch, deadline, limited=options.walltime is not None)
+    for note in notes:
+        series.board.say(note)
+    return series.work()
+
+
+def _ranks(text: str) -> int:
+    if not re.fullmatch(r"[1-9]\d{0,5}", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"is {shown(text)}, give a whole number from 1 on")
+    return int(text)
+
+
+def _chosen(runs: Sequence[StudyRun], only: str | None) -> list[StudyRun]:
+    """The runs whose numbers are asked for, in the order of the study. BadInput: there are no such."""
+    if only is None:
+        return list(runs)
+    numbers: set[int] = set()
+    for part in only.split(","):
+        match = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", part.strip(), re.ASCII)
+        if not match:
+            raise BadInput(f"--only is {shown(only)}: write numbers of runs, such as 7 or 1-4,9")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if not 1 <= first <= last <= len(runs):
+            raise BadInput(f"--only is {shown(only)}, but the runs have the numbers 1 to {len(runs)}")
+        numbers.update(range(first, last + 1))
+    return [run for run in runs if run.number in numbers]
+
+
+if __name__ == "__main__":
+    main()

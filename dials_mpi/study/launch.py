@@ -1,0 +1,86 @@
+"""The command line of each run: how many ranks, which launcher, how much time."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from dials_mpi.errors import BadInput
+from dials_mpi.study.plan import StudyRun
+from dials_mpi.values import shown
+
+RANKS = "{ranks}"
+
+
+class Launch(NamedTuple):
+    """How runs are started. ranks: the most that each gets; launcher: words, one of them with {ranks}."""
+
+    ranks: int
+    launcher: tuple[str, ...]
+
+    def ranks_of(self, run: StudyRun) -> int:
+        """As many as it can use; one where only root has work."""
+        global_ranks = run.config.global_ranks
+        ranks = min(self.ranks, run.agents + global_ranks)
+        return ranks if run.config.mode != "global" and ranks > global_ranks else 1
+
+    def command(self, run: StudyRun, walltime: str | None) -> list[str]:
+        """The program that starts the run, or goes on with it."""
+        ranks = self.ranks_of(run)
+        launcher = [word.replace(RANKS, str(ranks)) for word in self.launcher] if ranks > 1 else []
+        limit = ["--walltime", walltime] if walltime else []
+        return [
+            *launcher,
+            *(sys.executable, "-m", "dials_mpi.train", "--resume", *limit),
+            *("--config", run.file, *run.overrides, "--output", str(run.directory)),
+        ]
+
+
+def default_ranks() -> int:
+    """One for each core of this machine, and root, which sleeps while the others train."""
+    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1) + 1
+
+
+def plan_launch(ranks: int, launcher: str | None, runs: Iterable[StudyRun]) -> Launch:
+    """How to start these runs. launcher: as the user gave it; None is the mpirun of this Python, or on PATH.
+
+    BadInput: there is none, where one is needed, or it does not say where the number of ranks goes.
+    """
+    launch = Launch(ranks, ())
+    if launcher is not None:
+        return launch._replace(launcher=_words(launcher))
+    if all(launch.ranks_of(run) == 1 for run in runs):
+        return launch
+    return launch._replace(launcher=(_mpirun(), "-n", RANKS))
+
+
+def _words(launcher: str) -> tuple[str, ...]:
+    try:
+        words = tuple(shlex.split(launcher))
+    except ValueError as error:
+        raise BadInput(f"--launcher is {shown(launcher)}, which cannot be read ({error})") from None
+    if not any(RANKS in word for word in words):
+        raise BadInput(
+            f"--launcher is {shown(launcher)}: write {RANKS} for their number, as in 'srun -n {RANKS}'"
+        )
+    if not shutil.which(words[0]):
+        raise BadInput(
+            f"--launcher is {shown(launcher)}, and there is no program {shown(words[0])}: correct it"
+        )
+    return words
+
+
+def _mpirun() -> str:
+    beside = Path(sys.executable).parent / "mpirun"
+    found = str(beside) if beside.exists() else shutil.which("mpirun")
+    if not found:
+        raise BadInput(
+            "there is no mpirun: install the extra mpich or openmpi, load your site's MPI, name another "
+            "launcher with --launcher, or give --ranks 1"
+        )
+    return found

@@ -1,0 +1,88 @@
+"""One program at a time, which gets the signals that come to this process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import IO, NamedTuple
+
+from dials_mpi.values import printable
+
+TICK = 1.0
+"""Seconds between two looks at a program that runs."""
+TAIL = 10_000
+LAST_LINES = 5
+AT_ONCE = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+class Ended(NamedTuple):
+    """How a program ended: its exit code, negative for a signal, and its last lines on stderr."""
+
+    code: int
+    last_lines: list[str]
+
+
+class Processes:
+    """Runs programs. stopped: a signal has come, and no other program is to be begun.
+
+    SIGUSR1 is passed on as it is, SIGTERM, SIGINT and SIGHUP as SIGTERM.
+    """
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pending: signal.Signals | None = None
+        for number in (signal.SIGUSR1, *AT_ONCE):
+            signal.signal(number, self._receive)
+
+    def run(self, command: Sequence[str], tick: Callable[[], object]) -> Ended:
+        """Run a program to its end, silently; ``tick`` is called about every second. OSError: it is none."""
+        with (
+            tempfile.TemporaryFile() as stderr,
+            subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                env={"OMP_NUM_THREADS": "1", **os.environ},
+                start_new_session=True,  # Ctrl-C comes to it through this process alone, and once
+            ) as process,
+        ):
+            self._process = process
+            try:
+                self._pass_on()
+                self._wait(process, tick)
+            except BaseException:
+                process.terminate()
+                raise
+            finally:
+                self._process = None
+            return Ended(process.returncode, _last_lines(stderr))
+
+    def _wait(self, process: subprocess.Popen[bytes], tick: Callable[[], object]) -> None:
+        while process.poll() is None:
+            try:
+                process.wait(TICK)
+            except subprocess.TimeoutExpired:
+                tick()
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self.stopped = True
+        self._pending = signal.SIGUSR1 if number == signal.SIGUSR1 else signal.SIGTERM
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        """To the program that runs; what came just before one begins comes to that one."""
+        if self._process and self._pending:
+            number, self._pending = self._pending, None
+            self._process.send_signal(number)
+
+
+def _last_lines(stream: IO[bytes]) -> list[str]:
+    stream.seek(max(0, stream.seek(0, os.SEEK_END) - TAIL))
+    lines = stream.read().decode(errors="replace").splitlines()
+    return [printable(line) for line in lines if line.strip()][-LAST_LINES:]

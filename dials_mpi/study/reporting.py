@@ -1,0 +1,34 @@
+"""The report of a study: ``python -m dials_mpi.report`` over its runs, once for each domain."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dials_mpi.errors import CRASHED, DONE, say_error
+from dials_mpi.study.plan import StudyRun
+from dials_mpi.study.state import state_of
+
+
+def report(runs: Sequence[StudyRun], folder: str) -> int:
+    """Report what is evaluated of these runs; the exit code, that of the first report that went wrong.
+
+    With several domains the files of each go to a folder of its own below ``folder``.
+    """
+    domains = list(dict.fromkeys(run.config.domain for run in runs))
+    there = [run for run in runs if state_of(run).evaluated]
+    codes = []
+    for domain in domains:
+        directories = [str(run.directory) for run in there if run.config.domain == domain]
+        if not directories:
+            say_error(
+                f"no run of the {domain} domain has an evaluation yet: there is nothing to report of it"
+            )
+            codes.append(CRASHED)
+            continue
+        out = Path(folder) / domain if len(domains) > 1 else Path(folder)
+        program = (sys.executable, "-m", "dials_mpi.report")
+        codes.append(subprocess.run([*program, *directories, "--out", str(out)]).returncode)
+    return next((code for code in codes if code), DONE)

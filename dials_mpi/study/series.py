@@ -1,0 +1,148 @@
+"""One run of a study after another, each as a program of its own, so that its memory is its own as well."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from enum import Enum, auto
+
+from dials_mpi.errors import CRASHED, DONE, STOPPED, BadInput, say_error
+from dials_mpi.position import Position
+from dials_mpi.start import Start, require_time
+from dials_mpi.storage import checkpoint as checkpoints
+from dials_mpi.storage.checkpoint import Checkpoint
+from dials_mpi.study.board import Board, summary
+from dials_mpi.study.launch import Launch
+from dials_mpi.study.plan import StudyRun
+from dials_mpi.study.process import Ended, Processes
+from dials_mpi.study.state import Phase, State, state_of
+from dials_mpi.walltime import Deadline, clock
+
+
+class Outcome(Enum):
+    """What has become of a run here. ELSEWHERE: another process runs it."""
+
+    DONE = auto()
+    FAILED = auto()
+    STOPPED = auto()
+    ELSEWHERE = auto()
+
+
+class Series:
+    """Takes up runs until each is finished, has failed, or is run by another process."""
+
+    def __init__(self, runs: Sequence[StudyRun], launch: Launch, deadline: Deadline, limited: bool) -> None:
+        """limited: runs are told how much time is left; else they find the end of their job themselves."""
+        self.runs, self.launch, self.deadline, self.limited = runs, launch, deadline, limited
+        self.states = {run.name: state_of(run) for run in runs}
+        self.processes = Processes()
+        self.board = Board(runs, self.states)
+        self.launched = 0
+
+    def work(self) -> int:
+        """Take them all up; the exit code: done, stopped with work left, or 1 if some have failed."""
+        self.board.say(f"begins: {summary(self.states.values())}")
+        try:
+            outcomes = self._rounds()
+        finally:
+            self.board.close()
+        failed = [name for name, outcome in outcomes.items() if outcome is Outcome.FAILED]
+        self.board.say(f"ends: {summary(self.states.values())}")
+        if failed:
+            self.board.say(f"failed: {', '.join(failed)}")
+        if Outcome.STOPPED in outcomes.values():
+            return STOPPED
+        return CRASHED if failed else DONE
+
+    def _rounds(self) -> dict[str, Outcome]:
+        """Again and again, for whoever had a run may have left it unfinished meanwhile."""
+        outcomes: dict[str, Outcome] = {}
+        waiting = list(self.runs)
+        while waiting:
+            for run in waiting:
+                outcomes[run.name] = self._take(run)
+                self.states[run.name] = state_of(run)
+                if outcomes[run.name] is Outcome.STOPPED:
+                    return outcomes
+            elsewhere = [run for run in waiting if outcomes[run.name] is Outcome.ELSEWHERE]
+            if len(elsewhere) == len(waiting):
+                break
+            waiting = elsewhere
+        return outcomes
+
+    def _take(self, run: StudyRun) -> Outcome:
+        """Skip the run where it needs nothing, else run it to its end."""
+        state = self.states[run.name] = state_of(run)
+        if state.phase is Phase.FINISHED:
+            return Outcome.DONE
+        if self.processes.stopped:
+            return Outcome.STOPPED
+        if state.phase is Phase.RUNNING:
+            self.board.ends(run, f"is left alone: {state.holder} runs it")
+            return Outcome.ELSEWHERE
+        if not self._time_for(run):
+            return Outcome.STOPPED
+        return self._run(run)
+
+    def _run(self, run: StudyRun) -> Outcome:
+        left = clock(max(1, math.floor(self.deadline.left()))) if self.limited else None
+        command = self.launch.command(run, left)
+        self.board.begins(run, self.launch.ranks_of(run))
+        self.launched += 1
+        try:
+            ended = self.processes.run(command, lambda: self._look(run))
+        except OSError as error:
+            ended = Ended(CRASHED, [f"{command[0]}: {error.strerror}"])
+        state = self.states[run.name] = state_of(run)
+        outcome = self._judge(run, ended, state)
+        self.board.ends(run, _words(outcome, ended, state))
+        if outcome is Outcome.FAILED:
+            for line in ended.last_lines:
+                say_error(f"{run.name}: {line.removeprefix('dials_mpi: ')}")
+        return outcome
+
+    def _judge(self, run: StudyRun, ended: Ended, state: State) -> Outcome:
+        if ended.code == DONE and state.phase is Phase.FINISHED:
+            return Outcome.DONE
+        # A launcher, or a program that has just started, may end with another code when a signal comes.
+        if ended.code == STOPPED or self.processes.stopped:
+            return Outcome.STOPPED
+        # Another process may have been a moment faster, and the run refused for it.
+        return Outcome.ELSEWHERE if state.phase is Phase.RUNNING else Outcome.FAILED
+
+    def _look(self, run: StudyRun) -> None:
+        if self.board.bar:
+            self.states[run.name] = state_of(run)
+            self.board.at(self.states[run.name])
+
+    def _time_for(self, run: StudyRun) -> bool:
+        """Whether another segment can be done in time, as far as is known; the first run looks itself."""
+        start = Start(run.config, str(run.directory), _position(run) if self.launched else Position())
+        try:
+            require_time(start, self.deadline, self.launch.ranks_of(run))
+            if not self.deadline.allows(0):
+                raise BadInput("the time is over")
+        except BadInput as reason:
+            self.board.ends(run, f"waits for the next session: {reason}")
+            return False
+        return True
+
+
+def _position(run: StudyRun) -> Position:
+    """Where the run would go on; the beginning, too, where that is not to be read: the run will say why."""
+    try:
+        newest = checkpoints.present(run.directory)
+        return Checkpoint(newest[0]).position if newest else Position()
+    except BadInput:
+        return Position()
+
+
+def _words(outcome: Outcome, ended: Ended, state: State) -> str:
+    """What to say of a run that was begun here."""
+    if outcome is Outcome.DONE:
+        return f"is finished: return {state.mean_return:.2f} in {clock(state.seconds)}"
+    if outcome is Outcome.FAILED:
+        return f"has failed with exit code {ended.code}"
+    if outcome is Outcome.ELSEWHERE:
+        return f"is left alone: {state.holder} runs it"
+    return f"is stopped at {state.env_steps:,} steps: the same command line goes on"

@@ -1,0 +1,98 @@
+"""How far the runs of a study are, from their files alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import NamedTuple
+
+from dials_mpi.errors import BadInput
+from dials_mpi.storage.files import holder
+from dials_mpi.storage.hdf5 import DAMAGE
+from dials_mpi.storage.runfile import RunFile
+from dials_mpi.study.plan import StudyRun
+
+
+class Phase(StrEnum):
+    """What can be said of a run."""
+
+    NOT_BEGUN = "not begun"
+    RUNNING = "running"
+    CUT_OFF = "cut off"
+    FINISHED = "finished"
+    OTHER = "other settings"
+    UNREADABLE = "unreadable"
+
+
+class State(NamedTuple):
+    """How far a run is: steps per agent, mean return and wall-clock seconds at its newest evaluation.
+
+    holder: the process that runs it, in its own words. trouble: why its file cannot be read.
+    """
+
+    phase: Phase
+    env_steps: int = 0
+    mean_return: float = math.nan
+    seconds: float = math.nan
+    holder: str = ""
+    trouble: str = ""
+
+    @property
+    def evaluated(self) -> bool:
+        """Whether there is an evaluation, be it the one before training."""
+        return not math.isnan(self.mean_return)
+
+
+def state_of(run: StudyRun) -> State:
+    """The state of a run, which may be going on at the moment."""
+    held = holder(run.directory)
+    if not RunFile(run.directory).exists():
+        return State(Phase.RUNNING if held else Phase.NOT_BEGUN, holder=held or "")
+    try:
+        state = _read(run)
+    except BadInput as error:
+        state = State(Phase.UNREADABLE, trouble=str(error))
+    except DAMAGE as error:
+        state = State(Phase.UNREADABLE, trouble=f"{run.directory}: {error}")
+    return state._replace(phase=Phase.RUNNING, holder=held) if held else state
+
+
+def _read(run: StudyRun) -> State:
+    file = RunFile.open(run.directory)
+    if file.attributes()["config_digest"] != run.config.digest():
+        phase = Phase.OTHER
+    else:
+        phase = Phase.FINISHED if file.finished() else Phase.CUT_OFF
+    row = file.last_row("evaluation")
+    if not row:
+        return State(phase)
+    return State(phase, int(row["env_steps"]), float(row["returns"].mean()), float(row["wall_time"]))
+
+
+def remaining(runs: Sequence[StudyRun], states: Mapping[str, State]) -> float:
+    """Seconds of wall-clock time that these runs still need, NaN if there is nothing to tell by.
+
+    By what an agent's step took in runs of the same system and method, else in those that are known.
+    states: by the name of the run, of all runs of the study that have begun.
+    """
+    rates: dict[tuple[str, str], list[float]] = {}
+    for run in runs:
+        state = states.get(run.name)
+        if state and state.env_steps:
+            rate = state.seconds / (run.agents * state.env_steps)
+            rates.setdefault((run.system, run.method), []).append(rate)
+    if not rates:
+        return math.nan
+    known = {cell: sum(some) / len(some) for cell, some in rates.items()}
+    usual = sum(known.values()) / len(known)
+    return sum(
+        known.get((run.system, run.method), usual) * run.agents * _steps_left(run, states.get(run.name))
+        for run in runs
+    )
+
+
+def _steps_left(run: StudyRun, state: State | None) -> int:
+    if state is None:
+        return run.config.total_steps
+    return 0 if state.phase is Phase.FINISHED else max(0, run.config.total_steps - state.env_steps)
