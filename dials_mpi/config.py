@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from dials_mpi import settings
-from dials_mpi.domains import DOMAINS
+from dials_mpi import domains, settings
 from dials_mpi.errors import BadInput
 from dials_mpi.settings import section, section_chosen_by, setting
 from dials_mpi.values import printable
@@ -22,7 +21,6 @@ ARCHITECTURES = ("gru", "fnn")
 UPKEEP = ("checkpoint_every", "checkpoint_minutes", "checkpoint_keep", "silence", "global_ranks")
 """Settings that bear on no result."""
 MOST_SEGMENTS = 100_000
-SECTIONS = {name: section_class for name, (_, section_class) in DOMAINS.items()}
 
 
 @dataclass(frozen=True)
@@ -121,7 +119,11 @@ class Config:
     BadInput: a combination of values that cannot work; the message says which values would.
     """
 
-    domain: str = setting("warehouse", "The system that is simulated", choices=tuple(DOMAINS))
+    domain: str = setting(
+        "warehouse",
+        "The system that is simulated: warehouse, traffic, a name under which an installed package offers "
+        "one, or a class of your own as module:Class",
+    )
     mode: str = setting(
         "dials",
         "dials: influence predictors are trained; untrained: they stay random; global: no local simulators",
@@ -193,7 +195,8 @@ class Config:
         600.0, "Seconds without a sign of life after which a rank is reported; 0 is never", low=0, high=1e6
     )
     domain_section: Any = field(
-        default_factory=SECTIONS["warehouse"], metadata=section_chosen_by("domain", SECTIONS, "The domain.")
+        default_factory=domains.DOMAINS["warehouse"][1],
+        metadata=section_chosen_by("domain", tuple(domains.DOMAINS), domains.section, "The domain."),
     )
     policy: Policy = field(default_factory=Policy, metadata=section("The policy network of each agent."))
     ppo: PPO = field(
@@ -206,6 +209,11 @@ class Config:
     def __post_init__(self) -> None:
         for check in (_check_schedule, _check_memory, _check_sequences, _check_dataset):
             check(self)
+
+    @property
+    def domain_key(self) -> str:
+        """The key of the domain's own section."""
+        return domains.section(self.domain)[0]
 
     @property
     def overlapped(self) -> bool:
@@ -375,7 +383,7 @@ def _check_dataset(config: Config) -> None:
             f"dataset_size is {config.dataset_size}, less than two episodes of {horizon} steps: "
             f"make it at least {2 * horizon}"
         )
-    _require_multiple("dataset_size", config.dataset_size, f"{config.domain}.horizon", horizon)
+    _require_multiple("dataset_size", config.dataset_size, f"{config.domain_key}.horizon", horizon)
     episodes = config.dataset_episodes
     if config.held_out_episodes >= episodes:
         raise BadInput(

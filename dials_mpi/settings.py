@@ -12,9 +12,9 @@ import difflib
 import hashlib
 import json
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import Field, field, fields, is_dataclass
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, NamedTuple, TypeVar, get_type_hints
 
 from dials_mpi.errors import BadInput
 from dials_mpi.values import Given, checked, printable, shown
@@ -46,12 +46,23 @@ def section(about: str) -> dict[str, Any]:
     return {"about": about}
 
 
-def section_chosen_by(selector: str, kinds: Mapping[str, type], about: str) -> dict[str, Any]:
-    """Metadata of a section whose key is the value of the setting ``selector``, its type kinds[key].
+def section_chosen_by(
+    selector: str, known: Sequence[str], find: Callable[[str], tuple[str, type]], about: str
+) -> dict[str, Any]:
+    """Metadata of a section whose key and type are ``find`` of the value of the setting ``selector``.
 
-    Only at the top level, and once.
+    known: keys that there may be, to tell them from misspelt ones. ``find`` raises BadInput where a value
+    means nothing. Only at the top level, and once.
     """
-    return {"about": about, "selector": selector, "kinds": kinds}
+    return {"about": about, "selector": selector, "known": known, "find": find}
+
+
+class Chosen(NamedTuple):
+    """The section that a setting's value has chosen."""
+
+    value: str
+    key: str
+    kind: type
 
 
 # Building ------------------------------------------------------------------------------------------------
@@ -88,22 +99,24 @@ def _parse_override(text: str) -> tuple[str, Given]:
     return key, Given(parse_value(value, origin), origin)
 
 
-def _fields(kind: type, chosen: str | None) -> Iterator[tuple[str, Field[Any], Any]]:
+def _fields(kind: type, chosen: Chosen | None) -> Iterator[tuple[str, Field[Any], Any]]:
     """Key, field and type of each setting and section of a dataclass."""
     types = get_type_hints(kind)
     for entry in fields(kind):
-        if "kinds" in entry.metadata:
-            yield str(chosen), entry, entry.metadata["kinds"][chosen]
+        if chosen and "find" in entry.metadata:
+            yield chosen.key, entry, chosen.kind
         else:
             yield entry.name, entry, types[entry.name]
 
 
 def _variant(kind: type) -> Field[Any] | None:
-    return next((entry for entry in fields(kind) if "kinds" in entry.metadata), None)
+    return next((entry for entry in fields(kind) if "find" in entry.metadata), None)
 
 
-def _choose(kind: type, content: Mapping[Any, Any], source: str, replaced: Mapping[str, Given]) -> str | None:
-    """The selector's value, which must be known before the other keys can be looked at."""
+def _choose(
+    kind: type, content: Mapping[Any, Any], source: str, replaced: Mapping[str, Given]
+) -> Chosen | None:
+    """What the selector's value says, which must be known before the other keys can be looked at."""
     variant = _variant(kind)
     if variant is None:
         return None
@@ -111,13 +124,18 @@ def _choose(kind: type, content: Mapping[Any, Any], source: str, replaced: Mappi
     entry = next(entry for entry in fields(kind) if entry.name == selector)
     given = replaced.get(selector, Given(content.get(selector, entry.default), source))
     value = checked(selector, (entry, str), given)
-    if value not in variant.metadata["kinds"]:
-        known = ", ".join(variant.metadata["kinds"])
-        raise BadInput(f"{given.origin}: {selector} is {shown(value)}, but must be one of {known}")
-    return value
+    try:
+        chosen = Chosen(value, *variant.metadata["find"](value))
+    except BadInput as error:
+        raise BadInput(f"{given.origin}: {error}") from None
+    if chosen.key in {entry.name for entry in fields(kind)}:
+        raise BadInput(
+            f"{given.origin}: {selector} is {shown(value)}, whose section {chosen.key} is another one"
+        )
+    return chosen
 
 
-def _layout(kind: type, chosen: str | None, prefix: str = "") -> dict[str, tuple[Field[Any], Any]]:
+def _layout(kind: type, chosen: Chosen | None, prefix: str = "") -> dict[str, tuple[Field[Any], Any]]:
     """Field and type of every section and setting, by dotted key, in the order of the dataclass."""
     layout = {}
     for key, entry, inner in _fields(kind, chosen):
@@ -132,7 +150,7 @@ def _flatten(
     layout: Mapping[str, tuple[Field[Any], Any]],
     content: Mapping[Any, Any],
     source: str,
-    chosen: str | None,
+    chosen: Chosen | None,
     prefix: str = "",
 ) -> dict[str, Given]:
     """The values of a nested mapping by dotted key; an empty section is a section without values."""
@@ -153,7 +171,7 @@ def _flatten(
 
 
 def _require_setting(
-    kind: type, layout: Mapping[str, tuple[Field[Any], Any]], key: str, origin: str, chosen: str | None
+    kind: type, layout: Mapping[str, tuple[Field[Any], Any]], key: str, origin: str, chosen: Chosen | None
 ) -> None:
     if key not in layout:
         raise BadInput(f"{origin}: {_unknown(kind, key, layout, chosen)}")
@@ -170,12 +188,12 @@ def _members(prefix: str, layout: Mapping[str, Any]) -> list[str]:
     return [key for key in layout if key.rpartition(".")[0] == prefix]
 
 
-def _unknown(kind: type, key: str, layout: Mapping[str, Any], chosen: str | None) -> str:
+def _unknown(kind: type, key: str, layout: Mapping[str, Any], chosen: Chosen | None) -> str:
     """What to say of a key that does not exist."""
     variant = _variant(kind)
-    if variant is not None and key.partition(".")[0] in variant.metadata["kinds"].keys() - {chosen}:
+    if variant and chosen and key.partition(".")[0] in {*variant.metadata["known"]} - {chosen.key}:
         other, selector = key.partition(".")[0], variant.metadata["selector"]
-        return f"{other} is read only with {selector}={other}: remove it, or change {selector}={chosen}"
+        return f"{other} is read only with {selector}={other}: remove it, or change {selector}={chosen.value}"
     text = f"unknown key {printable(key) if len(key) <= 80 else shown(key)}"
     near = _nearest(key, layout)
     if near:
@@ -202,7 +220,7 @@ def _nearest(key: str, layout: Mapping[str, Any]) -> list[str]:
     return [] if parent in layout else difflib.get_close_matches(parent, layout, n=1)
 
 
-def _assemble(kind: type[T], chosen: str | None, values: Mapping[str, Any], prefix: str = "") -> T:
+def _assemble(kind: type[T], chosen: Chosen | None, values: Mapping[str, Any], prefix: str = "") -> T:
     arguments = {}
     for key, entry, inner in _fields(kind, chosen):
         if is_dataclass(inner):
@@ -242,8 +260,7 @@ def dump(instance: Any) -> str:
 
 def _walk(instance: Any) -> Iterator[tuple[str, Field[Any], Any]]:
     """Dotted key, field and value of every section and setting."""
-    variant = _variant(type(instance))
-    chosen = getattr(instance, variant.metadata["selector"]) if variant is not None else None
+    chosen = _chosen_in(instance)
 
     def visit(part: Any, prefix: str) -> Iterator[tuple[str, Field[Any], Any]]:
         for key, entry, _ in _fields(type(part), chosen):
@@ -253,6 +270,14 @@ def _walk(instance: Any) -> Iterator[tuple[str, Field[Any], Any]]:
                 yield from visit(value, f"{prefix}{key}.")
 
     return visit(instance, "")
+
+
+def _chosen_in(instance: Any) -> Chosen | None:
+    variant = _variant(type(instance))
+    if variant is None:
+        return None
+    value = getattr(instance, variant.metadata["selector"])
+    return Chosen(value, *variant.metadata["find"](value))
 
 
 def _comment(metadata: Mapping[str, Any]) -> str:

@@ -120,7 +120,7 @@ def require_same_costs(one: Config, other: Config, where: str) -> None:
     depends; ``where`` the second one comes from."""
     theirs = settings.flat(other)
     for key, value in settings.flat(one).items():
-        if key not in (*FREE, f"{one.domain}.grid") and theirs.get(key) != value:
+        if key not in (*FREE, f"{one.domain_key}.grid") and theirs.get(key) != value:
             given = shown(theirs[key]) if key in theirs else "missing"
             raise BadInput(
                 f"{key} is {shown(value)} in the configuration and {given} in {where}, so that its costs are "

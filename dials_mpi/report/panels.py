@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dials_mpi.domains import DOMAINS
+from dials_mpi.domains import find
 from dials_mpi.report.groups import Curve, Group, short
 from dials_mpi.report.runs import Refreshes
 from dials_mpi.report.runtimes import CLOCKS, Clock, mean_runtime, runtime, spent
@@ -121,7 +121,7 @@ def _draw_refreshes(axes: Axes, group: Group, refreshes: Refreshes) -> None:
 def references(groups: Sequence[Group]) -> dict[str, float]:
     """Mean returns of the first hand-coded policy and of the random one, as far as runs have played them."""
     runs = [run for group in groups for run in group.runs]
-    hand_coded = DOMAINS[runs[0].config.domain][0].hand_coded[0]
+    hand_coded = find(runs[0].config.domain)[0].hand_coded[0]
     return {
         name: float(np.mean([run.references[name] for run in runs if name in run.references]))
         for name in (hand_coded, "random")

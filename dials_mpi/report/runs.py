@@ -12,7 +12,7 @@ import numpy as np
 
 from dials_mpi import settings
 from dials_mpi.config import Config, from_yaml
-from dials_mpi.domains import DOMAINS
+from dials_mpi.domains import find
 from dials_mpi.errors import BadInput
 from dials_mpi.storage.hdf5 import DAMAGE
 from dials_mpi.storage.runfile import RunFile
@@ -122,12 +122,12 @@ def _read_evaluated(file: RunFile, config: Config) -> Run:
         refreshes=_read_refreshes(file) if file.has("influence") else None,
         references={
             name: float(_numbers(file, f"reference/{name}", 2).mean())
-            for name in ("random", *DOMAINS[config.domain][0].hand_coded)
+            for name in ("random", *find(config.domain)[0].hand_coded)
             if file.has(f"reference/{name}")
         },
         statistics={
             statistic.name: _mean_of_known(series(f"evaluation_statistics/{statistic.name}", 2))
-            for statistic in DOMAINS[config.domain][0].statistics
+            for statistic in find(config.domain)[0].statistics
         },
         timing=_read_timing(file, series),
         **{name: _memory(file, name) for name in ("peak_rss", "pss")},
@@ -204,7 +204,7 @@ def require_same_system(one: Run, other: Run) -> None:
         return
     theirs = settings.flat(other.config)
     for key, value in settings.flat(one.config).items():
-        if key.startswith(f"{domain}.") and theirs[key] != value:
+        if key.startswith(f"{one.config.domain_key}.") and theirs[key] != value:
             raise BadInput(
                 f"{key} is {value} in {one.name} and {theirs[key]} in {other.name}, so their returns cannot "
                 "be compared: report them separately"

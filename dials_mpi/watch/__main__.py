@@ -145,7 +145,7 @@ def _draw_influence(options: argparse.Namespace, choice: Choice, file: Path) -> 
         calibrations.append(influence.calibrate(*own))
         ours, constant = influence.cross_entropies(*own)
         said.append(f"{source.name}: cross-entropy {ours:.3f}, of the class frequencies {constant:.3f}")
-    caption = f"{choice.config.domain}, influence on region {region}, {choice.policy}"
+    caption = f"{choice.config.domain_key}, influence on region {region}, {choice.policy}"
     steps = options.steps or domain.horizon
     save(draw(caption, names, dataset, predicted, calibrations, steps), file)
     return said
@@ -159,10 +159,10 @@ def _show(options: argparse.Namespace, choice: Choice, file: Path) -> list[str]:
     steps, regions = options.steps or domain.horizon, len(domain.regions)
     if region is None:
         episode: Episode = GlobalEpisode(choice, seed)
-        caption = f"{choice.config.domain}, {regions} region{'s' * (regions > 1)}, {choice.policy}"
+        caption = f"{choice.config.domain_key}, {regions} region{'s' * (regions > 1)}, {choice.policy}"
     else:
         episode, regions = LocalEpisode(choice, region, seed), 1
-        caption = f"{choice.config.domain}, region {region} alone, {choice.policy}"
+        caption = f"{choice.config.domain_key}, region {region} alone, {choice.policy}"
     moments = episode.play(steps)
     first = next(moments)  # there is nothing to draw before it
     picture = Picture(regions, caption, partial(domain.drawing, episode.simulator, region=region))
