@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -35,13 +35,20 @@ def draw_returns_in_time(axes: Axes, groups: Sequence[Group], clock: Clock) -> N
     """Mean return against the runtime; where others go on, the last level is dotted (Figures 4, 7 and 8)."""
     times = [mean_elapsed(group, clock) for group in groups]
     end = max(time[-1] for time in times)
+    unit = _time_unit(end)
     for group, time in zip(groups, times, strict=True):
-        _draw_returns(axes, group, time)
+        _draw_returns(axes, group, time * unit.factor)
         level = group.returns.mean[-1]
-        axes.plot([time[-1], end], [level, level], color=group.colour, linestyle=LEVEL, linewidth=0.8)
+        axes.plot(
+            [time[-1] * unit.factor, end * unit.factor],
+            [level, level],
+            color=group.colour,
+            linestyle=LEVEL,
+            linewidth=0.8,
+        )
     _draw_references(axes, groups)
     _label_returns(axes)
-    _label_hours(axes, clock)
+    _label_time(axes, clock, unit)
 
 
 def draw_cross_entropy(axes: Axes, groups: Sequence[Group]) -> None:
@@ -64,12 +71,13 @@ def draw_cross_entropy(axes: Axes, groups: Sequence[Group]) -> None:
 
 def draw_cross_entropy_in_time(axes: Axes, groups: Sequence[Group], clock: Clock) -> None:
     """Cross-entropy at the evaluations against the runtime (Figures 4, 7 and 8)."""
-    for group in groups:
-        time = mean_elapsed(group, clock)
-        axes.plot(time, group.cross_entropy.mean, color=group.colour, linestyle=group.line)
-        _mark_unfinished(axes, group, time, group.cross_entropy)
+    times = [mean_elapsed(group, clock) for group in groups]
+    unit = _time_unit(max(time[-1] for time in times))
+    for group, time in zip(groups, times, strict=True):
+        axes.plot(time * unit.factor, group.cross_entropy.mean, color=group.colour, linestyle=group.line)
+        _mark_unfinished(axes, group, time * unit.factor, group.cross_entropy)
     _label_losses(axes)
-    _label_hours(axes, clock)
+    _label_time(axes, clock, unit)
 
 
 def mean_elapsed(group: Group, clock: Clock) -> np.ndarray:
@@ -188,20 +196,28 @@ def draw_runtimes(axes: Axes, sizes: Sequence[Sequence[Group]], clock: Clock) ->
 
     Where no run of a group is finished, the bar is that of the furthest one, hatched.
     """
-    drawn = []
-    for group, place, width in _places(axes, sizes):
-        hours = mean_runtime(group, clock).total
+    bars = [(*place, _bar_hours(place[0], clock)) for place in _places(axes, sizes)]
+    heights = np.array([hours for *_, hours in bars])
+    unit = _time_unit(np.nanmax(heights, initial=0))
+    for group, place, width, hours in bars:
         if group.finished:
-            axes.bar(place, hours, width, color=group.colour)
+            axes.bar(place, hours * unit.factor, width, color=group.colour)
         else:
-            hours = max(runtime(run, clock).total for run in group.runs)
-            axes.bar(place, hours, width, facecolor="white", edgecolor=group.colour, hatch=UNFINISHED)
-        drawn.append(hours)
+            hollow = {"facecolor": "white", "edgecolor": group.colour, "hatch": UNFINISHED}
+            axes.bar(place, hours * unit.factor, width, **hollow)
     axes.set_yscale("log", base=2)
-    if np.nanmax(drawn, initial=0) > 0:
-        axes.set_ylim(np.nanmin(drawn) / 2, np.nanmax(drawn) * 1.2)
-    axes.yaxis.set_major_formatter(lambda hours, _: f"{hours:.3g}")
-    axes.set_ylabel(f"Runtime (h), {CLOCKS[clock]}")
+    if np.nanmax(heights, initial=0) > 0:
+        least, most = np.nanmin(heights[heights > 0]), np.nanmax(heights)
+        axes.set_ylim(least / 2 * unit.factor, most * 1.2 * unit.factor)
+    axes.yaxis.set_major_formatter(lambda time, _: f"{time:.3g}")
+    axes.set_ylabel(f"Runtime ({unit.name}), {CLOCKS[clock]}")
+
+
+def _bar_hours(group: Group, clock: Clock) -> float:
+    """The mean over finished runs; without any, of the run that has come furthest."""
+    if group.finished:
+        return mean_runtime(group, clock).total
+    return max(runtime(run, clock).total for run in group.runs)
 
 
 def _places(axes: Axes, sizes: Sequence[Sequence[Group]]) -> list[tuple[Group, float, float]]:
@@ -265,10 +281,22 @@ def _label_steps(axes: Axes) -> None:
     axes.xaxis.set_major_formatter(lambda steps, _: short(steps))
 
 
-def _label_hours(axes: Axes, clock: Clock) -> None:
+class TimeUnit(NamedTuple):
+    """Its name, and how many of it an hour has."""
+
+    name: str
+    factor: float
+
+
+def _time_unit(hours: float) -> TimeUnit:
+    """Minutes where all of it is less than an hour."""
+    return TimeUnit("h", 1.0) if not hours < 1 else TimeUnit("min", 60.0)
+
+
+def _label_time(axes: Axes, clock: Clock, unit: TimeUnit) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    axes.set_xlabel(f"Runtime (h), {CLOCKS[clock]}")
+    axes.set_xlabel(f"Runtime ({unit.name}), {CLOCKS[clock]}")
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
 
 

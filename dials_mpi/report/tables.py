@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
-from itertools import permutations
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +116,7 @@ def return_rows(groups: Sequence[Group]) -> list[Row]:
 def improvement_rows(groups: Sequence[Group]) -> list[Row]:
     """The probability that a run of one method ends higher than one of another; by size and in all."""
     rows = []
-    for (label, these), (other, those) in permutations(_scores(groups).items(), 2):
+    for (label, these), (other, those) in combinations(_scores(groups).items(), 2):
         common = [agents for agents in these if agents in those]
         pairs = zip(
             _sizes_and_all({agents: these[agents] for agents in common}),
