@@ -1,0 +1,76 @@
+"""The command line of the check."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from typing import NoReturn
+
+from rich.console import Console
+
+from dials_mpi.check.contract import check_contract
+from dials_mpi.check.findings import Finding, Verdict
+from dials_mpi.check.replay import check_replay
+from dials_mpi.check.speed import check_speed
+from dials_mpi.cli import Parser
+from dials_mpi.config import Config, load
+from dials_mpi.domains import create
+from dials_mpi.errors import BadInput, refuse
+
+EXAMPLES = """examples:
+  python -m dials_mpi.check my_package.my_module:MyDomain
+  python -m dials_mpi.check my_package.my_module:MyDomain my_domain.nodes=9 --episodes 200
+  python -m dials_mpi.check warehouse warehouse.grid=[2,2]
+  python -m dials_mpi.check traffic --config configs/traffic/4.yaml
+
+What it looks at: shapes, types and ranges; the time limit and restarts; that a seed decides everything, and
+nothing beside an episode does; true influence sources fed to the local simulators (Definition 3);
+whether other sources make a difference; the speed of both simulators.
+Exit codes: 0 the domain keeps the contract, 1 it does not, 2 bad input."""
+
+EPISODES, MOST_EPISODES = 32, 100_000
+SIGNS = {Verdict.GOOD: "[green]good [/]", Verdict.NOTE: "     ", Verdict.WRONG: "[bold red]wrong[/]"}
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """The command line; it needs no MPI."""
+    parser = Parser("check", "Put a domain to the test.", EXAMPLES)
+    parser.add_argument("domain", metavar="DOMAIN", help="its name, or module:Class")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings")
+    parser.add_argument("--config", metavar="FILE", help="a configuration to begin with")
+    parser.add_argument(
+        "--episodes", type=int, default=EPISODES, help=f"of the replay (default {EPISODES}): more see finer"
+    )
+    options = parser.parse_intermixed_args(argv)
+    try:
+        if not 2 <= options.episodes <= MOST_EPISODES:
+            raise BadInput(f"--episodes is {options.episodes}: give a number from 2 to {MOST_EPISODES}")
+        config = load(options.config, [f"domain={options.domain}", *options.overrides])
+        findings = check(config, options.episodes)
+        console = Console(highlight=False, soft_wrap=True)
+        verdicts = [_show(console, finding) for finding in findings]
+    except BadInput as refusal:
+        sys.exit(refuse(refusal))
+    sys.exit(int(Verdict.WRONG in verdicts))
+
+
+def check(config: Config, episodes: int) -> Iterator[Finding]:
+    """All findings on the domain of a configuration; none follow one that is wrong."""
+    domain = create(config.domain, config.domain_section)
+    domain.versions()  # refuses where something is missing
+    for finding in check_contract(domain, config.seed):
+        yield finding
+        if finding.verdict is Verdict.WRONG:
+            return
+    yield from check_replay(domain, config.seed, episodes)
+    yield from check_speed(config, domain)
+
+
+def _show(console: Console, finding: Finding) -> Verdict:
+    console.print(f"{SIGNS[finding.verdict]} {finding.what}", end="")
+    console.print(f": {finding.seen}" if finding.seen else "", markup=False)
+    return finding.verdict
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,240 @@
+"""The contract of domains/base.py: shapes and ranges, the time limit, seeds, episodes side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from dials_mpi.check.findings import Breach, Finding, Verdict, good, note, require
+from dials_mpi.check.play import (
+    Played,
+    agents_of,
+    play_globally,
+    play_locally,
+    random_actions,
+    random_sources,
+)
+from dials_mpi.domains.base import Agent, Domain, State
+from dials_mpi.seeding import Purpose, streams
+
+EPISODES = 3
+OTHER_SEED = 1
+
+
+def check_contract(domain: Domain, seed: int) -> Iterator[Finding]:
+    """Each part of the contract, one finding each; the later ones need the earlier ones."""
+    for what, look in (
+        ("the domain describes itself", _check_description),
+        ("the global simulator: shapes, types, ranges", _check_global),
+        ("the global simulator: the same for the same seed", _check_global_seeds),
+        ("the global simulator: an episode does not depend on others beside it", _check_global_alone),
+        ("the global simulator: episodes that begin later, restarts", _check_global_restarts),
+        ("the local simulators: shapes, types, ranges", _check_local),
+        ("the local simulators: the same for the same seed", _check_local_seeds),
+        ("the local simulators: a region does not depend on others beside it", _check_local_alone),
+        ("the local simulators: environments that begin later, restarts", _check_local_restarts),
+        ("hand-coded policies act on the global simulator", _check_controllers),
+    ):
+        try:
+            yield look(what, domain, seed)
+        except Breach as breach:
+            yield Finding(what, Verdict.WRONG, str(breach))
+            return
+
+
+def _check_description(what: str, domain: Domain, seed: int) -> Finding:
+    require(isinstance(domain.horizon, int) and domain.horizon > 0, f"horizon is {domain.horizon!r}")
+    require(len(domain.regions) > 0, "there are no regions")
+    for i, agent in enumerate(domain.agents):
+        require(agent.actions >= 2, f"agent {i} has {agent.actions} actions: it has nothing to choose")
+        require(agent.observation_size >= 1, f"agent {i} observes nothing")
+    held = sorted(agent for region in domain.regions for agent in region.agents)
+    require(
+        held == list(range(len(domain.agents))), f"the regions hold the agents {held}, not each of them once"
+    )
+    for k, region in enumerate(domain.regions):
+        require(region.input_size >= 1, f"region {k} has no input for its predictor")
+        require(len(region.source_classes) >= 1, f"region {k} has no influence source")
+        require(min(region.source_classes) >= 2, f"region {k} has a source of one class, which says nothing")
+        require(max(region.source_classes) <= 256, f"region {k} has a source of more than 256 classes")
+        require(region.input_type in ("uint8", "float32"), f"region {k} has inputs of {region.input_type}")
+    kinds = len(set(domain.agents)), len({_sizes(region) for region in domain.regions})
+    return good(
+        what,
+        f"{len(domain.regions)} regions of {kinds[1]} kind(s), {len(domain.agents)} agents of {kinds[0]}, "
+        f"{domain.horizon} steps",
+    )
+
+
+def _sizes(region: Any) -> tuple[Any, ...]:
+    return len(region.agents), region.input_size, region.source_classes, region.input_type
+
+
+def _check_global(what: str, domain: Domain, seed: int) -> Finding:
+    played = play_globally(domain, seed, EPISODES)
+    _require_states(played.states, domain, range(len(domain.regions)), EPISODES)
+    for k, region in enumerate(domain.regions):
+        sources = np.stack([np.asarray(step[k]) for step in played.sources])
+        _require_sources(sources, region.source_classes, f"sources of region {k}", EPISODES)
+    _require_rewards(played, len(domain.agents), EPISODES)
+    names = {statistic.name for statistic in domain.statistics}
+    require(
+        set(played.statistics) == names,
+        f"statistics() gives {sorted(played.statistics)}, not {sorted(names)}",
+    )
+    for name, values in played.statistics.items():
+        require(np.shape(values) == (EPISODES,), f"the statistic {name} is of shape {np.shape(values)}")
+    returns = played.returns.mean()
+    return good(what, f"{EPISODES} episodes under random policies, mean return {returns:.4g}")
+
+
+def _check_local(what: str, domain: Domain, seed: int) -> Finding:
+    regions = range(len(domain.regions))
+    played = play_locally(domain, seed, regions, EPISODES)
+    _require_states(played.states, domain, regions, EPISODES)
+    _require_rewards(played, len(domain.agents), EPISODES)
+    return good(what, f"random sources, mean return {played.returns.mean():.4g}")
+
+
+def _require_states(states: Sequence[State], domain: Domain, regions: Sequence[int], episodes: int) -> None:
+    """Breach: a state is not of the sizes that the domain gives."""
+    agents = agents_of(domain, regions)
+    for t, state in enumerate(states):
+        require(len(state.observations) == len(agents), f"{len(state.observations)} observations in step {t}")
+        require(len(state.inputs) == len(regions), f"{len(state.inputs)} inputs in step {t}")
+        for i, seen in zip(agents, state.observations, strict=True):
+            size = domain.agents[i].observation_size
+            _require_array(
+                np.asarray(seen), (episodes, size), ("uint8", "float32"), f"observations of agent {i}"
+            )
+        for k, given in zip(regions, state.inputs, strict=True):
+            region = domain.regions[k]
+            kind = (region.input_type,)
+            _require_array(np.asarray(given), (episodes, region.input_size), kind, f"inputs of region {k}")
+
+
+def _require_array(array: np.ndarray, shape: tuple[int, ...], kinds: Sequence[str], whose: str) -> None:
+    require(array.shape == shape, f"{whose} are of shape {list(array.shape)}, not {list(shape)}")
+    require(array.dtype.name in kinds, f"{whose} are {array.dtype.name}, not {' or '.join(kinds)}")
+    require(bool(np.isfinite(array).all()), f"{whose} are not finite")
+
+
+def _require_sources(sources: np.ndarray, classes: Sequence[int], whose: str, episodes: int) -> None:
+    shape = (episodes, len(classes))
+    require(sources.shape[1:] == shape, f"{whose} are of shape {list(sources.shape[1:])}, not {list(shape)}")
+    require(sources.dtype.kind in "iu", f"{whose} are {sources.dtype.name}, not whole numbers")
+    low, high = sources.min(axis=(0, 1)), sources.max(axis=(0, 1))
+    require(
+        bool((low >= 0).all() and (high < classes).all()),
+        f"{whose} are {low.min()} to {high.max()}, outside their classes {tuple(classes)}",
+    )
+
+
+def _require_rewards(played: Played, agents: int, episodes: int) -> None:
+    shapes = {np.shape(rewards) for rewards in played.rewards}
+    require(
+        shapes == {(agents, episodes)}, f"rewards are of shape {sorted(shapes)}, not {[agents, episodes]}"
+    )
+    require(bool(np.isfinite(np.stack(played.rewards)).all()), "rewards are not finite")
+    ends = [t for t, done in enumerate(played.done, start=1) if np.any(done)]
+    require(
+        ends == [len(played.done)] and bool(np.all(played.done[-1])),
+        f"done is set after steps {ends[:3]}, not after the last one, {len(played.done)}, alone",
+    )
+
+
+def _check_global_seeds(what: str, domain: Domain, seed: int) -> Finding:
+    return _compare_seeds(what, lambda own: play_globally(domain, own, EPISODES), seed)
+
+
+def _check_local_seeds(what: str, domain: Domain, seed: int) -> Finding:
+    regions = range(len(domain.regions))
+    return _compare_seeds(
+        what, lambda own: play_locally(domain, own, regions, EPISODES, actions_seed=seed), seed
+    )
+
+
+def _compare_seeds(what: str, play: Callable[[int], Played], seed: int) -> Finding:
+    first, again = play(seed), play(seed)
+    step = first.differs_from(again)
+    require(step is None, f"two runs with one seed differ from step {step} on: a stream is not what decides")
+    if first.differs_from(play(seed + OTHER_SEED)) is None:
+        return note(what, "and for another seed as well: nothing is left to chance")
+    return good(what, "and another one for another seed")
+
+
+def _check_global_alone(what: str, domain: Domain, seed: int) -> Finding:
+    together = play_globally(domain, seed, EPISODES)
+    alone = play_globally(domain, seed, EPISODES, only=EPISODES - 1)
+    step = together.only(EPISODES - 1).differs_from(alone)
+    require(step is None, f"an episode played alone is another one from step {step} on")
+    return good(what)
+
+
+def _check_local_alone(what: str, domain: Domain, seed: int) -> Finding:
+    together = play_locally(domain, seed, range(len(domain.regions)), EPISODES)
+    last = len(domain.regions) - 1
+    alone = play_locally(domain, seed, [last], EPISODES)
+    places = [agents_of(domain, range(len(domain.regions))).index(i) for i in domain.regions[last].agents]
+    step = together.part(places, [last]).differs_from(alone)
+    require(step is None, f"region {last} simulated alone is another one from step {step} on")
+    return good(what)
+
+
+def _check_global_restarts(what: str, domain: Domain, seed: int) -> Finding:
+    simulator = domain.global_simulator(streams(seed, Purpose.EVALUATION, 2))
+    actions = random_actions(domain, range(len(domain.agents)), seed, 2)
+    return _check_clock(what, domain.horizon, simulator, lambda: simulator.step(next(actions)))
+
+
+def _check_local_restarts(what: str, domain: Domain, seed: int) -> Finding:
+    regions = range(len(domain.regions))
+    simulator = domain.local_simulator(regions, 2, streams(seed, Purpose.SIMULATOR, len(regions)))
+    actions = random_actions(domain, agents_of(domain, regions), seed, 2)
+    sources = random_sources(domain, regions, seed, 2)
+    return _check_clock(what, domain.horizon, simulator, lambda: simulator.step(next(actions), next(sources)))
+
+
+def _check_clock(what: str, horizon: int, simulator: Any, step: Callable[[], Any]) -> Finding:
+    """Two episodes, one of which begins with half of its time gone, and is restarted at its end."""
+    half = horizon // 2
+    if not half:
+        return note(what, "episodes of one step: not looked at")
+    simulator.reset(elapsed=np.array([0, half]))
+    ends = []
+    for t in range(1, horizon + 1):
+        outcome = step()
+        done = np.asarray(outcome.done)
+        require(done.shape == (2,) and done.dtype == bool, f"done is {done.dtype.name} {list(done.shape)}")
+        ends += [(t, e) for e in np.flatnonzero(done)]
+        if done.any() and not done.all():
+            after = simulator.reset(where=done)
+            kept = int(np.flatnonzero(~done)[0])
+            for before, now in zip(outcome.state.observations, after.observations, strict=True):
+                same = np.array_equal(np.asarray(before)[kept], np.asarray(now)[kept])
+                require(same, "a restart of one episode changes the observations of another")
+    wanted = {(horizon - half, 1), (horizon, 0)}
+    require(set(ends) >= wanted, f"episodes end at {ends}: elapsed={half} does not shorten the second one")
+    require((horizon, 0) in ends, "a restart of one episode changes the clock of another")
+    return good(what)
+
+
+def _check_controllers(what: str, domain: Domain, seed: int) -> Finding:
+    if not domain.hand_coded:
+        return note(what, "there are none to compare with")
+    agents: Sequence[Agent] = domain.agents
+    counts = np.array([agent.actions for agent in agents])[:, None]
+    for name in domain.hand_coded:
+        simulator = domain.global_simulator(streams(seed, Purpose.EVALUATION, 2))
+        simulator.reset()
+        controller = domain.controller(name, simulator, streams(seed, Purpose.EVALUATION_ACTIONS, 2))
+        for _ in range(min(domain.horizon, 20)):
+            actions = np.asarray(controller.act())
+            require(actions.shape == (len(agents), 2), f"{name} gives actions of shape {list(actions.shape)}")
+            require(
+                bool(((actions >= 0) & (actions < counts)).all()), f"{name} chooses an action there is not"
+            )
+            simulator.step(actions)
+    return good(what, ", ".join(domain.hand_coded))

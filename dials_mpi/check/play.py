@@ -1,0 +1,146 @@
+"""Episodes under random policies, written down: globally, and locally under given influence sources."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from dials_mpi.domains.base import Domain, State
+from dials_mpi.seeding import Purpose, streams
+
+
+@dataclass
+class Played:
+    """T steps of E episodes: states before each step (and after the last), and what each step brought."""
+
+    states: list[State] = field(default_factory=list)
+    actions: list[np.ndarray] = field(default_factory=list)
+    sources: list[Any] = field(default_factory=list)
+    rewards: list[np.ndarray] = field(default_factory=list)
+    done: list[np.ndarray] = field(default_factory=list)
+    statistics: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def returns(self) -> np.ndarray:
+        """Undiscounted, [N, E]."""
+        return np.sum(self.rewards, axis=0, dtype=np.float64)
+
+    def only(self, episode: int) -> Played:
+        """The same of one of the episodes."""
+
+        def cut(rows: Any) -> list[np.ndarray]:
+            return [np.asarray(row)[episode : episode + 1] for row in rows]
+
+        return Played(
+            [State(cut(state.observations), cut(state.inputs)) for state in self.states],
+            rewards=[np.asarray(rewards)[:, episode : episode + 1] for rewards in self.rewards],
+            sources=[cut(sources) for sources in self.sources],
+        )
+
+    def part(self, agents: Sequence[int], regions: Sequence[int]) -> Played:
+        """The same of some agents and regions, by their places here."""
+        return Played(
+            [
+                State([state.observations[i] for i in agents], [state.inputs[k] for k in regions])
+                for state in self.states
+            ],
+            rewards=[np.asarray(rewards)[list(agents)] for rewards in self.rewards],
+            sources=[[sources[k] for k in regions] for sources in self.sources],
+        )
+
+    def differs_from(self, other: Played) -> int | None:
+        """The first step from which on anything is not the same to the bit; None: it all is."""
+        for t, (one, two) in enumerate(zip(self.states, other.states, strict=True)):
+            if not (_same(one.observations, two.observations) and _same(one.inputs, two.inputs)):
+                return t
+            if t < len(self.rewards):
+                same = np.array_equal(self.rewards[t], other.rewards[t])
+                if not same or not _same(self.sources[t], other.sources[t]):
+                    return t + 1
+        return None
+
+
+def _same(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> bool:
+    pairs = zip(one, other, strict=True)
+    return all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in pairs)
+
+
+def agents_of(domain: Domain, regions: Sequence[int]) -> list[int]:
+    """The agents that some regions hold, region after region."""
+    return [agent for k in regions for agent in domain.regions[k].agents]
+
+
+def play_globally(domain: Domain, seed: int, episodes: int, only: int | None = None) -> Played:
+    """Whole episodes of the whole system; only: one of these many, played by itself."""
+    chosen = slice(None) if only is None else slice(only, only + 1)
+    simulator = domain.global_simulator(streams(seed, Purpose.EVALUATION, episodes)[chosen])
+    every = random_actions(domain, range(len(domain.agents)), seed, episodes)
+    played = Played([_copied(simulator.reset())])
+    for actions in (next(every)[:, chosen] for _ in range(domain.horizon)):
+        step = simulator.step(actions)
+        played.actions.append(actions)
+        _note(played, step, step.sources)
+    played.statistics = simulator.statistics()
+    return played
+
+
+def play_locally(
+    domain: Domain,
+    seed: int,
+    regions: Sequence[int],
+    episodes: int,
+    sources: Sequence[Any] | None = None,
+    actions: Sequence[np.ndarray] | None = None,
+    actions_seed: int | None = None,
+) -> Played:
+    """Whole episodes of some regions; sources [T][R][E, M] and actions [T][A, E]: default random ones.
+
+    actions_seed: of these random ones, in place of ``seed``.
+    """
+    own = [streams(seed, Purpose.SIMULATOR, len(domain.regions))[k] for k in regions]
+    simulator = domain.local_simulator(regions, episodes, own)
+    chance = seed if actions_seed is None else actions_seed
+    given = iter(random_sources(domain, regions, chance, episodes) if sources is None else sources)
+    agents = agents_of(domain, regions)
+    chosen = iter(random_actions(domain, agents, chance, episodes) if actions is None else actions)
+    played = Played([_copied(simulator.reset())])
+    for _ in range(domain.horizon):
+        influence = next(given)
+        _note(played, simulator.step(next(chosen), influence), influence)
+    return played
+
+
+def random_actions(domain: Domain, agents: Sequence[int], seed: int, episodes: int) -> Iterator[np.ndarray]:
+    """Without end: actions int64 [A, E], each agent's from a stream of its own."""
+    every = streams(seed, Purpose.EVALUATION_ACTIONS, len(domain.agents))
+    while True:
+        yield np.stack([every[i].integers(domain.agents[i].actions, size=episodes) for i in agents])
+
+
+def random_sources(
+    domain: Domain, regions: Sequence[int], seed: int, episodes: int
+) -> Iterator[list[np.ndarray]]:
+    """Without end: sources int64 [R][E, M], all classes alike, each region's from a stream of its own."""
+    every = streams(seed, Purpose.SOURCES, len(domain.regions))
+    while True:
+        yield [
+            every[k].integers(
+                domain.regions[k].source_classes, size=(episodes, len(domain.regions[k].source_classes))
+            )
+            for k in regions
+        ]
+
+
+def _note(played: Played, step: Any, sources: Any) -> None:
+    played.states.append(_copied(step.state))
+    played.sources.append([np.array(part) for part in sources])
+    played.rewards.append(np.array(step.rewards))
+    played.done.append(np.array(step.done))
+
+
+def _copied(state: State) -> State:
+    """A simulator may use its arrays again."""
+    return State([np.array(part) for part in state.observations], [np.array(part) for part in state.inputs])

@@ -1,0 +1,306 @@
+"""``check`` on a domain that keeps the contract, and on ones that break it in one place each."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dials_mpi.check import contract, replay, speed
+from dials_mpi.check.__main__ import main
+from dials_mpi.check.findings import Verdict
+from dials_mpi.domains.base import State
+
+sys.path.append(str(Path(__file__).parents[1] / "examples" / "relays"))
+import relays
+
+
+def line(**settings):
+    return relays.Relays(relays.RelaysConfig(**{"nodes": 4, "horizon": 20, **settings}))
+
+
+def findings_on(domain):
+    return list(contract.check_contract(domain, seed=0))
+
+
+def wrong(domain):
+    """What is said of the one thing that is wrong, which comes last."""
+    *others, last = findings_on(domain)
+    assert last.verdict is Verdict.WRONG, last
+    assert not [finding for finding in others if finding.verdict is Verdict.WRONG]
+    return f"{last.what}: {last.seen}"
+
+
+def test_the_example_keeps_the_contract():
+    findings = findings_on(line())
+    assert len(findings) == 10
+    assert not [finding for finding in findings if finding.verdict is Verdict.WRONG]
+
+
+# Faults, each put into one of the simulators -------------------------------------------------------------
+
+
+def stepping(kind, change):
+    """A simulator class whose steps are changed."""
+
+    class Changed(kind):
+        def step(self, *arguments):
+            return change(self, super().step(*arguments))
+
+    return Changed
+
+
+def with_state(step, observations=None, inputs=None):
+    state = State(observations or step.state.observations, inputs or step.state.inputs)
+    return step._replace(state=state)
+
+
+def late(simulator, step):
+    """From the fifth step on."""
+    simulator.count = getattr(simulator, "count", 0) + 1
+    return np.full_like(step.done, simulator.count >= 5)
+
+
+STEP_FAULTS = {
+    "an observation too few": (
+        lambda self, step: with_state(step, observations=step.state.observations[:-1]),
+        "3 observations in step 1",
+    ),
+    "another size": (
+        lambda self, step: with_state(step, observations=[o[:, :1] for o in step.state.observations]),
+        "observations of agent 0 are of shape [3, 1], not [3, 3]",
+    ),
+    "double precision": (
+        lambda self, step: with_state(step, observations=[np.float64(o) for o in step.state.observations]),
+        "observations of agent 0 are float64, not uint8 or float32",
+    ),
+    "not a number": (
+        lambda self, step: with_state(step, observations=[o * np.nan for o in step.state.observations]),
+        "observations of agent 0 are not finite",
+    ),
+    "inputs of another type": (
+        lambda self, step: with_state(step, inputs=[np.uint8(i) for i in step.state.inputs]),
+        "inputs of region 0 are uint8, not float32",
+    ),
+    "rewards by episode first": (
+        lambda self, step: step._replace(rewards=step.rewards.T),
+        "rewards are of shape [(3, 4)], not [4, 3]",
+    ),
+    "an infinite reward": (lambda self, step: step._replace(rewards=step.rewards + np.inf), "not finite"),
+    "done too early": (
+        lambda self, step: step._replace(done=late(self, step)),
+        "done is set after steps [5, 6, 7], not after the last one",
+    ),
+    "never done": (
+        lambda self, step: step._replace(done=np.zeros_like(step.done)),
+        "done is set after steps []",
+    ),
+}
+
+
+@pytest.mark.parametrize("where", ["global", "local"])
+@pytest.mark.parametrize("fault", STEP_FAULTS)
+def test_a_fault_in_what_a_step_gives_is_named(fault, where, monkeypatch):
+    change, said = STEP_FAULTS[fault]
+    name = {"global": "GlobalLine", "local": "LocalLine"}[where]
+    monkeypatch.setattr(relays, name, stepping(getattr(relays, name), change))
+    assert f"the {where} simulator" in (found := wrong(line())) and said in found
+
+
+def change_global(monkeypatch, change):
+    monkeypatch.setattr(relays, "GlobalLine", stepping(relays.GlobalLine, change))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda self, step: step._replace(sources=[s + 1 for s in step.sources]),
+            "outside their classes (2, 2",
+        ),
+        (lambda self, step: step._replace(sources=[s[:, 1:] for s in step.sources]), "sources of region 0"),
+        (
+            lambda self, step: step._replace(sources=[np.float32(s) for s in step.sources]),
+            "not whole numbers",
+        ),
+    ],
+)
+def test_sources_that_are_none_are_named(change, said, monkeypatch):
+    change_global(monkeypatch, change)
+    assert said in wrong(line())
+
+
+def test_chance_from_elsewhere_is_found(monkeypatch):
+    chance = np.random.default_rng()
+    change_global(
+        monkeypatch, lambda self, step: step._replace(rewards=step.rewards + np.float32(chance.random()))
+    )
+    assert "two runs with one seed differ" in wrong(line())
+
+
+def test_a_stream_that_episodes_share_is_found(monkeypatch):
+    class Shared(relays.GlobalLine):
+        def __init__(self, config, line, streams):
+            super().__init__(config, line, [streams[0]] * len(streams))
+
+    monkeypatch.setattr(relays, "GlobalLine", Shared)
+    assert "an episode played alone is another one" in wrong(line())
+
+
+def test_regions_that_know_of_each_other_are_found(monkeypatch):
+    def change(self, step):
+        total = sum(packets.sum() for packets in self.packets)
+        return step._replace(rewards=step.rewards + np.float32(total))
+
+    monkeypatch.setattr(relays, "LocalLine", stepping(relays.LocalLine, change))
+    assert "simulated alone is another one" in wrong(line())
+
+
+@pytest.mark.parametrize("where", ["GlobalLine", "LocalLine"])
+def test_a_reset_that_does_not_heed_its_arguments_is_found(where, monkeypatch):
+    kind = getattr(relays, where)
+
+    class Early(kind):
+        def reset(self, where=None, elapsed=None):
+            return super().reset(where)
+
+    monkeypatch.setattr(relays, where, Early)
+    assert "does not shorten the second one" in wrong(line())
+
+    class All(kind):
+        def reset(self, where=None, elapsed=None):
+            return super().reset(None, elapsed)
+
+    monkeypatch.setattr(relays, where, All)
+    assert "a restart of one episode changes" in wrong(line())
+
+
+@pytest.mark.parametrize(("actions", "said"), [(9, "an action there is not"), (None, "of shape [2, 4]")])
+def test_a_hand_coded_policy_that_cannot_act_is_found(actions, said, monkeypatch):
+    def act(self):
+        shape = (4, 2) if actions else (2, 4)
+        return np.full(shape, actions or 0)
+
+    monkeypatch.setattr(relays.Longest, "act", act)
+    assert said in wrong(line())
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda domain: domain.regions.pop(), "the regions hold the agents [0, 1, 2], not each of them once"),
+        (lambda domain: setattr(domain, "horizon", 0), "horizon is 0"),
+        (lambda domain: domain.agents.__setitem__(1, relays.Agent(3, 1)), "agent 1 has 1 actions"),
+        (
+            lambda domain: domain.regions.__setitem__(1, relays.Region((1,), 4, (2, 1))),
+            "region 1 has a source of one class",
+        ),
+    ],
+)
+def test_a_description_that_does_not_fit_is_named(change, said):
+    domain = line()
+    change(domain)
+    assert said in wrong(domain)
+
+
+# Definition 3 --------------------------------------------------------------------------------------------
+
+
+def replayed(domain, episodes=40):
+    return {finding.what: finding for finding in replay.check_replay(domain, 0, episodes)}
+
+
+def test_an_exact_abstraction_is_said_to_be_one():
+    found = replayed(line())
+    exact = found["true sources fed to the local simulators (Definition 3)"]
+    assert exact.verdict is Verdict.GOOD and "to the bit" in exact.seen
+    assert found["the influence matters"].verdict is Verdict.GOOD
+
+
+def test_an_abstraction_that_is_not_exact_is_measured(monkeypatch):
+    """Local packets that come too often are half lost: what is missing is measured by hand as well."""
+
+    class Leaky(relays.LocalLine):
+        def step(self, actions, sources):
+            return super().step(
+                actions, [np.asarray(part) * [1, *[0] * (part.shape[1] - 1)] for part in sources]
+            )
+
+    domain = line()
+    exact = replay.play_globally(domain, 0, 40).returns.mean()
+    monkeypatch.setattr(relays, "LocalLine", Leaky)
+    domain = line()
+    found = replayed(domain)["true sources fed to the local simulators (Definition 3)"]
+    assert found.verdict is Verdict.NOTE
+    gap = float(found.seen.split("differs by ")[1].split(" ±")[0])
+    recorded = replay.play_globally(domain, 0, 40)
+    local = replay.play_locally(domain, 0, range(4), 40, recorded.sources, recorded.actions)
+    assert gap == pytest.approx(local.returns.mean() - exact, rel=0.01)
+
+
+def test_an_influence_that_changes_nothing_is_said_to(monkeypatch):
+    class Deaf(relays.LocalLine):
+        def step(self, actions, sources):
+            return super().step(actions, [np.ones_like(part) for part in sources])
+
+    monkeypatch.setattr(relays, "LocalLine", Deaf)
+    found = replayed(line())
+    assert found["the influence matters"].verdict is Verdict.NOTE
+    assert "by +0 ± 0" in found["the most frequent sources alone"].seen
+
+
+def test_frequencies_are_those_of_the_recorded_episodes():
+    domain = line()
+    recorded = replay.play_globally(domain, 0, 7)
+    classes = domain.regions[2].source_classes
+    counts = np.zeros((len(classes), 2))
+    for step in recorded.sources:
+        for episode in step[2]:
+            for m, value in enumerate(episode):
+                counts[m, value] += 1
+    np.testing.assert_allclose(replay.frequencies(recorded, 2, classes), counts / counts.sum(axis=1)[:, None])
+
+
+# The program ---------------------------------------------------------------------------------------------
+
+
+def test_the_program_checks_a_domain(capsys, monkeypatch):
+    monkeypatch.setattr(speed, "SECONDS", 0.01)
+    with pytest.raises(SystemExit, match="0"):
+        main(["relays:Relays", "relays.nodes=3", "relays.horizon=20", "--episodes", "4"])
+    out = capsys.readouterr().out
+    assert "the abstraction is exact" in out and "a step of the global simulator" in out
+    assert "wrong" not in out
+
+
+def test_the_program_ends_with_1_where_something_is_wrong(capsys, monkeypatch):
+    change_global(monkeypatch, lambda self, step: step._replace(rewards=step.rewards * np.nan))
+    with pytest.raises(SystemExit, match="1"):
+        main(["relays:Relays", "relays.nodes=3", "relays.horizon=20"])
+    out = capsys.readouterr().out
+    assert "wrong the global simulator" in out and "Definition 3" not in out
+
+
+@pytest.mark.parametrize("domain", ["warehouse", "traffic"])
+def test_the_domains_of_the_paper_keep_the_contract(domain, capsys, monkeypatch):
+    monkeypatch.setattr(speed, "SECONDS", 0.01)
+    words = [f"{domain}.grid=[2,2]", f"{domain}.horizon=30", "dataset_size=300", "--episodes", "4"]
+    with pytest.raises(SystemExit, match="0"):
+        main([domain, *words])
+    assert "Definition 3" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["relays:Nothing"], "has no class Nothing"),
+        (["relays:Relays", "relays.nodes=1"], "relays.nodes is 1"),
+        (["relays:Relays", "--episodes", "1"], "--episodes is 1"),
+        ([], "DOMAIN"),
+    ],
+)
+def test_bad_input_is_refused(words, said, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(words)
+    error = capsys.readouterr().err
+    assert error.startswith("dials_mpi: ") and error.count("\n") == 1 and said in error
