@@ -27,6 +27,7 @@ from dials_mpi.errors import BadInput, refuse
 from dials_mpi.failures import Failures
 from dials_mpi.learning.influence import Predictor
 from dials_mpi.learning.policy import Policy
+from dials_mpi.members import Members
 from dials_mpi.seeding import Purpose, streams
 from dials_mpi.values import printable
 
@@ -46,7 +47,7 @@ MOST_EPISODES = 1_000_000
 
 
 class Evaluation(NamedTuple):
-    """Undiscounted returns float64 [E, N]; cross-entropy in nats per source [N], where there are AIPs.
+    """Undiscounted returns float64 [E, N]; cross-entropy in nats per source [R], where there are AIPs.
 
     statistics: the domain's own figures of each episode, by name, float64 [E].
     """
@@ -57,7 +58,7 @@ class Evaluation(NamedTuple):
 
     @property
     def mean(self) -> float:
-        """The mean over episodes and regions."""
+        """The mean over episodes and agents."""
         return float(self.returns.mean())
 
     def statistic(self, name: str) -> float | None:
@@ -68,7 +69,7 @@ class Evaluation(NamedTuple):
 
     @property
     def standard_error(self) -> float:
-        """Of the mean, over the episodes (regions of one episode are not independent); NaN for one."""
+        """Of the mean, over the episodes (agents of one episode are not independent); NaN for one."""
         by_episode = self.returns.mean(axis=1)
         if len(by_episode) < 2:
             return float("nan")
@@ -86,7 +87,7 @@ class Exam:
         self.segment, self.failures = segment, failures
 
     def trained(self, policies: list[Policy], predictors: list[Predictor], share: slice) -> np.ndarray:
-        """Trained policies, acting by sampling: rows float64 [episodes of the share, N (+ N) + statistics].
+        """Trained policies, acting by sampling: rows float64 [episodes of the share, N (+ R) + statistics].
 
         predictors: empty where there are none; else their cross-entropy on these episodes is measured, which
         no predictor was trained on: that of an episode is the mean of its block.
@@ -106,8 +107,8 @@ class Exam:
 
     def result(self, rows: np.ndarray) -> Evaluation:
         """What the rows of all episodes say."""
-        regions, statistics = len(self.domain.regions), self.domain.statistics
-        returns, rest = np.hsplit(rows, [regions])
+        statistics = self.domain.statistics
+        returns, rest = np.hsplit(rows, [len(self.domain.agents)])
         losses, figures = np.hsplit(rest, [rest.shape[1] - len(statistics)])
         named = {figure.name: values for figure, values in zip(statistics, figures.T, strict=True)}
         return Evaluation(returns, named, losses.mean(axis=0) if losses.size else None)
@@ -183,8 +184,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         mean = result.statistic(statistic.name)
         figure = "-" if mean is None else f"{mean:.1f} {statistic.unit}"
         print(f"{statistic.name.replace('_', ' ')}: {figure} ({statistic.about})")
-    for region, mean in enumerate(result.returns.mean(axis=0)):
-        print(f"region {region}: {mean:.3f}")
+    for agent, mean in enumerate(result.returns.mean(axis=0)):
+        print(f"agent {agent}: {mean:.3f}")
     sys.exit(0)
 
 
@@ -251,8 +252,10 @@ def _networks(run: RunFile, wanted: str | None, config: Config, domain: Domain) 
 def _parameters(
     source: RunFile | Checkpoint, kind: str, domain: Domain, widths: Mapping[str, int]
 ) -> np.ndarray:
-    """Stored networks [N, P]. BadInput: none are stored, or others than the run's configuration says."""
-    return source.read(f"{kind}/parameters", (len(domain.regions), widths[kind]))
+    """Stored networks, [N, P] or [R, P]. BadInput: none are stored, or others than the run's configuration
+    says."""
+    number = Members(domain.regions).numbers([kind])[kind]
+    return source.read(f"{kind}/parameters", (number, widths[kind]))
 
 
 def _source(options: argparse.Namespace) -> tuple[RunFile | None, Config]:
@@ -280,7 +283,7 @@ def _write_json(file: str, result: Evaluation) -> None:
         "mean_return": result.mean,
         "standard_error": result.standard_error,
         "episodes": len(result.returns),
-        "returns_by_region": result.returns.mean(axis=0).tolist(),
+        "returns_by_agent": result.returns.mean(axis=0).tolist(),
         **{name: result.statistic(name) for name in result.statistics},
     }
     if result.cross_entropy is not None:
