@@ -18,6 +18,7 @@ from dials_mpi.domains.base import GlobalSimulator
 from dials_mpi.errors import BadInput
 from dials_mpi.learning.influence import Predictor
 from dials_mpi.learning.policy import Policy
+from dials_mpi.members import Members
 from dials_mpi.values import printable
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Choice:
 
     @cached_property
     def policies(self) -> list[Policy]:
-        """The run's trained policies, one per region. BadInput: there are none yet."""
+        """The run's trained policies, one per agent. BadInput: there are none yet."""
         return joint.policies(self.config, self.domain, self._parameters("policy"))
 
     @cached_property
@@ -85,8 +86,9 @@ class Choice:
         return joint.widths(joint.tables(self.config, self.domain))
 
     def _parameters(self, kind: str) -> np.ndarray:
-        """Stored networks [N, P]. BadInput: none are stored, or others than the configuration says."""
-        return self._stored.read(f"{kind}/parameters", (len(self.domain.regions), self._widths[kind]))
+        """Stored networks, [N, P] or [R, P]. BadInput: none are there, or others than configured."""
+        number = Members(self.domain.regions).numbers([kind])[kind]
+        return self._stored.read(f"{kind}/parameters", (number, self._widths[kind]))
 
     @cached_property
     def _stored(self) -> RunFile | Checkpoint:

@@ -37,8 +37,8 @@ class Dataset(NamedTuple):
 class Trajectories(NamedTuple):
     """E episodes of the whole system.
 
-    datasets: one per region. returns: undiscounted, float64 [E, N]. statistics: the domain's own figures of
-    each episode, by name, float64 [E].
+    datasets: one per region. returns: undiscounted, by agent, float64 [E, N]. statistics: the domain's own
+    figures of each episode, by name, float64 [E].
     """
 
     datasets: list[Dataset]
@@ -71,10 +71,10 @@ def collect(
     what their streams give next.
     """
     failures = failures or Failures()
-    episodes, regions = len(streams), domain.regions
+    episodes = len(streams)
     played = Trajectories(
-        [Dataset.empty(region, episodes, domain.horizon) for region in regions],
-        np.zeros((episodes, len(regions))),
+        [Dataset.empty(region, episodes, domain.horizon) for region in domain.regions],
+        np.zeros((episodes, len(domain.agents))),
         {statistic.name: np.empty(episodes) for statistic in domain.statistics},
     )
     at_once = _at_once(domain, episodes)
@@ -95,7 +95,7 @@ def _at_once(domain: Domain, episodes: int) -> int:
     """How many episodes are played side by side: whole blocks, or less than one."""
     if domain.side_by_side is None:
         return max(1, episodes)
-    most = max(1, domain.side_by_side // len(domain.regions))
+    most = max(1, domain.side_by_side // len(domain.agents))
     return most if most < BLOCK else most - most % BLOCK
 
 
@@ -113,9 +113,9 @@ def _play(
     for t in range(horizon):
         inputs = state.inputs
         state, sources, rewards, _ = simulator.step(policy(state.observations))
-        for i, dataset in enumerate(played.datasets):
-            dataset.inputs[part, t] = inputs[i]
-            dataset.sources[part, t] = sources[i]
+        for k, dataset in enumerate(played.datasets):
+            dataset.inputs[part, t] = inputs[k]
+            dataset.sources[part, t] = sources[k]
         played.returns[part] += rewards.T
         beat()
     for name, values in simulator.statistics().items():

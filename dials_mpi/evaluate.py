@@ -41,7 +41,7 @@ MOST_EPISODES = 1_000_000
 
 
 class Evaluation(NamedTuple):
-    """Undiscounted returns float64 [E, N]; cross-entropy in nats per source [N], where there are AIPs.
+    """Undiscounted returns float64 [E, N]; cross-entropy in nats per source [R], where there are AIPs.
 
     statistics: the domain's own figures of each episode, by name, float64 [E].
     """
@@ -52,7 +52,7 @@ class Evaluation(NamedTuple):
 
     @property
     def mean(self) -> float:
-        """The mean over episodes and regions."""
+        """The mean over episodes and agents."""
         return float(self.returns.mean())
 
     def statistic(self, name: str) -> float | None:
@@ -63,7 +63,7 @@ class Evaluation(NamedTuple):
 
     @property
     def standard_error(self) -> float:
-        """Of the mean, over the episodes (regions of one episode are not independent); NaN for one."""
+        """Of the mean, over the episodes (agents of one episode are not independent); NaN for one."""
         by_episode = self.returns.mean(axis=1)
         if len(by_episode) < 2:
             return float("nan")
@@ -81,7 +81,7 @@ class Exam:
         self.segment, self.failures = segment, failures
 
     def trained(self, policies: list[Policy], predictors: list[Predictor], share: slice) -> np.ndarray:
-        """Trained policies, acting by sampling: rows float64 [episodes of the share, N (+ N) + statistics].
+        """Trained policies, acting by sampling: rows float64 [episodes of the share, N (+ R) + statistics].
 
         predictors: empty where there are none; else their cross-entropy on these episodes is measured, which
         no predictor was trained on: that of an episode is the mean of its block.
@@ -101,8 +101,8 @@ class Exam:
 
     def result(self, rows: np.ndarray) -> Evaluation:
         """What the rows of all episodes say."""
-        regions, statistics = len(self.domain.regions), self.domain.statistics
-        returns, rest = np.hsplit(rows, [regions])
+        statistics = self.domain.statistics
+        returns, rest = np.hsplit(rows, [len(self.domain.agents)])
         losses, figures = np.hsplit(rest, [rest.shape[1] - len(statistics)])
         named = {figure.name: values for figure, values in zip(statistics, figures.T, strict=True)}
         return Evaluation(returns, named, losses.mean(axis=0) if losses.size else None)
@@ -170,8 +170,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         mean = result.statistic(statistic.name)
         figure = "-" if mean is None else f"{mean:.1f} {statistic.unit}"
         print(f"{statistic.name.replace('_', ' ')}: {figure} ({statistic.about})")
-    for region, mean in enumerate(result.returns.mean(axis=0)):
-        print(f"region {region}: {mean:.3f}")
+    for agent, mean in enumerate(result.returns.mean(axis=0)):
+        print(f"agent {agent}: {mean:.3f}")
     sys.exit(0)
 
 
@@ -194,7 +194,7 @@ def _write_json(file: str, result: Evaluation) -> None:
         "mean_return": result.mean,
         "standard_error": result.standard_error,
         "episodes": len(result.returns),
-        "returns_by_region": result.returns.mean(axis=0).tolist(),
+        "returns_by_agent": result.returns.mean(axis=0).tolist(),
         **{name: result.statistic(name) for name in result.statistics},
     }
     if result.cross_entropy is not None:

@@ -12,22 +12,24 @@ from dials_mpi.learning.influence import Predictor
 
 
 class Outcome(NamedTuple):
-    """What a step brought: observations [R, E, O] (final ones where done), rewards [R, E], done [E]."""
+    """What a step brought: observations [N, E, O] (final ones where done), rewards [N, E], done [E]."""
 
-    observations: np.ndarray
+    observations: Sequence[np.ndarray]
     rewards: np.ndarray
     done: np.ndarray
 
 
 class Environment(Protocol):
-    """What agents train in: R regions with E environments each."""
+    """What N agents train in, E environments side by side."""
 
-    def reset(self, where: np.ndarray | None = None, elapsed: np.ndarray | None = None) -> np.ndarray:
-        """Restart the episodes in the mask ``where`` [E]; observations [R, E, O] of all."""
+    def reset(
+        self, where: np.ndarray | None = None, elapsed: np.ndarray | None = None
+    ) -> Sequence[np.ndarray]:
+        """Restart the episodes in the mask ``where`` [E]; observations [N, E, O] of all."""
         ...
 
     def step(self, actions: np.ndarray) -> Outcome:
-        """Advance by one step; actions int [R, E]."""
+        """Advance by one step; actions int [N, E]."""
         ...
 
 

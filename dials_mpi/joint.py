@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
 from math import prod
 
 import numpy as np
 
 from dials_mpi.config import Config
-from dials_mpi.domains.base import Domain, GlobalSimulator, Region
+from dials_mpi.domains.base import Agent, Domain, GlobalSimulator
 from dials_mpi.learning.influence import Predictor
 from dials_mpi.learning.network import Table
 from dials_mpi.learning.policy import Policy
@@ -22,14 +24,12 @@ JointPolicy = Callable[[Sequence[np.ndarray]], np.ndarray]
 
 
 def policies(config: Config, domain: Domain, parameters: np.ndarray) -> list[Policy]:
-    """All regions' policies; parameters float32 [N, P], whose rows may be longer than needed."""
-    return [
-        Policy(config.policy, region, row) for region, row in zip(domain.regions, parameters, strict=True)
-    ]
+    """All agents' policies; parameters float32 [N, P], whose rows may be longer than needed."""
+    return [Policy(config.policy, agent, row) for agent, row in zip(domain.agents, parameters, strict=True)]
 
 
 def predictors(config: Config, domain: Domain, parameters: np.ndarray) -> list[Predictor]:
-    """All regions' influence predictors; parameters as in ``policies``."""
+    """All regions' influence predictors; parameters [R, P] as in ``policies``."""
     return [
         Predictor(config.influence, region, row)
         for region, row in zip(domain.regions, parameters, strict=True)
@@ -37,14 +37,14 @@ def predictors(config: Config, domain: Domain, parameters: np.ndarray) -> list[P
 
 
 def tables(config: Config, domain: Domain) -> dict[str, list[Table]]:
-    """Names and shapes of each region's parameters, of its policy and its predictor, where it has one."""
-    kinds: dict[str, Callable[[Region], Policy | Predictor]] = {"policy": lambda r: Policy(config.policy, r)}
+    """Names and shapes of the parameters of each agent's policy and, where there are any, of each region's
+    predictor."""
+    policy = cache(lambda agent: Policy(config.policy, agent).network.table)
+    found = {"policy": [policy(agent) for agent in domain.agents]}
     if config.mode != "global":
-        kinds["predictor"] = lambda r: Predictor(config.influence, r)
-    found = {}
-    for kind, make in kinds.items():
-        distinct = {region: make(region).network.table for region in set(domain.regions)}
-        found[kind] = [distinct[region] for region in domain.regions]
+        predictor = cache(lambda region: Predictor(config.influence, region).network.table)
+        alike = [replace(region, agents=()) for region in domain.regions]
+        found["predictor"] = [predictor(region) for region in alike]
     return found
 
 
@@ -57,9 +57,9 @@ def widths(tables: Mapping[str, Sequence[Table]]) -> dict[str, int]:
 
 
 class TrainedPolicies:
-    """The joint policy of all regions' networks, acting by sampling.
+    """The joint policy of all agents' networks, acting by sampling.
 
-    streams: one per episode; each step takes one uniform per region from it.
+    streams: one per episode; each step takes one uniform per agent from it.
     """
 
     def __init__(self, policies: Sequence[Policy], streams: Sequence[np.random.Generator]) -> None:
@@ -84,9 +84,9 @@ class TrainedPolicies:
 class RandomPolicy:
     """Every agent picks among its actions with equal probability; one stream per episode."""
 
-    def __init__(self, regions: Sequence[Region], streams: Sequence[np.random.Generator]) -> None:
+    def __init__(self, agents: Sequence[Agent], streams: Sequence[np.random.Generator]) -> None:
         self.streams = streams
-        self.counts = np.array([region.actions for region in regions])
+        self.counts = np.array([agent.actions for agent in agents])
 
     def __call__(self, observations: Sequence[np.ndarray]) -> np.ndarray:
         """Actions int64 [N, E], whatever the observations."""
@@ -98,6 +98,6 @@ def scripted(
 ) -> JointPolicy:
     """The random policy, or the domain's hand-coded policy of that name, on a simulator of the domain."""
     if name == "random":
-        return RandomPolicy(domain.regions, streams)
+        return RandomPolicy(domain.agents, streams)
     controller = domain.controller(name, simulator, streams)
     return lambda observations: controller.act()

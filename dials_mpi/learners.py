@@ -1,8 +1,8 @@
-"""The regions that one rank holds: their policies, influence predictors and optimisers."""
+"""The regions that one rank holds: their agents' policies, their influence predictors, the optimisers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,46 +15,51 @@ from dials_mpi.ials import IALS, Environment, GlobalEnvironment, Outcome
 from dials_mpi.learning.influence import Fit, Predictor
 from dials_mpi.learning.ppo import METRICS, PPO
 from dials_mpi.logs import LOG
+from dials_mpi.members import Members
 from dials_mpi.seeding import Purpose, stream, streams
 
 TRAINING = ("episode_return", *METRICS)
-"""What ``Learners.train`` reports of each region."""
+"""What ``Learners.train`` reports of each agent."""
 
 
 class NonFinite(ArithmeticError):
     """A number that became infinite or NaN. name: for a file; arrays: what led there, by name."""
 
-    def __init__(self, region: int, segment: int, what: str, arrays: Mapping[str, np.ndarray]) -> None:
-        super().__init__(f"{what} of region {region} is not finite in segment {segment}")
-        self.name = f"region{region}-segment{segment}"
+    def __init__(self, owner: str, segment: int, what: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """owner: whose it is, such as "agent 3"."""
+        super().__init__(f"{what} of {owner} is not finite in segment {segment}")
+        self.name = f"{owner.replace(' ', '')}-segment{segment}"
         self.arrays = arrays
 
 
 class Learners:
-    """Line 1 of Algorithm 1: one policy and one predictor (AIP) for each of this rank's regions."""
+    """Line 1 of Algorithm 1: a predictor (AIP) for each of this rank's regions, a policy for each agent in
+    them."""
 
     def __init__(
         self, config: Config, domain: Domain, regions: list[int], failures: Failures | None = None
     ) -> None:
         self.config, self.domain, self.regions = config, domain, regions
         self.failures = failures or Failures()
-        self.agents = {i: self._agent(i) for i in regions}
-        self.predictors = {} if config.mode == "global" else {i: self._predictor(i) for i in regions}
+        self.members = Members(domain.regions)
+        self.agents = {i: self._agent(i) for i in sorted(self.members.of(regions))}
+        self.predictors = {} if config.mode == "global" else {k: self._predictor(k) for k in regions}
 
     def fit(self, datasets: Mapping[int, Dataset], segment: Segment) -> dict[int, Fit]:
         """Lines 4 to 6: train each region's predictor on its dataset; the cross-entropies by region."""
         fits = {}
-        for i in self.regions:
-            fit = self.predictors[i].fit(*datasets[i], self._stream(Purpose.INFLUENCE_FIT, i, segment))
+        for k in self.regions:
+            fit = self.predictors[k].fit(*datasets[k], self._stream(Purpose.INFLUENCE_FIT, k, segment))
             losses = {f"cross-entropy {name} the fit": loss for name, loss in fit._asdict().items()}
-            self._require_finite(i, segment, {**losses, **self.state(i)}, datasets[i]._asdict())
-            LOG.info("fitted the predictor of region %d: %s", i, fit)
-            fits[i] = fit
+            state = self.state("predictor", k)
+            self._require_finite(f"region {k}", segment, losses | state, state | datasets[k]._asdict())
+            LOG.info("fitted the predictor of region %d: %s", k, fit)
+            fits[k] = fit
             self.failures.beat()
         return fits
 
     def train(self, segment: Segment) -> dict[int, np.ndarray]:
-        """Lines 7 to 12: train each policy for one segment; TRAINING by region, float64."""
+        """Lines 7 to 12: train each policy for one segment; TRAINING by agent, float64."""
         rows: dict[int, np.ndarray] = {}
         for regions in self._groups():
             rows |= self._train(regions, segment)
@@ -62,39 +67,43 @@ class Learners:
         return rows
 
     def policy_vectors(self) -> dict[int, np.ndarray]:
-        """Each region's policy parameters, float32 [P]."""
+        """Each agent's policy parameters, float32 [P]."""
         return {i: agent.policy.network.vector for i, agent in self.agents.items()}
 
     def predictor_vectors(self) -> dict[int, np.ndarray]:
         """Each region's predictor parameters, float32 [P]."""
-        return {i: predictor.network.vector for i, predictor in self.predictors.items()}
+        return {k: predictor.network.vector for k, predictor in self.predictors.items()}
 
-    def state(self, i: int) -> dict[str, np.ndarray]:
-        """All that region i has learnt and remembers from segment to segment, not copied: arrays [n]."""
-        optimisers = {"policy": self.agents[i].optimiser}
-        if self.predictors:
-            optimisers["predictor"] = self.predictors[i].optimiser
-        return {
-            f"{kind}/{part}": array.reshape(-1)
-            for kind, optimiser in optimisers.items()
-            for part, array in optimiser.state().items()
-        }
+    def state(self, kind: str, number: int) -> dict[str, np.ndarray]:
+        """What an agent's "policy" or a region's "predictor" has learnt and its optimiser remembers: arrays
+        [n], not copied."""
+        optimiser = {"policy": self.agents, "predictor": self.predictors}[kind][number].optimiser
+        return {f"{kind}/{part}": array.reshape(-1) for part, array in optimiser.state().items()}
 
     def _groups(self) -> list[list[int]]:
         """The regions in groups that train side by side; on the global simulator all do."""
-        most = len(self.regions)
-        if self.domain.side_by_side and self.config.mode != "global":
-            most = max(1, self.domain.side_by_side // self.config.envs_per_region)
-        return [self.regions[first : first + most] for first in range(0, len(self.regions), most or 1)]
+        if not self.domain.side_by_side or self.config.mode == "global":
+            return [self.regions] if self.regions else []
+        most = max(1, self.domain.side_by_side // self.config.envs_per_region)
+        groups: list[list[int]] = []
+        for k in self.regions:
+            if groups and len(self.members.of([*groups[-1], k])) <= most:
+                groups[-1].append(k)
+            else:
+                groups.append([k])
+        return groups
 
     def _train(self, regions: list[int], segment: Segment) -> dict[int, np.ndarray]:
-        """Train the policies of some regions for one segment.
+        """Train the policies of some regions' agents for one segment.
 
         Every episode starts anew with the segment, at different times of its horizon, so that an update's
         memory holds all times of an episode.
         """
-        config, agents = self.config, [self.agents[i] for i in regions]
-        for i, agent in zip(regions, agents, strict=True):
+        config = self.config
+        # The global simulator has all agents in their own order.
+        numbers = list(self.agents) if config.mode == "global" else self.members.of(regions)
+        agents = [self.agents[i] for i in numbers]
+        for i, agent in zip(numbers, agents, strict=True):
             agent.begin_segment(
                 self._stream(Purpose.ACTIONS, i, segment), self._stream(Purpose.MINIBATCHES, i, segment)
             )
@@ -102,30 +111,31 @@ class Learners:
         rollout = Rollout(environment, agents, config.envs_per_region, self.domain.horizon, self.failures)
         for update in range(segment.first_update, segment.first_update + segment.updates):
             observations = rollout.fill(config.steps_per_env)
-            for r, (i, agent) in enumerate(zip(regions, agents, strict=True)):
-                memory = agent.memory()
-                seen = {"value": memory["values"][:-1], "reward": memory["rewards"]}
-                self._require_finite(i, segment, seen, memory)
-                agent.update(observations[r], update / config.total_updates)
+            for n, (i, agent) in enumerate(zip(numbers, agents, strict=True)):
+                led_there = agent.memory() | self.state("policy", i)
+                seen = {"value": led_there["values"][:-1], "reward": led_there["rewards"]}
+                self._require_finite(f"agent {i}", segment, seen, led_there)
+                agent.update(observations[n], update / config.total_updates)
                 metrics = dict(zip(METRICS, agent.mean_metrics(), strict=True))
-                self._require_finite(i, segment, metrics, memory)
-        for i, agent in zip(regions, agents, strict=True):
+                self._require_finite(f"agent {i}", segment, metrics, led_there)
+        for i, agent in zip(numbers, agents, strict=True):
             # Once is enough: a broken network soon breaks the losses.
-            self._require_finite(i, segment, self.state(i), agent.memory())
+            state = self.state("policy", i)
+            self._require_finite(f"agent {i}", segment, state, agent.memory() | state)
         return {
             i: np.array([mean, *agent.mean_metrics()])
-            for i, agent, mean in zip(regions, agents, rollout.returns.means(), strict=True)
+            for i, agent, mean in zip(numbers, agents, rollout.returns.means(), strict=True)
         }
 
     def _agent(self, i: int) -> PPO:
         config = self.config
-        agent = PPO(config.policy, config.ppo, self.domain.regions[i], config.envs_per_region)
+        agent = PPO(config.policy, config.ppo, self.domain.agents[i], config.envs_per_region)
         agent.policy.network.initialise(stream(config.seed, Purpose.POLICY_INITIALISATION, i))
         return agent
 
-    def _predictor(self, i: int) -> Predictor:
-        predictor = Predictor(self.config.influence, self.domain.regions[i], trainable=True)
-        predictor.network.initialise(stream(self.config.seed, Purpose.PREDICTOR_INITIALISATION, i))
+    def _predictor(self, k: int) -> Predictor:
+        predictor = Predictor(self.config.influence, self.domain.regions[k], trainable=True)
+        predictor.network.initialise(stream(self.config.seed, Purpose.PREDICTOR_INITIALISATION, k))
         return predictor
 
     def _environment(self, regions: list[int], segment: Segment) -> Environment:
@@ -136,26 +146,23 @@ class Learners:
         simulator = domain.local_simulator(
             regions,
             config.envs_per_region,
-            [self._stream(Purpose.SIMULATOR, i, segment) for i in regions],
+            [self._stream(Purpose.SIMULATOR, k, segment) for k in regions],
         )
-        sources = [self._stream(Purpose.SOURCES, i, segment) for i in regions]
-        predictors = [self.predictors[i] for i in regions]
+        sources = [self._stream(Purpose.SOURCES, k, segment) for k in regions]
+        predictors = [self.predictors[k] for k in regions]
         return IALS(simulator, predictors, config.envs_per_region, sources)
 
-    def _stream(self, purpose: Purpose, region: int, segment: Segment) -> np.random.Generator:
-        return stream(self.config.seed, purpose, region, segment.index)
+    def _stream(self, purpose: Purpose, number: int, segment: Segment) -> np.random.Generator:
+        """That of an agent or a region, as the purpose has it."""
+        return stream(self.config.seed, purpose, number, segment.index)
 
     def _require_finite(
-        self,
-        i: int,
-        segment: Segment,
-        values: Mapping[str, Any],
-        led_there: Mapping[str, np.ndarray],
+        self, owner: str, segment: Segment, values: Mapping[str, Any], led_there: Mapping[str, np.ndarray]
     ) -> None:
-        """NonFinite: one of the values is not; what led there and the region's whole state go with it."""
+        """NonFinite: one of the values is not; what led there goes with it."""
         for name, value in values.items():
             if not np.isfinite(value).all():
-                raise NonFinite(i, segment.index, name, {**led_there, **self.state(i)})
+                raise NonFinite(owner, segment.index, name, led_there)
 
 
 class Rollout:
@@ -167,10 +174,10 @@ class Rollout:
         self.environment, self.agents, self.failures = environment, agents, failures
         self.elapsed = np.arange(envs) * horizon // envs
         self.returns = EpisodeReturns(len(agents), self.elapsed)
-        self.observations: np.ndarray | None = None  # nothing has begun
+        self.observations: Sequence[np.ndarray] | None = None  # nothing has begun
 
-    def fill(self, steps: int) -> np.ndarray:
-        """Act for so many steps; the observations [R, E, O] that follow.
+    def fill(self, steps: int) -> Sequence[np.ndarray]:
+        """Act for so many steps; the observations [N, E, O] that follow.
 
         Where the simulator breaks down, the agents forget these steps and begin anew.
         """
@@ -193,10 +200,10 @@ class Rollout:
 
     def _step(self) -> None:
         observations, agents = self.observations, self.agents
-        actions = np.stack([agent.act(observations[r]) for r, agent in enumerate(agents)])
+        actions = np.stack([agent.act(observations[n]) for n, agent in enumerate(agents)])
         outcome = self.environment.step(actions)
-        for r, agent in enumerate(agents):
-            agent.observe(outcome.rewards[r], outcome.done, outcome.observations[r])
+        for n, agent in enumerate(agents):
+            agent.observe(outcome.rewards[n], outcome.done, outcome.observations[n])
         self.returns.add(outcome)
         self.observations = outcome.observations
         if outcome.done.any():
@@ -204,10 +211,10 @@ class Rollout:
 
 
 class EpisodeReturns:
-    """Undiscounted returns of the episodes that were seen whole, in R regions and E environments."""
+    """Undiscounted returns of the episodes that were seen whole, of N agents in E environments."""
 
-    def __init__(self, regions: int, elapsed: np.ndarray) -> None:
-        self.total, self.count = np.zeros(regions), 0
+    def __init__(self, agents: int, elapsed: np.ndarray) -> None:
+        self.total, self.count = np.zeros(agents), 0
         self.drop(elapsed)
 
     def drop(self, elapsed: np.ndarray) -> None:
@@ -226,5 +233,5 @@ class EpisodeReturns:
             self.whole = self.whole | outcome.done
 
     def means(self) -> np.ndarray:
-        """Mean return per region, float64 [R]; NaN where no whole episode has ended."""
+        """Mean return per agent, float64 [N]; NaN where no whole episode has ended."""
         return self.total / self.count if self.count else np.full_like(self.total, np.nan)

@@ -24,7 +24,7 @@ from dials_mpi.stopwatch import Stopwatch
 
 
 class Players:
-    """One global rank's part in the playing; it needs the networks of all regions."""
+    """One global rank's part in the playing; it needs all networks of the system."""
 
     def __init__(
         self, config: Config, domain: Domain, ranks: Ranks, watch: Stopwatch, failures: Failures

@@ -22,9 +22,9 @@ from dials_mpi.walltime import clock
 class Reporter:
     """Root's voice, to the user and to the log. Times are wall-clock seconds of all the run's sessions."""
 
-    def __init__(self, config: Config, regions: int, spent: float = 0.0) -> None:
+    def __init__(self, config: Config, agents: int, spent: float = 0.0) -> None:
         """spent: seconds in the sessions before."""
-        self.config, self.regions = config, regions
+        self.config, self.agents = config, agents
         # Open MPI gives its ranks a terminal even where all of it ends in a batch log.
         terminal = False if launched() else None
         self.console = Console(highlight=False, soft_wrap=True, force_terminal=terminal)
@@ -54,7 +54,7 @@ class Reporter:
         if evaluation.cross_entropy is not None:
             parts.append(f"cross-entropy {evaluation.cross_entropy.mean():.3f}")
         if env_steps:
-            parts.append(f"{self.regions * env_steps / self.elapsed():,.0f} agent-steps/s")
+            parts.append(f"{self.agents * env_steps / self.elapsed():,.0f} agent-steps/s")
             parts.append(f"ETA {clock(self._remaining(env_steps))}")
         self.say(f"{clock(self.elapsed())}  {' | '.join(parts)}")
         if self.bar:
@@ -65,7 +65,7 @@ class Reporter:
     ) -> None:
         """The tables at the end, a row per policy: returns, the domain's statistics; where the files are."""
         self.close()
-        table = Table(title=f"Mean return per agent and episode, {self.regions} agents, global simulator")
+        table = Table(title=f"Mean return per agent and episode, {self.agents} agents, global simulator")
         for heading in ("policy", "return", "standard error", "episodes"):
             table.add_column(heading, justify="left" if heading == "policy" else "right")
         for name, result in results.items():

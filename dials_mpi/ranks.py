@@ -201,7 +201,8 @@ class Ranks:
         width: int,
         take: Callable[[int, np.ndarray], None] | None = None,
     ) -> None:
-        """Region by region to root, float32 [width] each: what ``make`` gives there, root's ``take`` gets.
+        """Region by region to root, float32, ``width`` long at most: what ``make`` gives there, root's
+        ``take`` gets, and more behind it.
 
         Root holds two rows at a time: the next one is on its way while it takes one.
         """
@@ -220,7 +221,8 @@ class Ranks:
     def hand_out(
         self, rows: Iterable[np.ndarray] | None, width: int, take: Callable[[int, np.ndarray], None]
     ) -> None:
-        """Region by region from root, float32 [width] each: its holder's ``take`` gets it."""
+        """Region by region from root, float32, ``width`` long at most: its holder's ``take`` gets it, and
+        more behind it."""
         if not self.is_root:
             row = np.empty(width, np.float32)
             for i in range(self._regions):

@@ -17,19 +17,19 @@ from dials_mpi.storage.runfile import RunFile
 class Record:
     """The run file of a run that goes on; what is noted comes into it with ``run.commit``.
 
-    N regions, W ranks; env_steps are those done, per agent.
+    N agents, R regions, W ranks; env_steps are those done, per agent.
     """
 
     def __init__(self, directory: str, statistics: Sequence[Statistic]) -> None:
         self.run = RunFile(directory, {statistic.name: statistic.unit for statistic in statistics})
 
     def session(self, hosts: Sequence[str], holders: Sequence[int], mpi_library: str) -> None:
-        """Which machine each rank [W] is on, and which rank holds each region [N]."""
+        """Which machine each rank [W] is on, and which rank holds each region [R]."""
         where = {"hosts": hosts, "ranks": len(hosts), "mpi_library": mpi_library}
         self.run.write({"placement/rank": holders}, **where)
 
     def refresh(self, env_steps: int, losses: np.ndarray) -> None:
-        """The cross-entropies of a fit, [N, len(Fit)]."""
+        """The cross-entropies of a fit, [R, len(Fit)]."""
         columns = zip(Fit._fields, losses.T, strict=True)
         series = {f"influence/cross_entropy_{name}": column for name, column in columns}
         self.run.append({"influence/env_steps": env_steps, **series})

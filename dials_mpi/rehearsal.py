@@ -17,7 +17,7 @@ from dials_mpi.learning.ppo import PPO
 
 if TYPE_CHECKING:
     from dials_mpi.config import Config
-    from dials_mpi.domains.base import Domain, Region
+    from dials_mpi.domains.base import Agent, Domain, Region
     from dials_mpi.ranks import Ranks
 
 
@@ -38,19 +38,21 @@ def rehearse(config: Config, domain: Domain) -> None:
 
     Compiling takes seconds of one process; a hundred that begin together would all do it.
     """
-    _learn(config, domain.regions[0])
+    region = domain.regions[0]
+    _learn(config, region, domain.agents[region.agents[0]])
     simulator = domain.local_simulator([0], 1, [np.random.default_rng(0)])
     with suppress(SimulatorFailure):
         simulator.reset()
         simulator.step(
-            np.zeros((1, 1), np.int64), np.zeros((1, 1, len(domain.regions[0].source_classes)), np.int64)
+            np.zeros((len(region.agents), 1), np.int64),
+            np.zeros((1, 1, len(region.source_classes)), np.int64),
         )
 
 
-def _learn(config: Config, region: Region) -> None:
+def _learn(config: Config, region: Region, actor: Agent) -> None:
     envs, kind = config.envs_per_region, region.input_type
-    agent = PPO(config.policy, config.ppo, region, envs)
-    observations = np.zeros((envs, region.observation_size), kind)
+    agent = PPO(config.policy, config.ppo, actor, envs)
+    observations = np.zeros((envs, actor.observation_size), kind)
     for _ in range(agent.length):
         agent.act(observations)
         agent.observe(np.zeros(envs, np.float32), np.ones(envs, bool), observations)

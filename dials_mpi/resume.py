@@ -13,6 +13,7 @@ from dials_mpi import states
 from dials_mpi.config import Config, collects_ahead, from_yaml, segments
 from dials_mpi.domains.base import Domain
 from dials_mpi.errors import BadInput, Unwritable
+from dials_mpi.members import Members
 from dials_mpi.start import Start
 from dials_mpi.storage import checkpoint as checkpoints
 from dials_mpi.storage.checkpoint import Checkpoint
@@ -172,9 +173,10 @@ def verify(checkpoint: Checkpoint, config: Config, domain: Domain) -> None:
     from dials_mpi.joint import tables, widths  # loads numba, which takes a moment
 
     wide = widths(tables(config, domain))
-    checkpoint.verify(states.layout(wide), len(domain.regions))
+    layouts = states.layouts(wide)
     if collects_ahead(config, checkpoint.position.segments):
-        checkpoint.verify({states.EARLIER: wide["policy"]}, len(domain.regions))
+        layouts |= states.earlier(wide["policy"])
+    checkpoint.verify(layouts, Members(domain.regions).numbers(layouts))
 
 
 def _number(path: Path) -> int:

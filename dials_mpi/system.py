@@ -22,6 +22,7 @@ from dials_mpi.failures import Failures
 from dials_mpi.learners import TRAINING, Learners, NonFinite
 from dials_mpi.learning.influence import Fit
 from dials_mpi.logs import LOG
+from dials_mpi.members import Members
 from dials_mpi.players import Players
 from dials_mpi.provenance import memory
 from dials_mpi.ranks import Ranks
@@ -45,6 +46,7 @@ class System:
         hosts = ranks.meet(config.silence)
         self.failures = Failures(ranks.rank, ranks.pulse.beat)
         self.learners = Learners(config, self.domain, mine, self.failures)
+        self.members = Members(self.domain.regions)
         self.tables = joint.tables(config, self.domain)
         self.widths = joint.widths(self.tables)
         self.players = Players(config, self.domain, ranks, self.watch, self.failures)
@@ -89,13 +91,13 @@ class System:
         if self.datasets is None:
             self._play_dataset(segment.index)
         mine = {
-            i: Dataset.empty(self.domain.regions[i], episodes, self.domain.horizon)
-            for i in self.learners.regions
+            k: Dataset.empty(self.domain.regions[k], episodes, self.domain.horizon)
+            for k in self.learners.regions
         }
         with self._exchange():
             for part in Dataset._fields:
                 blocks = [getattr(dataset, part) for dataset in self.datasets] if self.datasets else None
-                room = {i: getattr(dataset, part) for i, dataset in mine.items()}
+                room = {k: getattr(dataset, part) for k, dataset in mine.items()}
                 self.ranks.scatter(blocks, room, self.players.shares(episodes))
         self.datasets = None
         return mine
@@ -107,7 +109,7 @@ class System:
             with self.watch("influence"), self._dumping():
                 fits = self.learners.fit(datasets, segment)
             with self._exchange():
-                rows = {i: np.array(fit) for i, fit in fits.items()}
+                rows = {k: np.array(fit) for k, fit in fits.items()}
                 losses = self.ranks.gather(rows, len(Fit._fields), np.float64)
         if self.ranks.is_root:
             self.record.refresh(self._start(segment), losses)
@@ -138,7 +140,7 @@ class System:
             slowest = self.ranks.most(milliseconds)
         self.upkeep.pace.note("train", slowest / 1000)
         with self.watch("communicate"):
-            rows = self.ranks.gather(metrics, len(TRAINING), np.float64)
+            rows = self.members.gather(self.ranks, metrics, len(TRAINING), np.float64)
         if self.ranks.is_root:
             self.record.training(segment.env_steps, rows)
 
@@ -194,7 +196,7 @@ class System:
         from dials_mpi.record import Record
 
         self.record = Record(self.directory, self.domain.statistics)
-        self.reporter = Reporter(self.config, len(self.domain.regions), start.position.wall_time)
+        self.reporter = Reporter(self.config, len(self.domain.agents), start.position.wall_time)
         for note in start.notes:
             self.reporter.say(note)
         LOG.info("%d ranks on %s", self.ranks.size, ", ".join(dict.fromkeys(hosts)))
@@ -245,9 +247,13 @@ class System:
             self.players.policies = joint.policies(self.config, self.domain, parameters)
 
     def _to_global(self, kind: str, vectors: Mapping[int, np.ndarray]) -> np.ndarray | None:
-        """From the holders of the regions: float32 [N, P] on the global ranks, None elsewhere."""
+        """From the holders of the regions: policies [N, P] or predictors [R, P], float32, on the global
+        ranks; None elsewhere."""
+        of, to = (self.widths[kind], np.float32), self.ranks.global_ranks
         with self._exchange():
-            return self.ranks.gather(vectors, self.widths[kind], np.float32, self.ranks.global_ranks)
+            if kind == "predictor":
+                return self.ranks.gather(vectors, *of, to)
+            return self.members.gather(self.ranks, vectors, *of, to)
 
     @contextmanager
     def _exchange(self) -> Iterator[None]:
@@ -291,6 +297,7 @@ def _require_finite(evaluation: Evaluation, segment: int) -> None:
     if evaluation.cross_entropy is not None:
         found["cross-entropy"] = evaluation.cross_entropy[None]
     for name, values in found.items():
-        for region in np.flatnonzero(~np.isfinite(values).all(axis=0)):
+        for number in np.flatnonzero(~np.isfinite(values).all(axis=0)):
             last = max(segment - 1, 0)  # the segment behind which the evaluation comes
-            raise NonFinite(int(region), last, f"{name} in the evaluation", found)
+            owner = f"{'agent' if name == 'return' else 'region'} {number}"
+            raise NonFinite(owner, last, f"{name} in the evaluation", found)

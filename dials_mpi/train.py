@@ -120,10 +120,10 @@ def _plan(ranks: Ranks, options: argparse.Namespace, begun: float) -> tuple[Dead
     config = load(options.config, options.overrides)
     domain = create(config.domain, config.domain_section)
     program = {**versions(), **domain.versions()}
-    regions = len(domain.regions)
-    _require_place(ranks.size, regions, config.global_ranks)
+    _require_place(ranks.size, len(domain.regions), config.global_ranks)
     deadline, notes = deadline_of(options.walltime, begun)
-    directory = options.output or f"runs/{config.domain_key}-{regions}-{config.mode}-seed{config.seed}"
+    agents = len(domain.agents)
+    directory = options.output or f"runs/{config.domain_key}-{agents}-{config.mode}-seed{config.seed}"
     start = find(config, domain, directory, options.resume)
     start = start._replace(notes=(*start.notes, *notes))
     if not start.finished:

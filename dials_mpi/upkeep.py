@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 GO_ON, SAVE, STOP = range(3)
 
 Tables = Mapping[str, Sequence[Table]]
-"""Names and shapes, of each kind of network one per region (``joint.tables``)."""
+"""Names and shapes, of each kind of network one per owner (``joint.tables``)."""
 
 
 class Upkeep:
@@ -60,7 +60,7 @@ class Upkeep:
             load(self.ranks, self.learners, self.tables, self.start.checkpoint)
 
     def earlier_policies(self) -> dict[int, np.ndarray] | None:
-        """This rank's regions' policies as they were a segment before the checkpoint: where the run goes on
+        """This rank's agents' policies as they were a segment before the checkpoint: where the run goes on
         with a refresh, they play for its data. None where the next refresh needs none of the past."""
         start = self.start
         following = self.segments.get(start.position.segments)
@@ -143,16 +143,18 @@ def save(
     position: Position | None,
     earlier: np.ndarray | None = None,
 ) -> None:
-    """Write a checkpoint, on all ranks: the regions' states come to root one after the other.
+    """Write a checkpoint, on all ranks: the regions' rows (``Members.pieces``) come to root one after the
+    other.
 
     position: root's. earlier: root's, policies [N, P] that are still needed beside the newest. Unwritable:
     the disk takes no more.
     """
-    layout = states.layout(widths(tables))
-    width = sum(layout.values())
+    layouts, members = states.layouts(widths(tables)), learners.members
+    width = members.width(layouts)
 
-    def row(i: int) -> np.ndarray:
-        return states.pack(layout, learners.state(i))
+    def row(k: int) -> np.ndarray:
+        parts = members.pieces(layouts, k)
+        return np.concatenate([states.pack(layouts[kind], learners.state(kind, i)) for kind, i, _ in parts])
 
     if not ranks.is_root:
         ranks.bring(learners.regions, row, width)
@@ -162,46 +164,56 @@ def save(
     config = learners.config
     identity = {**versions(), "domain": config.domain, "mode": config.mode, "seed": config.seed}
     text = config.to_yaml(), config.digest()
-    beside = {} if earlier is None else {states.EARLIER: earlier.shape[1]}
-    with writing(directory, position, text, identity, layout | beside, tables) as put:
+    beside = {} if earlier is None else states.earlier(earlier.shape[1])
+    kinds = layouts | beside
+    with writing(directory, position, text, identity, kinds, members.numbers(kinds), tables) as put:
 
-        def take(i: int, row: np.ndarray) -> None:
-            put(i, row if earlier is None else np.concatenate([row, earlier[i]]))
+        def take(k: int, row: np.ndarray) -> None:
+            for kind, i, part in members.pieces(layouts, k):
+                put(kind, i, row[part])
 
         ranks.bring(learners.regions, row, width, take)
+        for i, vector in enumerate(() if earlier is None else earlier):
+            put(states.EARLIER, i, vector)
 
 
 def load(ranks: Ranks, learners: Learners, tables: Tables, checkpoint: Path) -> None:
     """Give every region the state that it has in a checkpoint, which root has checked; on all ranks."""
-    layout = states.layout(widths(tables))
+    layouts = states.layouts(widths(tables))
 
-    def take(i: int, row: np.ndarray) -> None:
-        states.unpack(layout, row, learners.state(i))
+    def take(kind: str, i: int, row: np.ndarray) -> None:
+        states.unpack(layouts[kind], row, learners.state(kind, i))
 
-    _load(ranks, learners, layout, checkpoint, take)
+    _load(ranks, learners, layouts, checkpoint, take)
 
 
 def load_earlier(ranks: Ranks, learners: Learners, tables: Tables, checkpoint: Path) -> dict[int, np.ndarray]:
-    """The policies [P] that ``save`` was given beside the newest ones, of this rank's regions."""
+    """The policies [P] that ``save`` was given beside the newest ones, of this rank's agents."""
     found: dict[int, np.ndarray] = {}
 
-    def take(i: int, row: np.ndarray) -> None:
+    def take(kind: str, i: int, row: np.ndarray) -> None:
         found[i] = row.copy()
 
-    _load(ranks, learners, {states.EARLIER: widths(tables)["policy"]}, checkpoint, take)
+    _load(ranks, learners, states.earlier(widths(tables)["policy"]), checkpoint, take)
     return found
 
 
 def _load(
     ranks: Ranks,
     learners: Learners,
-    layout: Mapping[str, int],
+    layouts: Mapping[str, states.Layout],
     checkpoint: Path,
-    take: Callable[[int, np.ndarray], None],
+    take: Callable[[str, int, np.ndarray], None],
 ) -> None:
-    rows = None
+    rows, members = None, learners.members
     if ranks.is_root:
         from dials_mpi.storage.checkpoint import Checkpoint
 
-        rows = Checkpoint(checkpoint, trusted=True).rows(layout, len(learners.domain.regions))
-    ranks.hand_out(rows, sum(layout.values()), take)
+        groups = ([piece[:2] for piece in members.pieces(layouts, k)] for k in range(len(members.agents)))
+        rows = Checkpoint(checkpoint, trusted=True).rows(layouts, groups)
+
+    def cut(k: int, row: np.ndarray) -> None:
+        for kind, i, part in members.pieces(layouts, k):
+            take(kind, i, row[part])
+
+    ranks.hand_out(rows, members.width(layouts), cut)

@@ -30,9 +30,10 @@ import pytest
 from conftest import LAUNCHER_PREFIXES, SMALL
 
 from dials_mpi import config as config_module
-from dials_mpi import domains, logs, provenance, ranks, resume, settings
+from dials_mpi import domains, logs, provenance, ranks, resume, settings, states
 from dials_mpi.config import load
 from dials_mpi.errors import BadInput
+from dials_mpi.members import Members
 from dials_mpi.storage.checkpoint import Checkpoint
 from dials_mpi.storage.hdf5 import rewriting
 from dials_mpi.storage.runfile import RunFile
@@ -165,14 +166,16 @@ def play(program: str, arguments: list[str], folder: str) -> int:
 
 def find_start(folder: str, session: bool) -> dict[str, Any]:
     """Where --resume would start, with a digest of all that it would load there; or why it does not."""
-    config, domain, layout = system()
+    config, domain, layouts = system()
     try:
         start = resume.find(config, domain, folder, True)
         if session:
             write_a_session(start)
         state = hashlib.sha256(repr(start.position).encode())
         if start.checkpoint:
-            for row in Checkpoint(start.checkpoint).rows(layout, len(domain.regions)):
+            members = Members(domain.regions)
+            groups = [[piece[:2] for piece in members.pieces(layouts, k)] for k in range(4)]
+            for row in Checkpoint(start.checkpoint).rows(layouts, groups):
                 state.update(row)
     except BadInput as refusal:
         return {"refused": str(refusal)}
@@ -186,13 +189,13 @@ def find_start(folder: str, session: bool) -> dict[str, Any]:
 
 
 @functools.cache
-def system() -> tuple[Any, Any, Mapping[str, int]]:
-    """Configuration and domain of the runs, and the layout of their checkpoints."""
-    from dials_mpi import joint, states
+def system() -> tuple[Any, Any, Mapping[str, states.Layout]]:
+    """Configuration and domain of the runs, and the layouts of their checkpoints."""
+    from dials_mpi import joint
 
     config = load(None, WORDS)
     domain = domains.create(config.domain, config.domain_section)
-    return config, domain, states.layout(joint.widths(joint.tables(config, domain)))
+    return config, domain, states.layouts(joint.widths(joint.tables(config, domain)))
 
 
 def write_a_session(start: Any) -> None:

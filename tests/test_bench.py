@@ -57,12 +57,13 @@ class Twin:
 
 
 def policy_and_predictor(config):
-    """Twins of region 0's networks."""
-    region = create(config.domain, config.domain_section).regions[0]
+    """Twins of the networks of agent 0 and region 0."""
+    domain = create(config.domain, config.domain_section)
+    agent, region = domain.agents[0], domain.regions[0]
     logits = sum(1 if classes == 2 else classes for classes in region.source_classes)
     policy, influence = config.policy, config.influence
     return (
-        Twin(policy.architecture, region.observation_size, policy.hidden, region.actions + 1),
+        Twin(policy.architecture, agent.observation_size, policy.hidden, agent.actions + 1),
         Twin(influence.architecture, region.input_size, influence.hidden, logits),
     )
 
@@ -194,7 +195,7 @@ def test_a_method_that_fails_gives_the_clock_back():
 
 
 ALWAYS = {
-    *("ranks", "training_ranks", "regions", "cores", "matmul_library"),
+    *("ranks", "training_ranks", "agents", "regions", "cores", "matmul_library"),
     *("agent_steps_per_second", "agent_steps_per_second_per_core", "flop_per_agent_step", "utilisation"),
     *("slowest_cpu_seconds_per_agent_step", "matmul_gflops", "memory_copy_gigabytes_per_second", "shares"),
     *("evaluate_cpu_seconds", "evaluate_cpu_microseconds_per_agent_step"),

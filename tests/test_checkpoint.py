@@ -17,7 +17,7 @@ from test_ranks import differing, results
 from dials_mpi import joint, states
 from dials_mpi.config import load, segments
 from dials_mpi.domains import create
-from dials_mpi.domains.base import Region
+from dials_mpi.domains.base import Agent, Region
 from dials_mpi.errors import BadInput, Unwritable
 from dials_mpi.learners import Learners
 from dials_mpi.position import Position
@@ -28,23 +28,28 @@ from dials_mpi.storage.files import claim
 from dials_mpi.storage.hdf5 import rewriting
 from dials_mpi.storage.runfile import RunFile
 
-LAYOUT = states.layout({"policy": 5, "predictor": 3})
+LAYOUTS = states.layouts({"policy": 5, "predictor": 3})
 CONFIG = load(None, [*SMALL, "total_steps=1024"])
 DOMAIN = create(CONFIG.domain, CONFIG.domain_section)
 PROGRAM = {"creator": "the test", "git_commit": "unknown"}
 
 
-def rows(regions: int, layout=LAYOUT) -> list[np.ndarray]:
+def rows(regions: int, layouts=LAYOUTS) -> list[dict[str, np.ndarray]]:
+    """The state of each kind of every region of one agent."""
     rng = np.random.default_rng(regions)
-    return [rng.normal(size=sum(layout.values())).astype(np.float32) for _ in range(regions)]
+    return [
+        {kind: rng.normal(size=sum(layout.values())).astype(np.float32) for kind, layout in layouts.items()}
+        for _ in range(regions)
+    ]
 
 
-def write(directory, position, states_of_regions, layout=LAYOUT, config=CONFIG):
+def write(directory, position, states_of_regions, layouts=LAYOUTS, config=CONFIG):
     tables = {"policy": [(("w", (5,)),)] * len(states_of_regions)}
-    text = config.to_yaml(), config.digest()
-    with checkpoints.writing(directory, position, text, PROGRAM, layout, tables) as put:
-        for i, row in enumerate(states_of_regions):
-            put(i, row)
+    text, numbers = (config.to_yaml(), config.digest()), dict.fromkeys(layouts, len(states_of_regions))
+    with checkpoints.writing(directory, position, text, PROGRAM, layouts, numbers, tables) as put:
+        for i, state in enumerate(states_of_regions):
+            for kind, row in state.items():
+                put(kind, i, row)
     return directory / f"checkpoint-{position.env_steps}.h5"
 
 
@@ -56,43 +61,41 @@ def at(segment: int, **more) -> Position:
 # A region's state ----------------------------------------------------------------------------------------
 
 
-def test_the_layout_holds_parameters_moments_and_counts():
-    assert list(LAYOUT) == [
-        "policy/parameters",
-        "policy/first_moment",
-        "policy/second_moment",
-        "policy/adam_steps",
-        "predictor/parameters",
-        "predictor/first_moment",
-        "predictor/second_moment",
-        "predictor/adam_steps",
-    ]
-    assert list(LAYOUT.values()) == [5, 5, 5, 1, 3, 3, 3, 1]
+def test_the_layouts_hold_parameters_moments_and_counts():
+    parts = "parameters", "first_moment", "second_moment", "adam_steps"
+    assert list(LAYOUTS) == ["policy", "predictor"]
+    for (kind, layout), width in zip(LAYOUTS.items(), (5, 3), strict=True):
+        assert list(layout) == [f"{kind}/{part}" for part in parts]
+        assert list(layout.values()) == [width, width, width, 1]
 
 
 @pytest.mark.parametrize("mode", ["dials", "global"])
-def test_regions_of_different_sizes_get_back_what_they_had(mode):
-    """A region's row is as long as the longest, and a region takes from it what is its own."""
+def test_networks_of_different_sizes_get_back_what_they_had(mode):
+    """A row is as long as the longest of its kind, and each takes from it what is its own."""
 
     class Uneven:
-        regions = (Region(3, 4, 5, (2, 2)), Region(7, 2, 9, (4,)))
+        agents = (Agent(3, 4), Agent(7, 2), Agent(5, 3))
+        regions = (Region((2, 0), 5, (2, 2)), Region((1,), 9, (4,)))
         side_by_side, horizon = None, 20
 
     config = dataclasses.replace(CONFIG, mode=mode)
-    layout = states.layout(joint.widths(joint.tables(config, Uneven())))
-    old = Learners(config, Uneven(), [0, 1])
-    for k, array in enumerate(a for i in (0, 1) for a in old.state(i).values()):
-        array[:] = np.arange(array.size) + 1000 * k
-    packed = [states.pack(layout, old.state(i)) for i in (0, 1)]
-    assert len(packed[0]) == len(packed[1]) == sum(layout.values())
-    new = Learners(config, Uneven(), [0, 1])
-    for i in (0, 1):
-        states.unpack(layout, packed[i], new.state(i))
-        assert all((new.state(i)[name] == array).all() for name, array in old.state(i).items())
+    layouts = states.layouts(joint.widths(joint.tables(config, Uneven())))
+    owners = [("policy", i) for i in range(3)] + [("predictor", k) for k in range(2) if mode == "dials"]
+    old, new = (Learners(config, Uneven(), [0, 1]) for _ in range(2))
+    for n, array in enumerate(a for owner in owners for a in old.state(*owner).values()):
+        array[:] = np.arange(array.size) + 1000 * n
+    packed = {(kind, i): states.pack(layouts[kind], old.state(kind, i)) for kind, i in owners}
+    for kind, i in owners:
+        assert len(packed[kind, i]) == sum(layouts[kind].values())
+        states.unpack(layouts[kind], packed[kind, i], new.state(kind, i))
+        assert all((new.state(kind, i)[name] == array).all() for name, array in old.state(kind, i).items())
     # It is the learners' own memory, not a copy.
-    assert new.agents[1].policy.network.vector[1] == packed[1][1]
-    assert float(new.agents[1].optimiser.steps) == packed[1][3 * layout["policy/parameters"]]
-    assert ("predictor/parameters" in layout) == (mode == "dials")
+    assert new.agents[1].policy.network.vector[1] == packed["policy", 1][1]
+    assert (
+        float(new.agents[1].optimiser.steps)
+        == packed["policy", 1][3 * layouts["policy"]["policy/parameters"]]
+    )
+    assert list(layouts) == (["policy", "predictor"] if mode == "dials" else ["policy"])
 
 
 # The file ------------------------------------------------------------------------------------------------
@@ -104,8 +107,12 @@ def test_what_is_written_is_read_back(tmp_path):
     back = Checkpoint(path)
     assert back.position == position
     assert (back.configuration, back.digest) == (CONFIG.to_yaml(), CONFIG.digest())
-    assert all((a == b).all() for a, b in zip(back.rows(LAYOUT, 4), rows(4), strict=True))
-    back.verify(LAYOUT, 4)
+    groups = [[("predictor", i), ("policy", 3 - i)] for i in range(4)]
+    for i, row in enumerate(back.rows(LAYOUTS, groups)):
+        assert (row == np.concatenate([rows(4)[i]["predictor"], rows(4)[3 - i]["policy"]])).all()
+    back.verify(LAYOUTS, {"policy": 4, "predictor": 4})
+    with pytest.raises(BadInput, match=r"predictor/parameters is not float32 \[2, 3\]"):
+        back.verify(LAYOUTS, {"policy": 4, "predictor": 2})
     assert [file.name for file in tmp_path.iterdir()] == ["checkpoint-384.h5"]
 
 
@@ -114,8 +121,8 @@ def test_anyone_can_read_it_with_h5py(tmp_path):
         assert file.attrs["format_version"] == checkpoints.FORMAT_VERSION
         assert file.attrs["env_steps"] == 384 and file.attrs["segments"] == 3
         assert json.loads(file.attrs["lengths"]) == {}
-        assert (file["policy/first_moment"][2] == rows(4)[2][5:10]).all()
-        assert (file["predictor/adam_steps"][:, 0] == [row[-1] for row in rows(4)]).all()
+        assert (file["policy/first_moment"][2] == rows(4)[2]["policy"][5:10]).all()
+        assert (file["predictor/adam_steps"][:, 0] == [row["predictor"][-1] for row in rows(4)]).all()
         assert json.loads(file["policy/tables"].asstr()[0]) == [["w", [5]]]
 
 
@@ -124,7 +131,7 @@ def test_a_disk_that_is_full_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     before = path.read_bytes()
     resource = pytest.importorskip("resource")
     keep, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    large = {"policy/parameters": 50_000}
+    large = {"policy": {"policy/parameters": 50_000}}
     for limit in (0, 300, 1000, 3000, 10_000, 100_000, 700_000, 800_000):
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
         try:
@@ -140,13 +147,13 @@ def test_no_more_than_a_row_is_in_memory(tmp_path):
     """Root writes what comes in, one region after the other; 200 MB here."""
     import tracemalloc
 
-    layout, regions = {"policy/parameters": 500_000}, 100
-    tables = {"policy": [(("w", (500_000,)),)] * regions}
+    layouts, agents = {"policy": {"policy/parameters": 500_000}}, 100
+    tables = {"policy": [(("w", (500_000,)),)] * agents}
     row = np.ones(500_000, np.float32)
     tracemalloc.start()
-    with checkpoints.writing(tmp_path, at(1), ("", ""), PROGRAM, layout, tables) as put:
-        for i in range(regions):
-            put(i, row)
+    with checkpoints.writing(tmp_path, at(1), ("", ""), PROGRAM, layouts, {"policy": agents}, tables) as put:
+        for i in range(agents):
+            put("policy", i, row)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 4 * row.nbytes
@@ -196,12 +203,12 @@ def three(tmp_path, monkeypatch):
     """A run with three checkpoints and one more segment in its run file."""
     monkeypatch.setattr("dials_mpi.resume.claim", lambda directory: None)  # held until the process ends
     begin(find(CONFIG, DOMAIN, str(tmp_path), resume=False), PROGRAM, ranks=3)
-    layout = states.layout(joint.widths(joint.tables(CONFIG, DOMAIN)))
+    layouts = states.layouts(joint.widths(joint.tables(CONFIG, DOMAIN)))
     run = RunFile(tmp_path)
     for segment in (1, 2, 3):
         run.append({"training/env_steps": 128 * segment})
         run.commit()
-        write(tmp_path, at(segment, lengths=run.lengths()), rows(4, layout), layout)
+        write(tmp_path, at(segment, lengths=run.lengths()), rows(4, layouts), layouts)
     run.append({"training/env_steps": 512})
     run.commit()
     return tmp_path
@@ -308,10 +315,10 @@ def test_what_may_change_may_change(three, override):
 
 
 def test_how_long_work_took_is_known_only_with_as_many_global_ranks(three):
-    layout = states.layout(joint.widths(joint.tables(CONFIG, DOMAIN)))
+    layouts = states.layouts(joint.widths(joint.tables(CONFIG, DOMAIN)))
     lengths = RunFile(three).lengths()
     took = {"train": 2.0}
-    write(three, at(4, seconds=took, ranks=4, lengths=lengths), rows(4, layout), layout)
+    write(three, at(4, seconds=took, ranks=4, lengths=lengths), rows(4, layouts), layouts)
     other = load(None, [*SMALL, "total_steps=1024", "global_ranks=2"])
     for config, known in ((CONFIG, took), (other, {})):
         assert find(config, DOMAIN, str(three), resume=True).position.seconds == known
@@ -370,7 +377,7 @@ def test_a_run_goes_on_at_another_rank_count_to_the_same_bits(trained, tmp_path,
     assert differing(results(unbroken), results(tmp_path)) == []
     last = "checkpoint-1280.h5"
     with h5py.File(unbroken / last) as one, h5py.File(tmp_path / last) as other:
-        for name in states.layout({"policy": 1, "predictor": 1}):
+        for name in (name for layout in LAYOUTS.values() for name in layout):
             assert one[name][()].tobytes() == other[name][()].tobytes()
     run = RunFile.open(tmp_path)
     with h5py.File(run.path) as file:

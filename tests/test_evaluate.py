@@ -52,22 +52,22 @@ def copy(run, tmp_path):
     return shutil.copytree(run, tmp_path / "copy")
 
 
-def figures(said: Said, regions: int = 4) -> tuple[float, float, int, list[float]]:
-    """Mean, standard error, episodes and the returns by region, from the printed lines."""
+def figures(said: Said, agents: int = 4) -> tuple[float, float, int, list[float]]:
+    """Mean, standard error, episodes and the returns by agent, from the printed lines."""
     assert (said.code, said.stderr) == (0, "")
     first, *rest = said.stdout.splitlines()
     mean, error, episodes = FIRST_LINE.fullmatch(first).groups()
-    found = [re.fullmatch(r"region (\d+): (-?\d+\.\d+)", line).groups() for line in rest]
-    assert [int(number) for number, _ in found] == list(range(regions))
+    found = [re.fullmatch(r"agent (\d+): (-?\d+\.\d+)", line).groups() for line in rest]
+    assert [int(number) for number, _ in found] == list(range(agents))
     return float(mean), float(error), int(episodes), [float(value) for _, value in found]
 
 
 def test_a_run_as_a_user_starts_it(run):
     """Without mpirun; the trained policies by default, on 100 episodes."""
     result = launch("-m", "dials_mpi.evaluate", str(run))
-    mean, error, episodes, by_region = figures(Said(result.code, result.stdout, result.stderr))
+    mean, error, episodes, by_agent = figures(Said(result.code, result.stdout, result.stderr))
     assert episodes == 100
-    assert np.mean(by_region) == pytest.approx(mean, abs=2e-3)
+    assert np.mean(by_agent) == pytest.approx(mean, abs=2e-3)
     with h5py.File(run / "run.h5") as file:
         stored = Evaluation(file["evaluation/returns"][-1], {})
     assert abs(mean - stored.mean) < 4 * math.hypot(error, stored.standard_error)
@@ -75,12 +75,12 @@ def test_a_run_as_a_user_starts_it(run):
 
 def test_the_same_figures_as_json(evaluate, run, tmp_path):
     said = evaluate(run, "--episodes", 5, "--json", tmp_path / "figures.json")
-    mean, error, episodes, by_region = figures(said)
+    mean, error, episodes, by_agent = figures(said)
     written = json.loads((tmp_path / "figures.json").read_text())
     assert written["mean_return"] == pytest.approx(mean, abs=6e-4)
     assert written["standard_error"] == pytest.approx(error, abs=6e-4)
     assert written["episodes"] == episodes == 5
-    assert written["returns_by_region"] == pytest.approx(by_region, abs=6e-4)
+    assert written["returns_by_agent"] == pytest.approx(by_agent, abs=6e-4)
     assert len(written["cross_entropy_by_region"]) == 4
 
 

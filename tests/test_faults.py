@@ -370,12 +370,22 @@ DATASET = {"inputs", "sources", "predictor/parameters", "predictor/second_moment
 
 
 @pytest.mark.parametrize(
-    ("place", "rank", "call", "action", "region", "segment", "what", "broken", "led_there"),
+    ("place", "rank", "call", "action", "owner", "segment", "what", "broken", "led_there"),
     [
-        ("local step", 1, 10, "NaN reward", 3, 1, "reward", "rewards", MEMORY),
-        ("update", 1, 7, "NaN weight at the end", 2, 1, "policy/parameters", "policy/parameters", MEMORY),
+        ("local step", 1, 10, "NaN reward", "agent 3", 1, "reward", "rewards", MEMORY),
+        (
+            "update",
+            1,
+            7,
+            "NaN weight at the end",
+            "agent 2",
+            1,
+            "policy/parameters",
+            "policy/parameters",
+            MEMORY,
+        ),
         pytest.param(
-            *("update", 1, 7, "NaN weight", 2, 1, "policy_loss", "policy/parameters", MEMORY),
+            *("update", 1, 7, "NaN weight", "agent 2", 1, "policy_loss", "policy/parameters", MEMORY),
             marks=pytest.mark.slow,
         ),
         (
@@ -383,22 +393,22 @@ DATASET = {"inputs", "sources", "predictor/parameters", "predictor/second_moment
             1,
             6,
             "NaN predictor",
-            1,
+            "region 1",
             1,
             "cross-entropy before the fit",
             "predictor/parameters",
             DATASET,
         ),
-        ("global step", 0, 90, "NaN reward", 3, 1, "return in the evaluation", "return", {"return"}),
+        ("global step", 0, 90, "NaN reward", "agent 3", 1, "return in the evaluation", "return", {"return"}),
     ],
 )
 def test_a_number_that_is_not_finite_is_named_and_dumped(
-    trained, tmp_path, place, rank, call, action, region, segment, what, broken, led_there
+    trained, tmp_path, place, rank, call, action, owner, segment, what, broken, led_there
 ):
-    out, file = tmp_path / "out", f"dump-region{region}-segment{segment}.h5"
+    out, file = tmp_path / "out", f"dump-{owner.replace(' ', '')}-segment{segment}.h5"
     result = fail(tmp_path, place, rank, ACTIONS[action], ranks=2, call=call)
     assert result.code == 1 and len(result.ours()) == 1 and f"rank {rank} of 2" in result.ours()[0]
-    message = f"{what} of region {region} is not finite in segment {segment}"
+    message = f"{what} of {owner} is not finite in segment {segment}"
     assert f"{message}; what led there is in {out / file}" in result.stderr
     dump = content(out / file)
     assert dump.keys() >= led_there and not np.isfinite(dump[broken]).all()

@@ -20,7 +20,7 @@ NEARLY_ONE = 1 - 2**-24
 
 def predictor(classes, seed=0, inputs=3, input_type="uint8", spread=1.0, **changes):
     config = c.Influence(**{"architecture": "gru", "hidden": (12, 10), **changes})
-    made = Predictor(config, Region(1, 2, inputs, classes, input_type), trainable=True)
+    made = Predictor(config, Region((0,), inputs, classes, input_type), trainable=True)
     made.network.initialise(np.random.default_rng(seed))
     made.network.vector[:] *= spread
     return made

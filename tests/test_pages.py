@@ -89,7 +89,7 @@ def test_the_page_lists_the_datasets_of_a_file(any_run):
     with h5py.File(folder / "run.h5") as file:
         file.visititems(lambda name, item: found.update({name: item}) if hasattr(item, "dtype") else None)
         assert set(found) == set(page)
-        letters = {"t": 3, "s": 2, "r": 1, "E": 3, "N": 2, "W": 1, "K": 1, "2": 2}
+        letters = {"t": 3, "s": 2, "r": 1, "E": 3, "N": 2, "R": 2, "W": 1, "K": 1, "2": 2}
         for name, dataset in found.items():
             shape, kind, unit = page[name][:3]
             axes = [letter for letter in shape.strip("[]").split(", ") if letter]
@@ -132,7 +132,7 @@ def test_the_page_of_checkpoints_lists_what_is_in_one(real_run, tmp_path, schedu
             which = name in ("policy/table_of", "predictor/table_of")
             assert type_of(dataset) == kind.split(", ")[which if ", " in kind else 0], name
             axes = shape.split(", [")[which if ", [" in shape else 0].strip("[]").split(", ")
-            sizes = {"N": 2, "K": 1, "1": 1, "P": dataset.shape[-1] if dataset.shape else 0}
+            sizes = {"N": 2, "n": 2, "K": 1, "1": 1, "P": dataset.shape[-1] if dataset.shape else 0}
             assert dataset.shape == tuple(sizes[axis] for axis in axes if axis), name
 
 

@@ -12,7 +12,7 @@ from torch_twin import TorchTwin
 from dials_mpi import config as c
 from dials_mpi import joint
 from dials_mpi.collect import Dataset, collect
-from dials_mpi.domains.base import GlobalStep, LocalStep, Region, SimulatorFailure, State, Statistic
+from dials_mpi.domains.base import Agent, GlobalStep, LocalStep, Region, SimulatorFailure, State, Statistic
 from dials_mpi.failures import MOST_IN_A_ROW, Failures
 from dials_mpi.ials import IALS, GlobalEnvironment, Outcome
 from dials_mpi.learners import TRAINING, EpisodeReturns, Learners, NonFinite
@@ -20,11 +20,12 @@ from dials_mpi.learning.influence import Predictor
 from dials_mpi.learning.policy import Policy
 from dials_mpi.learning.ppo import PPO
 
-# Regions that differ in everything.
+# Regions of one agent that differ in everything.
+AGENTS = (Agent(3, 2), Agent(4, 5), Agent(2, 3))
 REGIONS = (
-    Region(observation_size=3, actions=2, input_size=2, source_classes=(2,), input_type="float32"),
-    Region(observation_size=4, actions=5, input_size=3, source_classes=(3, 2), input_type="float32"),
-    Region(observation_size=2, actions=3, input_size=1, source_classes=(4, 4), input_type="uint8"),
+    Region((0,), input_size=2, source_classes=(2,), input_type="float32"),
+    Region((1,), input_size=3, source_classes=(3, 2), input_type="float32"),
+    Region((2,), input_size=1, source_classes=(4, 4), input_type="uint8"),
 )
 HORIZON = 10
 
@@ -39,7 +40,7 @@ def drawn(probabilities, uniform):
 
 def observation(i, position, t):
     return np.array(
-        [position / 7, t / HORIZON, i - 1, 0.5 * position][: REGIONS[i].observation_size], np.float32
+        [position / 7, t / HORIZON, i - 1, 0.5 * position][: AGENTS[i].observation_size], np.float32
     )
 
 
@@ -97,7 +98,7 @@ class World:
 class WorldDomain:
     """Its episodes' streams are their numbers."""
 
-    name, horizon, regions, hand_coded = "world", HORIZON, REGIONS, ()
+    name, horizon, agents, regions, hand_coded = "world", HORIZON, AGENTS, REGIONS, ()
     statistics = (Statistic("last_position", "cells", "sum over the regions at the end"),)
     side_by_side = None
 
@@ -150,7 +151,7 @@ def test_a_dataset_pairs_the_input_before_a_step_with_the_sources_of_that_step()
 
 def made_policies(architecture, seed=0):
     config = c.Policy(architecture, (9, 7), 8)
-    made = [Policy(config, region) for region in REGIONS]
+    made = [Policy(config, agent) for agent in AGENTS]
     for i, policy in enumerate(made):
         policy.network.initialise(np.random.default_rng([seed, i]))
         policy.network.vector[:] *= 3
@@ -270,15 +271,15 @@ def test_policies_and_predictors_share_the_rows_of_a_padded_matrix():
     assert sizes[0] == 3 * 6 * (2 + 6 + 2) + 5 * (6 + 1) + 1 * (5 + 1)
 
 
-def test_the_random_policy_picks_each_of_a_regions_actions_equally_often_in_every_episode():
-    policy = joint.RandomPolicy(REGIONS, generators(2))
+def test_the_random_policy_picks_each_of_an_agents_actions_equally_often_in_every_episode():
+    policy = joint.RandomPolicy(AGENTS, generators(2))
     actions = np.stack([policy([]) for _ in range(6000)])
     assert actions.shape == (6000, 3, 2)
-    for i, region in enumerate(REGIONS):
+    for i, agent in enumerate(AGENTS):
         for e in range(2):
-            counts = np.bincount(actions[:, i, e], minlength=region.actions)
-            assert len(counts) == region.actions and scipy.stats.chisquare(counts).pvalue > 1e-3
-    other = joint.RandomPolicy(REGIONS, generators(1))
+            counts = np.bincount(actions[:, i, e], minlength=agent.actions)
+            assert len(counts) == agent.actions and scipy.stats.chisquare(counts).pvalue > 1e-3
+    other = joint.RandomPolicy(AGENTS, generators(1))
     assert np.array_equal(np.stack([other([]) for _ in range(50)])[:, :, 0], actions[:50, :, 0])
 
 
@@ -299,7 +300,8 @@ class RandomLocal:
         seen, inputs = [], []
         for i, stream in zip(self.regions, self.streams, strict=True):
             region = REGIONS[i]
-            seen.append(stream.normal(size=(self.environments, region.observation_size)).astype(np.float32))
+            size = self.environments, AGENTS[i].observation_size
+            seen.append(stream.normal(size=size).astype(np.float32))
             drawn = 2 * stream.normal(size=(self.environments, region.input_size))
             inputs.append(drawn > 0 if region.input_type == "uint8" else drawn)
             inputs[-1] = inputs[-1].astype(region.input_type)
@@ -393,7 +395,7 @@ def test_the_global_environment_hands_the_simulators_steps_through():
 class RandomDomain:
     """Regions without dynamics; it keeps the last local simulator it made."""
 
-    name, horizon, regions, hand_coded = "random", HORIZON, REGIONS, ()
+    name, horizon, agents, regions, hand_coded = "random", HORIZON, AGENTS, REGIONS, ()
     statistics, side_by_side = (), None
 
     def local_simulator(self, regions, environments, streams):
@@ -574,10 +576,10 @@ def test_a_rank_without_regions_trains_nothing():
     assert learners.train(SEGMENT) == {} and learners.fit({}, SEGMENT) == {}
 
 
-def test_a_metric_that_is_not_finite_is_reported_with_region_and_segment():
+def test_a_metric_that_is_not_finite_is_reported_with_agent_and_segment():
     learners = Learners(CONFIG, RandomDomain(), [0, 2])
     learners.policy_vectors()[2][-1] = np.nan
-    with pytest.raises(NonFinite, match="value of region 2 is not finite in segment 3") as caught:
+    with pytest.raises(NonFinite, match="value of agent 2 is not finite in segment 3") as caught:
         learners.train(SEGMENT)
     assert {"rewards", "observations", "policy/first_moment"} <= set(caught.value.arrays)
 
@@ -587,7 +589,7 @@ def test_a_weight_that_is_not_finite_is_reported_even_if_no_metric_shows_it():
     network = learners.agents[2].policy.network
     bias = [name for name, _ in network.table].index("second.bias")
     network.parameters[bias][0] = -np.inf  # behind a ReLU: a unit that is off
-    with pytest.raises(NonFinite, match="policy/parameters of region 2 is not finite in segment 3"):
+    with pytest.raises(NonFinite, match="policy/parameters of agent 2 is not finite in segment 3"):
         learners.train(SEGMENT)
 
 

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from torch_twin import TorchTwin, assert_close
 
 from dials_mpi import config as c
-from dials_mpi.domains.base import Region
+from dials_mpi.domains.base import Agent
 from dials_mpi.learning import ppo
 from dials_mpi.learning.ppo import METRICS, PPO, Samples, generalised_advantages, loss
 
 SHARES = st.integers(0, 1000).map(lambda n: n / 1000)
-REGION = Region(observation_size=5, actions=3, input_size=1, source_classes=(2,), input_type="float32")
+AGENT = Agent(observation_size=5, actions=3)
 
 # --- the loss ---
 
@@ -198,7 +198,7 @@ def learner(setup, seed=0, **changes):
         minibatch_size=setup.minibatch,
         **changes,
     )
-    agent = PPO(policy, config, REGION, setup.envs)
+    agent = PPO(policy, config, AGENT, setup.envs)
     agent.policy.network.initialise(np.random.default_rng(seed))
     agent.begin_segment(np.random.default_rng(seed + 1), np.random.default_rng(seed + 2))
     return agent
@@ -227,7 +227,7 @@ class Story:
         self.observations = self.draw()
 
     def draw(self):
-        return self.rng.normal(size=(self.agent.envs, REGION.observation_size)).astype(np.float32)
+        return self.rng.normal(size=(self.agent.envs, AGENT.observation_size)).astype(np.float32)
 
     def look(self, observations):
         with torch.no_grad():

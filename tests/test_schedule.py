@@ -137,8 +137,8 @@ def test_ranks_that_cannot_share_the_work_are_refused(tmp_path, ranks, players, 
 class Sized:
     """What decides how many episodes are played side by side."""
 
-    def __init__(self, regions: int, side_by_side: int | None) -> None:
-        self.regions, self.side_by_side = range(regions), side_by_side
+    def __init__(self, agents: int, side_by_side: int | None) -> None:
+        self.agents, self.side_by_side = range(agents), side_by_side
 
 
 @given(

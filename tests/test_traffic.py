@@ -28,8 +28,9 @@ from dials_mpi.errors import BadInput
 def test_the_domain_describes_its_regions(sees_lights):
     domain = create("traffic", DOMAINS["traffic"][1](grid=(2, 3), predictor_sees_lights=sees_lights))
     assert (domain.name, domain.horizon, len(domain.regions)) == ("traffic", 300, 6)
-    region = domain.regions[0]
-    assert (region.observation_size, region.actions, region.source_classes) == (40, 2, (2, 2, 2, 2))
+    agent, region = domain.agents[5], domain.regions[5]
+    assert (agent.observation_size, agent.actions, len(domain.agents)) == (40, 2, 6)
+    assert (region.agents, region.source_classes) == ((5,), (2, 2, 2, 2))
     assert region.input_size == (40 if sees_lights else 36)
     for simulator in (
         domain.global_simulator(generators(2)),

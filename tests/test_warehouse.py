@@ -233,9 +233,9 @@ def test_each_side_has_3_shelf_cells_shared_with_its_neighbour(grid, ring):
 def test_the_domain_describes_its_regions():
     domain = create("warehouse", DOMAINS["warehouse"][1](grid=(2, 3)))
     assert (domain.name, domain.horizon, len(domain.regions)) == ("warehouse", 100, 6)
-    region = domain.regions[0]
-    assert (region.observation_size, region.actions, region.input_size) == (37, 4, 37)
-    assert region.source_classes == (4, 4, 4, 4)
+    agent, region = domain.agents[5], domain.regions[5]
+    assert (agent.observation_size, agent.actions, len(domain.agents)) == (37, 4, 6)
+    assert (region.agents, region.input_size, region.source_classes) == ((5,), 37, (4, 4, 4, 4))
     assert domain.hand_coded == ("oldest", "closest")
 
 

@@ -68,17 +68,23 @@ def write_seconds_per_region(config: Config, folder: str) -> float:
     """Wall-clock seconds in which root writes one region's state into a checkpoint in ``folder``."""
     from dials_mpi.storage.checkpoint import writing
 
-    names = joint.tables(config, create(config.domain, config.domain_section))
-    tables = {kind: own[:1] * TRIED for kind, own in names.items()}
-    layout = states.layout(joint.widths(tables))
-    row = np.random.default_rng(0).random(sum(layout.values()), dtype=np.float32)
+    domain = create(config.domain, config.domain_section)
+    names = joint.tables(config, domain)
+    layouts = states.layouts(joint.widths(names))
+    # As many networks as a region has on average; for one agent in each, one of each kind.
+    each = {kind: round(len(own) / len(domain.regions)) for kind, own in names.items()}
+    tables = {kind: own[:1] * TRIED * each[kind] for kind, own in names.items()}
+    numbers = {kind: len(own) for kind, own in tables.items()}
+    draw = np.random.default_rng(0)
+    rows = {kind: draw.random(sum(own.values()), dtype=np.float32) for kind, own in layouts.items()}
     seconds = []
     with TemporaryDirectory(dir=folder) as own:
         for _ in range(TIMES):
             start = time.perf_counter()
-            with writing(Path(own), Position(), ("", ""), {}, layout, tables) as put:
-                for i in range(TRIED):
-                    put(i, row)
+            with writing(Path(own), Position(), ("", ""), {}, layouts, numbers, tables) as put:
+                for kind, number in numbers.items():
+                    for i in range(number):
+                        put(kind, i, rows[kind])
             seconds.append(time.perf_counter() - start)
     return float(np.median(seconds)) / TRIED
 

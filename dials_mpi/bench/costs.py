@@ -31,9 +31,9 @@ of regions is another."""
 class Costs:
     """CPU seconds in a system of so many regions.
 
-    Of the slowest rank that trains: train, per step of one region; fit, per floating-point operation of
-    one region's refresh. Of the ranks with global simulators, all together and for all regions: collect and
-    evaluate, per episode. Fit and collect are 0 where nothing is ever refreshed.
+    Of the slowest rank that trains: train, per step of one region, with all its agents; fit, per
+    floating-point operation of one region's refresh. Of the ranks with global simulators, all together and
+    for all regions: collect and evaluate, per episode. Fit and collect are 0 where nothing is ever refreshed.
     """
 
     regions: int
@@ -65,9 +65,11 @@ class Recorded:
 def measured_costs(config: Config, figures: Mapping[str, Mapping[str, Any]]) -> Costs:
     """From the figures of ``measure``."""
     world, predictors = figures["global simulator"], figures["predictors"]
+    setting = figures["setting"]
+    agents = setting["agents"] / setting["regions"]
     return Costs(
-        regions=figures["setting"]["regions"],
-        train=figures["training"]["slowest_cpu_seconds_per_agent_step"],
+        regions=setting["regions"],
+        train=agents * figures["training"]["slowest_cpu_seconds_per_agent_step"],
         fit=predictors["slowest_fit_cpu_seconds_per_region"] / predictors["fit_flop_per_region"],
         collect=world["collect_cpu_seconds"] / config.dataset_episodes,
         evaluate=world["evaluate_cpu_seconds"] / config.evaluation_episodes,

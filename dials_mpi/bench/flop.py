@@ -12,7 +12,7 @@ import numpy as np
 
 from dials_mpi.config import Config
 from dials_mpi.domains import create
-from dials_mpi.domains.base import Region
+from dials_mpi.domains.base import Agent, Domain, Region
 
 
 class Count(NamedTuple):
@@ -47,10 +47,10 @@ def count(architecture: str, inputs: int, hidden: tuple[int, int], outputs: int)
     return Count(2 * gates * inputs * first, 2 * recurrent, 2 * (first * second + second * outputs))
 
 
-def policy_count(config: Config, region: Region) -> Count:
-    """Of a region's policy, which has one output per action and one for the value."""
+def policy_count(config: Config, agent: Agent) -> Count:
+    """Of an agent's policy, which has one output per action and one for the value."""
     policy = config.policy
-    return count(policy.architecture, region.observation_size, policy.hidden, region.actions + 1)
+    return count(policy.architecture, agent.observation_size, policy.hidden, agent.actions + 1)
 
 
 def predictor_count(config: Config, region: Region) -> Count:
@@ -64,20 +64,21 @@ def predictor_count(config: Config, region: Region) -> Count:
 def flop_per_agent_step(config: Config) -> float:
     """Of one agent-step of training: policy and predictor act, the policy learns ``epochs`` times.
 
-    The mean over the regions. Values are bootstrapped at the end of each environment's share of the memory,
-    and where so configured at the end of an episode.
+    The mean over the agents; those of a region share its predictor. Values are bootstrapped at the end of
+    each environment's share of the memory, and where so configured at the end of an episode.
     """
     bootstraps = 1 / config.steps_per_env
     if config.ppo.time_limit == "bootstrap":
         bootstraps += 1 / config.domain_section.horizon
-    counts = []
-    for region in _regions(config):
-        policy = policy_count(config, region)
+    domain, counts = _domain(config), []
+    for agent in domain.agents:
+        policy = policy_count(config, agent)
         acting = (1 + bootstraps) * policy.forward
-        if config.mode != "global":
-            acting += predictor_count(config, region).forward
         counts.append(acting + config.ppo.epochs * policy.training(config.policy.sequence_length))
-    return float(np.mean(counts))
+    predicting = 0
+    if config.mode != "global":
+        predicting = sum(predictor_count(config, region).forward for region in domain.regions)
+    return float(np.mean(counts)) + predicting / len(domain.agents)
 
 
 def fit_flop(config: Config) -> float:
@@ -85,7 +86,7 @@ def fit_flop(config: Config) -> float:
     held-out episodes before and after them."""
     horizon, held_out = config.domain_section.horizon, config.held_out_episodes
     steps = (config.dataset_episodes - held_out) * horizon
-    counts = [predictor_count(config, region) for region in _regions(config)]
+    counts = [predictor_count(config, region) for region in _domain(config).regions]
     return float(
         np.mean(
             [
@@ -96,5 +97,5 @@ def fit_flop(config: Config) -> float:
     )
 
 
-def _regions(config: Config) -> list[Region]:
-    return list(create(config.domain, config.domain_section).regions)
+def _domain(config: Config) -> Domain:
+    return create(config.domain, config.domain_section)

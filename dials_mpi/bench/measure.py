@@ -27,6 +27,7 @@ Figures = dict[str, dict[str, Any]]
 """By group and name, with the unit in the name; ``shares`` is a group as well."""
 
 ROW = (
+    "regions",
     "steps",
     "wall",
     "cpu",
@@ -61,7 +62,8 @@ def measure(config: Config, ranks: Ranks, updates: int, folder: str, library: st
     before = _floors(subject, library)
     row["wall"], row["cpu"] = subject.train(updates)
     row["gflops"], row["copy"], row["library"] = (before + _floors(subject, library)) / 2
-    row["steps"] = updates * config.ppo.memory_size * len(subject.mine)
+    row["regions"] = len(subject.mine)
+    row["steps"] = updates * config.ppo.memory_size * len(subject.learners.agents)
     row |= zip(PARTS, subject.profile(updates), strict=True)
     rows = ranks.gather_by_rank(np.array([row[name] for name in ROW]))
     checkpoint = checkpoint_figures(subject, folder)
@@ -72,6 +74,7 @@ def measure(config: Config, ranks: Ranks, updates: int, folder: str, library: st
         "setting": {
             "ranks": ranks.size,
             "training_ranks": int((by_rank["steps"] > 0).sum()),
+            "agents": len(subject.domain.agents),
             "regions": len(subject.domain.regions),
             "cores": _cores(),
             "matmul_library": floors.LIBRARIES[int(by_rank["library"].max())],
@@ -143,7 +146,7 @@ def _training(subject: Subject, config: Config, rows: Mapping[str, np.ndarray]) 
 def _predictors(subject: Subject, config: Config, rows: Mapping[str, np.ndarray]) -> Figures:
     """Of the fit. Its seconds are those of the configured epochs, by their number of operations."""
     busy = rows["steps"] > 0
-    regions = rows["steps"][busy] / rows["steps"].sum() * len(subject.domain.regions)
+    regions = rows["regions"][busy]
     measured, configured = fit_flop(subject.config), fit_flop(config)
     rate = regions.sum() * measured / rows["fit"][busy].sum()
     return {
@@ -158,7 +161,7 @@ def _predictors(subject: Subject, config: Config, rows: Mapping[str, np.ndarray]
 
 def _global_simulator(subject: Subject, config: Config, rows: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Of collecting and evaluating with networks as policies, CPU seconds of root."""
-    per_episode = subject.domain.horizon * len(subject.domain.regions)
+    per_episode = subject.domain.horizon * len(subject.domain.agents)
     figures = {}
     if subject.predicts:
         steps = config.dataset_episodes * per_episode

@@ -175,6 +175,7 @@ def _exchanges(config: Config, schedule: Sequence[Segment], link: Link, regions:
     from dials_mpi import joint, states
     from dials_mpi.learners import TRAINING
     from dials_mpi.learning.influence import Fit
+    from dials_mpi.members import Members
 
     domain = create(config.domain, config.domain_section)
     widths = joint.widths(joint.tables(config, domain))
@@ -182,11 +183,13 @@ def _exchanges(config: Config, schedule: Sequence[Segment], link: Link, regions:
     sample = region.input_size * np.dtype(region.input_type).itemsize + len(region.source_classes)
     refreshes = sum(segment.refresh for segment in schedule)
     evaluations = 1 + sum(segment.evaluate for segment in schedule)
-    row = 4 * sum(states.layout(widths).values())
+    members = Members(domain.regions)
+    row = 4 * members.width(states.layouts(widths))
+    policies = 4 * members.most * widths["policy"]
     # Each line: how often; exchanges, with one message per region each; bytes of a region in them all.
     exchanges = (
-        (len(schedule), 1, 8 * len(TRAINING)),  # metrics
-        (evaluations, 3, 4 * widths["policy"] + 8 * (2 * len(PHASES) + 3)),  # policies, costs of each rank
+        (len(schedule), 1, members.most * 8 * len(TRAINING)),  # metrics
+        (evaluations, 3, policies + 8 * (2 * len(PHASES) + 3)),  # policies, costs of each rank
         (refreshes, 2, config.dataset_size * sample),  # inputs and sources
         (refreshes, 2, 4 * widths.get("predictor", 0) + 8 * len(Fit._fields)),  # predictors and their losses
         (_checkpoints(config, schedule), 1, row),

@@ -92,7 +92,7 @@ class Subject:
                 parts = profile.take()
             spent[:] = seconds[1], parts[PARTS.index("sumo")] / parts.sum()
         self.datasets = {
-            i: Dataset.empty(self.domain.regions[i], episodes, self.domain.horizon) for i in self.mine
+            k: Dataset.empty(self.domain.regions[k], episodes, self.domain.horizon) for k in self.mine
         }
         for name in Dataset._fields:
             blocks = [getattr(dataset, name) for dataset in played] if played else None
@@ -137,7 +137,7 @@ class Subject:
         with profile("waiting"):
             self.ranks.barrier()
         with profile("communication"):
-            self.ranks.gather(rows, len(TRAINING), np.float64)
+            self.learners.members.gather(self.ranks, rows, len(TRAINING), np.float64)
             self._gather("policy")
         return profile.take() if self.mine else np.zeros(len(PARTS))
 
@@ -157,5 +157,7 @@ class Subject:
         )
 
     def _gather(self, kind: str) -> np.ndarray | None:
-        vectors = getattr(self.learners, f"{kind}_vectors")()
-        return self.ranks.gather(vectors, joint.widths(self.tables)[kind], np.float32)
+        vectors, width = getattr(self.learners, f"{kind}_vectors")(), joint.widths(self.tables)[kind]
+        if kind == "predictor":
+            return self.ranks.gather(vectors, width, np.float32)
+        return self.learners.members.gather(self.ranks, vectors, width, np.float32)

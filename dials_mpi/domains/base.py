@@ -1,9 +1,12 @@
 """The contract of a domain: what a global simulator, a local simulator and a controller must offer.
 
-Everything is batched. N is the number of regions of the whole system, R of those on this rank, E the
-number of episodes that run side by side. The region axis comes first everywhere, and learning code
-only ever indexes it (``observations[r]``): a domain whose regions differ in size may return a list of
-arrays where the text below says ``[N, E, ...]``.
+There are two index spaces. Agents i = 0..N-1 have observations, actions and rewards; regions k = 0..R-1
+have a local simulator, a d-set and influence sources, and hold one agent or several (Appendix E.2).
+
+Everything is batched: E is the number of episodes that run side by side. The axis of agents or regions
+comes first everywhere, and learning code only ever indexes it (``observations[i]``, ``inputs[k]``): where
+agents or regions differ in size, a domain may return a list of arrays where the text below says
+``[N, E, ...]`` or ``[R, E, ...]``.
 
 Time: ``observations`` and ``inputs`` belong to the state before a step, ``sources`` to the step itself.
 ``reset`` and ``step`` therefore return the pair (observations, inputs) of the state now reached, and
@@ -24,18 +27,27 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Region:
-    """Sizes of one local region (Definition 2): all that the learning code knows of a domain.
+class Agent:
+    """Sizes of what one agent sees and does.
 
-    observation_size: length O of the agent's observation.
-    actions: number of discrete actions.
-    input_size: length D of the influence predictor's input (the d-separating set, Appendix E.1).
-    source_classes: number of classes C_m of each of the M influence sources.
-    input_type: of the predictor's input: uint8 (bits) or float32.
+    observation_size: length O of its observation. actions: number of its discrete actions.
     """
 
     observation_size: int
     actions: int
+
+
+@dataclass(frozen=True)
+class Region:
+    """One local region (Definition 2): the agents that act in it, and the sizes of its influence.
+
+    agents: their numbers, in the order in which its local simulator has them; every agent of the system is in
+    one region. input_size: length D of the influence predictor's input (the d-separating set, Appendix E.1).
+    source_classes: number of classes C_m, at least 2, of each of the M > 0 influence sources.
+    input_type: of the predictor's input: uint8 (bits) or float32.
+    """
+
+    agents: tuple[int, ...]
     input_size: int
     source_classes: tuple[int, ...]
     input_type: str = "uint8"
@@ -56,24 +68,25 @@ class SimulatorFailure(Exception):
 
 
 class State(NamedTuple):
-    """What can be seen of the state: ``observations [R, E, O]`` and predictor ``inputs [R, E, D]``.
+    """What can be seen of the state: ``observations [N, E, O]`` by agent, predictor ``inputs [R, E, D]`` by
+    region.
 
     Both are uint8 (bits) or float32.
     """
 
-    observations: np.ndarray
-    inputs: np.ndarray
+    observations: Sequence[np.ndarray]
+    inputs: Sequence[np.ndarray]
 
 
 class GlobalStep(NamedTuple):
     """One step of the global simulator.
 
-    state: the state reached. sources: int [N, E, M], rewards: float32 [N, E], of the step itself.
+    state: the state reached. sources: int [R, E, M], rewards: float32 [N, E], of the step itself.
     done: bool [E], the time limit was reached; the caller then resets those episodes.
     """
 
     state: State
-    sources: np.ndarray
+    sources: Sequence[np.ndarray]
     rewards: np.ndarray
     done: np.ndarray
 
@@ -107,14 +120,17 @@ class GlobalSimulator(Protocol):
 
 
 class LocalSimulator(Protocol):
-    """The local regions of one rank (LS): E environments per region, region r drawing from stream r."""
+    """Some local regions (LS): E environments per region, region r of R drawing from stream r.
+
+    Its N agents are those of its regions, region after region, in the order of ``Region.agents``.
+    """
 
     def reset(self, where: np.ndarray | None = None, elapsed: np.ndarray | None = None) -> State:
         """As GlobalSimulator.reset; the E clocks are the same for every region."""
         ...
 
-    def step(self, actions: np.ndarray, sources: np.ndarray) -> LocalStep:
-        """Advance by one step under the given influence; actions: int [R, E], sources: int [R, E, M]."""
+    def step(self, actions: np.ndarray, sources: Sequence[np.ndarray]) -> LocalStep:
+        """Advance by one step under the given influence; actions: int [N, E], sources: int [R, E, M]."""
         ...
 
 
@@ -127,16 +143,17 @@ class Controller(Protocol):
 
 
 class Domain(Protocol):
-    """A networked system of N local regions; built from its own section of the configuration.
+    """A networked system of N agents in R local regions; built from its own section of the configuration.
 
     hand_coded: names of the hand-coded joint policies, the one to compare with first.
     statistics: what the global simulator reports of an episode beside the return.
-    side_by_side: the most regions, counted once per episode, that one simulator should hold at a time to
-    be fast; None for any number. Results do not depend on it.
+    side_by_side: the most agents, counted once per episode, that one simulator should hold at a time to be
+    fast; None for any number. Results do not depend on it.
     """
 
     name: str
     horizon: int
+    agents: Sequence[Agent]
     regions: Sequence[Region]
     hand_coded: tuple[str, ...]
     statistics: tuple[Statistic, ...]
@@ -153,7 +170,8 @@ class Domain(Protocol):
     def local_simulator(
         self, regions: Sequence[int], environments: int, streams: Sequence[np.random.Generator]
     ) -> LocalSimulator:
-        """Local simulators of the given regions, one stream each, ``environments`` episodes each."""
+        """Local simulators of the given regions, maybe of different sizes, one stream and ``environments``
+        episodes each."""
         ...
 
     def controller(

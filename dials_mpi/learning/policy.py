@@ -11,7 +11,7 @@ from dials_mpi.learning.network import Network, advance
 
 if TYPE_CHECKING:
     from dials_mpi.config import Policy as PolicyConfig
-    from dials_mpi.domains.base import Region
+    from dials_mpi.domains.base import Agent
 
 
 class Decision(NamedTuple):
@@ -24,11 +24,11 @@ class Decision(NamedTuple):
 
 
 class Policy:
-    """An actor-critic of one region (Table 5); its whole learnt content is ``network.vector``."""
+    """An actor-critic of one agent (Table 5); its whole learnt content is ``network.vector``."""
 
-    def __init__(self, config: PolicyConfig, region: Region, vector: np.ndarray | None = None) -> None:
+    def __init__(self, config: PolicyConfig, agent: Agent, vector: np.ndarray | None = None) -> None:
         self.network = Network(
-            config.architecture, region.observation_size, config.hidden, region.actions + 1, vector
+            config.architecture, agent.observation_size, config.hidden, agent.actions + 1, vector
         )
 
     def act(self, observations: np.ndarray, state: np.ndarray, uniforms: np.ndarray) -> Decision:

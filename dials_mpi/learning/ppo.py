@@ -16,7 +16,7 @@ from dials_mpi.learning.policy import Policy, log_sum_exp
 if TYPE_CHECKING:
     from dials_mpi.config import PPO as PPOConfig
     from dials_mpi.config import Policy as PolicyConfig
-    from dials_mpi.domains.base import Region
+    from dials_mpi.domains.base import Agent
 
 METRICS = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction")
 
@@ -44,14 +44,14 @@ class PPO:
     ``observe``; then ``update``.
     """
 
-    def __init__(self, policy_config: PolicyConfig, config: PPOConfig, region: Region, envs: int) -> None:
+    def __init__(self, policy_config: PolicyConfig, config: PPOConfig, agent: Agent, envs: int) -> None:
         self.config = config
-        self.policy = Policy(policy_config, region)
+        self.policy = Policy(policy_config, agent)
         network = self.policy.network
         self.optimiser = Adam(network.vector, network.require_gradient(), config.adam_epsilon)
         self.envs, self.length = envs, config.memory_size // envs
         self.sequence = policy_config.sequence_length if network.state_size else 1
-        self.observations = np.zeros((self.length, envs, region.observation_size), np.float32)
+        self.observations = np.zeros((self.length, envs, agent.observation_size), np.float32)
         self.actions = np.zeros((self.length, envs), np.int64)
         self.log_probabilities = np.zeros((self.length, envs), np.float32)
         self.values = np.zeros((self.length + 1, envs), np.float32)

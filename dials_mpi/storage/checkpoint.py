@@ -10,7 +10,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from itertools import count
@@ -36,6 +36,8 @@ FORMAT_VERSION = 2
 DAMAGED = ".damaged"
 FOREVER = 1e12
 """Seconds that no run takes."""
+Layouts = Mapping[str, Mapping[str, int]]
+"""Of each kind of state, such as ``policy``: its datasets and their widths (``states.layouts``)."""
 _NAME = re.compile(r"checkpoint-(\d+)\.h5")
 
 
@@ -60,17 +62,21 @@ class Checkpoint:
             self.configuration = text_of(file["config"])
             self.digest = str(file.attrs["config_digest"])
 
-    def verify(self, layout: Mapping[str, int], regions: int) -> None:
-        """BadInput: a region's state is not there as ``layout`` says."""
+    def verify(self, layouts: Layouts, numbers: Mapping[str, int]) -> None:
+        """BadInput: the states are not there as ``layouts`` says; numbers: how many of each kind."""
         with self._read() as file:
-            for name, width in layout.items():
-                require_float32(file, name, (regions, width))
+            for kind, layout in layouts.items():
+                for name, width in layout.items():
+                    require_float32(file, name, (numbers[kind], width))
 
-    def rows(self, layout: Mapping[str, int], regions: int) -> Iterator[np.ndarray]:
-        """The state of one region after another, as ``writing`` was given it."""
+    def rows(self, layouts: Layouts, groups: Iterable[Iterable[tuple[str, int]]]) -> Iterator[np.ndarray]:
+        """One row for each group of states, end to end, each as ``writing`` was given it.
+
+        groups: kind and number of each of its states.
+        """
         with self._read() as file:
-            for i in range(regions):
-                yield np.concatenate([file[name][i] for name in layout])
+            for group in groups:
+                yield np.concatenate([file[name][i] for kind, i in group for name in layouts[kind]])
 
     def read(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         """A whole dataset. BadInput: it is not float32 of this shape."""
@@ -87,15 +93,16 @@ def writing(
     position: Position,
     configuration: tuple[str, str],
     attributes: Mapping[str, Any],
-    layout: Mapping[str, int],
+    layouts: Layouts,
+    numbers: Mapping[str, int],
     tables: Mapping[str, Sequence[Any]],
-) -> Iterator[Callable[[int, np.ndarray], None]]:
-    """A new checkpoint: gives the function that takes each region's number and row.
+) -> Iterator[Callable[[str, int, np.ndarray], None]]:
+    """A new checkpoint: gives the function that takes each state's kind, number and row.
 
-    configuration: YAML and digest. layout: the datasets and their widths, which make up a row in this
-    order. tables: of each kind of network, one per region. Unwritable: the disk takes no more.
+    configuration: YAML and digest. layouts: of each kind the datasets and their widths, which make up a row
+    in this order; numbers: how many states of each. tables: of each kind of network, one per owner.
+    Unwritable: the disk takes no more.
     """
-    regions = len(next(iter(tables.values())))
     with rewriting(directory / f"checkpoint-{position.env_steps}.h5", begin_empty=True) as file:
         values = asdict(position)
         for name in ("lengths", "seconds"):
@@ -107,13 +114,15 @@ def writing(
             for name, value in network_tables(kind, own).items():
                 file[name] = value
         datasets = {
-            name: file.create_dataset(name, (regions, width), np.float32) for name, width in layout.items()
+            name: file.create_dataset(name, (numbers[kind], width), np.float32)
+            for kind, layout in layouts.items()
+            for name, width in layout.items()
         }
 
-        def put(region: int, row: np.ndarray) -> None:
+        def put(kind: str, number: int, row: np.ndarray) -> None:
             start = 0
-            for name, width in layout.items():
-                datasets[name][region] = row[start : start + width]
+            for name, width in layouts[kind].items():
+                datasets[name][number] = row[start : start + width]
                 start += width
 
         yield put

@@ -132,9 +132,9 @@ def text_of(dataset: h5py.Dataset) -> str:
 
 
 def network_tables(kind: str, tables: Sequence[Any]) -> dict[str, Any]:
-    """Each region's table of names and shapes as datasets of the group ``kind``.
+    """Each network's table of names and shapes as datasets of the group ``kind``.
 
-    Equal ones are stored once, ``kind/table_of[N]`` says which is whose.
+    Equal ones are stored once, ``kind/table_of`` says which is whose, of N agents or R regions.
     """
     distinct = list(dict.fromkeys(tables))
     return {

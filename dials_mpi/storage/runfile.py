@@ -135,7 +135,7 @@ class RunFile:
         self._changes.append(lambda file: self._write(file, arrays, attributes))
 
     def write_networks(self, kind: str, parameters: np.ndarray, tables: list[Any]) -> None:
-        """Store ``kind/parameters`` [N, P] and each region's table of names and shapes."""
+        """Store ``kind/parameters``, [N, P] or [R, P], and each network's table of names and shapes."""
         self.write({f"{kind}/parameters": parameters, **network_tables(kind, tables)})
 
     def commit(self) -> None:

@@ -40,37 +40,38 @@ class GlobalEpisode:
     """The joint policy on the global simulator."""
 
     def __init__(self, choice: Choice, seed: int) -> None:
-        self._regions = len(choice.domain.regions)
+        self._agents = len(choice.domain.agents)
         self.simulator = choice.domain.global_simulator([_stream(seed, Purpose.EVALUATION)])
         self._policy = choice.joint_policy(self.simulator, [_stream(seed, Purpose.EVALUATION_ACTIONS)])
 
     def play(self, steps: int) -> Iterator[Moment]:
         """As Episode says."""
         state = self.simulator.reset()
-        yield Moment(0, np.zeros(self._regions))
+        yield Moment(0, np.zeros(self._agents))
         for step in range(1, steps + 1):
             state, _, rewards, _ = self.simulator.step(self._policy(state.observations))
             yield Moment(step, np.asarray(rewards)[:, 0])
 
 
 class LocalEpisode:
-    """One region's policy on its local simulator, the rest of the system being its influence predictor."""
+    """The policies of a region's agents on its local simulator, the rest of the system being its influence predictor."""
 
     def __init__(self, choice: Choice, region: int, seed: int) -> None:
+        self._agents = choice.domain.regions[region].agents
         local = choice.domain.local_simulator([region], 1, [_stream(seed, Purpose.SIMULATOR, region)])
         sources = [_stream(seed, Purpose.SOURCES, region)]
         self.simulator = local
         self._environment = IALS(local, [choice.predictors[region]], 1, sources)
         actions = [_stream(seed, Purpose.ACTIONS, region)]
         if choice.policy == "trained":
-            self._policy = TrainedPolicies([choice.policies[region]], actions)
+            self._policy = TrainedPolicies([choice.policies[i] for i in self._agents], actions)
         else:
-            self._policy = RandomPolicy([choice.domain.regions[region]], actions)
+            self._policy = RandomPolicy([choice.domain.agents[i] for i in self._agents], actions)
 
     def play(self, steps: int) -> Iterator[Moment]:
         """As Episode says."""
         observations = self._environment.reset()
-        yield Moment(0, np.zeros(1))
+        yield Moment(0, np.zeros(len(self._agents)))
         for step in range(1, steps + 1):
             observations, rewards, _ = self._environment.step(self._policy(observations))
             yield Moment(step, np.asarray(rewards)[:, 0], np.asarray(self._environment.sources[0][0]))

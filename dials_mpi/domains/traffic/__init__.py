@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dials_mpi.domains.base import Drawing, Region, Source
+from dials_mpi.domains.base import Agent, Drawing, Region, Source
 from dials_mpi.domains.traffic import sumo
 from dials_mpi.domains.traffic.controllers import CONTROLLERS, TrafficController
 from dials_mpi.domains.traffic.crossings import CELL_LENGTH, Crossings
@@ -95,13 +95,16 @@ class Traffic:
         self.config = config
         self.horizon = config.horizon
         seen = len(SIDES) * config.cells
-        region = Region(
-            observation_size=seen + len(PHASES),
-            actions=2,
-            input_size=seen + len(PHASES) * config.predictor_sees_lights,
-            source_classes=(2,) * len(SIDES),
-        )
-        self.regions = [region] * (config.grid[0] * config.grid[1])
+        crossings = config.grid[0] * config.grid[1]
+        self.agents = [Agent(observation_size=seen + len(PHASES), actions=2)] * crossings
+        self.regions = [
+            Region(
+                agents=(i,),
+                input_size=seen + len(PHASES) * config.predictor_sees_lights,
+                source_classes=(2,) * len(SIDES),
+            )
+            for i in range(crossings)
+        ]
 
     def versions(self) -> dict[str, str]:
         """Of SUMO, and which of its Python modules is used. BadInput: it is missing or too old."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dials_mpi.domains.base import Drawing, Region, Source
+from dials_mpi.domains.base import Agent, Drawing, Region, Source
 from dials_mpi.domains.warehouse.floor import lay_out
 from dials_mpi.domains.warehouse.region import ACTIONS, OBSERVATION_SIZE
 from dials_mpi.domains.warehouse.scripts import SCRIPTS, Script
@@ -62,7 +62,8 @@ class Warehouse:
         self.config = config
         self.horizon = config.horizon
         self._floor = lay_out(config.grid, config.ring)
-        self.regions = [Region(OBSERVATION_SIZE, ACTIONS, OBSERVATION_SIZE, (4,) * 4)] * self._floor.learners
+        self.agents = [Agent(OBSERVATION_SIZE, ACTIONS)] * self._floor.learners
+        self.regions = [Region((i,), OBSERVATION_SIZE, (4,) * 4) for i in range(self._floor.learners)]
 
     def versions(self) -> dict[str, str]:
         """Nothing is needed but this package."""

@@ -1,0 +1,247 @@
+"""Regions that differ in all sizes, and of several agents: who is where, the same results on any ranks."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import unequal_domain
+from conftest import content, launch
+from hypothesis import given
+from hypothesis import strategies as st
+from test_ranks import differing, results
+from unequal_domain import AGENTS, REGIONS, Locally, Unequal, UnequalConfig, World
+
+from dials_mpi import config as c
+from dials_mpi import joint, states
+from dials_mpi.collect import collect
+from dials_mpi.domains.base import Region
+from dials_mpi.evaluate import evaluate
+from dials_mpi.learners import TRAINING, Learners
+from dials_mpi.members import Members
+from dials_mpi.seeding import Purpose, streams
+
+CONFIG = c.Config(
+    domain="unequal",
+    seed=5,
+    total_steps=256,
+    evaluate_every=128,
+    retrain_every=128,
+    dataset_size=100,
+    evaluation_episodes=3,
+    envs_per_region=8,
+    domain_section=UnequalConfig(),
+    policy=c.Policy(hidden=(16, 8)),
+    influence=c.Influence(hidden=(8, 8), epochs=3),
+)
+DOMAIN = Unequal(CONFIG.domain_section)
+
+
+# Who is where --------------------------------------------------------------------------------------------
+
+
+def some_regions(sizes, seed):
+    """Regions of so many agents, whose numbers are dealt out at random."""
+    dealt = iter(np.random.default_rng(seed).permutation(sum(sizes)).tolist())
+    return [Region(tuple(itertools.islice(dealt, size)), 1, (2,)) for size in sizes]
+
+
+@given(sizes=st.lists(st.integers(1, 4), min_size=1, max_size=6), seed=st.integers(0, 99), data=st.data())
+def test_agents_rows_come_back_from_their_regions_rows(sizes, seed, data):
+    members = Members(some_regions(sizes, seed))
+    held = data.draw(st.lists(st.sampled_from(range(len(sizes))), unique=True))
+    width = data.draw(st.integers(1, 5))
+    lengths = data.draw(st.lists(st.integers(1, width), min_size=sum(sizes), max_size=sum(sizes)))
+    rows = {i: np.full(lengths[i], i + 1.0) for i in members.of(held)}
+    packed = members.pack(rows, width, np.float64)
+    assert sorted(packed) == sorted(held)
+    together = np.zeros((len(sizes), members.most * width))
+    for k, row in packed.items():
+        together[k, : len(row)] = row  # as Ranks.gather does
+    back = members.unpack(together)
+    assert back.shape == (sum(sizes), width)
+    for i in range(sum(sizes)):
+        expected = [i + 1.0] * lengths[i] if i in rows else []
+        assert back[i].tolist() == expected + [0.0] * (width - len(expected))
+
+
+def test_one_agent_in_each_region_is_not_copied():
+    members = Members(some_regions([1] * 5, seed=0)[::-1])
+    in_order = Members([Region((i,), 1, (2,)) for i in range(5)])
+    rows = np.arange(10.0).reshape(5, 2)
+    assert np.shares_memory(in_order.unpack(rows), rows)
+    assert np.shares_memory(in_order.pack({3: rows[3]}, 9, float)[3], rows)
+    assert [members.unpack(rows)[i].tolist() for k in range(5) for i in members.agents[k]] == rows.tolist()
+
+
+def test_the_pieces_of_a_regions_row_lie_end_to_end():
+    members = Members(REGIONS)
+    layouts = states.layouts({"policy": 10, "predictor": 4})
+    assert [piece[:2] for piece in members.pieces(layouts, 0)] == [
+        ("policy", 2),
+        ("policy", 0),
+        ("predictor", 0),
+    ]
+    for k in range(3):
+        ends = [0, *(part.stop for _, _, part in members.pieces(layouts, k))]
+        starts = [part.start for _, _, part in members.pieces(layouts, k)]
+        assert starts == ends[:-1] and ends[-1] <= members.width(layouts)
+    assert members.width(layouts) == 2 * 31 + 13
+    assert members.numbers(layouts) == {"policy": 4, "predictor": 3}
+
+
+@pytest.mark.parametrize("agents", [[(0, 1), (1,)], [(0,), (2,)], [(0, 1), ()]])
+def test_regions_that_do_not_share_out_the_agents_are_refused(agents):
+    with pytest.raises(ValueError, match="the regions hold the agents"):
+        Members([Region(own, 1, (2,)) for own in agents])
+
+
+# The domain of these tests -------------------------------------------------------------------------------
+
+
+def test_its_local_simulators_repeat_the_whole_under_the_true_sources():
+    """Definition 3; without slips, as each draws its own."""
+    rng, section = np.random.default_rng(0), replace(CONFIG.domain_section, horizon=60)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(unequal_domain, "SLIP", -1.0)
+        world = World(section, [np.random.default_rng(0)] * 6)
+        local = Locally(section, [2, 0, 1], 6, [np.random.default_rng(0)] * 3)
+        state, own, order = world.reset(), local.reset(), [3, 2, 0, 1]
+        for _ in range(60):
+            for n, i in enumerate(order):
+                assert np.array_equal(own.observations[n], state.observations[i])
+            for r, k in enumerate([2, 0, 1]):
+                assert np.array_equal(own.inputs[r], state.inputs[k])
+            actions = np.stack([rng.integers(agent.actions, size=6) for agent in AGENTS])
+            state, sources, paid, _ = world.step(actions)
+            own, own_paid, _ = local.step(actions[order], [sources[k] for k in (2, 0, 1)])
+            assert np.array_equal(own_paid, paid[order]) and 0 < paid.mean() < 1
+
+
+# Learning ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("side_by_side", [0, 8, 16, 24])
+def test_agents_learn_the_same_together_apart_and_in_groups(side_by_side):
+    section = UnequalConfig(side_by_side=side_by_side)
+    segment = c.segments(CONFIG)[1]
+    whole = Learners(CONFIG, Unequal(section), [0, 1, 2])
+    rows = whole.train(segment)
+    assert sorted(rows) == [0, 1, 2, 3] and all(len(row) == len(TRAINING) for row in rows.values())
+    for k, region in enumerate(REGIONS):
+        alone = Learners(CONFIG, DOMAIN, [k])
+        assert sorted(alone.agents) == sorted(region.agents) and list(alone.predictors) == [k]
+        for i, row in alone.train(segment).items():
+            np.testing.assert_array_equal(row, rows[i])
+            assert np.array_equal(alone.policy_vectors()[i], whole.policy_vectors()[i])
+
+
+SETTINGS = (
+    *("domain=unequal", "seed=5", "total_steps=256", "evaluate_every=128", "retrain_every=128"),
+    *("dataset_size=100", "evaluation_episodes=3", "envs_per_region=8", "influence.epochs=3"),
+    *("influence.hidden=[8,8]", "policy.hidden=[16,8]"),
+)
+
+
+def program(name: str, *arguments: str, ranks: int | None = None):
+    done = launch(str(Path(unequal_domain.__file__)), name, *arguments, ranks=ranks)
+    assert done.code == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """finished(*settings, ranks=None): the directory of a run of the domain; equal calls share it."""
+    runs: dict[tuple, Path] = {}
+
+    def run(*settings: str, ranks: int | None = None) -> Path:
+        if (settings, ranks) not in runs:
+            directory = tmp_path_factory.mktemp("unequal") / "out"
+            program("train", *SETTINGS, *settings, "--output", str(directory), ranks=ranks)
+            runs[settings, ranks] = directory
+        return runs[settings, ranks]
+
+    return run
+
+
+def test_a_run_is_what_plain_calls_give(finished):
+    """Rows of the file: of agents, in their own order, what is theirs, and of regions what is theirs."""
+    learners = Learners(CONFIG, DOMAIN, [0, 1, 2])
+    metrics, fits = [], []
+    for segment in c.segments(CONFIG):
+        networks = networks_of(learners)
+        random = streams(5, Purpose.COLLECT_ACTIONS, 5, segment.index)
+        played = collect(
+            DOMAIN,
+            streams(5, Purpose.COLLECT, 5, segment.index),
+            lambda _, part, p=networks[0], r=random: joint.TrainedPolicies(p, r[part]),
+        )
+        fits.append(learners.fit(dict(enumerate(played.datasets)), segment))
+        metrics.append(learners.train(segment))
+    last = evaluate(CONFIG, DOMAIN, *networks_of(learners), 3, segment=2)
+    file = content(finished() / "run.h5")
+    assert np.array_equal(file["evaluation/returns"][2], last.returns) and last.returns.shape == (3, 4)
+    assert np.array_equal(file["evaluation/cross_entropy"][2], last.cross_entropy)
+    assert file["evaluation/cross_entropy"].shape == (3, 3)
+    assert file["influence/cross_entropy_after"].shape == (2, 3)
+    assert file["placement/rank"].tolist() == [0, 0, 0]
+    for s in range(2):
+        for i in range(4):
+            row = [file[f"training/{name}"][s, i] for name in TRAINING]
+            np.testing.assert_array_equal(row, metrics[s][i])
+        for k in range(3):
+            assert file["influence/cross_entropy_after"][s, k] == fits[s][k].after
+    for kind, vectors in (("policy", learners.policy_vectors()), ("predictor", learners.predictor_vectors())):
+        assert len(file[f"{kind}/parameters"]) == len(vectors)
+        for row, number, table in zip(
+            file[f"{kind}/parameters"], vectors, file[f"{kind}/table_of"], strict=True
+        ):
+            vector = vectors[number]
+            assert np.array_equal(row[: len(vector)], vector) and not row[len(vector) :].any()
+            shapes = json.loads(file[f"{kind}/tables"][table])
+            assert sum(np.prod(shape, dtype=int) for _, shape in shapes) == len(vector)
+
+
+def networks_of(learners):
+    """Copies of all policies and predictors."""
+    config, domain = learners.config, learners.domain
+    rows = [
+        [vectors[number].copy() for number in sorted(vectors)]
+        for vectors in (learners.policy_vectors(), learners.predictor_vectors())
+    ]
+    return joint.policies(config, domain, rows[0]), joint.predictors(config, domain, rows[1])
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
+def test_unequal_regions_give_the_same_results_at_any_number_of_ranks(finished, ranks):
+    assert differing(results(finished()), results(finished(ranks=ranks))) == []
+
+
+@pytest.mark.parametrize("mode", ["global", "untrained"])
+def test_so_do_the_other_modes(finished, mode):
+    assert differing(results(finished(f"mode={mode}")), results(finished(f"mode={mode}", ranks=3))) == []
+
+
+@pytest.mark.parametrize("schedule", ["synchronous", "overlapped"])
+def test_unequal_regions_go_on_from_a_checkpoint_on_other_ranks(finished, tmp_path, schedule):
+    settings = ("total_steps=512", f"schedule={schedule}", "ppo.anneal=false", "checkpoint_keep=9")
+    how = (*SETTINGS, *settings, "--output", str(tmp_path))
+    program("train", *how, "total_steps=256", ranks=3)
+    with h5py.File(tmp_path / "checkpoint-256.h5") as file:
+        assert file["policy/first_moment"].shape[0] == 4 and file["predictor/first_moment"].shape[0] == 3
+        assert ("earlier_policy/parameters" in file) == (schedule == "overlapped")
+    program("train", *how, "--resume", ranks=4)
+    assert differing(results(finished(*settings)), results(tmp_path)) == []
+
+
+def test_a_run_of_unequal_regions_is_evaluated_by_agent(finished, tmp_path):
+    directory, figures = finished(), tmp_path / "figures.json"
+    said = program("evaluate", str(directory), "--episodes", "3", "--json", str(figures)).stdout
+    assert [line.split(":")[0] for line in said.splitlines()[1:]] == [f"agent {i}" for i in range(4)]
+    found = json.loads(figures.read_text())
+    assert len(found["returns_by_agent"]) == 4 and len(found["cross_entropy_by_region"]) == 3
