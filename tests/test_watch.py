@@ -80,7 +80,7 @@ def rounded(points) -> list[tuple[float, ...]]:
 def test_robots_and_items_are_where_the_simulator_has_them(ring):
     domain = domain_of(*GRID, f"warehouse.ring={ring}", "warehouse.item_probability=0.1")
     simulator = domain.global_simulator(generators(1))
-    policy = joint.RandomPolicy(domain.regions, generators(1, seed=1))
+    policy = joint.RandomPolicy(domain.agents, generators(1, seed=1))
     state = simulator.reset()
     drawing = domain.drawing(simulator, fresh_axes(), None)
     rows, columns = (4, 5) if ring == "true" else (2, 3)
@@ -244,7 +244,7 @@ def test_a_film_shows_what_a_picture_shows(settings):
     domain = domain_of(*settings)
     simulator = domain.global_simulator(generators(1))
     state = simulator.reset()
-    policy = joint.RandomPolicy(domain.regions, generators(1, seed=1))
+    policy = joint.RandomPolicy(domain.agents, generators(1, seed=1))
     with style():
         picture = Picture(4, "here", lambda axes: domain.drawing(simulator, axes, None))
         picture.follow(Moment(0, np.zeros(4)))

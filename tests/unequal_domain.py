@@ -159,6 +159,7 @@ class Unequal:
         return Locally(self.config, regions, environments, streams)
 
 
+DOMAINS["unequal"] = (Unequal, UnequalConfig)
+
 if __name__ == "__main__":
-    DOMAINS["unequal"] = (Unequal, UnequalConfig)
     importlib.import_module(f"dials_mpi.{sys.argv[1]}").main(sys.argv[2:])

@@ -54,7 +54,7 @@ class GlobalEpisode:
 
 
 class LocalEpisode:
-    """The policies of a region's agents on its local simulator, the rest of the system being its influence predictor."""
+    """A region's agents on its local simulator, the rest of the system being its influence predictor."""
 
     def __init__(self, choice: Choice, region: int, seed: int) -> None:
         self._agents = choice.domain.regions[region].agents
