@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dials_mpi.domains.base import Agent, Region
+from dials_mpi.domains.blocks import require_fit
 from dials_mpi.domains.warehouse.floor import lay_out
 from dials_mpi.domains.warehouse.region import ACTIONS, OBSERVATION_SIZE
 from dials_mpi.domains.warehouse.scripts import SCRIPTS, Script
@@ -34,6 +35,14 @@ class WarehouseConfig:
     grid: tuple[int, int] = setting(
         (10, 10), "Rows and columns of learning robots (Section 5.2: 2x2, 5x5, 7x7, 10x10)", low=1, high=100
     )
+    block: tuple[int, int] = setting(
+        (1, 1),
+        "Rows and columns of robots that share a local simulator and a predictor; they divide grid (Appendix "
+        "E.2)",
+        low=1,
+        high=100,
+        newer=True,
+    )
     ring: bool = setting(
         True, "Surround the learners with a border of scripted robots (as in the paper's experiments)"
     )
@@ -45,9 +54,16 @@ class WarehouseConfig:
     )
     horizon: int = setting(100, "Length of an episode, steps (Appendix I)", low=1)
 
+    def __post_init__(self) -> None:
+        require_fit("warehouse", self.grid, self.block)
+
 
 class Warehouse:
-    """The warehouse as a networked system: one region per learning robot, row by row."""
+    """The warehouse as a networked system: learning robots row by row, a region for each block of them.
+
+    A region's sources are the robots behind the sides of its border, robot after robot; its d-set is what its
+    robots observe, one behind the other.
+    """
 
     name = "warehouse"
     hand_coded = tuple(SCRIPTS)
@@ -57,16 +73,19 @@ class Warehouse:
     def __init__(self, config: WarehouseConfig) -> None:
         self.config = config
         self.horizon = config.horizon
-        self._floor = lay_out(config.grid, config.ring)
-        self.agents = [Agent(OBSERVATION_SIZE, ACTIONS)] * self._floor.learners
-        self.regions = [Region((i,), OBSERVATION_SIZE, (4,) * 4) for i in range(self._floor.learners)]
+        self._floor = floor = lay_out(config.grid, config.ring, config.block)
+        self.agents = [Agent(OBSERVATION_SIZE, ACTIONS)] * floor.learners
+        self.regions = [
+            Region(tuple(robots), len(robots) * OBSERVATION_SIZE, (4,) * len(floor.block.sides))
+            for robots in floor.regions.tolist()
+        ]
 
     def versions(self) -> dict[str, str]:
         """Nothing is needed but this package."""
         return {}
 
     def global_simulator(self, streams: Sequence[np.random.Generator]) -> WarehouseGlobalSimulator:
-        """E = len(streams) episodes of the whole warehouse; inputs are the observations."""
+        """E = len(streams) episodes of the whole warehouse."""
         config = self.config
         return WarehouseGlobalSimulator(
             self._floor, config.ring_policy, config.item_probability, config.horizon, streams
@@ -79,7 +98,9 @@ class Warehouse:
         if len(regions) != len(streams):
             raise ValueError(f"{len(regions)} regions need as many streams, not {len(streams)}")
         config = self.config
-        return WarehouseLocalSimulator(environments, config.item_probability, config.horizon, streams)
+        return WarehouseLocalSimulator(
+            self._floor.block, environments, config.item_probability, config.horizon, streams
+        )
 
     def controller(
         self, name: str, simulator: WarehouseGlobalSimulator, streams: Sequence[np.random.Generator]
