@@ -250,7 +250,8 @@ class Config:
 
     def digest(self) -> str:
         """SHA-256 (hex) of the decisive settings: equal for equal ones, however they were written."""
-        return settings.digest(self.decisive())
+        unsaid = settings.unsaid(self)
+        return settings.digest({key: value for key, value in self.decisive().items() if key not in unsaid})
 
 
 def load(file: str | None, overrides: Sequence[str] = ()) -> Config:

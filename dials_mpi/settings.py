@@ -30,14 +30,16 @@ def setting(
     low: float | None = None,
     high: float | None = None,
     choices: tuple[Any, ...] | None = None,
+    newer: bool = False,
 ) -> Any:
     """A dataclass field with its documentation and the values it may take (bounds are inclusive).
 
-    about: one line: what it is, its unit, its source in the paper.
+    about: one line: what it is, its unit, its source in the paper. newer: there are files from before it,
+    with digests, for which it has its default; so that one does not count in digests.
     The field's type is bool, int, float, str or a tuple of these; bounds and choices of a tuple hold for
     each of its elements.
     """
-    metadata = {"about": about, "low": low, "high": high, "choices": choices}
+    metadata = {"about": about, "low": low, "high": high, "choices": choices, "newer": newer}
     return field(default=default, metadata=metadata)
 
 
@@ -236,6 +238,13 @@ def _assemble(kind: type[T], chosen: Chosen | None, values: Mapping[str, Any], p
 def flat(instance: Any) -> dict[str, Any]:
     """Every setting of a configuration by its dotted key."""
     return {key: value for key, _, value in _walk(instance) if not is_dataclass(value)}
+
+
+def unsaid(instance: Any) -> set[str]:
+    """The keys of the settings that are newer and have their default."""
+    return {
+        key for key, entry, value in _walk(instance) if entry.metadata.get("newer") and value == entry.default
+    }
 
 
 def digest(values: Mapping[str, Any]) -> str:

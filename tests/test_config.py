@@ -340,6 +340,7 @@ CHANGES = {
     "dataset_size": "500",
     "envs_per_region": "8",
     "warehouse.grid": "[10,9]",
+    "warehouse.block": "[2,5]",
     "warehouse.horizon": "50",
     "warehouse.ring_policy": "oldest",
     "policy.sequence_length": "4",
@@ -372,6 +373,10 @@ def test_the_digest_changes_with_every_value_that_bears_on_the_results():
     same = {key for key, digest in digests.items() if digest == Config().digest()}
     assert same == {"checkpoint_every", "checkpoint_minutes", "checkpoint_keep", "silence", "global_ranks"}
     assert len(set(digests.values())) == len(values) - len(same) + 1
+
+
+def test_the_digest_is_that_of_files_from_before_the_newer_settings():
+    assert Config().digest() == "d9e6b5c099b6186a7334829ec117e4232ad7aa7f8df2e77f0ecb8de188fe4c77"
 
 
 def test_the_digest_is_that_of_the_content():

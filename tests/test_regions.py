@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 import unequal_domain
-from conftest import content, launch
+from conftest import SMALL, content, launch, train
 from hypothesis import given
 from hypothesis import strategies as st
 from test_ranks import differing, results
@@ -245,3 +245,46 @@ def test_a_run_of_unequal_regions_is_evaluated_by_agent(finished, tmp_path):
     assert [line.split(":")[0] for line in said.splitlines()[1:]] == [f"agent {i}" for i in range(4)]
     found = json.loads(figures.read_text())
     assert len(found["returns_by_agent"]) == 4 and len(found["cross_entropy_by_region"]) == 3
+
+
+# Blocks --------------------------------------------------------------------------------------------------
+
+BLOCKS = {
+    "warehouse": (*SMALL, "warehouse.grid=[2,4]", "warehouse.block=[2,2]"),
+    "traffic": (
+        *(setting for setting in SMALL if not setting.startswith("warehouse")),
+        *("domain=traffic", "traffic.grid=[2,4]", "traffic.block=[1,2]", "traffic.horizon=20"),
+    ),
+}
+
+
+@pytest.mark.parametrize("domain", BLOCKS)
+def test_blocks_give_the_same_results_at_any_number_of_ranks(trained, domain):
+    regions = 2 if domain == "warehouse" else 4
+    alone = trained(*BLOCKS[domain])
+    with h5py.File(alone / "run.h5") as file:
+        assert file["evaluation/returns"].shape[2] == file["training/entropy"].shape[1] == 8
+        assert file["evaluation/cross_entropy"].shape[1] == len(file["placement/rank"]) == regions
+        assert len(file["policy/parameters"]) == 8 and len(file["predictor/parameters"]) == regions
+    for ranks in (2, 3):
+        assert differing(results(alone), results(trained(*BLOCKS[domain], ranks=ranks))) == []
+
+
+@pytest.mark.parametrize("schedule", ["synchronous", "overlapped"])
+def test_blocks_go_on_from_a_checkpoint_on_other_ranks(trained, tmp_path, schedule):
+    settings = (*BLOCKS["warehouse"], f"schedule={schedule}", "ppo.anneal=false")
+    how = ("--output", str(tmp_path))
+    assert train(*settings, *how, ranks=3).code == 0
+    assert train(*settings, "total_steps=512", *how, "--resume", ranks=1).code == 0
+    assert differing(results(trained(*settings, "total_steps=512")), results(tmp_path)) == []
+
+
+def test_blocks_change_how_agents_learn_and_neither_who_they_are_nor_where_they_act(trained):
+    settings = (*SMALL, "warehouse.ring=false")
+    block, apart = (
+        content(trained(*settings, f"warehouse.block={block}") / "run.h5") for block in ("[2,2]", "[1,1]")
+    )
+    assert np.array_equal(block["evaluation/returns"][0], apart["evaluation/returns"][0])
+    assert np.array_equal(block["reference/oldest"], apart["reference/oldest"])
+    assert block["policy/parameters"].shape == apart["policy/parameters"].shape
+    assert not np.array_equal(block["policy/parameters"], apart["policy/parameters"])

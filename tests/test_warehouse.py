@@ -16,6 +16,7 @@ from dials_mpi.domains.warehouse import (
 )
 from dials_mpi.domains.warehouse.floor import lay_out
 from dials_mpi.domains.warehouse.region import CENTRE, NEXT_CELL, SHELF_AT, SHELF_CELLS
+from dials_mpi.errors import BadInput
 
 UP, DOWN, LEFT, RIGHT = range(4)
 ITEM_ORDER = (
@@ -42,9 +43,16 @@ class Replay(WarehouseLocalSimulator):
         return self.fed
 
 
+def replay(config, environments, seed=9):
+    """Of all regions."""
+    block = lay_out(config.grid, config.ring, config.block).block
+    number = config.grid[0] * config.grid[1] // (config.block[0] * config.block[1])
+    return Replay(block, environments, config.item_probability, config.horizon, generators(number, seed))
+
+
 def recorder(config, episodes, seed=0):
     return Recorder(
-        lay_out(config.grid, config.ring),
+        lay_out(config.grid, config.ring, config.block),
         config.ring_policy,
         config.item_probability,
         config.horizon,
@@ -304,31 +312,52 @@ def test_controllers_agree_with_the_plain_script(policy):
 # --- exactness of the local simulator (Definition 3) ---
 
 
+def blocks_of(config):
+    """The robots (row, column) of each block, learners without the ring."""
+    (rows, columns), (high, wide) = config.grid, config.block
+    return [
+        [(i + r, j + c) for r in range(high) for c in range(wide)]
+        for i in range(0, rows, high)
+        for j in range(0, columns, wide)
+    ]
+
+
 def shelf_columns(config):
-    """[N, 12]: where each learner's shelf cells stand on the tape, in the order of its observation."""
+    """[R, S]: where each block's shelf cells stand on the tape: those of its first robot in the order of its
+    observation, then those of the second that are new, and so on."""
     border = int(config.ring)
     rows, columns = config.grid[0] + 2 * border, config.grid[1] + 2 * border
     on_map = [
         (y, x) for y in range(4 * rows + 1) for x in range(4 * columns + 1) if (y % 4 == 0) != (x % 4 == 0)
     ]
     position = {cell: number for number, cell in enumerate(on_map)}
-    return np.array(
-        [
-            [position[4 * (i + border) + r, 4 * (j + border) + c] for r, c in ITEM_ORDER]
-            for i in range(config.grid[0])
-            for j in range(config.grid[1])
-        ]
-    )
+    cells = [
+        [(4 * (i + border) + r, 4 * (j + border) + c) for i, j in block for r, c in ITEM_ORDER]
+        for block in blocks_of(config)
+    ]
+    return np.array([[position[cell] for cell in dict.fromkeys(own)] for own in cells])
 
 
 @pytest.mark.parametrize("policy", ["random", "closest", "oldest"])
-@pytest.mark.parametrize(("grid", "ring"), [*GRIDS, ((5, 5), True), ((5, 5), False)])
-def test_local_simulators_reproduce_the_global_one_under_true_influence(grid, ring, policy):
-    config = WarehouseConfig(grid=grid, ring=ring, item_probability=0.04)
+@pytest.mark.parametrize(
+    ("grid", "ring", "block"),
+    [
+        *((*one, (1, 1)) for one in (*GRIDS, ((5, 5), True), ((5, 5), False))),
+        *(((2, 4), True, block) for block in ((1, 2), (2, 1), (2, 2), (1, 4))),
+        ((4, 4), True, (2, 2)),
+        ((4, 4), True, (4, 4)),
+        ((4, 4), False, (2, 2)),
+        ((4, 4), False, (4, 4)),
+        ((3, 3), False, (3, 3)),
+    ],
+)
+def test_local_simulators_reproduce_the_global_one_under_true_influence(grid, ring, block, policy):
+    config = WarehouseConfig(grid=grid, ring=ring, block=block, item_probability=0.04)
     n, episodes, rng = grid[0] * grid[1], 4, np.random.default_rng(5)
+    order = [i * grid[1] + j for robots in blocks_of(config) for i, j in robots]
     columns = shelf_columns(config)
     whole = recorder(config, episodes)
-    local = Replay(episodes, config.item_probability, config.horizon, generators(n, 9))
+    local = replay(config, episodes)
     expected = whole.reset()
     local.fed = whole.tape[:, columns].swapaxes(0, 1)
     state = local.reset()
@@ -336,16 +365,56 @@ def test_local_simulators_reproduce_the_global_one_under_true_influence(grid, ri
         "oldest" if policy == "random" else policy, whole, generators(episodes, 1)
     )
     for _ in range(config.horizon):
-        assert np.array_equal(state.observations, expected.observations)
+        assert np.array_equal(state.observations, expected.observations[order])
         assert np.array_equal(state.inputs, expected.inputs)
         actions = rng.integers(0, 4, (n, episodes)) if policy == "random" else controller.act()
         expected, sources, rewards, done = whole.step(actions)
+        if block == grid and not ring:
+            assert (sources == 3).all()  # nobody is there
         local.fed = whole.tape[:, columns].swapaxes(0, 1)
-        state, local_rewards, local_done = local.step(actions, sources)
-        assert np.array_equal(local_rewards, rewards)
+        state, local_rewards, local_done = local.step(actions[order], sources)
+        assert np.array_equal(local_rewards, rewards[order])
         assert np.array_equal(local_done, done)
-    assert np.array_equal(state.observations, expected.observations)
+    assert np.array_equal(state.observations, expected.observations[order])
     assert done.all()
+
+
+@pytest.mark.parametrize(("grid", "block"), [((2, 4), (1, 2)), ((4, 4), (2, 2)), ((4, 2), (4, 1))])
+def test_a_block_is_influenced_from_outside_alone_and_sees_what_its_robots_see(grid, block):
+    config, rng = WarehouseConfig(grid=grid, block=block, item_probability=0.1), np.random.default_rng(7)
+    single = WarehouseConfig(grid=grid, item_probability=0.1)
+    whole, apart = (Warehouse(one).global_simulator(generators(5)) for one in (config, single))
+    states = [whole.reset(), apart.reset()]
+    influenced = 0
+    for _ in range(40):
+        assert np.array_equal(states[0].observations, states[1].observations)
+        actions = rng.integers(0, 4, (grid[0] * grid[1], 5))
+        ours, theirs = whole.step(actions), apart.step(actions)
+        assert np.array_equal(ours.rewards, theirs.rewards)
+        states = [ours.state, theirs.state]
+        for k, robots in enumerate(blocks_of(config)):
+            agents = [i * grid[1] + j for i, j in robots]
+            seen = np.concatenate([theirs.state.observations[n] for n in agents], axis=1)
+            assert np.array_equal(ours.state.inputs[k], seen)
+            outer = [
+                theirs.sources[i * grid[1] + j, :, side]
+                for i, j in robots
+                for side, place in enumerate(((i, j + 1), (i + 1, j), (i, j - 1), (i - 1, j)))
+                if place not in robots
+            ]
+            assert np.array_equal(ours.sources[k], np.stack(outer, axis=1))
+            influenced += (ours.sources[k] < 3).sum()
+    assert influenced
+    region = Warehouse(config).regions[1]
+    assert region.source_classes == (4,) * 2 * sum(block)
+    assert region.agents == tuple(i * grid[1] + j for i, j in blocks_of(config)[1])
+    assert region.input_size == 37 * len(region.agents)
+
+
+def test_a_block_that_does_not_divide_the_grid_is_refused():
+    words = r"warehouse\.block is \[2, 3\], which does not divide warehouse\.grid=\[5, 4\]: "
+    with pytest.raises(BadInput, match=words + "use 1 or 5 for its rows and 1, 2 or 4 for its columns"):
+        WarehouseConfig(grid=(5, 4), block=(2, 3))
 
 
 def test_exactness_needs_the_true_sources():
@@ -353,7 +422,7 @@ def test_exactness_needs_the_true_sources():
     config = WarehouseConfig(grid=(2, 2))
     columns = shelf_columns(config)
     whole = recorder(config, 4)
-    local = Replay(4, config.item_probability, config.horizon, generators(4))
+    local = replay(config, 4)
     expected = whole.reset()
     local.fed = whole.tape[:, columns].swapaxes(0, 1)
     state = local.reset()

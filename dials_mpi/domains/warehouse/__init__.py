@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dials_mpi.domains.base import Agent, Drawing, Region, Source
+from dials_mpi.domains.blocks import require_fit
 from dials_mpi.domains.warehouse.floor import lay_out
 from dials_mpi.domains.warehouse.region import ACTIONS, OBSERVATION_SIZE
 from dials_mpi.domains.warehouse.scripts import SCRIPTS, Script
@@ -38,6 +39,14 @@ class WarehouseConfig:
     grid: tuple[int, int] = setting(
         (10, 10), "Rows and columns of learning robots (Section 5.2: 2x2, 5x5, 7x7, 10x10)", low=1, high=100
     )
+    block: tuple[int, int] = setting(
+        (1, 1),
+        "Rows and columns of robots that share a local simulator and a predictor; they divide grid (Appendix "
+        "E.2)",
+        low=1,
+        high=100,
+        newer=True,
+    )
     ring: bool = setting(
         True, "Surround the learners with a border of scripted robots (as in the paper's experiments)"
     )
@@ -49,9 +58,16 @@ class WarehouseConfig:
     )
     horizon: int = setting(100, "Length of an episode, steps (Appendix I)", low=1)
 
+    def __post_init__(self) -> None:
+        require_fit("warehouse", self.grid, self.block)
+
 
 class Warehouse:
-    """The warehouse as a networked system: one region per learning robot, row by row."""
+    """The warehouse as a networked system: learning robots row by row, a region for each block of them.
+
+    A region's sources are the robots behind the sides of its border, robot after robot; its d-set is what its
+    robots observe, one behind the other.
+    """
 
     name = "warehouse"
     hand_coded = tuple(SCRIPTS)
@@ -61,16 +77,19 @@ class Warehouse:
     def __init__(self, config: WarehouseConfig) -> None:
         self.config = config
         self.horizon = config.horizon
-        self._floor = lay_out(config.grid, config.ring)
-        self.agents = [Agent(OBSERVATION_SIZE, ACTIONS)] * self._floor.learners
-        self.regions = [Region((i,), OBSERVATION_SIZE, (4,) * 4) for i in range(self._floor.learners)]
+        self._floor = floor = lay_out(config.grid, config.ring, config.block)
+        self.agents = [Agent(OBSERVATION_SIZE, ACTIONS)] * floor.learners
+        self.regions = [
+            Region(tuple(robots), len(robots) * OBSERVATION_SIZE, (4,) * len(floor.block.sides))
+            for robots in floor.regions.tolist()
+        ]
 
     def versions(self) -> dict[str, str]:
         """Nothing is needed but this package."""
         return {}
 
     def global_simulator(self, streams: Sequence[np.random.Generator]) -> WarehouseGlobalSimulator:
-        """E = len(streams) episodes of the whole warehouse; inputs are the observations."""
+        """E = len(streams) episodes of the whole warehouse."""
         config = self.config
         return WarehouseGlobalSimulator(
             self._floor, config.ring_policy, config.item_probability, config.horizon, streams
@@ -83,7 +102,9 @@ class Warehouse:
         if len(regions) != len(streams):
             raise ValueError(f"{len(regions)} regions need as many streams, not {len(streams)}")
         config = self.config
-        return WarehouseLocalSimulator(environments, config.item_probability, config.horizon, streams)
+        return WarehouseLocalSimulator(
+            self._floor.block, environments, config.item_probability, config.horizon, streams
+        )
 
     def controller(
         self, name: str, simulator: WarehouseGlobalSimulator, streams: Sequence[np.random.Generator]
@@ -92,11 +113,17 @@ class Warehouse:
         return WarehouseController(name, simulator, streams)
 
     def sources(self, region: int) -> tuple[Source, ...]:
-        """The neighbours, and on which shelf cell of the shared side they may stand."""
+        """The neighbours on the border, and on which shelf cell of the shared side they may stand."""
         across, down = ("top", "middle", "bottom"), ("left", "middle", "right")
+        sides = (("right", across), ("lower", down), ("left", across), ("upper", down))
+        block, robots = self._floor.block, self.regions[region].agents
+        alone = len(robots) == 1
         return tuple(
-            Source(f"{side} neighbour", (*cells, "not there"))
-            for side, cells in (("right", across), ("lower", down), ("left", across), ("upper", down))
+            Source(
+                f"{sides[side][0]} neighbour" + ("" if alone else f" of {robots[robot]}"),
+                (*sides[side][1], "not there"),
+            )
+            for robot, side in zip(block.robots.tolist(), block.sides.tolist(), strict=True)
         )
 
     def drawing(
@@ -110,7 +137,7 @@ class Warehouse:
 
         if region is None:
             return FloorDrawing(simulator, axes, self._floor.places, self.horizon)
-        return RegionDrawing(simulator, axes, region, self.horizon)
+        return RegionDrawing(simulator, axes, self._floor, region, self.horizon)
 
 
 class WarehouseController:

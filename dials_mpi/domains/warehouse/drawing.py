@@ -26,7 +26,7 @@ from dials_mpi.domains.pictures import (
     lay_bare,
     number_size,
 )
-from dials_mpi.domains.warehouse.floor import PITCH
+from dials_mpi.domains.warehouse.floor import PITCH, Block, Floor
 from dials_mpi.domains.warehouse.region import (
     ABSENT,
     NO_SHELF,
@@ -95,12 +95,13 @@ class WarehouseDrawing:
         self.items.set_verts(_points(places)[:, None] + _SQUARE)
         self.items.set_array(ages[region, slot + 1][first])
 
-    def show_ghosts(self, sources: np.ndarray | None) -> None:
-        """Neighbours of the first region where these sources [4] put them; none without."""
+    def show_ghosts(self, sources: np.ndarray | None, block: Block) -> None:
+        """Neighbours of a block where these sources [M] put them; none without."""
         shown = [] if sources is None else [(m, c) for m, c in enumerate(sources.tolist()) if c != ABSENT]
-        cells = np.array([SIDE_CELLS[m][c] for m, c in shown]).reshape(-1, 2)
+        cells = np.array([SIDE_CELLS[block.sides[m]][c] for m, c in shown]).reshape(-1, 2)
         outwards = _ASIDE * np.sign(cells - _CENTRE) * (np.abs(cells - _CENTRE) == _CENTRE)
-        self.ghosts.set_offsets(_points(self.corners[0] + cells + outwards))
+        corners = self.corners[[block.robots[m] for m, _ in shown]].reshape(-1, 2)
+        self.ghosts.set_offsets(_points(corners + cells + outwards))
 
     def _draw_floor(self, axes: Axes, numbers: Sequence[int]) -> None:
         corners = _points(self.corners)
@@ -151,16 +152,20 @@ class FloorDrawing(WarehouseDrawing):
 class RegionDrawing(WarehouseDrawing):
     """One region alone, its neighbours as they are sampled."""
 
-    def __init__(self, simulator: WarehouseLocalSimulator, axes: Axes, region: int, horizon: int) -> None:
-        super().__init__(axes, np.zeros((1, 2), int), 1, [region], horizon)
-        self._simulator = simulator
+    def __init__(
+        self, simulator: WarehouseLocalSimulator, axes: Axes, floor: Floor, region: int, horizon: int
+    ) -> None:
+        robots = floor.regions[region]
+        places = floor.places[robots] - floor.places[robots].min(axis=0)
+        super().__init__(axes, places, len(robots), robots.tolist(), horizon)
+        self._simulator, self._block = simulator, floor.block
         ghost = _key("neighbour, as sampled", "white", INK)
         add_legend(axes, [_key("robot", BLUE), ghost, _shelf_key(), _item_key()])
 
     def update(self, sources: np.ndarray | None) -> None:
         """As Drawing says."""
         self.show(self._simulator.cell[:, 0], self._simulator.ages[:, 0])
-        self.show_ghosts(sources)
+        self.show_ghosts(sources, self._block)
 
 
 def _discs(axes: Axes, width: float, order: int) -> EllipseCollection:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dials_mpi.domains.warehouse.region import NO_SHELF, SHELF_CELLS, SIZE, SLOTS
+from dials_mpi.domains.blocks import Pair, blocks
+from dials_mpi.domains.warehouse.region import NO_SHELF, SHELF_CELLS, SIZE, SLOTS, SOURCE_SHELF
 
 PITCH = SIZE - 1
 """Neighbouring regions overlap by one row or column."""
@@ -20,6 +21,8 @@ class Floor:
     learners: N. shelf_cells: S, numbered 1..S in row-major order of the map.
     shelves: int [robots, 13], a region's shelf cells on the map; slot 0 is "none", number 0.
     neighbours: int [N, 4], the robots to the right, below, left and above; ``len(shelves)`` is nobody.
+    block: of the learners that share a local region; regions: int [R, B], which learners these are.
+    beyond: int [R, M], the robot on the other side of each of the block's border sides.
     """
 
     places: np.ndarray
@@ -27,10 +30,37 @@ class Floor:
     shelf_cells: int
     shelves: np.ndarray
     neighbours: np.ndarray
+    block: Block
+    regions: np.ndarray
+    beyond: np.ndarray
 
 
-def lay_out(grid: tuple[int, int], ring: bool) -> Floor:
-    """The floor for ``grid`` = (rows, columns) of learners, inside a ring of scripted robots if ``ring``."""
+@dataclass(frozen=True)
+class Block:
+    """Index tables of B robots that share a local region, and of its M border sides.
+
+    shelves: int [B, 13] as in Floor; the block's shelf cells are numbered 1..S, robot after robot, those of
+    one in the order of its observation: what two robots share has the number that the first gives it.
+    robots, sides: int [M], of each border side the robot that it belongs to and its number in region.SIDES.
+    emptied: int [M, 4], the shelf cell that a source of each class empties.
+    """
+
+    shelves: np.ndarray
+    robots: np.ndarray
+    sides: np.ndarray
+    emptied: np.ndarray
+
+    @property
+    def shelf_cells(self) -> int:
+        """S."""
+        return int(self.shelves.max())
+
+
+def lay_out(grid: Pair, ring: bool, block: Pair = (1, 1)) -> Floor:
+    """The floor for ``grid`` = (rows, columns) of learners, inside a ring of scripted robots if ``ring``.
+
+    block: rows and columns of learners in a local region; they divide those of the grid.
+    """
     border = int(ring)
     rows, columns = grid[0] + 2 * border, grid[1] + 2 * border
     learning = [(r + border, c + border) for r in range(grid[0]) for c in range(grid[1])]
@@ -41,11 +71,29 @@ def lay_out(grid: tuple[int, int], ring: bool) -> Floor:
     shelves = np.full((len(places), SLOTS), NO_SHELF, dtype=np.intp)
     for robot, (r, c) in enumerate(places):
         shelves[robot, 1:] = [number[r * PITCH + row, c * PITCH + column] for row, column in SHELF_CELLS]
-    neighbours = [
-        [robots.get(place, len(places)) for place in ((r, c + 1), (r + 1, c), (r, c - 1), (r - 1, c))]
-        for r, c in learning
-    ]
-    return Floor(np.array(places), len(learning), shelf_cells, shelves, np.array(neighbours, dtype=np.intp))
+    neighbours = np.array(
+        [
+            [robots.get(place, len(places)) for place in ((r, c + 1), (r + 1, c), (r, c - 1), (r - 1, c))]
+            for r, c in learning
+        ],
+        dtype=np.intp,
+    )
+    regions = np.array(blocks(grid, block), dtype=np.intp)
+    # All blocks are alike: what holds for the robots of the first one holds for those of the others.
+    own = regions[0]
+    tables = _block(shelves[own], ~np.isin(neighbours[own], own))
+    beyond = neighbours[regions[:, tables.robots], tables.sides]
+    return Floor(np.array(places), len(learning), shelf_cells, shelves, neighbours, tables, regions, beyond)
+
+
+def _block(shelves: np.ndarray, border: np.ndarray) -> Block:
+    """From its robots' shelf cells on the map [B, 13], and which of their sides are on its border, [B, 4]."""
+    numbers = {NO_SHELF: NO_SHELF}
+    for shelf in shelves[:, 1:].ravel().tolist():
+        numbers.setdefault(shelf, len(numbers))
+    own = np.array([[numbers[shelf] for shelf in robot] for robot in shelves.tolist()], dtype=np.intp)
+    robots, sides = np.nonzero(border)
+    return Block(own, robots, sides, own[robots[:, None], SOURCE_SHELF[sides]])
 
 
 def _number_shelves(rows: int, columns: int) -> tuple[np.ndarray, int]:

@@ -8,13 +8,13 @@ import numpy as np
 
 from dials_mpi.domains.base import GlobalStep, LocalStep, State
 from dials_mpi.domains.clocks import Clocks
-from dials_mpi.domains.warehouse.floor import Floor
-from dials_mpi.domains.warehouse.kernels import local_step
+from dials_mpi.domains.warehouse.floor import Block, Floor
+from dials_mpi.domains.warehouse.kernels import local_step, observe_blocks
 from dials_mpi.domains.warehouse.region import (
     CENTRE,
     NEXT_CELL,
+    OBSERVATION_SIZE,
     SHELF_AT,
-    SIDES,
     SLOTS,
     SOURCE_CLASS,
     observe,
@@ -50,7 +50,7 @@ class WarehouseGlobalSimulator:
         self._cells = np.full((robots + 1, episodes), CENTRE)  # the last one is nobody and never moves
         self._items = np.zeros((episodes, floor.shelf_cells + 1), dtype=np.int32)
         self._shelves = floor.shelves
-        self._neighbours = floor.neighbours
+        self._regions, self._beyond, self._sides = floor.regions, floor.beyond, floor.block.sides
         self._first = np.arange(0, self._items.size, self._items.shape[1])
         self._slots = self._first[:, None] + floor.shelves[:, None, :]
         self.ages = np.zeros((robots, episodes, SLOTS), dtype=np.int32)
@@ -84,7 +84,7 @@ class WarehouseGlobalSimulator:
         if len(ring):
             scripted = self._script.act(self.ages[n:], self._cells[n:-1], ring)
             self._cells[n:-1] = NEXT_CELL[self._cells[n:-1], scripted]
-        sources = SOURCE_CLASS[SIDES, self._cells[self._neighbours].swapaxes(1, 2)]
+        sources = SOURCE_CLASS[self._sides, self._cells[self._beyond].swapaxes(1, 2)]
         paid = rewards(self.ages[:n], self._cells[:n])
         self._collect()
         _age(self._items)
@@ -119,51 +119,75 @@ class WarehouseGlobalSimulator:
     def _state(self) -> State:
         self.ages = self._items.ravel().take(self._slots)
         bits = observe(self.ages[: self.learners], self._cells[: self.learners])
-        return State(bits, bits)
+        alone = self._regions.shape[1] == 1
+        return State(bits, bits if alone else _side_by_side(bits[self._regions]))
 
 
 class WarehouseLocalSimulator:
-    """R = len(streams) regions, each on its own in E environments, neighbours being sampled sources.
+    """R = len(streams) blocks of B robots, each on its own in E environments; neighbours are sampled sources.
 
-    Call ``reset`` first. What pictures read: ``cell`` [R, E] and ``ages`` [R, E, 13], see region.py.
+    Robots are numbered block after block, R x B. Call ``reset`` first. What pictures read: ``cell`` and
+    ``ages``.
     """
 
     def __init__(
         self,
+        block: Block,
         environments: int,
         item_probability: float,
         horizon: int,
         streams: Sequence[np.random.Generator],
     ) -> None:
-        shape = (len(streams), environments)
-        self.cell = np.full(shape, CENTRE)
-        self.ages = np.zeros((*shape, SLOTS), dtype=np.int32)
-        self._draws = np.empty((*shape, SLOTS - 1), dtype=np.float32)
+        shape, robots = (len(streams), environments), len(block.shelves)
+        self._block = block
+        self.cell = np.full((len(streams) * robots, environments), CENTRE)
+        self._ages = np.zeros((*shape, block.shelf_cells + 1), dtype=np.int32)
+        self._draws = np.empty((*shape, block.shelf_cells), dtype=np.float32)
         self._probability = item_probability
         self._clocks = Clocks(environments, horizon)
         self._streams = streams
 
+    @property
+    def ages(self) -> np.ndarray:
+        """The items of each robot's region, int [R x B, E, 13], see region.py."""
+        ages = self._ages[:, :, self._block.shelves].swapaxes(1, 2)
+        return ages.reshape(-1, *ages.shape[2:])
+
     def reset(self, where: np.ndarray | None = None, elapsed: np.ndarray | None = None) -> State:
-        """Restart environments as the contract says: the robot in the centre, items appear once."""
+        """Restart environments as the contract says: robots in their centres, items appear once."""
         where = self._clocks.restart(where, elapsed)
         self.cell[:, where] = CENTRE
-        self.ages[:, where] = 0
-        self.ages[:, where, 1:] = self._draw()[:, where] < self._probability
+        self._ages[:, where] = 0
+        self._ages[:, where, 1:] = self._draw()[:, where] < self._probability
         return self._state()
 
     def step(self, actions: np.ndarray, sources: np.ndarray) -> LocalStep:
-        """Act, be paid, take the own item, lose those under the neighbours, items appear."""
-        draws = self._draw()
+        """All act, are paid, take their items, lose those under neighbours outside, items appear."""
+        draws, block = self._draw(), self._block
         paid = np.empty(self.cell.shape, np.float32)
-        local_step(self.cell, self.ages, actions, np.asarray(sources), draws, self._probability, paid)
+        tables = block.shelves, block.emptied
+        state = self.cell, self._ages
+        local_step(*state, actions, np.asarray(sources), draws, self._probability, *tables, paid)
         return LocalStep(self._state(), paid, self._clocks.tick())
 
     def _draw(self) -> np.ndarray:
-        """Uniform numbers in [0, 1), float32 [R, E, 12]; an item appears below ``item_probability``."""
+        """Uniform numbers in [0, 1), float32 [R, E, S]; an item appears below ``item_probability``."""
         for stream, draws in zip(self._streams, self._draws, strict=True):
             stream.random(out=draws, dtype=np.float32)
         return self._draws
 
     def _state(self) -> State:
-        bits = observe(self.ages, self.cell)
-        return State(bits, bits)
+        bits = np.zeros((*self.cell.shape, OBSERVATION_SIZE), np.uint8)
+        observe_blocks(self.cell, self._ages, self._block.shelves, bits)
+        robots = len(self._block.shelves)
+        alone = robots == 1
+        return State(bits, bits if alone else _side_by_side(bits.reshape(-1, robots, *bits.shape[1:])))
+
+
+def _side_by_side(bits: np.ndarray) -> np.ndarray:
+    """What a block's robots see, [R, B, E, 37], as the input of its predictor, [R, E, B x 37].
+
+    The items on a side that two of them share are there twice.
+    """
+    regions, _, episodes, _ = bits.shape
+    return bits.swapaxes(1, 2).reshape(regions, episodes, -1)

@@ -1,0 +1,33 @@
+"""Grids whose regions are blocks of neighbouring agents (Appendix E.2 of the paper)."""
+
+from __future__ import annotations
+
+from dials_mpi.errors import BadInput
+
+Pair = tuple[int, int]
+
+
+def require_fit(section: str, grid: Pair, block: Pair) -> None:
+    """BadInput: blocks of so many rows and columns do not fill the grid; section: of the configuration."""
+    if any(whole % part for whole, part in zip(grid, block, strict=True)):
+        rows, columns = (_divisors(whole) for whole in grid)
+        raise BadInput(
+            f"{section}.block is {list(block)}, which does not divide {section}.grid={list(grid)}: "
+            f"use {rows} for its rows and {columns} for its columns"
+        )
+
+
+def blocks(grid: Pair, block: Pair) -> list[tuple[int, ...]]:
+    """The agents of each block, of agents that are numbered row by row; blocks and agents row by row."""
+    rows, columns = grid
+    high, wide = block
+    return [
+        tuple(r * columns + c for r in range(top, top + high) for c in range(left, left + wide))
+        for top in range(0, rows, high)
+        for left in range(0, columns, wide)
+    ]
+
+
+def _divisors(whole: int) -> str:
+    every = [str(part) for part in range(1, whole + 1) if whole % part == 0]
+    return " or ".join([", ".join(every[:-1]), every[-1]] if len(every) > 1 else every)
