@@ -25,6 +25,7 @@ from dials_mpi.domains.traffic.network import SIDES
 from dials_mpi.errors import BadInput
 from dials_mpi.learning.influence import Predictor
 from dials_mpi.seeding import OTHER_EPISODES, Purpose, streams
+from dials_mpi.storage import files
 from dials_mpi.storage.runfile import RunFile
 from dials_mpi.watch import film, influence
 from dials_mpi.watch.__main__ import main
