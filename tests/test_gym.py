@@ -144,16 +144,16 @@ def test_autoreset_as_gymnasium_does_it_itself(monkeypatch):
 
 def test_statistics_by_a_wrapper_of_gymnasium(run):
     """Of the first episode: before version 1.4 the wrapper loses a step of each that comes after it."""
-    env = RecordEpisodeStatistics(RegionEnv.from_run(run, 1, num_envs=3))
+    env = RecordEpisodeStatistics(RegionEnv.from_run(run, 1, num_envs=64))
     env.reset(seed=1)
-    total, actions = np.zeros(3), np.random.default_rng(0).integers(4, size=(20, 3))
+    total, actions = np.zeros(64), np.random.default_rng(0).integers(4, size=(20, 64))
     for t in range(20):
         _, rewards, _, truncated, infos = env.step(actions[t])
         total += rewards
         assert truncated.all() == ("episode" in infos) == (t == 19)
     assert total.any()
     np.testing.assert_allclose(infos["episode"]["r"], total, rtol=1e-5)
-    assert infos["episode"]["l"].tolist() == [20] * 3
+    assert infos["episode"]["l"].tolist() == [20] * 64
 
 
 # The same numbers as ours --------------------------------------------------------------------------------
@@ -192,13 +192,13 @@ def test_a_region_of_a_run_is_our_own_ials(run):
     domain = create(config.domain, config.domain_section)
     predictor = predictors(config, domain, RunFile.open(run).read("predictor/parameters"))[2]
     local, sources = ([stream(9, p, 2, OTHER_EPISODES)] for p in (Purpose.SIMULATOR, Purpose.SOURCES))
-    ials = IALS(domain.local_simulator([2], 5, local), [predictor], 5, sources)
-    elapsed = np.array([0, 4, 8, 12, 16])
-    env = RegionEnv.from_run(run, 2, num_envs=5)
+    ials = IALS(domain.local_simulator([2], 20, local), [predictor], 20, sources)
+    elapsed, paid = np.arange(20), 0.0
+    env = RegionEnv.from_run(run, 2, num_envs=20)
     expected = ials.reset(elapsed=elapsed)[0]
     observations, infos = env.reset(seed=9, options={"elapsed": elapsed})
     assert infos == {}
-    for actions in np.random.default_rng(1).integers(4, size=(50, 5)):
+    for actions in np.random.default_rng(1).integers(4, size=(50, 20)):
         np.testing.assert_array_equal(observations, expected)
         assert observations.dtype == np.float32 and env.observation_space.contains(observations)
         outcome = ials.step(actions[None])
@@ -206,11 +206,13 @@ def test_a_region_of_a_run_is_our_own_ials(run):
         np.testing.assert_array_equal(rewards, outcome.rewards[0])
         np.testing.assert_array_equal(truncated, outcome.done)
         assert not terminated.any()
+        paid += rewards.sum()
         expected = outcome.observations[0]
         for e in np.flatnonzero(outcome.done):
             np.testing.assert_array_equal(infos["final_obs"][e], expected[e])
         if outcome.done.any():
             expected = ials.reset(where=outcome.done)[0]
+    assert paid > 0
 
 
 def test_a_predictor_of_a_run_is_not_an_untrained_one(run):
