@@ -61,6 +61,16 @@ class Choice:
             raise BadInput(f"--checkpoint is given, and the policy {name} has none: leave one of them out")
         self.policy: str = name
 
+    @classmethod
+    def of_run(cls, directory: str | os.PathLike[str], checkpoint: str | int | None = None) -> Choice:
+        """The trained networks of a run: at its end, or of a checkpoint. BadInput: they cannot be had."""
+        wanted = None if checkpoint is None else str(checkpoint)
+        return cls(
+            argparse.Namespace(
+                arguments=[os.fspath(directory)], config=None, policy="trained", checkpoint=wanted
+            )
+        )
+
     @cached_property
     def policies(self) -> list[Policy]:
         """The run's trained policies, one per agent. BadInput: there are none yet."""
@@ -72,6 +82,12 @@ class Choice:
         if "predictor" not in self._widths:
             return []
         return joint.predictors(self.config, self.domain, self._parameters("predictor"))
+
+    @property
+    def env_steps(self) -> int:
+        """Steps per agent after which the run's networks were as they are here. BadInput: there are none."""
+        stored = self._stored
+        return int(stored.read("training/env_steps")[-1]) if stored is self.run else stored.position.env_steps
 
     def joint_policy(
         self, simulator: GlobalSimulator, streams: Sequence[np.random.Generator]

@@ -85,6 +85,8 @@ def test_the_walk_sees_imports():
         ("libsumo", {"dials_mpi.domains.traffic.sumo"}),
         ("traci", {"dials_mpi.domains.traffic.sumo"}),
         ("sumo", {"dials_mpi.domains.traffic.sumo"}),
+        ("gymnasium", {"dials_mpi.gym.libraries"}),
+        ("pettingzoo", {"dials_mpi.gym.libraries"}),
     ],
 )
 def test_a_library_with_one_door(library, allowed):
@@ -109,8 +111,12 @@ def test_reading_a_configuration_loads_no_simulator():
 
 
 def test_the_program_does_without_torch():
-    """The tests compare with it; the benchmark takes its matrix product as the floor where it is there."""
-    assert importers("torch", typing=True) <= {name for name in FILES if within(name, "dials_mpi.bench")}
+    """The tests compare with it; the benchmark takes its matrix product as the floor where it is there.
+
+    Who exports a policy for it needs it."""
+    allowed = {name for name in FILES if within(name, "dials_mpi.bench")} | {"dials_mpi.export.torchscript"}
+    assert importers("torch", typing=True) <= allowed
+    assert not any(found.module == "dials_mpi.export.torchscript" and not found.late for found in IMPORTS)
 
 
 def test_numba_has_two_doors():
@@ -150,9 +156,14 @@ def test_the_ground_floor_imports_nothing_from_above(module):
 
 
 def test_nothing_imports_the_programs():
-    for program in ("train", "bench", "report", "fidelity", "watch", "study"):
+    for program in ("train", "bench", "report", "fidelity", "watch", "study", "export"):
         own = f"dials_mpi.{program}"
         assert [name for name in importers(own) if not within(name, own)] == []
+
+
+def test_nothing_imports_the_interfaces_for_others():
+    """They need libraries that the program does without."""
+    assert [name for name in importers("dials_mpi.gym") if not within(name, "dials_mpi.gym")] == []
 
 
 def test_pictures_are_drawn_by_few():

@@ -25,6 +25,7 @@ from dials_mpi.domains.traffic.network import SIDES
 from dials_mpi.errors import BadInput
 from dials_mpi.learning.influence import Predictor
 from dials_mpi.seeding import OTHER_EPISODES, Purpose, streams
+from dials_mpi.storage import files
 from dials_mpi.storage.runfile import RunFile
 from dials_mpi.watch import film, influence
 from dials_mpi.watch.__main__ import main
@@ -548,7 +549,7 @@ def test_a_domain_that_cannot_be_drawn(watch, tmp_path, monkeypatch):
 def test_a_full_disk_leaves_nothing_behind(tmp_path):
     file = tmp_path / "x.png"
     file.write_text("what was there")
-    with pytest.raises(BadInput, match="No space"), film.whole(file) as partial:
+    with pytest.raises(BadInput, match="No space"), files.whole(file) as partial:
         partial.write_text("half")
         raise OSError(28, "No space left on device")
     assert [path.name for path in Path(tmp_path).iterdir()] == ["x.png"]

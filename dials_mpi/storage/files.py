@@ -81,6 +81,32 @@ def replacing(path: Path) -> Iterator[PatientFile]:
         ) from error
 
 
+@contextmanager
+def whole(file: Path) -> Iterator[Path]:
+    """A file to write in place of ``file``, the user's ``--out``, whose place it takes when it is whole.
+
+    BadInput: the folder or the disk does not take it.
+    """
+    try:
+        partial = file.with_name(f".partial-{os.getpid()}-{file.name}")
+        partial.touch(exist_ok=False)  # now, not when everything has been drawn
+    except (OSError, ValueError) as error:  # ValueError: no name that a file can have
+        raise _unwritable(file, error) from error
+    try:
+        yield partial
+        os.replace(partial, file)
+    except OSError as error:
+        raise _unwritable(file, error) from error
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def _unwritable(file: Path, error: Exception) -> BadInput:
+    reason = getattr(error, "strerror", None) or error
+    return BadInput(f"{printable(str(file))} cannot be written ({reason}): choose another --out")
+
+
 def claim(directory: Path) -> str | None:
     """Hold a directory until this process ends, however it ends: the system lets go of the lock.
 

@@ -19,10 +19,11 @@ from dials_mpi.choice import Choice, add_arguments
 from dials_mpi.cli import Parser, word
 from dials_mpi.domains.base import Drawable, SimulatorFailure
 from dials_mpi.errors import CRASHED, BadInput, refuse, say_error
+from dials_mpi.storage.files import whole
 from dials_mpi.style import style
 from dials_mpi.values import printable
 from dials_mpi.watch.episodes import Episode, GlobalEpisode, LocalEpisode, Moment
-from dials_mpi.watch.film import FILMS, MOST_FPS, ffmpeg, whole
+from dials_mpi.watch.film import FILMS, MOST_FPS, ffmpeg
 
 if TYPE_CHECKING:
     from dials_mpi.watch.picture import Picture

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
@@ -17,32 +16,6 @@ from dials_mpi.values import printable
 
 MOST_FPS = 50
 """A GIF counts in hundredths of a second, and what shows it takes two of them at least."""
-
-
-@contextmanager
-def whole(file: Path) -> Iterator[Path]:
-    """A file to write in place of ``file``, whose place it takes when it is whole.
-
-    BadInput: the folder or the disk does not take it.
-    """
-    try:
-        partial = file.with_name(f".partial-{os.getpid()}-{file.name}")
-        partial.touch(exist_ok=False)  # now, not when everything has been drawn
-    except (OSError, ValueError) as error:  # ValueError: no name that a file can have
-        raise _unwritable(file, error) from error
-    try:
-        yield partial
-        os.replace(partial, file)
-    except OSError as error:
-        raise _unwritable(file, error) from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-
-
-def _unwritable(file: Path, error: Exception) -> BadInput:
-    reason = getattr(error, "strerror", None) or error
-    return BadInput(f"{printable(str(file))} cannot be written ({reason}): choose another --out")
 
 
 def write_gif(file: Path, frames: Iterable[np.ndarray], fps: float) -> None:

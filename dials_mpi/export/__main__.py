@@ -1,0 +1,83 @@
+"""The command line of export."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from dials_mpi.choice import Choice
+from dials_mpi.cli import Parser, word
+from dials_mpi.errors import BadInput, refuse
+from dials_mpi.export import arrays
+from dials_mpi.export.describe import describe_policy, describe_run
+from dials_mpi.storage.files import whole
+from dials_mpi.values import printable
+
+EXAMPLES = """examples:
+  python -m dials_mpi.export runs/warehouse-4-dials-seed0 --region 2 --out robot.pt
+  python -m dials_mpi.export runs/warehouse-4-dials-seed0 --all --out robots.npz --checkpoint best
+
+A .pt file is a program for PyTorch alone, TorchScript: torch.jit.load(FILE)(observation, state) gives logits,
+value and the next state. An .npz file holds the layers of all policies, for numpy.load. Both hold a
+description of what goes in and comes out, JSON."""
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """The command line; it needs no MPI."""
+    parser = Parser("export", "Write a run's trained policies for use without this package.", EXAMPLES)
+    parser.add_argument("directory", metavar="DIR", type=word, help="a run")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--region", type=int, metavar="I", help="one policy, as TorchScript")
+    which.add_argument("--all", action="store_true", help="all policies, as arrays")
+    parser.add_argument("--out", required=True, metavar="FILE", type=word, help="ends with .pt, of all .npz")
+    parser.add_argument(
+        "--checkpoint",
+        metavar="WHICH",
+        type=word,
+        help="best, newest or its steps: a run's checkpoint in place of its end",
+    )
+    options = parser.parse_args(argv)
+    try:
+        said = _export(options)
+    except BadInput as refusal:
+        sys.exit(refuse(refusal))
+    print(f"{said} in {printable(options.out)}")
+    sys.exit(0)
+
+
+def _export(options: argparse.Namespace) -> str:
+    """Write what the command line asks for; what it was. BadInput: it cannot be had."""
+    ending, write = (".npz", _write_all) if options.all else (".pt", _write_one)
+    if not options.out.endswith(ending):
+        raise BadInput(f"--out is {printable(options.out)}: choose a name that ends with {ending}")
+    choice = Choice.of_run(options.directory, options.checkpoint)
+    return f"{write(choice, options)} after {choice.env_steps:,} steps per agent"
+
+
+def _write_one(choice: Choice, options: argparse.Namespace) -> str:
+    # Not at the top: it needs PyTorch, which the rest does without.
+    from dials_mpi.export import torchscript
+
+    region, regions = options.region, len(choice.domain.regions)
+    if not 0 <= region < regions:
+        raise BadInput(f"--region is {region}: there are 0 to {regions - 1}")
+    policy = choice.policies[region]
+    description = {**describe_run(choice), "region": region, **describe_policy(policy)}
+    with whole(Path(options.out)) as file:
+        torchscript.write(policy, description, file)
+    return f"the policy of region {region}"
+
+
+def _write_all(choice: Choice, options: argparse.Namespace) -> str:
+    policies = choice.policies
+    description = {**describe_run(choice), "policies": [describe_policy(policy) for policy in policies]}
+    with whole(Path(options.out)) as file:
+        arrays.write(policies, description, file)
+    return f"{len(policies)} policies"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""The global simulator as a PettingZoo ``ParallelEnv``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dials_mpi.choice import Choice
+from dials_mpi.config import Config, load
+from dials_mpi.domains import create
+from dials_mpi.domains.base import GlobalSimulator
+from dials_mpi.gym.libraries import Box, Discrete, ParallelEnv
+from dials_mpi.gym.spaces import action_space, observation_space
+from dials_mpi.seeding import OTHER_EPISODES, Purpose, stream
+
+
+class GlobalEnv(ParallelEnv[str, np.ndarray, int]):
+    """One episode at a time of the whole system (GS), which is played by all agents at once.
+
+    The agents are ``agent_0`` to ``agent_<N-1>``, as the regions are numbered; all of them act until the
+    time limit. Observations: float32 [O], O may differ by agent; actions: int; rewards: float.
+    """
+
+    metadata: dict[str, Any]
+    render_mode = None
+
+    def __init__(self, config: Config) -> None:
+        """BadInput: what the domain's simulator needs is missing on this machine."""
+        self.config = config
+        self.domain = create(config.domain, config.domain_section)
+        self.domain.versions()
+        self.metadata = {"name": f"dials_mpi_{config.domain_key}", "render_modes": []}
+        self.possible_agents = [f"agent_{i}" for i in range(len(self.domain.regions))]
+        self.agents: list[str] = []
+        self._simulator: GlobalSimulator | None = None
+        seen = self._begin(config.seed).reset().observations
+        spaces = [(observation_space(seen[i]), action_space(self.domain, i)) for i in range(len(seen))]
+        self._spaces = dict(zip(self.possible_agents, spaces, strict=True))
+
+    @classmethod
+    def from_config(
+        cls, file: str | os.PathLike[str] | None = None, overrides: Sequence[str] = ()
+    ) -> GlobalEnv:
+        """Of a configuration: a YAML file (None: the defaults) and overrides ``key=value``.
+
+        BadInput: it is none, or what its domain needs is missing.
+        """
+        return cls(load(None if file is None else os.fspath(file), overrides))
+
+    @classmethod
+    def from_run(cls, directory: str | os.PathLike[str]) -> GlobalEnv:
+        """Of the system that a run trained in. BadInput: there is no run in the directory."""
+        return cls(Choice.of_run(directory).config)
+
+    def observation_space(self, agent: str) -> Box:
+        """The space of an agent's observations."""
+        return self._spaces[agent][0]
+
+    def action_space(self, agent: str) -> Discrete:
+        """The space of an agent's actions."""
+        return self._spaces[agent][1]
+
+    def reset(
+        self, seed: int | None = None, options: Mapping[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Any]]]:
+        """Begin an episode: observations and empty infos by agent.
+
+        seed: the episode, and those that follow it, are the same whenever it is given; without one the random
+        stream goes on, at first that of the configuration's seed. options: there are none.
+        """
+        if seed is not None or self._simulator is None:
+            self._simulator = self._begin(self.config.seed if seed is None else seed)
+        self.agents = list(self.possible_agents)
+        return self._observed(self._simulator.reset().observations), self._of_all({})
+
+    def step(
+        self, actions: Mapping[str, int]
+    ) -> tuple[
+        dict[str, np.ndarray],
+        dict[str, float],
+        dict[str, bool],
+        dict[str, bool],
+        dict[str, dict[str, Any]],
+    ]:
+        """Advance by one step: observations, rewards, terminated, truncated and infos by agent.
+
+        ValueError: an action is missing or none of the agent's; RuntimeError: no episode goes on.
+        SimulatorFailure: the simulator broke down; ``reset`` starts it anew, with another episode.
+        """
+        if not self.agents:
+            raise RuntimeError("no episode goes on: call reset first")
+        for agent in self.agents:
+            if agent not in actions or not self.action_space(agent).contains(actions[agent]):
+                space = self.action_space(agent)
+                raise ValueError(f"the action of {agent} is {actions.get(agent)!r}: give one of {space}")
+        joint = np.array([[actions[agent]] for agent in self.agents])
+        state, _, rewards, done = self._simulator.step(joint)
+        paid = {agent: float(reward[0]) for agent, reward in zip(self.agents, rewards, strict=True)}
+        observations, over = self._observed(state.observations), bool(done[0])
+        result = observations, paid, self._of_all(False), self._of_all(over), self._of_all({})
+        if over:
+            self.agents = []
+        return result
+
+    def _begin(self, seed: int) -> GlobalSimulator:
+        """A simulator that draws as nothing in a run does: ``evaluate`` has other episodes."""
+        return self.domain.global_simulator([stream(seed, Purpose.GLOBAL_TRAINING, 0, OTHER_EPISODES)])
+
+    def _observed(self, observations: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        return {
+            agent: own[0].astype(np.float32) for agent, own in zip(self.agents, observations, strict=True)
+        }
+
+    def _of_all(self, value: Any) -> dict[str, Any]:
+        return {agent: value.copy() if isinstance(value, dict) else value for agent in self.agents}

@@ -1,0 +1,167 @@
+"""An influence-augmented local simulator (IALS, Algorithm 3) as a Gymnasium ``VectorEnv``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from dials_mpi.choice import Choice
+from dials_mpi.config import Config, load
+from dials_mpi.domains import create
+from dials_mpi.errors import BadInput
+from dials_mpi.gym.libraries import AutoresetMode, VectorEnv, batch_space
+from dials_mpi.gym.spaces import action_space, observation_space
+from dials_mpi.ials import IALS
+from dials_mpi.learning.influence import Predictor
+from dials_mpi.seeding import OTHER_EPISODES, Purpose, stream
+
+
+class RegionEnv(VectorEnv):
+    """E environments of one region, driven by its influence predictor in place of the rest of the system.
+
+    Observations: float32 [E, O]; actions: int [E]; rewards: float32 [E]. Autoreset mode SAME_STEP: an episode
+    that ends with a step has begun anew when ``step`` returns. The observation that ended it is then in
+    ``infos["final_obs"]``, an object array [E] with None where no episode ended (mask ``_final_obs``).
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
+
+    def __init__(
+        self,
+        config: Config,
+        region: int = 0,
+        num_envs: int | None = None,
+        predictor: Predictor | None = None,
+    ) -> None:
+        """num_envs: E, by default ``envs_per_region``. predictor: by default as it is initialised, untrained.
+
+        BadInput: there is no such region, or what the domain's simulator needs is missing.
+        """
+        self.config, self.region = config, region
+        self.domain = create(config.domain, config.domain_section)
+        self.domain.versions()
+        self.num_envs = config.envs_per_region if num_envs is None else num_envs
+        if self.num_envs < 1:
+            raise BadInput(f"num_envs is {num_envs}: give 1 or more")
+        _require_region(region, len(self.domain.regions))
+        self.predictor = self._untrained() if predictor is None else predictor
+        self._environment: IALS | None = None
+        self.single_observation_space = observation_space(self._begin(config.seed).reset()[0])
+        self.single_action_space = action_space(self.domain, region)
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+
+    @classmethod
+    def from_config(
+        cls,
+        file: str | os.PathLike[str] | None = None,
+        overrides: Sequence[str] = (),
+        region: int = 0,
+        num_envs: int | None = None,
+    ) -> RegionEnv:
+        """With an untrained predictor: a YAML file (None: the defaults) and overrides ``key=value``.
+
+        BadInput: as of the constructor, or it is no configuration.
+        """
+        return cls(load(None if file is None else os.fspath(file), overrides), region, num_envs)
+
+    @classmethod
+    def from_run(
+        cls,
+        directory: str | os.PathLike[str],
+        region: int = 0,
+        num_envs: int | None = None,
+        checkpoint: str | int | None = None,
+    ) -> RegionEnv:
+        """With the region's predictor as a run trained it.
+
+        checkpoint: best, newest, or its steps; None: the run's end, or the newest while it goes on. BadInput:
+        as of the constructor, or there is no run, checkpoint or predictor.
+        """
+        choice = Choice.of_run(directory, checkpoint)
+        if not choice.predictors:
+            raise BadInput("the run has no influence predictors: its mode is global")
+        _require_region(region, len(choice.predictors))
+        return cls(choice.config, region, num_envs, choice.predictors[region])
+
+    def reset(
+        self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Begin an episode in each environment: observations [E, O], and an empty dictionary.
+
+        seed: these episodes, and those that follow, are the same whenever it is given; without one the random
+        streams go on, at first those of the configuration's seed. options: ``elapsed``, int [E], the steps
+        already gone on the environments' clocks, so that they do not all end together. ValueError: it is
+        not so many numbers, or one is no time of an episode.
+        """
+        super().reset(seed=seed)
+        elapsed = self._elapsed((options or {}).get("elapsed"))
+        if seed is not None or self._environment is None:
+            self._environment = self._begin(self.config.seed if seed is None else seed)
+        return self._environment.reset(elapsed=elapsed)[0].astype(np.float32), {}
+
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Advance by one step: observations, rewards, terminated (nobody), truncated bool [E], infos.
+
+        ValueError: the actions are not E of this region's; RuntimeError: ``reset`` comes first.
+        SimulatorFailure: the simulator broke down; ``reset`` starts it anew, with other episodes.
+        """
+        if self._environment is None:
+            raise RuntimeError("no episode has begun: call reset first")
+        observations, rewards, done = self._environment.step(self._checked(actions)[None])
+        reached, infos = observations[0].astype(np.float32), {}
+        if done.any():
+            infos = self._final(reached, done)
+            reached = self._environment.reset(where=done)[0].astype(np.float32)
+        paid = np.array(rewards[0], np.float32)
+        return reached, paid, np.zeros_like(done), done.copy(), infos
+
+    def _final(self, observations: np.ndarray, done: np.ndarray) -> dict[str, Any]:
+        """What SAME_STEP asks for beside the first observations of the episodes that follow."""
+        last = np.full(self.num_envs, None, object)
+        for e in np.flatnonzero(done):
+            last[e] = observations[e]
+        return {"final_obs": last, "_final_obs": done.copy(), "final_info": {}, "_final_info": done.copy()}
+
+    def _begin(self, seed: int) -> IALS:
+        """Simulators and sources that draw as nothing in a run does."""
+        simulator, sources = (
+            [stream(seed, purpose, self.region, OTHER_EPISODES)]
+            for purpose in (Purpose.SIMULATOR, Purpose.SOURCES)
+        )
+        local = self.domain.local_simulator([self.region], self.num_envs, simulator)
+        return IALS(local, [self.predictor], self.num_envs, sources)
+
+    def _untrained(self) -> Predictor:
+        """As a run of this configuration begins with."""
+        predictor = Predictor(self.config.influence, self.domain.regions[self.region])
+        predictor.network.initialise(stream(self.config.seed, Purpose.PREDICTOR_INITIALISATION, self.region))
+        return predictor
+
+    def _checked(self, actions: np.ndarray) -> np.ndarray:
+        """Actions as the compiled simulators take them, which look at no bounds."""
+        actions, count = np.asarray(actions), int(self.single_action_space.n)
+        if actions.shape != (self.num_envs,) or actions.dtype.kind not in "iu":
+            raise ValueError(f"the actions are {actions.dtype} {actions.shape}: give int ({self.num_envs},)")
+        if actions.min() < 0 or actions.max() >= count:
+            raise ValueError(f"the actions are {actions.min()} to {actions.max()}: give 0 to {count - 1}")
+        return actions
+
+    def _elapsed(self, elapsed: Any) -> np.ndarray | None:
+        if elapsed is None:
+            return None
+        steps, horizon = np.asarray(elapsed), self.domain.horizon
+        fits = steps.shape == (self.num_envs,) and steps.dtype.kind in "iu"
+        if not fits or steps.min() < 0 or steps.max() >= horizon:
+            raise ValueError(f"elapsed is {elapsed!r}: give {self.num_envs} integers from 0 to {horizon - 1}")
+        return steps
+
+
+def _require_region(region: int, regions: int) -> None:
+    if not 0 <= region < regions:
+        raise BadInput(f"region is {region}: there are 0 to {regions - 1}")
