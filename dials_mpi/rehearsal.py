@@ -14,10 +14,11 @@ from dials_mpi.compiled import store
 from dials_mpi.domains.base import SimulatorFailure
 from dials_mpi.learning.influence import Predictor
 from dials_mpi.learning.ppo import PPO
+from dials_mpi.signals import held
 
 if TYPE_CHECKING:
     from dials_mpi.config import Config
-    from dials_mpi.domains.base import Agent, Domain, Region
+    from dials_mpi.domains.base import Domain
     from dials_mpi.ranks import Ranks
 
 
@@ -27,10 +28,18 @@ def rehearsed() -> bool:
 
 
 def rehearse_together(ranks: Ranks, hosts: Sequence[str], config: Config, domain: Domain) -> None:
-    """One rank of each machine compiles, and the others find it; hosts: each rank's machine."""
-    if hosts.index(ranks.host) == ranks.rank:
-        rehearse(config, domain)
+    """One rank of each machine compiles, and the others load it; hosts: each rank's machine.
+
+    No signal comes in between: the compiler calls back into Python, where an exception would get lost.
+    """
+    first = hosts.index(ranks.host) == ranks.rank
+    if first:
+        with held():
+            rehearse(config, domain)
     ranks.barrier()
+    if not first:
+        with held():
+            _learn(config, domain)
 
 
 def rehearse(config: Config, domain: Domain) -> None:
@@ -38,8 +47,8 @@ def rehearse(config: Config, domain: Domain) -> None:
 
     Compiling takes seconds of one process; a hundred that begin together would all do it.
     """
+    _learn(config, domain)
     region = domain.regions[0]
-    _learn(config, region, domain.agents[region.agents[0]])
     simulator = domain.local_simulator([0], 1, [np.random.default_rng(0)])
     with suppress(SimulatorFailure):
         simulator.reset()
@@ -49,7 +58,9 @@ def rehearse(config: Config, domain: Domain) -> None:
         )
 
 
-def _learn(config: Config, region: Region, actor: Agent) -> None:
+def _learn(config: Config, domain: Domain) -> None:
+    region = domain.regions[0]
+    actor = domain.agents[region.agents[0]]
     envs, kind = config.envs_per_region, region.input_type
     agent = PPO(config.policy, config.ppo, actor, envs)
     observations = np.zeros((envs, actor.observation_size), kind)

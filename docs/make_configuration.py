@@ -17,11 +17,11 @@ HEAD = """# Configuration
 <!-- Made from the dataclasses by docs/make_configuration.py: change those, and run it. -->
 
 A run is configured by a YAML file (`--config FILE`) and by overrides `key=value` behind it, with dots for
-sections: `ppo.clip=0.2`. What neither says has its default: the paper's setting for the warehouse with 100 agents.
-`--print-config` shows every key with its value, and is itself a valid file. Mistakes are refused before anything
-runs, in one sentence that names the place and the nearest known key.
+sections: `ppo.clip=0.2`. What neither says has its default: the paper's setting for the warehouse with 100
+agents. `--print-config` shows every key with its value, and is itself a valid file. Mistakes are refused
+before anything runs, in one sentence that names the place and the nearest known key.
 
-Lengths of time are in steps per agent, not summed over agents. Tables, sections and appendices are the paper's.
+Lengths are in steps per agent, not summed over agents. Tables, sections and appendices are the paper's.
 """
 
 

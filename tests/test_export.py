@@ -118,7 +118,7 @@ def test_an_exported_policy_decides_as_the_original(export, trained, settings, t
     others = decisions(policies[1], observations)[0]
     assert np.abs(elsewhere["logits"] - others).max() > 1e-3
 
-    assert description["domain"] == "warehouse" and description["region"] == 2
+    assert description["domain"] == "warehouse" and description["agent"] == 2
     assert description["env_steps"] == 256 and description["architecture"] == config.policy.architecture
     assert description["actions"] == logits.shape[2]
     shapes = {part["name"]: part["shape"] for part in description["inputs"] + description["outputs"]}

@@ -415,3 +415,26 @@ def test_a_number_that_is_not_finite_is_named_and_dumped(
     with h5py.File(out / file) as opened:
         assert opened.attrs["reason"].endswith(message)
     require_good_end(out, trained(*SMALL))
+
+
+def test_a_signal_while_the_inner_loops_are_compiled_comes_after_it():
+    """The compiler calls back into Python, and an exception there is lost: the run would go on."""
+    script = """
+import os, signal
+from dials_mpi import rehearsal, signals
+
+class Ranks:
+    host, rank = "here", 0
+
+def rehearse(config, domain):
+    os.kill(os.getpid(), signal.SIGINT)
+    print("compiled")
+
+signals.listen()
+rehearsal.rehearse = rehearse
+try:
+    rehearsal.rehearse_together(Ranks(), ["here"], None, None)
+except signals.StopAtOnce as stop:
+    print(stop)
+"""
+    assert launch("-c", script).stdout.split() == ["compiled", "SIGINT"]

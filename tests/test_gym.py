@@ -95,7 +95,8 @@ class CountingSystem:
     horizon = 3
 
     def __init__(self):
-        self.regions = create("warehouse", load(None, FOUR).domain_section).regions[:1]
+        four = create("warehouse", load(None, FOUR).domain_section)
+        self.agents, self.regions = four.agents[:1], four.regions[:1]
 
     def versions(self):
         return {}

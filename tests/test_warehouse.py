@@ -248,7 +248,7 @@ def test_the_domain_describes_its_regions():
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(ValueError, match="no domain 'depot'"):
+    with pytest.raises(BadInput, match="domain is 'depot': choose warehouse, traffic"):
         create("depot", None)
     domain = Warehouse(WarehouseConfig(grid=(1, 1)))
     with pytest.raises(ValueError, match="no hand-coded warehouse policy 'newest'"):

@@ -30,7 +30,14 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     parser = Parser("export", "Write a run's trained policies for use without this package.", EXAMPLES)
     parser.add_argument("directory", metavar="DIR", type=word, help="a run")
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--region", type=int, metavar="I", help="one policy, as TorchScript")
+    which.add_argument(
+        "--region",
+        "--agent",
+        type=int,
+        metavar="I",
+        dest="agent",
+        help="the policy of agent I, which is that of region I where each holds one, as TorchScript",
+    )
     which.add_argument("--all", action="store_true", help="all policies, as arrays")
     parser.add_argument("--out", required=True, metavar="FILE", type=word, help="ends with .pt, of all .npz")
     parser.add_argument(
@@ -61,14 +68,14 @@ def _write_one(choice: Choice, options: argparse.Namespace) -> str:
     # Not at the top: it needs PyTorch, which the rest does without.
     from dials_mpi.export import torchscript
 
-    region, regions = options.region, len(choice.domain.regions)
-    if not 0 <= region < regions:
-        raise BadInput(f"--region is {region}: there are 0 to {regions - 1}")
-    policy = choice.policies[region]
-    description = {**describe_run(choice), "region": region, **describe_policy(policy)}
+    agent, agents = options.agent, len(choice.domain.agents)
+    if not 0 <= agent < agents:
+        raise BadInput(f"--region is {agent}: there are 0 to {agents - 1}")
+    policy = choice.policies[agent]
+    description = {**describe_run(choice), "agent": agent, **describe_policy(policy)}
     with whole(Path(options.out)) as file:
         torchscript.write(policy, description, file)
-    return f"the policy of region {region}"
+    return f"the policy of agent {agent}"
 
 
 def _write_all(choice: Choice, options: argparse.Namespace) -> str:

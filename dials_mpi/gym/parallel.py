@@ -33,7 +33,7 @@ class GlobalEnv(ParallelEnv[str, np.ndarray, int]):
         self.domain = create(config.domain, config.domain_section)
         self.domain.versions()
         self.metadata = {"name": f"dials_mpi_{config.domain_key}", "render_modes": []}
-        self.possible_agents = [f"agent_{i}" for i in range(len(self.domain.regions))]
+        self.possible_agents = [f"agent_{i}" for i in range(len(self.domain.agents))]
         self.agents: list[str] = []
         self._simulator: GlobalSimulator | None = None
         seen = self._begin(config.seed).reset().observations

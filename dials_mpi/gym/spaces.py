@@ -1,4 +1,4 @@
-"""What an agent sees and does, as Gymnasium's spaces: the only place here that reads a region's sizes."""
+"""What an agent sees and does, as Gymnasium's spaces: the only place here that reads an agent's sizes."""
 
 from __future__ import annotations
 
@@ -20,4 +20,4 @@ def observation_space(observations: np.ndarray) -> Box:
 
 def action_space(domain: Domain, agent: int) -> Discrete:
     """The space of an agent's actions: 0 to their number less one."""
-    return Discrete(domain.regions[agent].actions)
+    return Discrete(domain.agents[agent].actions)

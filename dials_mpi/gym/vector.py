@@ -38,7 +38,8 @@ class RegionEnv(VectorEnv):
     ) -> None:
         """num_envs: E, by default ``envs_per_region``. predictor: by default as it is initialised, untrained.
 
-        BadInput: there is no such region, or what the domain's simulator needs is missing.
+        BadInput: there is no such region, it holds several agents, or what the domain's simulator needs is
+        missing.
         """
         self.config, self.region = config, region
         self.domain = create(config.domain, config.domain_section)
@@ -47,10 +48,16 @@ class RegionEnv(VectorEnv):
         if self.num_envs < 1:
             raise BadInput(f"num_envs is {num_envs}: give 1 or more")
         _require_region(region, len(self.domain.regions))
+        agents = self.domain.regions[region].agents
+        if len(agents) > 1:
+            raise BadInput(
+                f"region {region} holds {len(agents)} agents: a Gymnasium environment has one, choose a "
+                "domain or a block with one agent in each region"
+            )
         self.predictor = self._untrained() if predictor is None else predictor
         self._environment: IALS | None = None
         self.single_observation_space = observation_space(self._begin(config.seed).reset()[0])
-        self.single_action_space = action_space(self.domain, region)
+        self.single_action_space = action_space(self.domain, agents[0])
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
 
