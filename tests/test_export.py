@@ -106,7 +106,7 @@ def test_an_exported_policy_decides_as_the_original(export, trained, settings, t
     """Along whole episodes, in a process without this package, logits, values and states."""
     run, file = trained(*settings), tmp_path / "two.pt"
     code, said, wrong = export(run, "--region", 2, "--out", file)
-    assert (code, wrong) == (0, "") and "region 2 after 256 steps" in said
+    assert (code, wrong) == (0, "") and "agent 2 after 256 steps" in said
     config, domain, policies = originals(settings, run)
     observations = episodes(config, domain, policies)[2]
     assert observations.any() and len(observations) == 20

@@ -16,6 +16,7 @@ from dials_mpi.settings import setting
 @dataclass(frozen=True)
 class WellConfig:
     grid: tuple[int, int] = setting((1, 2), "Rows and columns", low=1)
+    block: tuple[int, int] = setting((1, 1), "Of a region", low=1)
     ring: bool = setting(False, "A border")
     ring_policy: str = setting("closest", "What it goes for", choices=("closest", "oldest"))
     item_probability: float = setting(0.5, "Water", low=0, high=1)
