@@ -20,8 +20,8 @@ from dials_mpi.domains.traffic.platoons import Platoons
 def record(domain, episodes, act):
     """A global episode: actions, sources, observations, rewards [T, N, E, ...], and places.
 
-    places: where regions have one crossing, for each step: where a vehicle that came onto edge m of region n in
-    episode e was, position and speed by (n, e, m).
+    places: where regions have one crossing, for each step: where a vehicle that came onto edge m of region n
+    in episode e was, position and speed by (n, e, m).
     """
     simulator = domain.global_simulator(generators(episodes))
     policy, columns = act(simulator), domain.config.grid[1]
@@ -70,7 +70,7 @@ def test_a_crossing_without_neighbours_is_reproduced_exactly(inflow, speed_limit
 
 
 def record_blocks(config, episodes, act):
-    """``record`` of a system of blocks; the sources of each crossing by itself, [T, N, E, 4]; places of these."""
+    """``record`` of blocks; the sources of each crossing by itself, [T, N, E, 4], and the places there."""
     apart, places = record(Traffic(replace(config, block=(1, 1))), episodes, act)
     parts, _ = record(Traffic(config), episodes, act)
     assert all(np.array_equal(apart[k], parts[k]) for k in (0, 2, 3))
