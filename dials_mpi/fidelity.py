@@ -111,6 +111,8 @@ def _independent(config: Config, probability: float, episodes: int) -> Table:
     for rule in RULES:
         table.add_column(f"return {rule}", justify="right")
         table.add_column(f"vehicles {rule}", justify="right")
+    section = dataclasses.replace(config.domain_section, block=(1, 1))
+    config = dataclasses.replace(config, domain_section=section)
     for name, green in GREENS.items():
         figures = [independent(_with_rule(config, rule), probability, episodes, green) for rule in RULES]
         table.add_row(name, *(f"{figure:.1f}" for pair in figures for figure in pair))
@@ -118,9 +120,9 @@ def _independent(config: Config, probability: float, episodes: int) -> Table:
 
 
 def _by_edge(truth: Seen, locally: dict[str, Seen]) -> Table:
-    table = Table(title="By region and edge: global, then local by rule of entry")
+    table = Table(title="By crossing and edge: global, then local by rule of entry")
     sides = ("global", *locally)
-    table.add_column("region")
+    table.add_column("crossing")
     table.add_column("edge")
     for what in ("return", "vehicles", "speed, m/s"):
         for side in sides:
@@ -142,7 +144,7 @@ def _by_edge(truth: Seen, locally: dict[str, Seen]) -> Table:
 
 
 def _summary(truth: Seen, locally: dict[str, Seen]) -> Table:
-    table = Table("figure", "global", *locally, title="All regions")
+    table = Table("figure", "global", *locally, title="All crossings")
     for column in table.columns[1:]:
         column.justify = "right"
     for name in Seen._fields:
@@ -150,11 +152,11 @@ def _summary(truth: Seen, locally: dict[str, Seen]) -> Table:
         ours = [getattr(seen, name).mean() for seen in locally.values()]
         row = [f"{value:.3f} ({100 * (value / true - 1):+.2f} %)" for value in ours]
         table.add_row(f"mean {name}", f"{true:.3f}", *row)
-    by_region = [
+    by_crossing = [
         f"{100 * np.abs(seen.returns.mean(1) / truth.returns.mean(1) - 1).max():.2f} %"
         for seen in locally.values()
     ]
-    table.add_row("largest gap in a region's return", "", *by_region)
+    table.add_row("largest gap in a crossing's return", "", *by_crossing)
     gaps = [f"{np.abs(seen.occupancy - truth.occupancy).max():.3f}" for seen in locally.values()]
     table.add_row("largest gap in a cell's occupancy", "", *gaps)
     return table

@@ -114,6 +114,19 @@ def test_operations_of_an_agent_step_are_those_of_an_update_step_by_step(mode, t
         assert flop_per_agent_step(config) == pytest.approx(counter.get_total_flops() / 128, rel=1e-12)
 
 
+@pytest.mark.parametrize("block", ["[1,1]", "[1,2]", "[2,2]"])
+def test_the_agents_of_a_region_share_the_operations_of_its_predictor(block):
+    apart, config = (
+        load(None, [*SMALL, f"warehouse.block={block}", f"mode={m}"]) for m in ("global", "dials")
+    )
+    agents = len(create("warehouse", config.domain_section).regions[0].agents)
+    _, predictor = policy_and_predictor(config)
+    with FlopCounterMode(display=False) as counter:
+        predictor.forward(1, 16)
+    shared = counter.get_total_flops() / 16 / agents
+    assert flop_per_agent_step(config) - flop_per_agent_step(apart) == pytest.approx(shared)
+
+
 @pytest.mark.parametrize("architecture", ["gru", "fnn"])
 def test_operations_of_a_fit_are_those_of_its_epochs_and_held_out_episodes(architecture):
     config = load(None, [*SMALL, f"influence.architecture={architecture}", "influence.epochs=2"])
@@ -220,6 +233,16 @@ def bench(tmp_path, *arguments, ranks=None):
     assert (done.code, done.stderr) == (0, "")
     assert [path.name for path in tmp_path.iterdir()] == ["bench.json"]
     return done.stdout, json.loads(file.read_text())
+
+
+def test_agents_and_regions_are_counted_apart(tmp_path):
+    _, figures = bench(tmp_path, *SMALL, "warehouse.block=[1,2]", "--updates", "2", "--project", ranks=2)
+    assert (figures["agents"], figures["regions"], figures["training_ranks"]) == (4, 2, 1)
+    fit = figures["fit_cpu_seconds_per_region"]
+    assert fit == pytest.approx(figures["slowest_fit_cpu_seconds_per_region"])
+    # All of four regions on workers of their own: the steps of two agents each, one after the other.
+    steps = 2 * 256 * figures["slowest_cpu_seconds_per_agent_step"]
+    assert figures["projection"]["4"]["train"] == pytest.approx(steps)
 
 
 @pytest.mark.parametrize("ranks", [None, 3])

@@ -58,7 +58,7 @@ def test_the_figures_are_sums_and_means_over_the_steps():
 def test_the_program_shows_both_rules_by_edge_and_in_sum():
     result = launch("-m", "dials_mpi.fidelity", *TRAFFIC, "--episodes", "2", environment={"COLUMNS": "160"})
     assert (result.code, result.stderr) == (0, "")
-    for word in ("hold", "drop", "west", "north", "mean flow", "largest gap in a region's return"):
+    for word in ("hold", "drop", "west", "north", "mean flow", "largest gap in a crossing's return"):
         assert word in result.stdout, word
     short = launch("-m", "dials_mpi.fidelity", *TRAFFIC, "--episodes", "2", "--summary", "--policy", "random")
     assert (short.code, short.stderr) == (0, "") and "west" not in short.stdout

@@ -91,16 +91,19 @@ def test_the_projection_is_the_sum_that_is_done_by_hand(tmp_path):
     assert tuple(terms) == projection.TERMS
 
 
-def test_exchanges_are_the_bytes_and_messages_of_all_regions():
-    config = load(None, SMALL)
+@pytest.mark.parametrize("agents", [1, 2])
+def test_exchanges_are_the_bytes_and_messages_of_all_regions(agents):
+    config = load(None, [*SMALL, f"warehouse.block=[1,{agents}]"])
     model = Model.of(config, [Costs(4, 0, 0, 0, 0)], 0.0, Link(1000.0, 0.25, measured=True))
-    # GRU 16 -> 8 -> 4 actions and the value; GRU 8 -> 8 -> 4 sources of 4 classes; 37 inputs each.
+    # GRU 16 -> 8 -> 4 actions and the value; GRU 8 -> 8 -> 4 sources of 4 classes, or the 6 around two
+    # robots; 37 inputs of each.
+    inputs, sources = 37 * agents, 2 + 2 * agents
     policy = 3 * 16 * (37 + 16 + 2) + 8 * 17 + 5 * 9
-    predictor = 3 * 8 * (37 + 8 + 2) + 8 * 9 + 16 * 9
-    state = 3 * (policy + predictor) + 2
-    metrics, costs, losses = 8 * 6, 8 * (2 * len(PHASES) + 3), 8 * 3
-    sent = 2 * metrics + 3 * (4 * policy + costs)  # two segments, three evaluations
-    sent += 2 * (100 * (37 + 4) + 4 * predictor + losses)  # two refreshes of 100 samples
+    predictor = 3 * 8 * (inputs + 8 + 2) + 8 * 9 + 4 * sources * 9
+    state = agents * (3 * policy + 1) + 3 * predictor + 1
+    metrics, costs, losses = agents * 8 * 6, 8 * (2 * len(PHASES) + 3), 8 * 3
+    sent = 2 * metrics + 3 * (4 * agents * policy + costs)  # two segments, three evaluations
+    sent += 2 * (100 * (inputs + sources) + 4 * predictor + losses)  # two refreshes of 100 samples
     sent += 2 * 4 * state  # two checkpoints
     exchanges = 2 + 3 * 3 + 2 * 4 + 2
     by_hand = exchanges * (NAP + 7 * 0.25) + 7 * sent / 1000

@@ -60,6 +60,14 @@ def test_seeds_are_averaged_over_those_that_have_come_so_far(tmp_path):
     np.testing.assert_allclose(group.refreshes.after, [0.4])
 
 
+def test_runs_that_differ_in_their_blocks_are_compared(tmp_path):
+    """The whole system is the same."""
+    blocks = [make_run(tmp_path, f"b{b}", settings=[f"warehouse.block=[1,{b}]"]) for b in (1, 2)]
+    assert [group.label for group in groups_of(*blocks)] == [
+        f"DIALS, warehouse.block=(1, {b})" for b in (1, 2)
+    ]
+
+
 def test_a_single_run_has_the_standard_error_over_its_episodes(tmp_path):
     (group,) = report.group_runs(report.read_runs([make_run(tmp_path)]))
     np.testing.assert_allclose(group.returns.standard_error, [0.5, 1])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from dials_mpi.errors import BadInput
 
 Pair = tuple[int, int]
@@ -26,6 +28,12 @@ def blocks(grid: Pair, block: Pair) -> list[tuple[int, ...]]:
         for top in range(0, rows, high)
         for left in range(0, columns, wide)
     ]
+
+
+def joined(values: np.ndarray) -> np.ndarray:
+    """What B agents have in each of R blocks, [R, B, E, n], one behind the other: [R, E, B x n]."""
+    regions, _, episodes, _ = values.shape
+    return values.swapaxes(1, 2).reshape(regions, episodes, -1)
 
 
 def _divisors(whole: int) -> str:

@@ -193,7 +193,10 @@ def read_runs(directories: Sequence[str]) -> list[Run]:
 
 
 def require_same_system(one: Run, other: Run) -> None:
-    """BadInput: the runs differ in their domain or, of the same number of agents, in its settings."""
+    """BadInput: the runs differ in their domain or, of the same number of agents, in its settings.
+
+    How agents share regions is a matter of training, not of the system.
+    """
     domain = one.config.domain
     if other.config.domain != domain:
         raise BadInput(
@@ -204,7 +207,8 @@ def require_same_system(one: Run, other: Run) -> None:
         return
     theirs = settings.flat(other.config)
     for key, value in settings.flat(one.config).items():
-        if key.startswith(f"{one.config.domain_key}.") and theirs[key] != value:
+        section = one.config.domain_key
+        if key.startswith(f"{section}.") and key != f"{section}.block" and theirs[key] != value:
             raise BadInput(
                 f"{key} is {value} in {one.name} and {theirs[key]} in {other.name}, so their returns cannot "
                 "be compared: report them separately"

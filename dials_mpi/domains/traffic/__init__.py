@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dials_mpi.domains.base import Agent, Drawing, Region, Source
+from dials_mpi.domains.blocks import blocks, require_fit
 from dials_mpi.domains.traffic import sumo
 from dials_mpi.domains.traffic.controllers import CONTROLLERS, TrafficController
 from dials_mpi.domains.traffic.crossings import CELL_LENGTH, Crossings
@@ -43,6 +44,14 @@ class TrafficConfig:
 
     grid: tuple[int, int] = setting(
         (2, 2), "Rows and columns of crossings (Section 5.2: 2x2, 5x5, 7x7, 10x10)", low=1, high=100
+    )
+    block: tuple[int, int] = setting(
+        (1, 1),
+        "Rows and columns of crossings that share a local simulator and a predictor; they divide grid "
+        "(Appendix E.2)",
+        low=1,
+        high=100,
+        newer=True,
     )
     inflow: float = setting(
         0.1,
@@ -75,6 +84,7 @@ class TrafficConfig:
     gui: bool = setting(False, "Show SUMO's window; only with traci")
 
     def __post_init__(self) -> None:
+        require_fit("traffic", self.grid, self.block)
         if self.cells * CELL_LENGTH > self.edge_length:
             most = int(self.edge_length // CELL_LENGTH)
             raise BadInput(
@@ -84,7 +94,10 @@ class TrafficConfig:
 
 
 class Traffic:
-    """The grid as a networked system: one region per crossing, row by row."""
+    """The grid as a networked system: crossings row by row, a region for each block of them.
+
+    A region's sources are the entries onto the edges that lead into it, crossing after crossing.
+    """
 
     name = "traffic"
     hand_coded = tuple(CONTROLLERS)
@@ -95,15 +108,12 @@ class Traffic:
         self.config = config
         self.horizon = config.horizon
         seen = len(SIDES) * config.cells
-        crossings = config.grid[0] * config.grid[1]
-        self.agents = [Agent(observation_size=seen + len(PHASES), actions=2)] * crossings
+        own = seen + len(PHASES) * config.predictor_sees_lights
+        self.agents = [Agent(seen + len(PHASES), actions=2)] * (config.grid[0] * config.grid[1])
+        self._ways = self._network(*config.block, 1).ways()
         self.regions = [
-            Region(
-                agents=(i,),
-                input_size=seen + len(PHASES) * config.predictor_sees_lights,
-                source_classes=(2,) * len(SIDES),
-            )
-            for i in range(crossings)
+            Region(crossings, len(crossings) * own, (2,) * len(self._ways))
+            for crossings in blocks(config.grid, config.block)
         ]
 
     def versions(self) -> dict[str, str]:
@@ -115,7 +125,13 @@ class Traffic:
         config = self.config
         crossings = self._crossings(self._network(*config.grid, len(streams)))
         return TrafficGlobalSimulator(
-            crossings, config.inflow, config.horizon, config.predictor_sees_lights, streams
+            crossings,
+            config.inflow,
+            config.horizon,
+            config.predictor_sees_lights,
+            np.array([region.agents for region in self.regions]),
+            self._ways,
+            streams,
         )
 
     def local_simulator(
@@ -125,7 +141,7 @@ class Traffic:
         if len(regions) != len(streams):
             raise ValueError(f"{len(regions)} regions need as many streams, not {len(streams)}")
         config = self.config
-        crossings = self._crossings(self._network(1, 1, len(regions) * environments))
+        crossings = self._crossings(self._network(*config.block, len(regions) * environments))
         entrances = self._entrances(crossings, regions, environments)
         return TrafficLocalSimulator(
             crossings, entrances, environments, config.horizon, config.predictor_sees_lights, streams
@@ -140,18 +156,26 @@ class Traffic:
         return TrafficController(name, simulator)
 
     def sources(self, region: int) -> tuple[Source, ...]:
-        """Whether a vehicle comes onto each incoming edge in the step."""
-        return tuple(Source(f"car from the {side}", ("none", "enters")) for side in SIDES)
+        """Whether a vehicle comes onto each edge that leads into the region in the step."""
+        crossings = self.regions[region].agents
+        return tuple(
+            Source(
+                f"car from the {SIDES[way % len(SIDES)]}"
+                + (f" to {crossings[way // len(SIDES)]}" if len(crossings) > 1 else ""),
+                ("none", "enters"),
+            )
+            for way in self._ways.tolist()
+        )
 
     def drawing(
         self, simulator: TrafficGlobalSimulator | TrafficLocalSimulator, axes: Axes, region: int | None
     ) -> Drawing:
-        """The grid with its cars and lights, or one crossing of it; of a simulator of one episode."""
+        """The grid with its cars and lights, or one region of it; of a simulator of one episode."""
         from dials_mpi.domains.traffic.drawing import CrossingsDrawing
 
-        local = region is not None
-        numbers = [region] if local else range(len(self.regions))
-        return CrossingsDrawing(simulator.crossings, axes, numbers, local)
+        if region is None:
+            return CrossingsDrawing(simulator.crossings, axes, range(len(self.agents)))
+        return CrossingsDrawing(simulator.crossings, axes, self.regions[region].agents, self._ways)
 
     def _network(self, rows: int, columns: int, copies: int) -> Network:
         return Network(rows, columns, copies, self.config.edge_length, self.config.speed_limit)
@@ -164,7 +188,9 @@ class Traffic:
         config = self.config
         if config.entries == "drop":
             return Drop(crossings)
-        outside = self._network(*config.grid, 1).outside()[list(regions)].repeat(environments, axis=0)
+        agents = np.array([self.regions[k].agents for k in regions])
+        edges = self._network(*config.grid, 1).outside()[agents].reshape(len(agents), -1)
+        outside = edges[:, self._ways].repeat(environments, axis=0)
         inner = None
         if not outside.all():
             inner = platoons(

@@ -53,9 +53,13 @@ class CrossingsDrawing:
     cars, lights, entering: matplotlib's collections; entering: an arrow where a vehicle was sampled.
     """
 
-    def __init__(self, crossings: Crossings, axes: Axes, numbers: Sequence[int], local: bool) -> None:
-        """numbers: of the regions, [K]. local: it is the local simulator of one."""
-        self._crossings = crossings
+    def __init__(
+        self, crossings: Crossings, axes: Axes, numbers: Sequence[int], entries: np.ndarray | None = None
+    ) -> None:
+        """numbers: of the crossings' agents, [K]. entries: of a local simulator, [M] of the K x 4 incoming
+        edges, those onto which vehicles are sampled."""
+        self._crossings, self._entries = crossings, entries
+        local = entries is not None
         self._ways = crossings.simulation.ways(crossings.network.lanes).reshape(-1, len(SIDES), 2, 2)
         self.centres = self._ways[:, :, 1].mean(axis=1)
         (left, bottom), (right, top) = self._ways.min(axis=(0, 1, 2)), self._ways.max(axis=(0, 1, 2))
@@ -89,7 +93,9 @@ class CrossingsDrawing:
         sight = simulation.sight()
         self.cars.set_verts(self._outlines(sight))
         self.cars.set_array(sight.speed)
-        self.entering.set_verts([] if sources is None else self._arrows(np.flatnonzero(sources)))
+        self.entering.set_verts(
+            [] if sources is None else self._arrows(self._entries[np.flatnonzero(sources)])
+        )
 
     @property
     def _lane(self) -> float:
@@ -130,12 +136,12 @@ class CrossingsDrawing:
         return np.array(bars)
 
     def _arrows(self, edges: np.ndarray) -> list[np.ndarray]:
-        """Triangles before the beginnings of these incoming edges of the first crossing."""
+        """Triangles before the beginnings of these incoming edges, which are numbered crossing by crossing."""
         shape = self._lane * np.array([[-0.2, 0], [-1.5, 0.6], [-1.5, -0.6]])
         arrows = []
-        for m in edges:
-            ahead = _direction(SIDES[m])
-            start = self._widened(self._ways[0, m, 0][None], ahead[None])[0]
+        for crossing, side in zip(*np.divmod(edges, len(SIDES)), strict=True):
+            ahead = _direction(SIDES[side])
+            start = self._widened(self._ways[crossing, side, 0][None], ahead[None])[0]
             arrows.append(start + shape @ np.array([ahead, [-ahead[1], ahead[0]]]))
         return arrows
 

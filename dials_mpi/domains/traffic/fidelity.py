@@ -14,7 +14,7 @@ from dials_mpi.domains.traffic.simulators import TrafficGlobalSimulator
 
 
 class Seen(NamedTuple):
-    """What was seen of N regions in E episodes.
+    """What was seen of N crossings in E episodes.
 
     returns: float64 [N, E]. By edge, in the order of SIDES: flow, vehicles that came onto it per episode,
     [N, 4]; speed, of the vehicles on it, m/s, [N, 4]; occupancy, share of the time in which a cell was
@@ -28,7 +28,7 @@ class Seen(NamedTuple):
 
 
 class Recording(NamedTuple):
-    """Global episodes: actions int [T, N, E], true sources int [T, N, E, 4], and what was seen."""
+    """Global episodes: actions int [T, N, E], true sources int [T, R, E, W], and what was seen."""
 
     actions: np.ndarray
     sources: np.ndarray
@@ -44,7 +44,7 @@ def record(
     simulator = domain.global_simulator(streams)
     act = policy(simulator)
     observations = simulator.reset().observations
-    tally = _Tally(simulator.crossings, (len(streams), len(domain.regions)))
+    tally = _Tally(simulator.crossings, (len(streams), len(domain.agents)))
     actions, sources = [], []
     for _ in range(domain.horizon):
         actions.append(np.array(act(observations)))
@@ -57,21 +57,24 @@ def record(
 
 def replay(domain: Traffic, recording: Recording) -> Seen:
     """Every region by itself, with the recorded actions and sources; ``domain`` has the rule of entry."""
-    _, regions, episodes = recording.actions.shape
-    parts = []
-    for i in range(regions):
-        simulator = domain.local_simulator([i], episodes, [np.random.default_rng(i)])
+    episodes, parts, order = recording.actions.shape[2], [], []
+    for k, region in enumerate(domain.regions):
+        agents = list(region.agents)
+        simulator = domain.local_simulator([k], episodes, [np.random.default_rng(k)])
         simulator.reset()
-        tally = _Tally(simulator.crossings, (episodes, 1))
-        for actions, sources in zip(recording.actions[:, i], recording.sources[:, i], strict=True):
-            simulator.step(actions[None], sources[None])
+        tally = _Tally(simulator.crossings, (episodes, len(agents)))
+        for actions, sources in zip(recording.actions[:, agents], recording.sources[:, k], strict=True):
+            simulator.step(actions, sources[None])
             tally.add()
         parts.append(tally.seen())
-    return Seen(*map(np.concatenate, zip(*parts, strict=True)))
+        order += agents
+    back = np.argsort(order)
+    return Seen(*(np.concatenate(figures)[back] for figures in zip(*parts, strict=True)))
 
 
 def independent(domain: Traffic, probability: float, episodes: int, green: float) -> tuple[float, float]:
-    """Return per episode, and vehicles that came in, of one crossing with random surroundings.
+    """Return per episode, and vehicles that came in, of one crossing with random surroundings; the domain's
+    regions have one each.
 
     At every edge a source is 1 with this probability at every step, whatever happened before. green: steps
     of green after which the light switches; infinity is never, 0 is at random, half of the time.

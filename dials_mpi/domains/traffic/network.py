@@ -2,7 +2,7 @@
 
 One lane per direction; every vehicle drives straight from where it enters to the opposite side. The copies
 of a network are not connected: side-by-side episodes of the whole system are copies of its grid, local
-regions are copies of a grid of one crossing ("tiles").
+regions are copies of a grid of their crossings, by default one ("tiles").
 """
 
 from __future__ import annotations
@@ -85,6 +85,10 @@ class Network:
         ways = set(self.entries)
         places = self._places[: self.rows * self.columns]
         return np.array([[(side, r, c) in ways for side in SIDES] for _, r, c in places])
+
+    def ways(self) -> np.ndarray:
+        """The same by their numbers among one copy's incoming edges, [crossings x 4]: int [W]."""
+        return np.flatnonzero(self.outside())
 
     def route(self, copy: int, side: str, row: int, column: int) -> str:
         """The name of the route of a vehicle that enters there."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dials_mpi.domains.base import GlobalStep, LocalStep, State
+from dials_mpi.domains.blocks import joined
 from dials_mpi.domains.clocks import Clocks
 from dials_mpi.domains.traffic.crossings import Crossings
 from dials_mpi.domains.traffic.demand import Demand
@@ -17,7 +18,8 @@ from dials_mpi.domains.traffic.network import SIDES, copy_of
 class TrafficGlobalSimulator:
     """E = len(streams) copies of the grid side by side; N crossings each, in row-major order.
 
-    Call ``reset`` first: it starts SUMO. crossings: what hand-coded policies read, [E x N].
+    Call ``reset`` first: it starts SUMO. crossings: what hand-coded policies read, [E x N]. regions: int
+    [R, B], the crossings of each local region; ways: int [W], which of its edges, [B x 4], lead into it.
     """
 
     def __init__(
@@ -26,9 +28,12 @@ class TrafficGlobalSimulator:
         inflow: float,
         horizon: int,
         predictor_sees_lights: bool,
+        regions: np.ndarray,
+        ways: np.ndarray,
         streams: Sequence[np.random.Generator],
     ) -> None:
-        self.crossings = crossings
+        self.crossings, self._regions = crossings, regions
+        self._edges = len(SIDES) * regions[:, ways // len(SIDES)] + ways % len(SIDES)
         self._sees_lights = predictor_sees_lights
         self._shape = len(streams), len(crossings.names) // len(streams)
         self._demand = Demand(crossings.network, inflow, streams)
@@ -45,30 +50,32 @@ class TrafficGlobalSimulator:
         return self._state()
 
     def step(self, actions: np.ndarray) -> GlobalStep:
-        """One second; a source is 1 where a vehicle came onto the incoming edge in it."""
+        """One second; a source is 1 where a vehicle came onto that way into the region in it."""
         crossings = self.crossings
         crossings.step(np.asarray(actions).T.ravel(), self._demand.draw())
         self._demand.passed(crossings)
-        sources = self._by_region(crossings.entered.view(np.int8))
-        return GlobalStep(self._state(), sources, self._by_region(crossings.rewards()), self._clocks.tick())
+        episodes, agents = self._shape
+        entered = crossings.entered.view(np.int8).reshape(episodes, -1)
+        sources = np.ascontiguousarray(entered[:, self._edges].swapaxes(0, 1))
+        rewards = np.ascontiguousarray(crossings.rewards().reshape(episodes, agents).T)
+        return GlobalStep(self._state(), sources, rewards, self._clocks.tick())
 
     def statistics(self) -> dict[str, np.ndarray]:
         """demand.STATISTICS of the episodes so far, float64 [E] each."""
         return self._demand.statistics(self.crossings.simulation)
 
     def _state(self) -> State:
-        episodes, regions = self._shape
-        return _state(self.crossings.observe(episodes), (regions, episodes), self._sees_lights)
-
-    def _by_region(self, values: np.ndarray) -> np.ndarray:
-        """[E x N, ...] as [N, E, ...]."""
-        return np.ascontiguousarray(values.reshape(*self._shape, *values.shape[1:]).swapaxes(0, 1))
+        episodes, agents = self._shape
+        seen = (bits.reshape(agents, episodes, -1) for bits in self.crossings.observe(episodes))
+        observations, inputs = _seen(*seen, self._sees_lights)
+        alone = self._regions.shape[1] == 1
+        return State(observations, inputs if alone else joined(inputs[self._regions]))
 
 
 class TrafficLocalSimulator:
-    """R = len(streams) crossings on their own in E environments each: R x E tiles of one network.
+    """R = len(streams) blocks of B crossings on their own in E environments each: R x E tiles of one network.
 
-    Call ``reset`` first: it starts SUMO.
+    Crossings are numbered block after block, R x B. Call ``reset`` first: it starts SUMO.
     """
 
     def __init__(
@@ -82,9 +89,10 @@ class TrafficLocalSimulator:
     ) -> None:
         self.crossings, self.entrances = crossings, entrances
         self._sees_lights = predictor_sees_lights
-        self._shape = len(streams), environments
+        network = crossings.network
+        self._shape = len(streams), environments, network.rows * network.columns
         self._streams = streams
-        self._uniforms = np.empty((*self._shape, len(SIDES)))
+        self._uniforms = np.empty((len(streams), environments, len(network.entries)))
         self._clocks = Clocks(environments, horizon)
 
     def reset(self, where: np.ndarray | None = None, elapsed: np.ndarray | None = None) -> State:
@@ -96,27 +104,36 @@ class TrafficLocalSimulator:
         else:
             driving = self.crossings.simulation.vehicles()
             here = [name for name in driving if mask[copy_of(name)]]
-            self.crossings.clear(mask, here + waiting)
+            self.crossings.clear(np.repeat(mask, self._shape[2]), here + waiting)
         return self._state()
 
     def step(self, actions: np.ndarray, sources: np.ndarray) -> LocalStep:
-        """One second, with a vehicle coming onto every edge whose source is 1."""
+        """One second, with a vehicle coming onto every way whose source is 1."""
         for stream, uniforms in zip(self._streams, self._uniforms, strict=True):
             stream.random(out=uniforms)
-        sources = np.reshape(sources, (-1, len(SIDES)))
-        given_up, entries = self.entrances.enter(sources, self._uniforms.reshape(sources.shape))
+        uniforms = self._uniforms.reshape(-1, self._uniforms.shape[-1])
+        given_up, entries = self.entrances.enter(np.reshape(sources, uniforms.shape), uniforms)
         if given_up:
             self.crossings.simulation.remove(given_up)
-        self.crossings.step(np.reshape(actions, -1), entries)
+        regions, environments, block = self._shape
+        in_tiles = np.reshape(actions, (regions, block, environments)).swapaxes(1, 2)
+        self.crossings.step(in_tiles.reshape(-1), entries)
         self.entrances.passed()
-        rewards = self.crossings.rewards().reshape(self._shape)
-        return LocalStep(self._state(), rewards, self._clocks.tick())
+        rewards = self.crossings.rewards().reshape(self._shape).swapaxes(1, 2)
+        return LocalStep(self._state(), rewards.reshape(-1, environments), self._clocks.tick())
 
     def _state(self) -> State:
-        return _state(self.crossings.observe(), self._shape, self._sees_lights)
+        regions, environments, block = self._shape
+        seen = (
+            bits.reshape(block, regions, environments, -1).swapaxes(0, 1)
+            for bits in self.crossings.observe(regions * environments)
+        )
+        observations, inputs = _seen(*seen, self._sees_lights)
+        return State(observations.reshape(regions * block, environments, -1), joined(inputs))
 
 
-def _state(seen: tuple[np.ndarray, np.ndarray], shape: tuple[int, int], predictor_sees_lights: bool) -> State:
-    """Observations [R, E, 40]; the predictor's inputs: the same, or only who is where, [R, E, 36]."""
-    observations, occupied = (bits.reshape(*shape, -1) for bits in seen)
-    return State(observations, observations if predictor_sees_lights else occupied)
+def _seen(
+    observations: np.ndarray, occupied: np.ndarray, predictor_sees_lights: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Observations [..., 40], and what of them predictors see: all, or only who is where, [..., 36]."""
+    return observations, observations if predictor_sees_lights else occupied

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dials_mpi.domains.traffic import Traffic
-from dials_mpi.domains.traffic.network import SIDES
 from dials_mpi.domains.traffic.tape import Recorder
 
 SWITCHING = 0.1
@@ -25,10 +24,11 @@ def reset_often(domain: Traffic, resets: int, tiles: int = 16, steps: int = 20) 
     stream = np.random.default_rng(resets)
     simulator = domain.local_simulator([0], tiles, [stream.spawn(1)[0]])
     simulator.reset()
+    block, ways = _sizes(domain)
     for _ in range(resets):
         for _ in range(steps):
-            sources = stream.random((1, tiles, len(SIDES))) < domain.config.inflow
-            simulator.step(np.zeros((1, tiles), np.int64), sources)
+            sources = stream.random((1, tiles, ways)) < domain.config.inflow
+            simulator.step(np.zeros((block, tiles), np.int64), sources)
         simulator.reset(where=np.ones(tiles, bool))
     simulator.crossings.simulation.close()
 
@@ -40,7 +40,7 @@ def throughput(
     rate: float | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[float, float]:
-    """Local-region-steps per second of ``tiles`` tiles: everything included, and SUMO's stepping alone.
+    """Crossing-steps per second of ``tiles`` local regions: everything included, and SUMO's stepping alone.
 
     Everything: episodes that end at different times, entries on every edge with probability ``rate`` per step
     (default: the configured inflow, which is what comes onto every edge in the whole system while it keeps
@@ -60,9 +60,10 @@ def throughput(
         bare += clock() - start
 
     simulator.crossings.simulation.step = timed
+    block, ways = _sizes(domain)
     # Drawn beforehand: choosing is not the simulator's work.
-    actions = stream.random((DRAWN, 1, tiles)) < SWITCHING
-    sources = stream.random((DRAWN, 1, tiles, len(SIDES))) < rate
+    actions = stream.random((DRAWN, block, tiles)) < SWITCHING
+    sources = stream.random((DRAWN, 1, tiles, ways)) < rate
     steps, start, warm = 0, clock(), False
     while True:
         done = simulator.step(actions[steps % DRAWN], sources[steps % DRAWN]).done
@@ -75,7 +76,13 @@ def throughput(
         elif warm and spent > seconds:
             break
     simulator.crossings.simulation.close()
-    return steps * tiles / spent, steps * tiles / bare
+    done = steps * tiles * block
+    return done / spent, done / bare
+
+
+def _sizes(domain: Traffic) -> tuple[int, int]:
+    """Crossings of a local region, and ways into it."""
+    return len(domain.regions[0].agents), len(domain.regions[0].source_classes)
 
 
 class Beside(NamedTuple):
@@ -113,7 +120,7 @@ def bare_global(domain: Traffic, episodes: int = 0, repeats: int = 3) -> Beside:
 
     episodes: side by side; 0 is as many as the domain says it should hold at a time.
     """
-    episodes = episodes or max(1, domain.side_by_side // len(domain.regions))
+    episodes = episodes or max(1, domain.side_by_side // len(domain.agents))
 
     def play(domain: Traffic) -> None:
         simulator = domain.global_simulator(np.random.default_rng(0).spawn(episodes))
@@ -128,6 +135,6 @@ def bare_global(domain: Traffic, episodes: int = 0, repeats: int = 3) -> Beside:
 def switching(domain: Traffic, episodes: int, seed: int = 0) -> Callable[[np.ndarray], np.ndarray]:
     """A joint policy that costs nothing: actions [N, E] drawn beforehand, each light told to switch with
     probability SWITCHING."""
-    shape = domain.horizon, len(domain.regions), episodes
+    shape = domain.horizon, len(domain.agents), episodes
     actions = iter(np.random.default_rng(seed).random(shape) < SWITCHING)
     return lambda observations: next(actions)

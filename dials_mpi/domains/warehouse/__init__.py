@@ -66,7 +66,7 @@ class Warehouse:
     """The warehouse as a networked system: learning robots row by row, a region for each block of them.
 
     A region's sources are the robots behind the sides of its border, robot after robot; its d-set is what its
-    robots observe, one behind the other.
+    robots observe, one behind the other: items that two of them see are there twice.
     """
 
     name = "warehouse"

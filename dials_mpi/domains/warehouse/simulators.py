@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dials_mpi.domains.base import GlobalStep, LocalStep, State
+from dials_mpi.domains.blocks import joined
 from dials_mpi.domains.clocks import Clocks
 from dials_mpi.domains.warehouse.floor import Block, Floor
 from dials_mpi.domains.warehouse.kernels import local_step, observe_blocks
@@ -120,7 +121,7 @@ class WarehouseGlobalSimulator:
         self.ages = self._items.ravel().take(self._slots)
         bits = observe(self.ages[: self.learners], self._cells[: self.learners])
         alone = self._regions.shape[1] == 1
-        return State(bits, bits if alone else _side_by_side(bits[self._regions]))
+        return State(bits, bits if alone else joined(bits[self._regions]))
 
 
 class WarehouseLocalSimulator:
@@ -180,14 +181,4 @@ class WarehouseLocalSimulator:
         bits = np.zeros((*self.cell.shape, OBSERVATION_SIZE), np.uint8)
         observe_blocks(self.cell, self._ages, self._block.shelves, bits)
         robots = len(self._block.shelves)
-        alone = robots == 1
-        return State(bits, bits if alone else _side_by_side(bits.reshape(-1, robots, *bits.shape[1:])))
-
-
-def _side_by_side(bits: np.ndarray) -> np.ndarray:
-    """What a block's robots see, [R, B, E, 37], as the input of its predictor, [R, E, B x 37].
-
-    The items on a side that two of them share are there twice.
-    """
-    regions, _, episodes, _ = bits.shape
-    return bits.swapaxes(1, 2).reshape(regions, episodes, -1)
+        return State(bits, bits if robots == 1 else joined(bits.reshape(-1, robots, *bits.shape[1:])))
