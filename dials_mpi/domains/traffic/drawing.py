@@ -136,7 +136,7 @@ class CrossingsDrawing:
         return np.array(bars)
 
     def _arrows(self, edges: np.ndarray) -> list[np.ndarray]:
-        """Triangles before the beginnings of these incoming edges, which are numbered crossing by crossing."""
+        """Triangles before the beginnings of these incoming edges, numbered crossing by crossing."""
         shape = self._lane * np.array([[-0.2, 0], [-1.5, 0.6], [-1.5, -0.6]])
         arrows = []
         for crossing, side in zip(*np.divmod(edges, len(SIDES)), strict=True):
