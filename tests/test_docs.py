@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import re
 import shlex
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -183,6 +184,13 @@ def test_the_page_of_the_configuration_is_that_of_the_dataclasses():
     sys.modules["make_configuration"] = module
     spec.loader.exec_module(module)
     assert module.PAGE.read_text() == module.page(), f"run python {script.relative_to(ROOT)}"
+
+
+def test_the_site_is_built_without_a_warning(tmp_path):
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "domain" / "index.html").is_file()
 
 
 def test_links_between_pages_lead_somewhere():
