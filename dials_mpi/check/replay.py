@@ -1,8 +1,9 @@
 """Definition 3: local simulators fed with the true influences of recorded global episodes.
 
 Where a region's dynamics are the global ones, and it draws no random number of its own, it repeats what was
-recorded to the bit. Else the means tell: of the same episodes under true sources, under independent ones of
-the same frequencies, and under the most frequent ones alone.
+recorded to the bit. Else the difference of the means is measured, which says the less the more the sources
+depend on those draws: then test the abstraction with draws that are shared. What the influence matters is told
+by other sources in the same episodes: independent ones of the same frequencies, and the most frequent ones alone.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def _replayed(domain: Domain, recorded: Played, local: Played) -> Finding:
         what,
         f"{seen / total:.1%} of the observations and {paid / total:.1%} of the rewards are as recorded, and "
         f"the mean return differs by {gap}: a region that draws random numbers of its own cannot repeat a "
-        "recording, but its means should be the same",
+        "recording, and its means differ as far as the true sources depend on what was drawn there",
     )
 
 
