@@ -2,8 +2,9 @@
 
 Where a region's dynamics are the global ones, and it draws no random number of its own, it repeats what was
 recorded to the bit. Else the difference of the means is measured, which says the less the more the sources
-depend on those draws: then test the abstraction with draws that are shared. What the influence matters is told
-by other sources in the same episodes: independent ones of the same frequencies, and the most frequent ones alone.
+depend on those draws: then test the abstraction with draws that are shared. What the influence matters is
+told by other sources in the same episodes: independent ones of the same frequencies, and the most frequent
+ones alone.
 """
 
 from __future__ import annotations
