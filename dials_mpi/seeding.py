@@ -28,7 +28,8 @@ class Purpose(IntEnum):
 
 
 def stream(seed: int, purpose: Purpose, region: int = 0, segment: int = 0) -> np.random.Generator:
-    """The random stream of one purpose, region (or episode, for the global simulator) and segment.
+    """The random stream of one purpose, region and segment; in place of the region stands the agent for what
+    policies do, and the episode for the global simulator.
 
     All arguments are non-negative integers. Equal keys give equal streams, different keys independent
     ones (numpy's SeedSequence), whichever rank asks and however often.

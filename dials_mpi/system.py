@@ -22,7 +22,6 @@ from dials_mpi.failures import Failures
 from dials_mpi.learners import TRAINING, Learners, NonFinite
 from dials_mpi.learning.influence import Fit
 from dials_mpi.logs import LOG
-from dials_mpi.members import Members
 from dials_mpi.players import Players
 from dials_mpi.provenance import memory
 from dials_mpi.ranks import Ranks
@@ -46,7 +45,7 @@ class System:
         hosts = ranks.meet(config.silence)
         self.failures = Failures(ranks.rank, ranks.pulse.beat)
         self.learners = Learners(config, self.domain, mine, self.failures)
-        self.members = Members(self.domain.regions)
+        self.members = self.learners.members
         self.tables = joint.tables(config, self.domain)
         self.widths = joint.widths(self.tables)
         self.players = Players(config, self.domain, ranks, self.watch, self.failures)
