@@ -570,6 +570,7 @@ def test_a_run_that_goes_on_elsewhere_is_left_alone(tmp_path):
     assert states(file) == ["not begun", "finished", "not begun"]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_two_studies_share_the_runs(tmp_path):
     file = write_study(tmp_path, LONG)
@@ -595,6 +596,7 @@ def test_other_settings_are_refused_run_by_run(tmp_path):
     assert "unreadable" in listed.stdout and "is not a run file, or a damaged one" in listed.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_each_domain_is_reported_in_a_folder_of_its_own(tmp_path):
     (tmp_path / "base.yaml").write_text("")

@@ -272,7 +272,7 @@ def table(blows: list[Blow]) -> str:
     ("domain", "steps", "blows", "most_ranks", "seed"),
     [
         ("warehouse", 6144, 4, 3, 1),
-        ("traffic", 1536, 3, 3, 2),
+        pytest.param("traffic", 1536, 3, 3, 2, marks=pytest.mark.slow),
         pytest.param("warehouse", 15360, 45, 5, 3, marks=pytest.mark.slow),
         pytest.param("traffic", 3840, 35, 5, 4, marks=pytest.mark.slow),
     ],
