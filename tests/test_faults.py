@@ -376,7 +376,7 @@ DATASET = {"inputs", "sources", "predictor/parameters", "predictor/second_moment
         (
             "update",
             1,
-            7,
+            8,
             "NaN weight at the end",
             "agent 2",
             1,
@@ -385,13 +385,13 @@ DATASET = {"inputs", "sources", "predictor/parameters", "predictor/second_moment
             MEMORY,
         ),
         pytest.param(
-            *("update", 1, 7, "NaN weight", "agent 2", 1, "policy_loss", "policy/parameters", MEMORY),
+            *("update", 1, 8, "NaN weight", "agent 2", 1, "policy_loss", "policy/parameters", MEMORY),
             marks=pytest.mark.slow,
         ),
         (
             "predictor",
             1,
-            6,
+            7,
             "NaN predictor",
             "region 1",
             1,

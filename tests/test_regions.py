@@ -27,7 +27,7 @@ from dials_mpi.members import Members
 from dials_mpi.seeding import Purpose, streams
 
 CONFIG = c.Config(
-    domain="unequal",
+    domain="unequal_domain:Unequal",
     seed=5,
     total_steps=256,
     evaluate_every=128,
@@ -142,14 +142,22 @@ def test_agents_learn_the_same_together_apart_and_in_groups(side_by_side):
 
 
 SETTINGS = (
-    *("domain=unequal", "seed=5", "total_steps=256", "evaluate_every=128", "retrain_every=128"),
+    *(
+        "domain=unequal_domain:Unequal",
+        "seed=5",
+        "total_steps=256",
+        "evaluate_every=128",
+        "retrain_every=128",
+    ),
     *("dataset_size=100", "evaluation_episodes=3", "envs_per_region=8", "influence.epochs=3"),
     *("influence.hidden=[8,8]", "policy.hidden=[16,8]"),
 )
 
 
 def program(name: str, *arguments: str, ranks: int | None = None):
-    done = launch(str(Path(unequal_domain.__file__)), name, *arguments, ranks=ranks)
+    path = f"import sys; sys.path.append({str(Path(unequal_domain.__file__).parent)!r}); "
+    run = "from importlib import import_module as get; get('dials_mpi.' + sys.argv[1]).main(sys.argv[2:])"
+    done = launch("-c", path + run, name, *arguments, ranks=ranks)
     assert done.code == 0, done.stderr
     return done
 

@@ -1,19 +1,15 @@
 """A small domain whose agents and regions differ in every size; one region holds two agents.
 
-Four counters, each pushed on by another one. As a program it runs one of ours with this domain among those
-that it knows: ``python unequal_domain.py train domain=unequal ...``.
+Four counters, each pushed on by another one. For ours it is a domain from outside: unequal_domain:Unequal.
 """
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from dials_mpi.domains import DOMAINS
 from dials_mpi.domains.base import Agent, GlobalStep, LocalStep, Region, State
 from dials_mpi.domains.clocks import Clocks
 from dials_mpi.settings import setting
@@ -142,6 +138,7 @@ class Unequal:
     """The domain."""
 
     name, agents, regions, hand_coded, statistics = "unequal", AGENTS, REGIONS, (), ()
+    Config, side_by_side = UnequalConfig, None
 
     def __init__(self, config: UnequalConfig) -> None:
         self.config, self.horizon = config, config.horizon
@@ -158,8 +155,5 @@ class Unequal:
     ) -> Locally:
         return Locally(self.config, regions, environments, streams)
 
-
-DOMAINS["unequal"] = (Unequal, UnequalConfig)
-
-if __name__ == "__main__":
-    importlib.import_module(f"dials_mpi.{sys.argv[1]}").main(sys.argv[2:])
+    def controller(self, name: str, simulator: World, streams: Sequence[np.random.Generator]):
+        raise ValueError(f"there is no hand-coded policy {name}")
