@@ -62,6 +62,17 @@ def late(simulator, step):
 
 
 STEP_FAULTS = {
+    "rewards in double precision": (
+        lambda self, step: step._replace(rewards=np.float64(step.rewards)),
+        "rewards are float64, not float32",
+    ),
+    "bits that are none": (
+        lambda self, step: with_state(
+            step, observations=[np.uint8(np.ceil(2 * o)) for o in step.state.observations]
+        ),
+        "are uint8 up to 2, not bits: give float32",
+    ),
+    "a tuple without names": (lambda self, step: tuple(step), "AttributeError: "),
     "an observation too few": (
         lambda self, step: with_state(step, observations=step.state.observations[:-1]),
         "3 observations in step 1",
@@ -105,6 +116,23 @@ def test_a_fault_in_what_a_step_gives_is_named(fault, where, monkeypatch):
     name = {"global": "GlobalLine", "local": "LocalLine"}[where]
     monkeypatch.setattr(relays, name, stepping(getattr(relays, name), change))
     assert f"the {where} simulator" in (found := wrong(line())) and said in found
+
+
+def test_statistics_that_are_names_are_named():
+    domain = line()
+    domain.statistics = ("freezing",)
+    assert "statistics has 'freezing', which is no Statistic" in wrong(domain)
+
+
+def test_an_exception_is_told_with_the_line_of_the_domain(monkeypatch):
+    monkeypatch.delattr(relays.GlobalLine, "statistics")
+    assert "AttributeError: 'GlobalLine' object has no attribute 'statistics'" in wrong(line())
+
+    def broken(self, actions):
+        return [][len(actions)]
+
+    monkeypatch.setattr(relays.GlobalLine, "step", broken)
+    assert "IndexError: list index out of range (test_check.py, line" in wrong(line())
 
 
 def change_global(monkeypatch, change):
@@ -173,6 +201,11 @@ def test_a_reset_that_does_not_heed_its_arguments_is_found(where, monkeypatch):
 
     monkeypatch.setattr(relays, where, All)
     assert "a restart of one episode changes" in wrong(line())
+
+
+def test_a_controller_that_is_none_is_named(monkeypatch):
+    monkeypatch.setattr(relays.Relays, "controller", lambda *arguments: None)
+    assert "controller('longest', ...) gives None, which cannot act" in wrong(line())
 
 
 @pytest.mark.parametrize(("actions", "said"), [(9, "an action there is not"), (None, "of shape [2, 4]")])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from dials_mpi.check.play import (
     random_actions,
     random_sources,
 )
-from dials_mpi.domains.base import Agent, Domain, State
+from dials_mpi.domains.base import Agent, Domain, State, Statistic
 from dials_mpi.seeding import Purpose, streams
 
 EPISODES = 3
@@ -42,11 +44,24 @@ def check_contract(domain: Domain, seed: int) -> Iterator[Finding]:
         except Breach as breach:
             yield Finding(what, Verdict.WRONG, str(breach))
             return
+        except Exception as error:  # whatever a domain that breaks the contract leads to
+            yield Finding(what, Verdict.WRONG, _told(error))
+            return
+
+
+def _told(error: Exception) -> str:
+    """An exception, and the line of the domain (or, without one, of ours) from which it came."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if "dials_mpi" not in Path(frame.filename).parts] or frames
+    last = own[-1]
+    return f"{type(error).__name__}: {error} ({Path(last.filename).name}, line {last.lineno}: {last.line})"
 
 
 def _check_description(what: str, domain: Domain, seed: int) -> Finding:
     require(isinstance(domain.horizon, int) and domain.horizon > 0, f"horizon is {domain.horizon!r}")
     require(len(domain.regions) > 0, "there are no regions")
+    for statistic in domain.statistics:
+        require(isinstance(statistic, Statistic), f"statistics has {statistic!r}, which is no Statistic")
     for i, agent in enumerate(domain.agents):
         require(agent.actions >= 2, f"agent {i} has {agent.actions} actions: it has nothing to choose")
         require(agent.observation_size >= 1, f"agent {i} observes nothing")
@@ -118,6 +133,8 @@ def _require_states(states: Sequence[State], domain: Domain, regions: Sequence[i
 def _require_array(array: np.ndarray, shape: tuple[int, ...], kinds: Sequence[str], whose: str) -> None:
     require(array.shape == shape, f"{whose} are of shape {list(array.shape)}, not {list(shape)}")
     require(array.dtype.name in kinds, f"{whose} are {array.dtype.name}, not {' or '.join(kinds)}")
+    bits = array.dtype != np.uint8 or not array.size or array.max() <= 1
+    require(bits, f"{whose} are uint8 up to {array.max(initial=0)}, not bits: give float32")
     require(bool(np.isfinite(array).all()), f"{whose} are not finite")
 
 
@@ -137,6 +154,8 @@ def _require_rewards(played: Played, agents: int, episodes: int) -> None:
     require(
         shapes == {(agents, episodes)}, f"rewards are of shape {sorted(shapes)}, not {[agents, episodes]}"
     )
+    kinds = {rewards.dtype.name for rewards in played.rewards}
+    require(kinds == {"float32"}, f"rewards are {', '.join(sorted(kinds))}, not float32")
     require(bool(np.isfinite(np.stack(played.rewards)).all()), "rewards are not finite")
     ends = [t for t, done in enumerate(played.done, start=1) if np.any(done)]
     require(
@@ -230,6 +249,9 @@ def _check_controllers(what: str, domain: Domain, seed: int) -> Finding:
         simulator = domain.global_simulator(streams(seed, Purpose.EVALUATION, 2))
         simulator.reset()
         controller = domain.controller(name, simulator, streams(seed, Purpose.EVALUATION_ACTIONS, 2))
+        require(
+            hasattr(controller, "act"), f"controller({name!r}, ...) gives {controller!r}, which cannot act"
+        )
         for _ in range(min(domain.horizon, 20)):
             actions = np.asarray(controller.act())
             require(actions.shape == (len(agents), 2), f"{name} gives actions of shape {list(actions.shape)}")

@@ -73,7 +73,8 @@ def _replayed(domain: Domain, recorded: Played, local: Played) -> Finding:
         what,
         f"{seen / total:.1%} of the observations and {paid / total:.1%} of the rewards are as recorded, and "
         f"the mean return differs by {gap}: a region that draws random numbers of its own cannot repeat a "
-        "recording, and its means differ as far as the true sources depend on what was drawn there",
+        "recording, and its means differ as far as the true sources depend on what was drawn there"
+        + ("; if they do not, this is a fault of the local simulator" if gap.sure else ""),
     )
 
 
