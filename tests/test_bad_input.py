@@ -242,6 +242,7 @@ CHANGES: dict[str, list[str]] = {
     "dataset_size": ["dataset_size=120"],
     "envs_per_region": ["envs_per_region=8"],
     "warehouse.grid": ["warehouse.grid=[1,4]"],
+    "warehouse.block": ["warehouse.block=[1,2]"],
     "warehouse.ring": ["warehouse.ring=false"],
     "warehouse.ring_policy": ["warehouse.ring_policy=oldest"],
     "warehouse.item_probability": ["warehouse.item_probability=0.03"],
