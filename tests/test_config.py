@@ -203,6 +203,12 @@ BROKEN_COMBINATIONS = {
     ],
     ("ppo.minibatch_size=1", "policy.architecture=fnn"): ["ppo.minibatch_size is 1", "at least 2"],
     ("warehouse.grid=[101,1]",): ["warehouse.grid", "from 1 to 100"],
+    ("warehouse.grid=[4,6]", "warehouse.block=[3,2]"): [
+        "warehouse.block is [3, 2]",
+        "use 1, 2 or 4",
+        "1, 2, 3 or 6",
+    ],
+    ("domain=traffic", "dataset_size=9900", "traffic.block=[1,3]"): ["traffic.block is [1, 3]", "1 or 2"],
     ("envs_per_region=12",): ["ppo.memory_size is 128", "use 96 or 192"],
     ("ppo.minibatch_size=24",): ["ppo.minibatch_size is 24", "use 16 or 32"],
     ("ppo.minibatch_size=512",): ["ppo.minibatch_size is 512", "use 128"],
