@@ -387,6 +387,13 @@ def test_no_mpirun(tmp_path, monkeypatch):
 # How a run is started ------------------------------------------------------------------------------------
 
 
+def test_a_run_gets_no_more_ranks_than_it_has_regions_for(tmp_path):
+    """Blocks hold several agents, and training refuses ranks that would have nothing to do."""
+    file = write_study(tmp_path, (*SMALL, "warehouse.block=[1,2]"))
+    run = next(run for run in load_study(str(file)).runs if run.config.mode == "dials")
+    assert (run.agents, Launch(9, ("x", "{ranks}")).ranks_of(run)) == (4, 3)
+
+
 def test_a_run_gets_the_ranks_that_it_can_use(tmp_path):
     def ranks(most: int, *overrides: str) -> list[int]:
         runs = load_study(str(write_study(tmp_path)), None, overrides).runs

@@ -26,7 +26,7 @@ class Launch(NamedTuple):
     def ranks_of(self, run: StudyRun) -> int:
         """As many as it can use; one where only root has work."""
         global_ranks = run.config.global_ranks
-        ranks = min(self.ranks, run.agents + global_ranks)
+        ranks = min(self.ranks, run.regions + global_ranks)
         return ranks if run.config.mode != "global" and ranks > global_ranks else 1
 
     def command(self, run: StudyRun, walltime: str | None) -> list[str]:

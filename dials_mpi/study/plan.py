@@ -38,6 +38,7 @@ class StudyRun(NamedTuple):
     overrides: tuple[str, ...]
     config: Config
     agents: int
+    regions: int
 
 
 class Study(NamedTuple):
@@ -63,6 +64,7 @@ class _Cell(NamedTuple):
     overrides: tuple[str, ...]
     config: Config
     agents: int
+    regions: int
 
 
 def load_study(file: str, output: str | None = None, overrides: Sequence[str] = ()) -> Study:
@@ -105,15 +107,16 @@ def _cell(base: _System, overrides: Sequence[str], where: str) -> _Cell:
         config = load(base.file, overrides)
     except BadInput as error:
         raise BadInput(f"{where}: {error}") from None
-    agents = len(create(config.domain, config.domain_section).regions)
-    return _Cell(base.file, tuple(overrides), config, agents)
+    domain = create(config.domain, config.domain_section)
+    return _Cell(base.file, tuple(overrides), config, len(domain.agents), len(domain.regions))
 
 
 def _run(number: int, of: int, folder: Path, system: str, method: str, seed: int, cell: _Cell) -> StudyRun:
     name = f"{system}-{method}-seed{seed}"
     words = (*cell.overrides, f"seed={seed}")
     config = replace(cell.config, seed=seed)
-    return StudyRun(number, of, name, folder / name, system, method, cell.file, words, config, cell.agents)
+    sizes = cell.agents, cell.regions
+    return StudyRun(number, of, name, folder / name, system, method, cell.file, words, config, *sizes)
 
 
 def _grid(systems: Mapping[str, _System], methods: Iterable[str]) -> Iterator[tuple[str, str, int]]:

@@ -61,7 +61,6 @@ class Series:
         while waiting:
             for run in waiting:
                 outcomes[run.name] = self._take(run)
-                self.states[run.name] = state_of(run)
                 if outcomes[run.name] is Outcome.STOPPED:
                     return outcomes
             elsewhere = [run for run in waiting if outcomes[run.name] is Outcome.ELSEWHERE]
