@@ -84,14 +84,7 @@ class Learners:
         """The regions in groups that train side by side; on the global simulator all do."""
         if not self.domain.side_by_side or self.config.mode == "global":
             return [self.regions] if self.regions else []
-        most = max(1, self.domain.side_by_side // self.config.envs_per_region)
-        groups: list[list[int]] = []
-        for k in self.regions:
-            if groups and len(self.members.of([*groups[-1], k])) <= most:
-                groups[-1].append(k)
-            else:
-                groups.append([k])
-        return groups
+        return self.members.groups(self.regions, self.domain.side_by_side // self.config.envs_per_region)
 
     def _train(self, regions: list[int], segment: Segment) -> dict[int, np.ndarray]:
         """Train the policies of some regions' agents for one segment.

@@ -43,6 +43,16 @@ class Members:
         """The agents of some regions, region after region."""
         return [i for k in regions for i in self.agents[k]]
 
+    def groups(self, regions: Sequence[int], most: int) -> list[list[int]]:
+        """Regions one after the other, in groups of at most so many agents, or of one region."""
+        groups: list[list[int]] = []
+        for k in regions:
+            if groups and len(self.of([*groups[-1], k])) <= most:
+                groups[-1].append(k)
+            else:
+                groups.append([k])
+        return groups
+
     def owners(self, kind: str, region: int) -> Sequence[int]:
         """The numbers of those in a region who have a network of this kind: agents, or the region itself."""
         return (region,) if kind in OF_REGIONS else self.agents[region]

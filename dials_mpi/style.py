@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from dials_mpi.domains.pictures import BLUE, GREEN, SMALL_PRINT, VERMILION
 from dials_mpi.errors import BadInput
 
-COLOURS = {"dials": "#0072B2", "untrained": "#D55E00", "global": "#009E73"}  # Okabe and Ito
+COLOURS = {"dials": BLUE, "untrained": VERMILION, "global": GREEN}
 REFERENCE_COLOUR = "#555555"
 SHADES = (0.0, -0.6, 0.35, 0.6)  # towards white, or black where negative
 LINES = ("-", (0, (4, 1.2)), (0, (4, 1.2, 1, 1.2)), (0, (1.6, 0.8)))
@@ -35,7 +36,7 @@ SETTINGS = {
     "axes.titlesize": 7,
     "hatch.linewidth": 0.5,
     "legend.frameon": False,
-    "legend.fontsize": 6.3,
+    "legend.fontsize": SMALL_PRINT,
     "legend.handlelength": 2.2,
     "legend.columnspacing": 1.2,
     "savefig.dpi": 300,

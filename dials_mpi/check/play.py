@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dials_mpi.domains.base import Domain, State
+from dials_mpi.members import Members
 from dials_mpi.seeding import Purpose, streams
 
 
@@ -70,7 +71,7 @@ def _same(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> bool:
 
 def agents_of(domain: Domain, regions: Sequence[int]) -> list[int]:
     """The agents that some regions hold, region after region."""
-    return [agent for k in regions for agent in domain.regions[k].agents]
+    return Members(domain.regions).of(regions)
 
 
 def play_globally(domain: Domain, seed: int, episodes: int, only: int | None = None) -> Played:

@@ -47,7 +47,7 @@ def check_replay(domain: Domain, seed: int, episodes: int) -> Iterator[Finding]:
     actions = recorded_actions(domain, recorded)
     true = play_locally(domain, seed, regions, episodes, recorded.sources, actions)
     yield _replayed(domain, recorded, true)
-    yield from _other_sources(domain, seed, recorded, true)
+    yield from _other_sources(domain, seed, recorded, actions, true)
 
 
 def recorded_actions(domain: Domain, recorded: Played) -> list[np.ndarray]:
@@ -78,9 +78,10 @@ def _replayed(domain: Domain, recorded: Played, local: Played) -> Finding:
     )
 
 
-def _other_sources(domain: Domain, seed: int, recorded: Played, true: Played) -> Iterator[Finding]:
+def _other_sources(
+    domain: Domain, seed: int, recorded: Played, actions: Sequence[np.ndarray], true: Played
+) -> Iterator[Finding]:
     regions = range(len(domain.regions))
-    actions = recorded_actions(domain, recorded)
     episodes = recorded.returns.shape[1]
     gaps = []
     for what, sources in (

@@ -12,6 +12,7 @@ from dials_mpi.check.play import agents_of, random_actions, random_sources
 from dials_mpi.config import Config
 from dials_mpi.domains.base import Domain
 from dials_mpi.learning.influence import Predictor
+from dials_mpi.members import Members
 from dials_mpi.seeding import Purpose, stream, streams
 
 SECONDS = 1.0
@@ -23,9 +24,8 @@ def check_speed(config: Config, domain: Domain) -> Iterator[Finding]:
     agents, regions = len(domain.agents), len(domain.regions)
     world = _global(config, domain) / agents
     alone = _local(config, domain, [0]) / len(domain.regions[0].agents)
-    together = _local(config, domain, _side_by_side(config, domain)) / len(
-        agents_of(domain, _side_by_side(config, domain))
-    )
+    beside = _side_by_side(config, domain)
+    together = _local(config, domain, beside) / len(agents_of(domain, beside))
     predictor = _predictor(config, domain) / len(domain.regions[0].agents)
     yield note("a step of the global simulator", f"{1e6 * world:.3g} us for each of {agents} agents")
     yield note(
@@ -46,10 +46,10 @@ def check_speed(config: Config, domain: Domain) -> Iterator[Finding]:
 
 def _side_by_side(config: Config, domain: Domain) -> list[int]:
     """As many regions as a rank trains at a time."""
-    most = len(domain.regions)
-    if domain.side_by_side:
-        most = min(most, max(1, domain.side_by_side // config.envs_per_region))
-    return list(range(most))
+    regions = range(len(domain.regions))
+    if not domain.side_by_side:
+        return list(regions)
+    return Members(domain.regions).groups(regions, domain.side_by_side // config.envs_per_region)[0]
 
 
 def _global(config: Config, domain: Domain) -> float:

@@ -34,7 +34,7 @@ def find(name: str) -> tuple[type, type]:
     """
     if name in DOMAINS:
         return DOMAINS[name]
-    place = _entry_points().get(name, name)
+    place = name if ":" in name else _entry_points().get(name, name)  # to look for these takes a while
     module, colon, qualified = place.partition(":")
     if not colon or not module or not qualified:
         known = ", ".join([*DOMAINS, *_entry_points()])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from dials_mpi.domains import find
+from dials_mpi.domains.pictures import SMALL_PRINT
 from dials_mpi.report.groups import Curve, Group, short
 from dials_mpi.report.runs import Refreshes
 from dials_mpi.report.runtimes import CLOCKS, Clock, mean_runtime, runtime, spent
@@ -162,7 +163,7 @@ def _draw_level(axes: Axes, level: float, label: str, above: bool) -> None:
         textcoords="offset points",
         ha="right",
         va="bottom" if above else "top",
-        fontsize=6.3,
+        fontsize=SMALL_PRINT,
         color=REFERENCE_COLOUR,
         path_effects=[withStroke(linewidth=1.5, foreground="white")],
     )
