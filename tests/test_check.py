@@ -5,11 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import SMALL
 
-from dials_mpi.check import contract, replay, speed
+from dials_mpi.check import contract, influence, replay, speed
 from dials_mpi.check.__main__ import main
 from dials_mpi.check.findings import Verdict
+from dials_mpi.check.play import play_globally, play_locally
+from dials_mpi.config import load
 from dials_mpi.domains.base import State
+from dials_mpi.joint import TrainedPolicies
+from dials_mpi.learning.influence import Predictor
+from dials_mpi.learning.policy import Policy
+from dials_mpi.seeding import Purpose, streams
 
 sys.path.append(str(Path(__file__).parents[1] / "examples" / "relays"))
 import relays
@@ -240,7 +247,13 @@ def test_a_description_that_does_not_fit_is_named(change, said):
 
 
 def replayed(domain, episodes=40):
-    return {finding.what: finding for finding in replay.check_replay(domain, 0, episodes)}
+    actors = influence.random_actors(domain, 0, episodes)
+    recorded = play_globally(domain, 0, episodes, policy=actors.policy())
+    findings = [
+        replay.check_replay(domain, 0, recorded),
+        *influence.check_influence(domain, 0, recorded, actors),
+    ]
+    return {finding.what: finding for finding in findings}
 
 
 def test_an_exact_abstraction_is_said_to_be_one():
@@ -260,15 +273,19 @@ def test_an_abstraction_that_is_not_exact_is_measured(monkeypatch):
             )
 
     domain = line()
-    exact = replay.play_globally(domain, 0, 40).returns.mean()
+    exact = recorded_episodes(domain, 40).returns.mean()
     monkeypatch.setattr(relays, "LocalLine", Leaky)
     domain = line()
     found = replayed(domain)["true sources fed to the local simulators (Definition 3)"]
     assert found.verdict is Verdict.NOTE
     gap = float(found.seen.split("differs by ")[1].split(" ±")[0])
-    recorded = replay.play_globally(domain, 0, 40)
-    local = replay.play_locally(domain, 0, range(4), 40, recorded.sources, recorded.actions)
+    recorded = recorded_episodes(domain, 40)
+    local = play_locally(domain, 0, range(4), 40, recorded.sources, recorded.actions)
     assert gap == pytest.approx(local.returns.mean() - exact, rel=0.01)
+
+
+def recorded_episodes(domain, episodes):
+    return play_globally(domain, 0, episodes, policy=influence.random_actors(domain, 0, episodes).policy())
 
 
 def test_an_influence_that_changes_nothing_is_said_to(monkeypatch):
@@ -284,14 +301,108 @@ def test_an_influence_that_changes_nothing_is_said_to(monkeypatch):
 
 def test_frequencies_are_those_of_the_recorded_episodes():
     domain = line()
-    recorded = replay.play_globally(domain, 0, 7)
+    recorded = play_globally(domain, 0, 7)
     classes = domain.regions[2].source_classes
     counts = np.zeros((len(classes), 2))
     for step in recorded.sources:
         for episode in step[2]:
             for m, value in enumerate(episode):
                 counts[m, value] += 1
-    np.testing.assert_allclose(replay.frequencies(recorded, 2, classes), counts / counts.sum(axis=1)[:, None])
+    np.testing.assert_allclose(
+        influence.frequencies(recorded, 2, classes), counts / counts.sum(axis=1)[:, None]
+    )
+
+
+# A run's policies and predictors -------------------------------------------------------------------------
+
+
+def networks(domain):
+    """Policies and predictors as they are initialised, and who acts with them."""
+    config = load(None, ["domain=relays:Relays", "relays.nodes=4"])
+    policies = [Policy(config.policy, agent) for agent in domain.agents]
+    predictors = [Predictor(config.influence, region) for region in domain.regions]
+    for k, made in enumerate([*policies, *predictors]):
+        made.network.initialise(np.random.default_rng(k))
+
+    def policy():
+        return TrainedPolicies(policies, streams(0, Purpose.EVALUATION_ACTIONS, 10))
+
+    return policies, predictors, influence.Actors("the trained policies", policy, predictors)
+
+
+def test_policies_that_act_upon_what_they_see_repeat_themselves_in_an_exact_abstraction():
+    """Regions that hold their agents in another order: each must still be given its own observations."""
+    domain = line()
+    *_, actors = networks(domain)
+    recorded = play_globally(domain, 0, 10, policy=actors.policy())
+    assert len(np.unique(np.stack(recorded.actions))) > 2
+    local = domain.local_simulator(range(4), 10, streams(0, Purpose.SIMULATOR, 4))
+    fed = influence.Fed(local, recorded.sources)
+    np.testing.assert_array_equal(influence.local_returns(domain, fed, actors.policy()), recorded.returns)
+
+
+def test_agents_in_another_order_are_given_their_own_observations(monkeypatch):
+    """Regions in reverse, with recorded sources as well: only the order in which they are held differs."""
+    domain = line()
+    *_, actors = networks(domain)
+    recorded = play_globally(domain, 0, 10, policy=actors.policy())
+    turned = line()
+    turned.regions = domain.regions[::-1]
+    monkeypatch.setattr(
+        turned,
+        "local_simulator",
+        lambda regions, *rest: domain.local_simulator([3 - k for k in regions], *rest),
+    )
+    local = turned.local_simulator(range(4), 10, streams(0, Purpose.SIMULATOR, 4))
+    fed = influence.Fed(local, [sources[::-1] for sources in recorded.sources])
+    returns = influence.local_returns(turned, fed, actors.policy())
+    np.testing.assert_array_equal(returns, recorded.returns[::-1])
+
+
+def test_the_return_that_predictors_promise_is_that_of_a_plain_loop():
+    domain = line()
+    policies, predictors, actors = networks(domain)
+    recorded = play_globally(domain, 0, 10, policy=actors.policy())
+    *_, last = influence.check_influence(domain, 0, recorded, actors)
+    assert last.what == "sources that the run's predictors draw"
+
+    chances = streams(0, Purpose.EVALUATION_ACTIONS, 10)
+    draws = streams(0, Purpose.SOURCES, 4)
+    local = domain.local_simulator(range(4), 10, streams(0, Purpose.SIMULATOR, 4))
+    state, total = local.reset(), 0.0
+    acting = [[policy.network.initial_state(n) for n in (8, 2)] for policy in policies]
+    foretelling = [predictor.network.initial_state(10) for predictor in predictors]
+    for _ in range(domain.horizon):
+        uniforms = np.stack([chance.random(4, dtype=np.float32) for chance in chances])
+        actions = np.empty((4, 10), np.int64)
+        for i, policy in enumerate(policies):
+            for b, rows in enumerate((slice(0, 8), slice(8, 10))):
+                decision = policy.act(state.observations[i][rows], acting[i][b], uniforms[rows, i])
+                actions[i, rows], acting[i][b] = decision.actions, decision.state
+        sources = []
+        for k, predictor in enumerate(predictors):
+            chance = draws[k].random((10, len(domain.regions[k].source_classes)), dtype=np.float32)
+            drawn, foretelling[k] = predictor.sample(state.inputs[k], foretelling[k], chance)
+            sources.append(drawn)
+        state, rewards, _ = local.step(actions, sources)
+        total += rewards.sum(dtype=np.float64)
+    assert f"a mean return of {total / 40:.4g}:" in last.seen
+
+
+def test_the_program_checks_a_run_with_its_policies(trained, capsys, monkeypatch):
+    monkeypatch.setattr(speed, "SECONDS", 0.01)
+    run = str(trained(*SMALL, ranks=3))
+    with pytest.raises(SystemExit, match="0"):
+        main([run, "--episodes", "4"])
+    out = capsys.readouterr().out
+    assert "change the mean return of the trained policies by" in out
+    assert "the run's predictors draw: give the trained policies a mean return of" in out
+    with pytest.raises(SystemExit, match="2"):
+        main([run, "seed=1"])
+    assert "seed=1 is one argument too many: a run has its own configuration" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main([run, "--checkpoint", "7"])
+    assert "no 7 checkpoint" in capsys.readouterr().err
 
 
 # The program ---------------------------------------------------------------------------------------------
@@ -329,6 +440,7 @@ def test_the_domains_of_the_paper_keep_the_contract(domain, capsys, monkeypatch)
         (["relays:Nothing"], "has no class Nothing"),
         (["relays:Relays", "relays.nodes=1"], "relays.nodes is 1"),
         (["relays:Relays", "--episodes", "1"], "--episodes is 1"),
+        (["relays:Relays", "--checkpoint", "best"], "--checkpoint is given, and no run"),
         ([], "DOMAIN"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Episodes under random policies, written down: globally, and locally under given influence sources."""
+"""Episodes, written down: of the global simulator, and of local ones under given influence sources."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dials_mpi.domains.base import Domain, State
+from dials_mpi.joint import JointPolicy
 from dials_mpi.members import Members
 from dials_mpi.seeding import Purpose, streams
 
@@ -74,14 +75,19 @@ def agents_of(domain: Domain, regions: Sequence[int]) -> list[int]:
     return Members(domain.regions).of(regions)
 
 
-def play_globally(domain: Domain, seed: int, episodes: int, only: int | None = None) -> Played:
-    """Whole episodes of the whole system; only: one of these many, played by itself."""
+def play_globally(
+    domain: Domain, seed: int, episodes: int, only: int | None = None, policy: JointPolicy | None = None
+) -> Played:
+    """Whole episodes of the whole system; only: one of these, played by itself; policy: default random."""
     chosen = slice(None) if only is None else slice(only, only + 1)
     simulator = domain.global_simulator(streams(seed, Purpose.EVALUATION, episodes)[chosen])
     every = random_actions(domain, range(len(domain.agents)), seed, episodes)
-    played = Played([_copied(simulator.reset())])
-    for actions in (next(every)[:, chosen] for _ in range(domain.horizon)):
+    state = simulator.reset()
+    played = Played([_copied(state)])
+    for _ in range(domain.horizon):
+        actions = policy(state.observations) if policy else next(every)[:, chosen]
         step = simulator.step(actions)
+        state = step.state
         played.actions.append(actions)
         _note(played, step, step.sources)
     played.statistics = simulator.statistics()
