@@ -76,7 +76,7 @@ class PPO:
     time_limit: str = setting(
         "bootstrap",
         "The value after an episode's last step: bootstrapped, or zero as in the authors' code, where it "
-        "made policies collapse (README)",
+        "made policies collapse (docs/differences.md)",
         choices=("bootstrap", "terminal"),
     )
     adam_epsilon: float = setting(1e-8, "Adam's epsilon (torch's default)", low=1e-16, high=1)

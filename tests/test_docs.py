@@ -18,7 +18,7 @@ from dials_mpi.domains import create
 from dials_mpi.train import _require_place
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "results" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 class Command(NamedTuple):

@@ -1,7 +1,7 @@
 """How fast this machine trains, beside what it could do, and how fast many more would: ``python -m
 dials_mpi.bench``.
 
-Every figure that the README quotes about speed comes from here, as a ratio to a floor that was measured in
+Every figure that the pages quote about speed comes from here, as a ratio to a floor that was measured in
 the same run on the same cores: absolute figures drift with the machine and with what else runs on it.
 Where not said otherwise seconds are CPU seconds, so that they mean the same when a hundred ranks share two
 cores.
