@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
-from dials_mpi import domains, settings
-from dials_mpi.errors import BadInput
+from dials_mpi import combinations, domains, settings
 from dials_mpi.settings import section, section_chosen_by, setting
 from dials_mpi.values import printable
 from dials_mpi.yaml_text import parse, read
@@ -20,7 +19,6 @@ from dials_mpi.yaml_text import parse, read
 ARCHITECTURES = ("gru", "fnn")
 UPKEEP = ("checkpoint_every", "checkpoint_minutes", "checkpoint_keep", "silence", "global_ranks")
 """Settings that bear on no result."""
-MOST_SEGMENTS = 100_000
 
 
 @dataclass(frozen=True)
@@ -207,7 +205,12 @@ class Config:
     )
 
     def __post_init__(self) -> None:
-        for check in (_check_schedule, _check_memory, _check_sequences, _check_dataset):
+        for check in (
+            combinations.check_schedule,
+            combinations.check_memory,
+            combinations.check_sequences,
+            combinations.check_dataset,
+        ):
             check(self)
 
     @property
@@ -238,7 +241,11 @@ class Config:
     @property
     def total_updates(self) -> int:
         """Updates of each policy in the whole run."""
-        return _updates(self, self.total_steps)
+        return self.updates(self.total_steps)
+
+    def updates(self, steps: int) -> int:
+        """Updates until at least this many steps per agent are done."""
+        return -(-steps // self.ppo.memory_size)
 
     def to_yaml(self) -> str:
         """Every key with its value and meaning; ``from_yaml`` reads it back to an equal Config."""
@@ -268,155 +275,3 @@ def load(file: str | None, overrides: Sequence[str] = ()) -> Config:
 def from_yaml(text: str, source: str = "the stored configuration") -> Config:
     """The configuration in a YAML text, such as ``Config.to_yaml`` wrote. BadInput as in ``load``."""
     return settings.build(Config, parse(text, source), source)
-
-
-# Segments ------------------------------------------------------------------------------------------------
-
-
-class Segment(NamedTuple):
-    """A piece of training: updates first_update, ..., first_update + updates - 1.
-
-    env_steps: steps per agent at its end. refresh: the predictors are trained at its start; evaluate: the
-    joint policy is evaluated at its end.
-    """
-
-    index: int
-    first_update: int
-    updates: int
-    env_steps: int
-    refresh: bool
-    evaluate: bool
-
-
-def segments(config: Config) -> list[Segment]:
-    """The run's segments: each ends at the first update at or past a multiple of segment_every."""
-    every, size = _segment_steps(config), config.ppo.memory_size
-    ends = [_updates(config, (k + 1) * every) for k in range(config.total_steps // every)]
-    return [
-        Segment(
-            k,
-            first,
-            end - first,
-            end * size,
-            refresh=refreshes(config, k),
-            evaluate=evaluates(config, k + 1),
-        )
-        for k, (first, end) in enumerate(zip([0, *ends], ends, strict=False))
-    ]
-
-
-def refreshes(config: Config, done: int) -> bool:
-    """Whether the predictors are trained when so many segments are done and another one follows."""
-    return config.mode == "dials" and done * _segment_steps(config) % config.retrain_every == 0
-
-
-def evaluates(config: Config, done: int) -> bool:
-    """Whether the joint policy is evaluated when so many segments are done."""
-    return done * _segment_steps(config) % config.evaluate_every == 0
-
-
-def collects_ahead(config: Config, done: int) -> bool:
-    """Whether the refresh after so many segments is fitted to data of the joint policy one segment before."""
-    return config.overlapped and done > 0 and refreshes(config, done)
-
-
-def _segment_steps(config: Config) -> int:
-    """Steps per agent in a segment, before they are rounded to whole updates."""
-    return config.segment_every or config.evaluate_every
-
-
-def _updates(config: Config, steps: int) -> int:
-    """Updates until at least this many steps per agent are done."""
-    return -(-steps // config.ppo.memory_size)
-
-
-# Combinations of values ----------------------------------------------------------------------------------
-
-
-def _check_schedule(config: Config) -> None:
-    every, memory = config.evaluate_every, config.ppo.memory_size
-    _require_update("evaluate_every", every, memory)
-    if config.segment_every:
-        _require_update("segment_every", config.segment_every, memory)
-        _require_multiple("evaluate_every", every, "segment_every", config.segment_every)
-    _require_multiple("total_steps", config.total_steps, "evaluate_every", every)
-    if config.retrain_every < config.total_steps:
-        _require_multiple("retrain_every", config.retrain_every, "evaluate_every", every)
-    key = "segment_every" if config.segment_every else "evaluate_every"
-    every = getattr(config, key)
-    if config.total_steps // every > MOST_SEGMENTS:
-        least = -(-config.total_steps // MOST_SEGMENTS)
-        raise BadInput(
-            f"{key} is {every}, more than {MOST_SEGMENTS} segments in total_steps="
-            f"{config.total_steps}: make it at least {least}"
-        )
-    if not config.checkpoint_every and not config.checkpoint_minutes:
-        raise BadInput("checkpoint_every and checkpoint_minutes are both 0: set one of them")
-
-
-def _check_memory(config: Config) -> None:
-    ppo = config.ppo
-    unit = config.envs_per_region * ppo.rollout_steps
-    _require_multiple("ppo.memory_size", ppo.memory_size, "envs_per_region x ppo.rollout_steps", unit)
-    _require_divisor("ppo.minibatch_size", ppo.minibatch_size, "ppo.memory_size", ppo.memory_size)
-    if ppo.normalise_advantages and ppo.minibatch_size < 2:
-        raise BadInput(
-            "ppo.minibatch_size is 1, and a single step has no deviation: make it at least 2, or "
-            "set ppo.normalise_advantages=false"
-        )
-
-
-def _check_sequences(config: Config) -> None:
-    policy, ppo = config.policy, config.ppo
-    if policy.architecture != "gru":
-        return
-    length = policy.sequence_length
-    _require_divisor(
-        "policy.sequence_length", length, "ppo.memory_size / envs_per_region", config.steps_per_env
-    )
-    _require_multiple("ppo.minibatch_size", ppo.minibatch_size, "policy.sequence_length", length)
-
-
-def _check_dataset(config: Config) -> None:
-    horizon, held_out = config.domain_section.horizon, config.influence.held_out
-    if config.dataset_size < 2 * horizon:
-        raise BadInput(
-            f"dataset_size is {config.dataset_size}, less than two episodes of {horizon} steps: "
-            f"make it at least {2 * horizon}"
-        )
-    _require_multiple("dataset_size", config.dataset_size, f"{config.domain_key}.horizon", horizon)
-    episodes = config.dataset_episodes
-    if config.held_out_episodes >= episodes:
-        raise BadInput(
-            f"influence.held_out is {held_out:g}, which leaves none of {episodes} episodes to train on: "
-            f"make it at most {(episodes - 1) / episodes:.4g}"
-        )
-
-
-def _require_update(key: str, value: int, memory: int) -> None:
-    """Refuse a number of steps that holds not even one update."""
-    if value < memory:
-        raise BadInput(
-            f"{key} is {value}, less than one update of ppo.memory_size={memory} steps: "
-            f"make it at least {memory}"
-        )
-
-
-def _require_multiple(key: str, value: int, of: str, unit: int) -> None:
-    """Refuse a value that is no multiple of ``unit``, naming the nearest multiples."""
-    if value % unit:
-        below = value - value % unit
-        _refuse(key, value, f"is not a multiple of {of}={unit}", [below, below + unit])
-
-
-def _require_divisor(key: str, value: int, of: str, whole: int) -> None:
-    """Refuse a value that does not divide ``whole``, naming the nearest divisors."""
-    if whole % value:
-        below = next(n for n in range(min(value, whole), 0, -1) if whole % n == 0)
-        above = next(n for n in range(min(value, whole), whole + 1) if whole % n == 0)
-        _refuse(key, value, f"does not divide {of}={whole}", [below, above])
-
-
-def _refuse(key: str, value: int, why: str, better: list[int]) -> None:
-    remedy = " or ".join(str(n) for n in sorted(set(better)) if n > 0)
-    raise BadInput(f"{key} is {value}, which {why}: use {remedy}")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dials_mpi.collect import Dataset
-from dials_mpi.config import Config, Segment
+from dials_mpi.config import Config
 from dials_mpi.domains.base import Domain, SimulatorFailure
 from dials_mpi.failures import Failures
 from dials_mpi.ials import IALS, Environment, GlobalEnvironment, Outcome
@@ -17,6 +17,7 @@ from dials_mpi.learning.ppo import METRICS, PPO
 from dials_mpi.logs import LOG
 from dials_mpi.members import Members
 from dials_mpi.seeding import Purpose, stream, streams
+from dials_mpi.segments import Segment
 
 TRAINING = ("episode_return", *METRICS)
 """What ``Learners.train`` reports of each agent."""

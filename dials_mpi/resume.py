@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from dials_mpi import states
-from dials_mpi.config import Config, collects_ahead, from_yaml, segments
+from dials_mpi.config import Config, from_yaml
 from dials_mpi.domains.base import Domain
 from dials_mpi.errors import BadInput, Unwritable
 from dials_mpi.members import Members
+from dials_mpi.segments import collects_ahead, segments
 from dials_mpi.start import Start
 from dials_mpi.storage import checkpoint as checkpoints
 from dials_mpi.storage.checkpoint import Checkpoint

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from dials_mpi.config import Config, Segment, segments
+from dials_mpi.config import Config
 from dials_mpi.errors import BadInput
 from dials_mpi.position import Position
+from dials_mpi.segments import Segment, segments
 from dials_mpi.walltime import Deadline, Pace, work
 
 

@@ -15,7 +15,6 @@ import numpy as np
 
 from dials_mpi import domains, joint
 from dials_mpi.collect import Dataset
-from dials_mpi.config import Segment, evaluates, segments
 from dials_mpi.errors import Unwritable
 from dials_mpi.evaluate import Evaluation
 from dials_mpi.failures import Failures
@@ -26,6 +25,7 @@ from dials_mpi.players import Players
 from dials_mpi.provenance import memory
 from dials_mpi.ranks import Ranks
 from dials_mpi.rehearsal import rehearse_together, rehearsed
+from dials_mpi.segments import Segment, evaluates, segments
 from dials_mpi.signals import Wishes
 from dials_mpi.start import Start
 from dials_mpi.stopwatch import PHASES, Stopwatch

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dials_mpi import states
-from dials_mpi.config import Segment, collects_ahead
 from dials_mpi.joint import widths
 from dials_mpi.learners import Learners
 from dials_mpi.learning.network import Table
@@ -18,6 +17,7 @@ from dials_mpi.logs import LOG
 from dials_mpi.position import Position
 from dials_mpi.provenance import versions
 from dials_mpi.ranks import Ranks
+from dials_mpi.segments import Segment, collects_ahead
 from dials_mpi.signals import Wishes
 from dials_mpi.start import Start
 from dials_mpi.walltime import Deadline, Pace, Work, work

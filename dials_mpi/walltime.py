@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 
-from dials_mpi.config import Config, Segment, evaluates
+from dials_mpi.config import Config
 from dials_mpi.errors import BadInput
+from dials_mpi.segments import Segment, evaluates
 from dials_mpi.values import shown
 
 RECENT = 3

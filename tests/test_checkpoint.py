@@ -15,13 +15,14 @@ from conftest import SMALL, Program, launch, train
 from test_ranks import differing, results
 
 from dials_mpi import joint, states
-from dials_mpi.config import load, segments
+from dials_mpi.config import load
 from dials_mpi.domains import create
 from dials_mpi.domains.base import Agent, Region
 from dials_mpi.errors import BadInput, Unwritable
 from dials_mpi.learners import Learners
 from dials_mpi.position import Position
 from dials_mpi.resume import begin, find
+from dials_mpi.segments import segments
 from dials_mpi.storage import checkpoint as checkpoints
 from dials_mpi.storage.checkpoint import Checkpoint
 from dials_mpi.storage.files import claim

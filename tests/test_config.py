@@ -16,8 +16,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from dials_mpi import settings
-from dials_mpi.config import Config, Segment, from_yaml, load, segments
+from dials_mpi.config import Config, from_yaml, load
 from dials_mpi.errors import BadInput
+from dials_mpi.segments import Segment, segments
 from dials_mpi.settings import section, section_chosen_by, setting
 from dials_mpi.yaml_text import LARGEST_FILE, parse
 

@@ -12,9 +12,10 @@ from dials_mpi.bench import projection
 from dials_mpi.bench.costs import Costs, read_run
 from dials_mpi.bench.link import ASSUMED, Link
 from dials_mpi.bench.projection import Line, Model, compare, growing, project
-from dials_mpi.config import load, segments
+from dials_mpi.config import load
 from dials_mpi.errors import BadInput
 from dials_mpi.ranks import NAP
+from dials_mpi.segments import segments
 from dials_mpi.stopwatch import PHASES
 from dials_mpi.storage.runfile import RunFile
 

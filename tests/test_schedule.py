@@ -19,11 +19,12 @@ from test_train import refused
 
 from dials_mpi import joint
 from dials_mpi.collect import blocks, collect, shares
-from dials_mpi.config import Config, load, segments
+from dials_mpi.config import Config, load
 from dials_mpi.domains import create
 from dials_mpi.evaluate import evaluate
 from dials_mpi.learners import Learners
 from dials_mpi.seeding import Purpose, streams
+from dials_mpi.segments import segments
 from dials_mpi.storage.checkpoint import present
 
 COMMON = (

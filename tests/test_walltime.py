@@ -9,9 +9,10 @@ from datetime import datetime, timedelta
 import pytest
 from conftest import SMALL, train
 
-from dials_mpi.config import Config, load, segments
+from dials_mpi.config import Config, load
 from dials_mpi.errors import BadInput
 from dials_mpi.position import Position
+from dials_mpi.segments import segments
 from dials_mpi.start import Start, require_time
 from dials_mpi.walltime import Deadline, Pace, deadline_of, scheduler_end, seconds, work
 

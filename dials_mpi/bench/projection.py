@@ -15,9 +15,10 @@ import numpy as np
 from dials_mpi.bench.costs import Costs, Recorded
 from dials_mpi.bench.flop import fit_flop
 from dials_mpi.bench.link import Link
-from dials_mpi.config import Config, Segment, segments
+from dials_mpi.config import Config
 from dials_mpi.domains import create
 from dials_mpi.ranks import NAP
+from dials_mpi.segments import Segment, segments
 from dials_mpi.stopwatch import PHASES
 
 REGIONS = (4, 25, 49, 100, 400, 1024, 10_000)

@@ -13,7 +13,7 @@ from dials_mpi import joint
 from dials_mpi.bench.floors import timed
 from dials_mpi.bench.shares import PARTS, Profile, global_methods, training_methods
 from dials_mpi.collect import Dataset, collect
-from dials_mpi.config import Config, Segment
+from dials_mpi.config import Config
 from dials_mpi.domains import create
 from dials_mpi.domains.base import Domain
 from dials_mpi.evaluate import evaluate
@@ -21,6 +21,7 @@ from dials_mpi.learners import TRAINING, Learners
 from dials_mpi.ranks import Ranks
 from dials_mpi.rehearsal import rehearse_together
 from dials_mpi.seeding import Purpose, streams
+from dials_mpi.segments import Segment
 
 FIT_EPOCHS = 5
 """Epochs of the measured fit; how long one takes does not depend on their number."""

@@ -10,7 +10,8 @@ from rich.table import Table
 
 from dials_mpi.bench.costs import Costs, Recorded
 from dials_mpi.bench.projection import TERMS, Line, Model, growing
-from dials_mpi.config import Config, segments
+from dials_mpi.config import Config
+from dials_mpi.segments import segments
 
 WIDTH = 120
 """Columns where there is no terminal."""
