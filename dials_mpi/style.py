@@ -11,8 +11,8 @@ from dials_mpi.errors import BadInput
 
 COLOURS = {"dials": BLUE, "untrained": VERMILION, "global": GREEN}
 REFERENCE_COLOUR = "#555555"
-SHADES = (0.0, -0.6, 0.35, 0.6)  # towards white, or black where negative
-LINES = ("-", (0, (4, 1.2)), (0, (4, 1.2, 1, 1.2)), (0, (1.6, 0.8)))
+SHADES = (0.0, -0.6, 0.35, 0.6, -0.3, 0.78)  # towards white, or black where negative
+LINES = ("-", (0, (4, 1.2)), (0, (4, 1.2, 1, 1.2)), (0, (1.6, 0.8)), (0, (4, 1, 1, 1, 1, 1)))
 LEVEL = (0, (1, 1.5))
 WIDTH, HEIGHT, LEGEND_ROW = 3.3, 2.2, 0.13  # inches: a column of a paper
 BAR_WIDTH, MAP_SIDE, TITLE_ROW = 1.2, 1.5, 0.15

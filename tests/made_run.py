@@ -30,6 +30,7 @@ def make_run(
     settings=(),
     mode="dials",
     timing=None,
+    peak_rss=(2.0**29, 2.0**30),
     **attributes,
 ):
     words = ["warehouse.grid=[1,2]", "total_steps=2560", "evaluate_every=1280", f"mode={mode}"]
@@ -47,7 +48,7 @@ def make_run(
             row = {f"influence/cross_entropy_{key}": value for key, value in losses.items()}
             run.append({"influence/env_steps": 0, **row})
         run.append({f"timing/{phase}": rows[k] for phase, rows in (timing or {}).items()})
-    run.write({"memory/peak_rss": np.array([2.0**29, 2.0**30]), "memory/pss": np.array([1e8, 2e8])})
+    run.write({"memory/peak_rss": np.array(peak_rss), "memory/pss": np.array([1e8, 2e8])})
     if finished:
         run.write({"reference/random": np.full((2, 2), 0.5), "reference/oldest": np.full((2, 2), 5.0)})
         run.write({}, finished=True)

@@ -184,12 +184,13 @@ def test_the_interval_covers_the_mean_of_a_normal_sample_as_theory_says():
 
 def test_the_bootstrap_draws_within_each_size():
     """Sizes that do not vary leave nothing to draw, however far apart they are."""
-    middle = statistics.interquartile_mean([np.full(3, 2.0), np.full(3, 8.0)])
+    middle = statistics.interquartile_mean([np.full(5, 2.0), np.full(5, 8.0)])
     assert (middle.low, middle.high) == (middle.estimate, middle.estimate)
 
 
 def test_the_probability_of_improvement_counts_pairs():
-    these, those = [np.array([1.0, 5, 5]), np.array([2.0, 2])], [np.array([0.0, 5]), np.array([3.0, 1, 2])]
+    these = [np.array([1.0, 5, 5, 4, 0]), np.array([2.0, 2, 2, 3, 1])]
+    those = [np.array([0.0, 5, 1, 1, 9]), np.array([3.0, 1, 2, 2, 0])]
     by_size = []
     for one, other in zip(these, those, strict=True):
         wins = [1.0 if a > b else 0.5 if a == b else 0.0 for a in one for b in other]
@@ -200,8 +201,21 @@ def test_the_probability_of_improvement_counts_pairs():
     assert statistics.probability_of_improvement(those, these).estimate == pytest.approx(1 - np.mean(by_size))
 
 
-def test_a_single_run_has_no_interval():
-    assert np.isnan(statistics.interquartile_mean([np.array([1.0])]).low)
+def test_few_runs_have_no_bootstrap_interval():
+    """Of three it would be from the least to the greatest, which is no 95 %."""
+    five, four = np.arange(5.0), np.arange(4.0)
+    assert np.isfinite(statistics.interquartile_mean([five]).low)
+    assert np.isnan(statistics.interquartile_mean([five, four]).low)
+    assert np.isnan(statistics.probability_of_improvement([five], [four]).low)
+    assert np.isnan(statistics.mean(np.array([1.0])).low)
+
+
+def test_the_interval_of_a_mean_of_three_covers_it_in_95_of_100_cases():
+    samples = np.random.default_rng(0).standard_normal((2000, 3))
+    bounds = [statistics.mean(sample) for sample in samples]
+    covered = np.mean([low <= 0 <= high for _, low, high in bounds])
+    assert covered == pytest.approx(0.95, abs=0.02)
+    assert [mean for mean, *_ in bounds] == pytest.approx(samples.mean(axis=1))
 
 
 def test_methods_are_compared_by_size_and_in_all(tmp_path):
@@ -222,7 +236,7 @@ def test_methods_are_compared_by_size_and_in_all(tmp_path):
         ("global simulator", "2", "-1"),
     ]
     (better,) = rows_of(tmp_path / "out" / "improvement.csv")
-    assert list(better.values()) == ["DIALS", "global simulator", "2", "1", "1", "1"]
+    assert list(better.values()) == ["DIALS", "global simulator", "2", "1", "", ""]
 
 
 # Pictures ------------------------------------------------------------------------------------------------
@@ -277,6 +291,48 @@ def test_runtimes_below_an_hour_are_drawn_in_minutes(tmp_path):
     panels.draw_runtimes(axes, figures.by_size(groups_of(make_run(tmp_path, timing=short))), "wall")
     assert [bar.get_height() for bar in axes.patches] == pytest.approx([21.2])
     assert axes.get_ylabel() == "Runtime (min), wall-clock"
+
+
+def test_a_domain_without_hand_coded_policies_is_drawn(tmp_path, monkeypatch):
+    groups = groups_of(make_run(tmp_path))
+    monkeypatch.setattr(panels.find("warehouse")[0], "hand_coded", ())
+    assert panels.references(groups) == {"random": 0.5}
+    panels.draw_learning_curves(Figure().add_subplot(), groups)
+
+
+def test_six_groups_of_a_method_differ_in_colour_and_line(tmp_path):
+    every = [1280 * 2**k for k in range(6)]
+    settings = [["total_steps=81920", f"retrain_every={steps}"] for steps in every]
+    groups = groups_of(*(make_run(tmp_path, f"a{k}", settings=words) for k, words in enumerate(settings)))
+    assert len({group.colour for group in groups}) == len(groups) == 6
+
+
+def test_maps_and_memory_are_of_finished_runs(tmp_path):
+    grid = "warehouse.grid=[2,2]"
+    cut = make_run(tmp_path, "cut", FOUR[:1], finished=False, settings=[grid], peak_rss=[1.0, 1.0])
+    whole = make_run(tmp_path, "whole", FOUR, settings=[grid, "seed=1"])
+    (group,) = groups_of(whole, cut)
+    np.testing.assert_allclose(panels.regional_returns(group), [[3, 5], [4, 6]])
+    assert runtimes.mean_memory(group).root == 2**29 / 1e6
+    axes = Figure().add_subplot()
+    panels.draw_map(axes, group, 3, 6)
+    assert axes.get_title() == "DIALS\n4 agents, 1 unfinished"
+
+
+def test_data_that_are_collected_beside_the_training_count_as_far_as_they_take_longer(tmp_path):
+    """In the schedule overlapped; a row of timing is there of the segment after its evaluation."""
+    settings = ["schedule=overlapped", "retrain_every=1280"]
+    late = {
+        "train": [[[0, 0], [3600, 1800], [7200, 900]], np.zeros((3, 2))],
+        "collect": [[[360, 180], [0, 0], [0, 0]], [[1800, 900], [0, 0], [0, 0]]],
+        "influence": [[[0, 0], [36, 18], [72, 9]], np.zeros((3, 2))],
+    }
+    run = report.read_run(make_run(tmp_path, settings=settings, timing=late))
+    np.testing.assert_allclose(runtimes.spent(run, "wall"), [[0, 0], [2.0, 0.12]])
+    middle = {phase: [rows[0], rows[0], np.zeros((3, 2))] for phase, rows in late.items()}
+    three = np.concatenate([RETURNS, RETURNS[:1]])
+    more = report.read_run(make_run(tmp_path, "more", three, settings=settings, timing=middle))
+    np.testing.assert_allclose(runtimes.spent(more, "wall"), [[0, 0], [2.0, 0.12], [2.0, 0.02]])
 
 
 def test_the_map_lies_as_the_regions_do(tmp_path):

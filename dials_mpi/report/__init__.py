@@ -14,7 +14,7 @@ from dials_mpi.report.figures import pictures, save_picture
 from dials_mpi.report.groups import Group, group_runs, short
 from dials_mpi.report.runs import Run, read_run, read_runs
 from dials_mpi.report.runtimes import Clock
-from dials_mpi.report.statistics import require_scipy
+from dials_mpi.report.statistics import ENOUGH, require_scipy
 from dials_mpi.report.tables import Row
 from dials_mpi.style import style
 from dials_mpi.values import printable
@@ -76,10 +76,15 @@ def notes(groups: Sequence[Group], steps: int | None) -> list[str]:
         if group.missing
     ]
     said += [
-        f"{run.name} is unfinished, at {run.env_steps[-1]:,} of {run.config.total_steps:,} steps: in no mean."
+        f"{run.name} is unfinished, at {run.env_steps[-1]:,} of {run.config.total_steps:,} steps: in the "
+        "curves as far as it has come, in no final figure."
         for group in groups
         for run in group.unfinished
     ]
+    said.append(
+        "from, to: 95 %, by Student's t for means over seeds, else by a bootstrap, "
+        f"from {ENOUGH} runs of each size on."
+    )
     if steps is not None:
         said.append(f"Runtimes are scaled from the steps that were done to {steps:,} steps per agent.")
     return said

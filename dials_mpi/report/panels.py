@@ -130,10 +130,10 @@ def _draw_refreshes(axes: Axes, group: Group, refreshes: Refreshes) -> None:
 def references(groups: Sequence[Group]) -> dict[str, float]:
     """Mean returns of the first hand-coded policy and of the random one, as far as runs have played them."""
     runs = [run for group in groups for run in group.runs]
-    hand_coded = find(runs[0].config.domain)[0].hand_coded[0]
+    hand_coded = find(runs[0].config.domain)[0].hand_coded[:1]
     return {
         name: float(np.mean([run.references[name] for run in runs if name in run.references]))
-        for name in (hand_coded, "random")
+        for name in (*hand_coded, "random")
         if any(name in run.references for run in runs)
     }
 
@@ -251,7 +251,8 @@ def draw_map(axes: Axes, group: Group, low: float, high: float) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     axes.grid(visible=False)
-    axes.set_title(f"{group.label}\n{group.agents} agents{', unfinished' if group.unfinished else ''}")
+    left_out = f", {len(group.unfinished)} unfinished" if group.unfinished else ""
+    axes.set_title(f"{group.label}\n{group.agents} agents{left_out}")
     if max(rows, columns) > 7:
         return
     for (row, column), value in np.ndenumerate(returns):
@@ -260,8 +261,8 @@ def draw_map(axes: Axes, group: Group, low: float, high: float) -> None:
 
 
 def regional_returns(group: Group) -> np.ndarray:
-    """Mean return of each region at the end of each run, by row and column of the grid."""
-    returns = np.mean([run.returns[-1].mean(axis=0) for run in group.runs], axis=0)
+    """Mean return of each region at the end of finished runs or, without any, of all, by row and column."""
+    returns = np.mean([run.returns[-1].mean(axis=0) for run in group.finished or group.runs], axis=0)
     return returns.reshape(group.runs[0].grid)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +17,7 @@ from dials_mpi.storage.hdf5 import DAMAGE
 from dials_mpi.storage.runfile import RunFile
 from dials_mpi.values import printable
 
-SPENT = ("train", "influence", "collect")
+SPENT = ("train", "collect", "influence")
 """The phases of which the paper's runtimes consist (Appendix G)."""
 
 
@@ -99,6 +98,7 @@ def read_run(directory: str) -> Run:
 
 def _read_evaluated(file: RunFile, config: Config) -> Run:
     """The run, of which something is evaluated. DAMAGE: the file is not as a run writes it."""
+    finished = file.finished()  # before the rest: what is read after it is of the end
     steps = _numbers(file, "evaluation/env_steps", 1)
     if not len(steps):
         raise ValueError("evaluation has no rows")
@@ -112,7 +112,7 @@ def _read_evaluated(file: RunFile, config: Config) -> Run:
     return Run(
         name=printable(file.directory.resolve().name),
         config=config,
-        finished=file.finished(),
+        finished=finished,
         env_steps=steps,
         wall_time=series("evaluation/wall_time", 1),
         returns=series("evaluation/returns", 3),
@@ -180,8 +180,10 @@ def read_runs(directories: Sequence[str]) -> list[Run]:
     names = [run.name for run in runs]
     if len(set(names)) < len(names):  # the directory's own name does not tell them apart
         runs = [replace(run, name=printable(given)) for run, given in zip(runs, directories, strict=True)]
-    for one, other in combinations(runs, 2):
-        require_same_system(one, other)
+    first_of_size: dict[int, Run] = {}
+    for run in runs:
+        require_same_system(runs[0], run)
+        require_same_system(first_of_size.setdefault(run.agents, run), run)
     seen: dict[str, Run] = {}
     for run in runs:
         twin = seen.setdefault(run.config.digest(), run)

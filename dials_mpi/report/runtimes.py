@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from dials_mpi.report.groups import Group
-from dials_mpi.report.runs import Run
+from dials_mpi.report.runs import SPENT, Run
 
 Clock = Literal["wall", "cpu"]
 CLOCKS: dict[Clock, str] = {"wall": "wall-clock", "cpu": "one core per rank"}
@@ -35,13 +35,19 @@ class Runtime(NamedTuple):
 def spent(run: Run, clock: Clock) -> np.ndarray:
     """Hours before each evaluation since the one before, [T, 2]: training; data and predictors.
 
-    No phase begins before the slowest rank has ended the one before it, so these add up.
+    No phase begins before the slowest rank has ended the one before it, so these add up. In the schedule
+    overlapped data are collected beside the training and count as far as they take longer; the first ones,
+    for which all wait, count whole.
     """
     if not run.timing:
         return np.full((len(run.env_steps), 2), np.nan)
     column = list(CLOCKS).index(clock)
-    slowest = {phase: rows[:, :, column].max(axis=1) for phase, rows in run.timing.items()}
-    return np.stack([slowest["train"], slowest["collect"] + slowest["influence"]], axis=1) / HOUR
+    train, collect, fit = (run.timing[phase][:, :, column].max(axis=1) for phase in SPENT)
+    if run.config.overlapped:
+        collect[1:] = np.maximum(collect[1:] - train[1:], 0)
+    hours = np.stack([train, collect + fit], axis=1) / HOUR
+    # There a row comes with its evaluation, when the segment after it has been trained as well.
+    return np.concatenate([np.zeros((1, 2)), hours[:-1]]) if run.config.overlapped else hours
 
 
 def runtime(run: Run, clock: Clock, steps: int | None = None) -> Runtime:
@@ -62,8 +68,9 @@ def mean_runtime(group: Group, clock: Clock, steps: int | None = None) -> Runtim
 
 
 class Memory(NamedTuple):
-    """Megabytes (10^6 bytes), means over runs: peak resident sets of root, of the largest other rank and of
-    all ranks added up; and all proportional set sizes added up, which count a shared page once."""
+    """Megabytes (10^6 bytes), means over runs: peak resident sets of root, of the largest other rank (NaN
+    without one) and of all ranks added up; and all proportional set sizes added up, which count a shared page
+    once."""
 
     root: float
     worker: float
@@ -72,12 +79,12 @@ class Memory(NamedTuple):
 
 
 def mean_memory(group: Group) -> Memory | None:
-    """Over the runs of a group that tell it; None where none does."""
-    parts = [_memory(run) for run in group.runs if run.peak_rss.size]
+    """Over the runs of a group that tell it, the finished ones if there are any; None where none does."""
+    parts = [_memory(run) for run in group.finished or group.runs if run.peak_rss.size]
     return Memory(*np.mean(parts, axis=0)) if parts else None
 
 
 def _memory(run: Run) -> Sequence[float]:
     peaks = run.peak_rss / 1e6
     pss = run.pss.sum() / 1e6 if run.pss.size else np.nan
-    return peaks[0], peaks[1:].max(initial=0.0) if len(peaks) > 1 else peaks[0], peaks.sum(), pss
+    return peaks[0], peaks[1:].max() if len(peaks) > 1 else np.nan, peaks.sum(), pss

@@ -15,17 +15,29 @@ import numpy as np
 from dials_mpi.errors import BadInput
 
 RESAMPLES = 10_000
+ENOUGH = 5
+"""Runs of each size below which a bootstrap's interval is left out: of three it is from the least to the
+greatest and holds the truth in 71 % of cases, of five in 90 % (normal scores)."""
 CONFIDENCE = 0.95
 Samples = Sequence[np.ndarray]
 """Scores of runs [runs], for each size of the system."""
 
 
 class Interval(NamedTuple):
-    """An estimate and its 95 % bootstrap interval; NaN bounds where a size has a single run."""
+    """An estimate and its 95 % interval; NaN bounds where there are too few runs for one."""
 
     estimate: float
     low: float
     high: float
+
+
+def mean(sample: np.ndarray) -> Interval:
+    """Of the scores of one size, with Student's interval, which holds for few runs as well."""
+    middle, count = float(sample.mean()), len(sample)
+    if count < 2:
+        return Interval(middle, np.nan, np.nan)
+    half = _stats().t.ppf((1 + CONFIDENCE) / 2, count - 1) * sample.std(ddof=1) / np.sqrt(count)
+    return Interval(middle, middle - float(half), middle + float(half))
 
 
 def interquartile_mean(samples: Samples) -> Interval:
@@ -60,7 +72,7 @@ def _wins(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 def _bootstrap(samples: Samples, statistic: Callable[..., np.ndarray]) -> Interval:
     estimate = float(statistic(*samples))
-    if min(map(len, samples)) < 2:
+    if min(map(len, samples)) < ENOUGH:
         return Interval(estimate, np.nan, np.nan)
     interval = (
         _stats()

@@ -15,7 +15,7 @@ from rich.table import Table
 from dials_mpi.report.groups import Group, short
 from dials_mpi.report.runs import Run
 from dials_mpi.report.runtimes import CLOCKS, mean_memory, mean_runtime
-from dials_mpi.report.statistics import Interval, interquartile_mean, probability_of_improvement
+from dials_mpi.report.statistics import Interval, interquartile_mean, mean, probability_of_improvement
 
 Row = Mapping[str, Any]
 ALL = "all"
@@ -100,14 +100,16 @@ def return_rows(groups: Sequence[Group]) -> list[Row]:
     rows = []
     for label, by_size in _scores(groups).items():
         for agents, samples in _sizes_and_all(by_size):
-            middle = interquartile_mean(samples)
+            whole = np.concatenate(samples)
+            # Runs of different sizes are no sample of one distribution.
+            average = mean(whole) if len(samples) == 1 else Interval(float(whole.mean()), np.nan, np.nan)
             rows.append(
                 {
                     "method": label,
                     "agents": agents,
-                    "seeds": sum(map(len, samples)),
-                    "mean": float(np.concatenate(samples).mean()),
-                    **_columns("interquartile mean", middle),
+                    "seeds": len(whole),
+                    **_columns("mean", average),
+                    **_columns("interquartile mean", interquartile_mean(samples)),
                 }
             )
     return rows
@@ -213,7 +215,7 @@ def _sizes_and_all(scores: Scores) -> list[tuple[int | str, list[np.ndarray]]]:
 
 
 def _columns(name: str, interval: Interval) -> dict[str, float]:
-    return {name: interval.estimate, "95 % from": interval.low, "to": interval.high}
+    return {name: interval.estimate, f"{name} from": interval.low, f"{name} to": interval.high}
 
 
 def _line(cells: Any) -> str:
