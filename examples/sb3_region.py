@@ -109,12 +109,17 @@ def agent(config: Config, env: RegionVecEnv, seed: int) -> PPO:
         n_epochs=ppo.epochs,
         learning_rate=annealed(ppo.learning_rate),
         clip_range=annealed(ppo.clip),
+        clip_range_vf=annealed(ppo.clip) if ppo.clip_value_loss else None,
         gamma=ppo.discount,
         gae_lambda=ppo.gae_lambda,
         ent_coef=ppo.entropy_coefficient,
         vf_coef=ppo.value_coefficient,
         max_grad_norm=ppo.max_gradient_norm or float("inf"),
-        policy_kwargs={"net_arch": {"pi": layers, "vf": layers}, "activation_fn": torch.nn.ReLU},
+        policy_kwargs={
+            "net_arch": {"pi": layers, "vf": layers},
+            "activation_fn": torch.nn.ReLU,
+            "optimizer_kwargs": {"eps": ppo.adam_epsilon},
+        },
         seed=seed,
         device="cpu",
     )
@@ -132,8 +137,9 @@ def main() -> None:
     torch.set_num_threads(1)
     run = RunFile.open(options.run)
     steps = run.read("training/env_steps").tolist()
-    ours = run.read("training/episode_return")[:, options.region]
     env = RegionVecEnv(RegionEnv.from_run(options.run, options.region))
+    (own_agent,) = env.env.domain.regions[options.region].agents
+    ours = run.read("training/episode_return")[:, own_agent]
     curve = Curve(env, steps)
     agent(env.env.config, env, options.seed).learn(steps[-1], callback=curve)
     print("mean return of training episodes on the IALS of region", options.region)

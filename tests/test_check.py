@@ -215,6 +215,31 @@ def test_a_controller_that_is_none_is_named(monkeypatch):
     assert "controller('longest', ...) gives None, which cannot act" in wrong(line())
 
 
+def test_a_controller_that_needs_what_reset_makes_is_found(monkeypatch):
+    """Elsewhere it is made before the first reset."""
+    original = relays.GlobalLine.reset
+
+    def reset(self, where=None, elapsed=None):
+        self.begun = True
+        return original(self, where, elapsed)
+
+    monkeypatch.setattr(relays.GlobalLine, "reset", reset)
+    monkeypatch.setattr(relays.Longest, "__init__", lambda self, simulator: simulator.begun)
+    assert "AttributeError: 'GlobalLine' object has no attribute 'begun'" in wrong(line())
+
+
+def test_a_restart_that_changes_the_clock_of_others_is_found(monkeypatch):
+    class All(relays.GlobalLine):
+        def reset(self, where=None, elapsed=None):
+            state = super().reset(where, elapsed)
+            if where is not None:
+                self.clocks.restart(None, None)
+            return state
+
+    monkeypatch.setattr(relays, "GlobalLine", All)
+    assert "a restart of one episode changes the clock of another" in wrong(line())
+
+
 @pytest.mark.parametrize(("actions", "said"), [(9, "an action there is not"), (None, "of shape [2, 4]")])
 def test_a_hand_coded_policy_that_cannot_act_is_found(actions, said, monkeypatch):
     def act(self):

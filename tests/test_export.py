@@ -181,6 +181,17 @@ def test_policies_of_a_checkpoint(export, trained, tmp_path):
     )
 
 
+def test_an_agent_of_a_region_of_several_is_named_by_its_own_number(export, trained, tmp_path):
+    run = trained(*SMALL, "warehouse.grid=[2,4]", "warehouse.block=[2,2]")
+    file = tmp_path / "seven.pt"
+    code, _, wrong = export(run, "--region", 1, "--out", file)
+    assert code == 2 and "region 1 holds the agents 2, 3, 6, 7: choose one with --agent" in wrong
+    assert export(run, "--region", 2, "--out", file)[2].endswith("there are 0 to 1\n")
+    code, said, _ = export(run, "--agent", 7, "--out", file)
+    assert code == 0 and "agent 7" in said
+    assert export(run, "--agent", 8, "--out", file)[2].endswith("--agent is 8: there are 0 to 7\n")
+
+
 # What is refused -----------------------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ from dials_mpi.collect import collect
 from dials_mpi.config import load
 from dials_mpi.domains import create
 from dials_mpi.domains.base import LocalStep, State
+from dials_mpi.domains.traffic.sumo import Simulation
 from dials_mpi.errors import BadInput
 from dials_mpi.gym import GlobalEnv, RegionEnv
 from dials_mpi.ials import IALS
@@ -335,3 +336,25 @@ def test_a_library_that_is_missing(library):
     last = result.stderr.splitlines()[-1]
     assert last.startswith("ImportError: dials_mpi.gym needs") and "pip install 'dials_mpi[gym]'" in last
     assert library in last
+
+
+@pytest.mark.parametrize("kind", [GlobalEnv, RegionEnv])
+@pytest.mark.parametrize("backend", ["libsumo", "traci"])
+def test_closing_an_environment_ends_sumo(kind, backend):
+    env = kind.from_config(None, [*CROSSINGS, f"traffic.sumo={backend}"])
+    env.reset(seed=0)
+    running = Simulation.running
+    assert running is not None
+    env.close()
+    assert Simulation.running is None
+    if backend == "traci":
+        assert running._process.poll() is not None
+    env.reset(seed=0)
+    assert Simulation.running is not None
+    env.close()
+
+
+def test_an_option_that_is_not_known_is_refused():
+    env = RegionEnv.from_config(None, FOUR)
+    with pytest.raises(ValueError, match="'reset_mask' is not known: there is elapsed"):
+        env.reset(options={"reset_mask": np.ones(env.num_envs, bool)})

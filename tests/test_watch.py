@@ -247,7 +247,7 @@ def test_a_film_shows_what_a_picture_shows(settings):
     state = simulator.reset()
     policy = joint.RandomPolicy(domain.agents, generators(1, seed=1))
     with style():
-        picture = Picture(4, "here", lambda axes: domain.drawing(simulator, axes, None))
+        picture = Picture(4, 4, "here", lambda axes: domain.drawing(simulator, axes, None))
         picture.follow(Moment(0, np.zeros(4)))
         frames = [picture.pixels()]
         for step in range(1, 12):
@@ -466,7 +466,8 @@ REFUSALS: dict[str, tuple[list[str], list[str]]] = {
     "more steps than an episode": (["run", *OUT, "--steps", "21"], ["--steps is 21", "from 1 to 20"]),
     "seed": (["run", *OUT, "--seed=-1"], ["--seed is -1"]),
     "no frames": (["run", "--out", "x.gif", "--fps", "0"], ["--fps is 0"]),
-    "too many frames": (["run", "--out", "x.gif", "--fps", "51"], ["--fps is 51", "at most 50"]),
+    "too many frames": (["run", "--out", "x.gif", "--fps", "51"], ["--fps is 51", "to 50"]),
+    "too few frames": (["run", "--out", "x.gif", "--fps", "0.001"], ["--fps is 0.001", "from 0.1"]),
     "frames nan": (["run", "--out", "x.gif", "--fps", "nan"], ["--fps is nan"]),
     "hand-coded alone": (["run", *OUT, "--region", "1", "--policy", "oldest"], ["whole system", "random"]),
     "alone without a run": (

@@ -234,8 +234,8 @@ def _check_clock(what: str, horizon: int, simulator: Any, step: Callable[[], Any
             for before, now in zip(outcome.state.observations, after.observations, strict=True):
                 same = np.array_equal(np.asarray(before)[kept], np.asarray(now)[kept])
                 require(same, "a restart of one episode changes the observations of another")
-    wanted = {(horizon - half, 1), (horizon, 0)}
-    require(set(ends) >= wanted, f"episodes end at {ends}: elapsed={half} does not shorten the second one")
+    shorter = (horizon - half, 1) in ends
+    require(shorter, f"episodes end at {ends}: elapsed={half} does not shorten the second one")
     require((horizon, 0) in ends, "a restart of one episode changes the clock of another")
     return good(what)
 
@@ -247,11 +247,11 @@ def _check_controllers(what: str, domain: Domain, seed: int) -> Finding:
     counts = np.array([agent.actions for agent in agents])[:, None]
     for name in domain.hand_coded:
         simulator = domain.global_simulator(streams(seed, Purpose.EVALUATION, 2))
-        simulator.reset()
         controller = domain.controller(name, simulator, streams(seed, Purpose.EVALUATION_ACTIONS, 2))
         require(
             hasattr(controller, "act"), f"controller({name!r}, ...) gives {controller!r}, which cannot act"
         )
+        simulator.reset()
         for _ in range(min(domain.horizon, 20)):
             actions = np.asarray(controller.act())
             require(actions.shape == (len(agents), 2), f"{name} gives actions of shape {list(actions.shape)}")

@@ -177,8 +177,17 @@ class Domain(Protocol):
     def controller(
         self, name: str, simulator: GlobalSimulator, streams: Sequence[np.random.Generator]
     ) -> Controller:
-        """The hand-coded policy ``name`` for a simulator of this domain; a random choice that it makes
-        in episode e comes from streams[e]."""
+        """The hand-coded policy ``name`` for a simulator of this domain, whose first ``reset`` comes after
+        this; a random choice that it makes in episode e comes from streams[e]."""
+        ...
+
+
+@runtime_checkable
+class Closable(Protocol):
+    """A simulator that holds what must be given back: a process, a window."""
+
+    def close(self) -> None:
+        """End it; ``reset`` would begin anew."""
         ...
 
 

@@ -30,14 +30,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     parser = Parser("export", "Write a run's trained policies for use without this package.", EXAMPLES)
     parser.add_argument("directory", metavar="DIR", type=word, help="a run")
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument(
-        "--region",
-        "--agent",
-        type=int,
-        metavar="I",
-        dest="agent",
-        help="the policy of agent I, which is that of region I where each holds one, as TorchScript",
-    )
+    which.add_argument("--region", type=int, metavar="K", help="the policy in region K, as TorchScript")
+    which.add_argument("--agent", type=int, metavar="I", help="that of agent I, where regions hold several")
     which.add_argument("--all", action="store_true", help="all policies, as arrays")
     parser.add_argument("--out", required=True, metavar="FILE", type=word, help="ends with .pt, of all .npz")
     parser.add_argument(
@@ -68,14 +62,29 @@ def _write_one(choice: Choice, options: argparse.Namespace) -> str:
     # Not at the top: it needs PyTorch, which the rest does without.
     from dials_mpi.export import torchscript
 
-    agent, agents = options.agent, len(choice.domain.agents)
-    if not 0 <= agent < agents:
-        raise BadInput(f"--region is {agent}: there are 0 to {agents - 1}")
+    agent = _agent(options, choice)
     policy = choice.policies[agent]
     description = {**describe_run(choice), "agent": agent, **describe_policy(policy)}
     with whole(Path(options.out)) as file:
         torchscript.write(policy, description, file)
     return f"the policy of agent {agent}"
+
+
+def _agent(options: argparse.Namespace, choice: Choice) -> int:
+    """The number of the agent that is asked for. BadInput: there is none, or several."""
+    regions, agents = choice.domain.regions, len(choice.domain.agents)
+    if options.region is None:
+        if not 0 <= options.agent < agents:
+            raise BadInput(f"--agent is {options.agent}: there are 0 to {agents - 1}")
+        return options.agent
+    if not 0 <= options.region < len(regions):
+        raise BadInput(f"--region is {options.region}: there are 0 to {len(regions) - 1}")
+    held = regions[options.region].agents
+    if len(held) > 1:
+        raise BadInput(
+            f"region {options.region} holds the agents {', '.join(map(str, held))}: choose one with --agent"
+        )
+    return held[0]
 
 
 def _write_all(choice: Choice, options: argparse.Namespace) -> str:

@@ -15,11 +15,11 @@ DESCRIPTION = "description"
 
 
 def write(policies: Sequence[Policy], description: Mapping[str, Any], file: Path) -> None:
-    """Write every layer as ``<region>/<name>``, float32, by the names of ``Network.table``, and the
+    """Write every layer as ``<agent>/<name>``, float32, by the names of ``Network.table``, and the
     description, JSON, as ``description``. OSError: the folder or the disk does not take it."""
     arrays = {DESCRIPTION: np.array(json.dumps(description))}
-    for region, policy in enumerate(policies):
+    for agent, policy in enumerate(policies):
         for (name, _), part in zip(policy.network.table, policy.network.parameters, strict=True):
-            arrays[f"{region}/{name}"] = part
+            arrays[f"{agent}/{name}"] = part
     with file.open("wb") as opened:  # numpy would add .npz to a name
         np.savez(opened, **arrays)

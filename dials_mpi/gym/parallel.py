@@ -11,7 +11,7 @@ import numpy as np
 from dials_mpi.choice import Choice
 from dials_mpi.config import Config, load
 from dials_mpi.domains import create
-from dials_mpi.domains.base import GlobalSimulator
+from dials_mpi.domains.base import Closable, GlobalSimulator
 from dials_mpi.gym.libraries import Box, Discrete, ParallelEnv
 from dials_mpi.gym.spaces import action_space, observation_space
 from dials_mpi.seeding import OTHER_EPISODES, Purpose, stream
@@ -75,6 +75,12 @@ class GlobalEnv(ParallelEnv[str, np.ndarray, int]):
             self._simulator = self._begin(self.config.seed if seed is None else seed)
         self.agents = list(self.possible_agents)
         return self._observed(self._simulator.reset().observations), self._of_all({})
+
+    def close(self) -> None:
+        """End what the simulator holds outside this process; ``reset`` starts it anew."""
+        if isinstance(self._simulator, Closable):
+            self._simulator.close()
+        self._simulator, self.agents = None, []
 
     def step(
         self, actions: Mapping[str, int]

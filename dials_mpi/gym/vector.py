@@ -11,6 +11,7 @@ import numpy as np
 from dials_mpi.choice import Choice
 from dials_mpi.config import Config, load
 from dials_mpi.domains import create
+from dials_mpi.domains.base import Closable
 from dials_mpi.errors import BadInput
 from dials_mpi.gym.libraries import AutoresetMode, VectorEnv, batch_space
 from dials_mpi.gym.spaces import action_space, observation_space
@@ -102,13 +103,21 @@ class RegionEnv(VectorEnv):
         seed: these episodes, and those that follow, are the same whenever it is given; without one the random
         streams go on, at first those of the configuration's seed. options: ``elapsed``, int [E], the steps
         already gone on the environments' clocks, so that they do not all end together. ValueError: it is
-        not so many numbers, or one is no time of an episode.
+        not so many numbers, or one is no time of an episode, or there is another option.
         """
         super().reset(seed=seed)
+        if unknown := set(options or {}) - {"elapsed"}:
+            raise ValueError(f"the option {min(unknown)!r} is not known: there is elapsed")
         elapsed = self._elapsed((options or {}).get("elapsed"))
         if seed is not None or self._environment is None:
             self._environment = self._begin(self.config.seed if seed is None else seed)
         return self._environment.reset(elapsed=elapsed)[0].astype(np.float32), {}
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """End what the simulator holds outside this process, as Gymnasium's ``close`` asks for."""
+        if self._environment is not None and isinstance(self._environment.simulator, Closable):
+            self._environment.simulator.close()
+        self._environment = None
 
     def step(
         self, actions: np.ndarray

@@ -23,7 +23,7 @@ from dials_mpi.storage.files import whole
 from dials_mpi.style import style
 from dials_mpi.values import printable
 from dials_mpi.watch.episodes import Episode, GlobalEpisode, LocalEpisode, Moment
-from dials_mpi.watch.film import FILMS, MOST_FPS, ffmpeg
+from dials_mpi.watch.film import FILMS, LEAST_FPS, MOST_FPS, ffmpeg
 
 if TYPE_CHECKING:
     from dials_mpi.watch.picture import Picture
@@ -94,8 +94,8 @@ def _check(options: argparse.Namespace, choice: Choice) -> None:
         raise BadInput(f"--region is {options.region}: there are 0 to {regions - 1}")
     _check_number("--steps", options.steps, domain.horizon)
     _check_number("--episodes", options.episodes, MOST_EPISODES)
-    if not 0 < options.fps <= MOST_FPS:
-        raise BadInput(f"--fps is {options.fps:g}: give more than 0 and at most {MOST_FPS}")
+    if not LEAST_FPS <= options.fps <= MOST_FPS:
+        raise BadInput(f"--fps is {options.fps:g}: give a number from {LEAST_FPS} to {MOST_FPS}")
     if options.seed is not None and not 0 <= options.seed <= MOST_SEED:
         raise BadInput(f"--seed is {options.seed}: give a number from 0 to {MOST_SEED}")
     if options.influence and options.region is None:
@@ -158,6 +158,7 @@ def _show(options: argparse.Namespace, choice: Choice, file: Path) -> list[str]:
 
     seed, region, domain = _seed(options, choice), options.region, choice.domain
     steps, regions = options.steps or domain.horizon, len(domain.regions)
+    agents = len(domain.agents if region is None else domain.regions[region].agents)
     if region is None:
         episode: Episode = GlobalEpisode(choice, seed)
         caption = f"{choice.config.domain_key}, {regions} region{'s' * (regions > 1)}, {choice.policy}"
@@ -166,7 +167,7 @@ def _show(options: argparse.Namespace, choice: Choice, file: Path) -> list[str]:
         caption = f"{choice.config.domain_key}, region {region} alone, {choice.policy}"
     moments = episode.play(steps)
     first = next(moments)  # there is nothing to draw before it
-    picture = Picture(regions, caption, partial(domain.drawing, episode.simulator, region=region))
+    picture = Picture(regions, agents, caption, partial(domain.drawing, episode.simulator, region=region))
     picture.follow(first)
     write = FILMS.get(file.suffix.lower())
     with _progress("steps", steps) as beat:

@@ -14,7 +14,7 @@ import numpy as np
 from dials_mpi.errors import BadInput
 from dials_mpi.values import printable
 
-MOST_FPS = 50
+LEAST_FPS, MOST_FPS = 0.1, 50
 """A GIF counts in hundredths of a second, and what shows it takes two of them at least."""
 
 

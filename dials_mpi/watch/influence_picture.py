@@ -19,6 +19,7 @@ from dials_mpi.watch.influence import Calibration
 WIDTH, HEIGHT = 7.0, 2.9  # inches; of the height at least
 _STRIP, _ROW = 0.4, 0.11  # inches, of a strip without its rows, of one row
 _SMALL = 6
+_NARROW = 18  # characters of a name of which two fit beside each other
 _COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION)
 _MARKERS = "osD^vP"
 _LEGEND = {"fontsize": _SMALL, "handlelength": 1.2, "handletextpad": 0.5, "columnspacing": 1.0}
@@ -55,7 +56,8 @@ def draw(
     left.suptitle(f"{caption}: one episode", x=0.01, ha="left", fontsize=7)
     axes = right.subplots()
     _draw_calibration(axes, names, calibrations)
-    right.legend(loc="outside lower center", ncols=2, **_LEGEND)
+    columns = 2 if max(len(source.name) for source in names) <= _NARROW else 1
+    right.legend(loc="outside lower center", ncols=columns, **_LEGEND)
     right.suptitle(f"{len(predicted)} episodes", fontsize=7)
     return figure
 

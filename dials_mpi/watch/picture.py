@@ -27,8 +27,8 @@ def width(regions: int) -> float:
 class Picture:
     """A figure of an episode's present state. clock: the step, and the return so far."""
 
-    def __init__(self, regions: int, caption: str, draw: Callable[[Axes], Drawing]) -> None:
-        """regions: how many are shown; draw: makes the drawing in axes."""
+    def __init__(self, regions: int, agents: int, caption: str, draw: Callable[[Axes], Drawing]) -> None:
+        """regions, agents: how many are shown; draw: makes the drawing in axes."""
         wide = width(regions)
         self.figure = Figure((_LEFT + wide + _RIGHT, wide), dpi=FILM_DPI)
         self._canvas = FigureCanvasAgg(self.figure)
@@ -42,7 +42,7 @@ class Picture:
         self._title = self.figure.text(1 - 2 * _LEFT / whole, top, "", ha="right", **how)
         self._moving = [*self.drawing.artists, self._title]
         self._background = None
-        self._total, self._mean = 0.0, "mean return" if regions > 1 else "return"
+        self._total, self._mean = 0.0, "mean return" if agents > 1 else "return"
 
     def follow(self, moment: Moment) -> None:
         """Show the next moment of the episode."""

@@ -69,6 +69,11 @@ class Crossings:
         self.newest = [None] * len(self.names) * len(SIDES)
         self._see(self.simulation.read())
 
+    def close(self) -> None:
+        """End the SUMO simulation, if there is one."""
+        if hasattr(self, "simulation"):
+            self.simulation.close()
+
     def clear(self, where: np.ndarray, vehicles: list[str]) -> None:
         """Take these vehicles out; they are all that the crossings in the mask [K] have."""
         self.simulation.remove(vehicles)

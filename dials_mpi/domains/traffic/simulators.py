@@ -60,6 +60,10 @@ class TrafficGlobalSimulator:
         rewards = np.ascontiguousarray(crossings.rewards().reshape(episodes, agents).T)
         return GlobalStep(self._state(), sources, rewards, self._clocks.tick())
 
+    def close(self) -> None:
+        """End SUMO; ``reset`` starts another."""
+        self.crossings.close()
+
     def statistics(self) -> dict[str, np.ndarray]:
         """demand.STATISTICS of the episodes so far, float64 [E] each."""
         return self._demand.statistics(self.crossings.simulation)
@@ -121,6 +125,10 @@ class TrafficLocalSimulator:
         self.entrances.passed()
         rewards = self.crossings.rewards().reshape(self._shape).swapaxes(1, 2)
         return LocalStep(self._state(), rewards.reshape(-1, environments), self._clocks.tick())
+
+    def close(self) -> None:
+        """End SUMO; ``reset`` starts another."""
+        self.crossings.close()
 
     def _state(self) -> State:
         regions, environments, block = self._shape
