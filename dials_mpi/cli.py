@@ -13,15 +13,25 @@ from dials_mpi.values import printable
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that every rank may run: all come to the same result, only root speaks."""
+    """An argument parser that every rank may run: all come to the same result, only root speaks.
 
-    def __init__(self, program: str, about: str, epilog: str) -> None:
+    alone: the program is one process; what else a launcher has started leaves at once, without a word.
+    """
+
+    def __init__(self, program: str, about: str, epilog: str, alone: bool = True) -> None:
+        self._alone = alone
         super().__init__(
             prog=f"python -m dials_mpi.{program}",
             description=about,
             epilog=epilog,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As of argparse."""
+        if self._alone and not launched_as_root():
+            sys.exit(0)
+        return super().parse_known_args(args, namespace)
 
     def _print_message(self, message: str, file: object = None) -> None:
         if launched_as_root():

@@ -34,6 +34,8 @@ EXAMPLES = """examples:
   python -m dials_mpi.fidelity --config configs/traffic/4.yaml --independent 0.5"""
 
 RULES = ("hold", "drop")
+WIDTH = 200
+"""Columns of the widest table."""
 
 GREENS = {"at random": 0, "after 10 s": 10, "after 30 s": 30, "after 45 s": 45, "never": np.inf}
 """When the light of a crossing with independent entries switches."""
@@ -75,6 +77,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except BadInput as refusal:
         sys.exit(refuse(refusal))
     console = Console()
+    if console.width < WIDTH:  # a table that is cut off tells nothing
+        console.width = WIDTH
     if options.independent is not None:
         console.print(_independent(config, options.independent, options.episodes))
         sys.exit(0)

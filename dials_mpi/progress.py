@@ -29,6 +29,7 @@ class Reporter:
         terminal = False if launched() else None
         self.console = Console(highlight=False, soft_wrap=True, force_terminal=terminal)
         self.start = time.perf_counter() - spent
+        self.marks: list[tuple[int, float]] = []  # steps per agent and seconds at evaluations of this session
         self.bar = self._bar() if self.console.is_terminal else None
 
     def elapsed(self) -> float:
@@ -53,8 +54,9 @@ class Reporter:
         parts = [f"{env_steps:,} of {self.config.total_steps:,} steps", f"return {evaluation.mean:.2f}"]
         if evaluation.cross_entropy is not None:
             parts.append(f"cross-entropy {evaluation.cross_entropy.mean():.3f}")
+        self.marks.append((env_steps, self.elapsed()))
         if env_steps:
-            parts.append(f"{self.agents * env_steps / self.elapsed():,.0f} agent-steps/s")
+            parts.append(f"{self.agents / self._pace():,.0f} agent-steps/s")
             parts.append(f"ETA {clock(self._remaining(env_steps))}")
         self.say(f"{clock(self.elapsed())}  {' | '.join(parts)}")
         if self.bar:
@@ -91,10 +93,13 @@ class Reporter:
             self.bar.stop()
             self.bar = None
 
+    def _pace(self) -> float:
+        """Seconds per step since the second evaluation: before it are the start and, mostly, a first fit."""
+        (steps, seconds), (now, elapsed) = self.marks[min(1, max(0, len(self.marks) - 2))], self.marks[-1]
+        return (elapsed - seconds) / (now - steps) if now > steps else elapsed / now
+
     def _remaining(self, env_steps: int) -> float:
-        if not env_steps:
-            return float("nan")
-        return self.elapsed() * max(0.0, self.config.total_steps / env_steps - 1)
+        return self._pace() * max(0, self.config.total_steps - env_steps) if env_steps else float("nan")
 
     def _bar(self) -> Progress:
         bar = Progress(

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from dials_mpi import ranks as mpi
 from dials_mpi.cli import Parser, agreed, word
-from dials_mpi.config import load
+from dials_mpi.config import Config, load
 from dials_mpi.errors import DONE, STOPPED, BadInput, refuse
 from dials_mpi.logs import open_logs
 from dials_mpi.ranks import Ranks
@@ -62,7 +62,7 @@ def train(start: Start, ranks: Ranks, deadline: Deadline, wishes: Wishes) -> int
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The command line."""
     begun = time.monotonic()
-    parser = Parser("train", "Train the agents of a networked system with DIALS.", EXAMPLES)
+    parser = Parser("train", "Train the agents of a networked system with DIALS.", EXAMPLES, alone=False)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, such as ppo.clip=0.2")
     parser.add_argument(
         "--config", metavar="FILE", help="YAML file; default: the paper's 100-agent warehouse"
@@ -84,9 +84,12 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         "--log-ranks", action="store_true", help="a log file for each rank beside root's DIR/log.txt"
     )
     parser.add_argument("--print-config", action="store_true", help="show the whole configuration and stop")
+    parser.add_argument(
+        "--print-ranks", action="store_true", help="show the most ranks that can be used and stop"
+    )
     options = parser.parse_intermixed_args(argv)
-    if options.print_config:
-        sys.exit(_print_config(options.config, options.overrides))
+    if options.print_config or options.print_ranks:
+        sys.exit(_print(options))
     wishes = listen()
     mpi.run(lambda ranks: _program(ranks, options, begun, wishes))
 
@@ -147,14 +150,21 @@ def _require_place(ranks: int, regions: int, global_ranks: int) -> None:
         )
 
 
-def _print_config(file: str | None, overrides: Sequence[str]) -> int:
+def _print(options: argparse.Namespace) -> int:
     if not mpi.launched_as_root():
         return DONE
     try:
-        print(load(file, overrides).to_yaml(), end="")
+        config = load(options.config, options.overrides)
+        print(_ranks_of(config) if options.print_ranks else config.to_yaml().rstrip("\n"))
     except BadInput as refusal:
         return refuse(refusal)
     return DONE
+
+
+def _ranks_of(config: Config) -> int:
+    from dials_mpi.domains import create
+
+    return len(create(config.domain, config.domain_section).regions) + config.global_ranks
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 #!/bin/bash
-# The same without a scheduler, on RANKS ranks (the cores and one more). The same line again goes on where it
-# stopped.
+# The same without a scheduler, on RANKS ranks (as many as the cores and one more, and no more than can be used).
+# The same line again goes on where it stopped.
 #
 #   RANKS=5 jobs/laptop.sh --config configs/warehouse/4.yaml --output runs/mine
 #
@@ -9,11 +9,14 @@
 set -euo pipefail
 
 export OMP_NUM_THREADS=1
+most=$(python -m dials_mpi.train --print-ranks "$@")
+cores=$(getconf _NPROCESSORS_ONLN)
+: "${RANKS:=$((cores + 1 < most ? cores + 1 : most))}"
 trap 'stopped=yes waiting=yes; kill -TERM "$mpirun" || true' INT TERM
 trap 'stopped=yes waiting=yes; kill -USR1 "$mpirun" || true' USR1
 stopped='' code=75
 while [[ $code -eq 75 && -z $stopped ]]; do
-    mpirun -n "${RANKS:-$(($(getconf _NPROCESSORS_ONLN) + 1))}" python -m dials_mpi.train --resume "$@" &
+    mpirun -n "$RANKS" python -m dials_mpi.train --resume "$@" &
     mpirun=$!
     waiting=yes
     while [[ $waiting ]]; do # a trap ends the wait

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 from conftest import SMALL, in_terminal
+
+from dials_mpi.config import load
+from dials_mpi.evaluate import Evaluation
+from dials_mpi.progress import Reporter
 
 ESCAPE = b"\x1b["
 
@@ -20,3 +25,16 @@ def test_under_a_launcher_that_gives_its_ranks_a_terminal_there_are_plain_lines(
     assert stderr == b""
     assert ESCAPE not in shown
     assert b"256 of 256 steps" in shown and b"ETA" in shown
+
+
+def test_what_was_done_once_is_in_no_rate(monkeypatch, capsys):
+    """An evaluation at 10 s, a fit and 128 steps up to 110 s, then 128 steps in 20 s: 20 s are left."""
+    reporter = Reporter(load(None, [*SMALL, "total_steps=384"]), agents=4)
+    result = Evaluation(np.zeros((3, 4)), {}, None)
+    for steps, seconds in ((0, 10), (128, 110), (256, 130)):
+        monkeypatch.setattr(reporter, "elapsed", lambda seconds=seconds: float(seconds))
+        reporter.evaluated(steps, result)
+    first, second, third = capsys.readouterr().out.splitlines()
+    assert "ETA" not in first
+    assert f"{4 * 128 / 100:,.0f} agent-steps/s | ETA 0:03:20" in second
+    assert f"{4 * 128 / 20:,.0f} agent-steps/s | ETA 0:00:20" in third

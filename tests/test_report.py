@@ -285,6 +285,17 @@ def test_runtime_bars_tell_finished_runs_from_unfinished_ones(tmp_path):
     assert axes.get_yscale() == "log" and axes.yaxis.get_transform().base == 2
 
 
+def test_runtime_bars_of_all_sizes_have_one_axis(tmp_path):
+    long = {phase: [90 * np.array(row) for row in rows] for phase, rows in TIMING.items()}
+    short = {phase: [np.array(row) / 60 for row in rows] for phase, rows in TIMING.items()}
+    four = make_run(tmp_path, "b", FOUR, settings=["warehouse.grid=[2,2]"], timing=long)
+    figure = Figure()
+    figures.draw_learning_curves(figure, groups_of(make_run(tmp_path, "a", timing=short), four), "wall")
+    small, large = figure.axes[1], figure.axes[3]
+    assert small.get_ylim() == large.get_ylim() and small.get_ylabel() == large.get_ylabel()
+    assert [axes.patches[0].get_height() for axes in (small, large)] == pytest.approx([2.12 / 60, 2.12 * 90])
+
+
 def test_runtimes_below_an_hour_are_drawn_in_minutes(tmp_path):
     short = {phase: [np.array(row) / 6 for row in rows] for phase, rows in TIMING.items()}
     axes = Figure().add_subplot()

@@ -51,7 +51,7 @@ class Task(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The command line."""
-    parser = Parser("bench", "Measure training speed beside the machine's own limits.", EXAMPLES)
+    parser = Parser("bench", "Measure training speed beside the machine's own limits.", EXAMPLES, alone=False)
     parser.add_argument(
         "arguments", nargs="*", metavar="DIR | key=value", help="runs to project, or settings"
     )

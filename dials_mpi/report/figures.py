@@ -72,7 +72,7 @@ def draw_learning_curves(figure: Figure, groups: Sequence[Group], clock: Clock) 
         grid = _panels(figure, 2 * len(sizes), widths)
         for curves, bars, same in zip(grid[::2], grid[1::2], sizes, strict=True):
             panels.draw_learning_curves(curves, same)
-            panels.draw_runtimes(bars, [same], clock)
+            panels.draw_runtimes(bars, [same], clock, beside=groups)
             bars.set_xticks([])
             bars.set_xlabel("")
             _name_size(curves, same, sizes)

@@ -192,20 +192,21 @@ def draw_final_returns(axes: Axes, sizes: Sequence[Sequence[Group]]) -> None:
     axes.set_ylabel("Final return per agent")
 
 
-def draw_runtimes(axes: Axes, sizes: Sequence[Sequence[Group]], clock: Clock) -> None:
+def draw_runtimes(
+    axes: Axes, sizes: Sequence[Sequence[Group]], clock: Clock, beside: Sequence[Group] = ()
+) -> None:
     """Hours of finished runs for each size of the system, on a log2 axis (Figures 3, 5 and 6).
 
-    Where no run of a group is finished, the bar is that of the furthest one, hatched.
+    Where no run of a group is finished, the bar is that of the furthest one, hatched. beside: groups in other
+    panels, whose bars are to have the same axis.
     """
-    bars = [(*place, _bar_hours(place[0], clock)) for place in _places(axes, sizes)]
-    heights = np.array([hours for *_, hours in bars])
+    shown = [group for groups in sizes for group in groups]
+    heights = np.array([_bar_hours(group, clock) for group in [*shown, *beside]])
     unit = _time_unit(np.nanmax(heights, initial=0))
-    for group, place, width, hours in bars:
-        if group.finished:
-            axes.bar(place, hours * unit.factor, width, color=group.colour)
-        else:
-            hollow = {"facecolor": "white", "edgecolor": group.colour, "hatch": UNFINISHED}
-            axes.bar(place, hours * unit.factor, width, **hollow)
+    for group, place, width in _places(axes, sizes):
+        hollow = {"facecolor": "white", "edgecolor": group.colour, "hatch": UNFINISHED}
+        how = {"color": group.colour} if group.finished else hollow
+        axes.bar(place, _bar_hours(group, clock) * unit.factor, width, **how)
     axes.set_yscale("log", base=2)
     if np.nanmax(heights, initial=0) > 0:
         least, most = np.nanmin(heights[heights > 0]), np.nanmax(heights)

@@ -45,7 +45,9 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 
 def _parser() -> Parser:
-    parser = Parser("study", "Train a grid of systems, methods and seeds, one run after another.", EXAMPLES)
+    parser = Parser(
+        "study", "Train a grid of systems, methods and seeds, one run after another.", EXAMPLES, alone=False
+    )
     parser.add_argument("study", metavar="FILE", help="YAML file; those of the paper are in configs/studies")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings for all of its runs")
     parser.add_argument(
