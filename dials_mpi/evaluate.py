@@ -165,7 +165,9 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
             _write_json(options.json, result)
     except BadInput as refusal:
         sys.exit(refuse(refusal))
-    print(f"mean return {result.mean:.3f} +- {result.standard_error:.3f} ({len(result.returns)} episodes)")
+    error, episodes = result.standard_error, len(result.returns)
+    spread = f" +- {error:.3f}" if np.isfinite(error) else ""
+    print(f"mean return {result.mean:.3f}{spread} ({episodes} episode{'s' * (episodes > 1)})")
     for statistic in domain.statistics:
         mean = result.statistic(statistic.name)
         figure = "-" if mean is None else f"{mean:.1f} {statistic.unit}"

@@ -16,7 +16,7 @@ from conftest import SMALL, launch
 from dials_mpi.evaluate import Evaluation, main
 from dials_mpi.storage.hdf5 import rewriting
 
-FIRST_LINE = re.compile(r"mean return (-?\d+\.\d+) \+- (\d+\.\d+|nan) \((\d+) episodes?\)")
+FIRST_LINE = re.compile(r"mean return (-?\d+\.\d+)(?: \+- (\d+\.\d+))? \((1 episode|\d+ episodes)\)")
 FOUR = ("warehouse.grid=[2,2]", "warehouse.horizon=20")
 
 
@@ -59,7 +59,8 @@ def figures(said: Said, agents: int = 4) -> tuple[float, float, int, list[float]
     mean, error, episodes = FIRST_LINE.fullmatch(first).groups()
     found = [re.fullmatch(r"agent (\d+): (-?\d+\.\d+)", line).groups() for line in rest]
     assert [int(number) for number, _ in found] == list(range(agents))
-    return float(mean), float(error), int(episodes), [float(value) for _, value in found]
+    number = int(episodes.split()[0])
+    return float(mean), float(error or "nan"), number, [float(value) for _, value in found]
 
 
 def test_a_run_as_a_user_starts_it(run):
@@ -71,6 +72,11 @@ def test_a_run_as_a_user_starts_it(run):
     with h5py.File(run / "run.h5") as file:
         stored = Evaluation(file["evaluation/returns"][-1], {})
     assert abs(mean - stored.mean) < 4 * math.hypot(error, stored.standard_error)
+
+
+def test_a_launcher_makes_it_no_more_than_one_program(run):
+    result = launch("-m", "dials_mpi.evaluate", str(run), "--episodes", "2", ranks=3)
+    assert figures(Said(result.code, result.stdout, result.stderr))[2] == 2
 
 
 def test_the_same_figures_as_json(evaluate, run, tmp_path):

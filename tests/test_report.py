@@ -1,6 +1,7 @@
 """The report's numbers against hand-computed ones, what its pictures show, and its refusals."""
 
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -283,6 +284,16 @@ def test_runtime_bars_tell_finished_runs_from_unfinished_ones(tmp_path):
     assert [bool(bar.get_hatch()) for bar in axes.patches] == [False, True]
     assert axes.get_ylabel() == "Runtime (h), wall-clock"
     assert axes.get_yscale() == "log" and axes.yaxis.get_transform().base == 2
+
+
+def test_a_run_that_has_only_begun_is_drawn_without_a_warning(tmp_path):
+    run = make_run(tmp_path, returns=RETURNS[:1], finished=False, timing=TIMING, refresh=False)
+    nothing = {phase: [np.zeros((3, 2))] for phase in TIMING}
+    other = make_run(tmp_path, "b", RETURNS[:1], finished=False, settings=["seed=1"], timing=nothing)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        report.report([run, other], str(tmp_path / "out"))
+        report.report([other], str(tmp_path / "out"))
 
 
 def test_runtime_bars_of_all_sizes_have_one_axis(tmp_path):

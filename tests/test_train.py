@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import numba
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL, Program, launch, train
+from conftest import SMALL, Program, content, launch, mpirun, train
 
 from dials_mpi import joint
 from dials_mpi.collect import collect
@@ -289,3 +292,20 @@ def test_the_printed_configuration_reads_back(tmp_path, ranks):
 def test_settings_may_stand_before_and_after_options():
     result = launch("-m", "dials_mpi.train", "seed=3", "--print-config", "mode=global")
     assert (from_yaml(result.stdout).seed, from_yaml(result.stdout).mode) == (3, "global")
+
+
+def test_the_script_for_a_laptop_starts_no_more_ranks_than_can_be_used(tmp_path):
+    """On a machine that says it has 64 cores: four regions and root."""
+    (tmp_path / "getconf").write_text("#!/bin/sh\necho 64\n")
+    (tmp_path / "getconf").chmod(0o755)
+    paths = [str(tmp_path), str(Path(mpirun()).parent), str(Path(sys.executable).parent), os.environ["PATH"]]
+    script = Path(__file__).parents[1] / "jobs" / "laptop.sh"
+    done = subprocess.run(
+        [script, *SMALL, "--output", str(tmp_path / "run")],
+        env={**os.environ, "PATH": os.pathsep.join(paths)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(content(tmp_path / "run" / "run.h5")["memory/pss"]) == 5

@@ -46,7 +46,9 @@ SIGNS = {Verdict.GOOD: "[green]good [/]", Verdict.NOTE: "     ", Verdict.WRONG: 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The command line; it needs no MPI."""
     parser = Parser("check", "Put a domain to the test.", EXAMPLES)
-    parser.add_argument("domain", metavar="DOMAIN | DIR", help="its name, or module:Class; or a run")
+    parser.add_argument(
+        "domain", nargs="?", metavar="DOMAIN | DIR", help="its name, or module:Class; or a run"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings")
     parser.add_argument("--config", metavar="FILE", help="a configuration to begin with")
     parser.add_argument(
@@ -82,6 +84,8 @@ def check(config: Config, domain: Domain, actors: Actors, episodes: int) -> Iter
 
 def _subject(options: argparse.Namespace) -> tuple[Config, Domain, Actors]:
     """The domain that the command line names, and who acts in it."""
+    if options.domain is None:
+        raise BadInput("there is nothing to check: give DOMAIN, its name or module:Class, or a run")
     if Path(options.domain).is_dir():
         return _run(options)
     if options.checkpoint:

@@ -207,8 +207,8 @@ def draw_runtimes(
         hollow = {"facecolor": "white", "edgecolor": group.colour, "hatch": UNFINISHED}
         how = {"color": group.colour} if group.finished else hollow
         axes.bar(place, _bar_hours(group, clock) * unit.factor, width, **how)
-    axes.set_yscale("log", base=2)
     if np.nanmax(heights, initial=0) > 0:
+        axes.set_yscale("log", base=2)
         least, most = np.nanmin(heights[heights > 0]), np.nanmax(heights)
         axes.set_ylim(least / 2 * unit.factor, most * 1.2 * unit.factor)
     axes.yaxis.set_major_formatter(lambda time, _: f"{time:.3g}")
