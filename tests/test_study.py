@@ -8,9 +8,13 @@ import itertools
 import json
 import os
 import re
+import shutil
 import signal
+import subprocess
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import bad_input
@@ -22,14 +26,19 @@ from conftest import SMALL, Finished, Program, content, in_terminal, launch, mpi
 from test_survive import DOMAINS, results
 
 from dials_mpi.config import load
-from dials_mpi.errors import BadInput
+from dials_mpi.domains.base import Statistic
+from dials_mpi.errors import CRASHED, DONE, STOPPED, BadInput
+from dials_mpi.evaluate import Evaluation
+from dials_mpi.progress import Reporter
 from dials_mpi.storage.checkpoint import present
 from dials_mpi.storage.hdf5 import rewriting
 from dials_mpi.storage.runfile import RunFile
 from dials_mpi.study.launch import Launch, plan_launch
-from dials_mpi.study.plan import load_study
-from dials_mpi.study.state import Phase, State, remaining
-from dials_mpi.walltime import clock, seconds
+from dials_mpi.study.plan import StudyRun, load_study
+from dials_mpi.study.reporting import report
+from dials_mpi.study.series import Series
+from dials_mpi.study.state import Phase, State, remaining, state_of
+from dials_mpi.walltime import RESERVE, Deadline, clock, seconds
 
 worker, tmp_path = bad_input.worker, bad_input.tmp_path
 
@@ -563,18 +572,154 @@ def test_a_launcher_is_told_the_ranks(tmp_path):
     assert RunFile.open(tmp_path / "out" / "four-dials-seed0").attributes()["ranks"] == 2
 
 
-def test_a_run_that_goes_on_elsewhere_is_left_alone(tmp_path):
-    file, out = write_study(tmp_path), tmp_path / "out"
-    (out / "four-gs-seed0").mkdir(parents=True)
-    with open(out / "four-gs-seed0" / ".lock", "w") as lock:
-        lock.write("process 7 on another machine\n")
+@contextmanager
+def held(directory: Path, by: str = "process 7 on another machine") -> Iterator[None]:
+    """A directory that another process has."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with open(directory / ".lock", "w") as lock:
+        lock.write(f"{by}\n")
         lock.flush()
         fcntl.flock(lock, fcntl.LOCK_EX)
-        done = study(str(file), "--output", "out", "--ranks", "1", "--only=1,2", cwd=tmp_path)
-        assert (done.code, done.stderr) == (0, "")
-        assert "four-gs-seed0 is left alone: process 7 on another machine runs it" in done.stdout
-        assert states(file)[0].startswith("running at 0 of 256 steps (process 7 on another machine)")
-    assert states(file) == ["not begun", "finished", "not begun"]
+        yield
+
+
+def test_a_run_that_goes_on_elsewhere_is_waited_for(tmp_path):
+    file, out = write_study(tmp_path), tmp_path / "out"
+    words = (str(file), "--output", "out", "--ranks", "1", "--only=1,2")
+    with held(out / "four-gs-seed0"):
+        program = Program("-m", "dials_mpi.study", *words, cwd=tmp_path)
+        second = load_study(str(file), str(out)).runs[1]
+        until(lambda: state_of(second).phase is Phase.FINISHED, program)
+        assert states(file)[:2] == [
+            "running at 0 of 256 steps (process 7 on another machine)",
+            "finished",
+        ]
+        time.sleep(1)
+        assert program.running()
+    done = program.wait()  # who had it has left it
+    assert (done.code, done.stderr, done.left_over) == (0, "", [])
+    assert done.stdout.count("four-gs-seed0 is waited for: process 7 on another machine runs it") == 1
+    assert "ends: 2 finished" in done.stdout
+    assert states(file) == ["finished", "finished", "not begun"]
+
+
+@pytest.fixture
+def alone(tmp_path, trained, monkeypatch) -> StudyRun:
+    """The run by DIALS of a small study; a finished one of its settings is in ``finished``."""
+    monkeypatch.setattr("dials_mpi.study.series.PATIENCE", 0.05)
+    shutil.copytree(trained(*SMALL, "mode=dials"), tmp_path / "finished")
+    return load_study(str(write_study(tmp_path)), str(tmp_path / "out")).runs[1]
+
+
+def series(run: StudyRun, script: str = "exit 99", deadline: Deadline | None = None) -> Series:
+    """A study of one run that is started by a shell script: in the study's folder, $1 is the run's."""
+    folder = Path(run.file).parent
+    (folder / "out").mkdir(exist_ok=True)
+    launcher = ("sh", "-c", f'cd "$0" && {{ {script}; }}', str(folder), str(run.directory), "{ranks}")
+    return Series([run], Launch(2, launcher), deadline or Deadline(), limited=False)
+
+
+def later(seconds: float, action: Callable[[], object]) -> None:
+    threading.Timer(seconds, action).start()
+
+
+def test_what_another_study_finishes_is_done(tmp_path, alone, capsys):
+    with held(alone.directory):
+        later(0.2, lambda: shutil.copy(tmp_path / "finished" / "run.h5", alone.directory))
+        later(0.4, (alone.directory / ".lock").unlink)
+        assert series(alone).work() == DONE
+    assert capsys.readouterr().out.count("is waited for") == 1
+
+
+def test_a_study_that_waits_heeds_signals_and_the_walltime(alone, capsys):
+    with held(alone.directory):
+        later(0.2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        assert series(alone).work() == STOPPED
+        before = time.monotonic()
+        assert series(alone, deadline=Deadline(before + RESERVE + 0.2)).work() == STOPPED
+        assert 0.2 <= time.monotonic() - before < RESERVE
+    assert "four-dials-seed0 waits for the next session: the time is over" in capsys.readouterr().out
+
+
+REFUSALS = {
+    "finished since": ('cp -r finished "$1"; exit 2', DONE, 1),
+    "stopped since": ('[ $(wc -l < calls) = 1 ] && exit 2; cp -r finished "$1"', DONE, 2),
+    "for good": ("exit 2", CRASHED, 2),
+    "no refusal": ("exit 1", CRASHED, 1),
+}
+
+
+@table(REFUSALS)
+def test_a_run_that_is_refused_is_looked_at_again(tmp_path, alone, name, capsys):
+    script, code, calls = REFUSALS[name]
+    assert series(alone, f"echo >> calls; {script}").work() == code
+    assert len((tmp_path / "calls").read_text().splitlines()) == calls
+    assert ("has failed" in capsys.readouterr().out) == (code == CRASHED)
+
+
+def test_a_run_that_another_study_has_begun_a_moment_before_is_waited_for(tmp_path, alone, capsys):
+    lock = held(alone.directory)
+
+    def begin_elsewhere() -> None:
+        lock.__enter__()
+        (tmp_path / "begun").touch()
+        later(0.3, lambda: shutil.copy(tmp_path / "finished" / "run.h5", alone.directory))
+        later(0.5, lambda: lock.__exit__(None, None, None))
+
+    later(0.2, begin_elsewhere)
+    assert series(alone, "while [ ! -e begun ]; do sleep 0.05; done; exit 2").work() == DONE
+    assert "is waited for: process 7 on another machine runs it" in capsys.readouterr().out
+
+
+def test_no_run_outlives_its_study(tmp_path):
+    """Not even where that is killed; mpirun passes on to the ranks what it gets."""
+    file = write_study(tmp_path)
+    launcher = f"{mpirun()} -n {{ranks}} sh -c 'touch begun && sleep 1000'"
+    words = ("--output=out", "--ranks=2", "--only=2", "--launcher", launcher)
+    program = Program("-m", "dials_mpi.study", str(file), *words, cwd=tmp_path)
+    until((tmp_path / "begun").exists, program)
+    program.process.kill()
+    assert program.wait().left_over == []
+
+
+def test_behind_a_study_signals_do_what_they_did_before(alone):
+    heard = []
+    numbers = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = {n: signal.signal(n, lambda number, frame: heard.append(number)) for n in numbers}
+    try:
+        assert series(alone, 'cp -r finished "$1"').work() == DONE
+        for number in numbers:
+            signal.raise_signal(number)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert heard == list(numbers)
+
+
+def test_a_signal_ends_a_report(tmp_path, alone):
+    shutil.copytree(tmp_path / "finished", alone.directory)
+    words = ("tiny.yaml", "--output=out", "--ranks=1", "--only=2", "--report=figures")
+    program = Program("-m", "dials_mpi.study", *words, cwd=tmp_path)
+
+    def reports() -> bool:
+        lines = [Path(f"/proc/{pid}/cmdline") for pid in program.processes()]
+        return any(b"dials_mpi.report" in line.read_bytes() for line in lines if line.exists())
+
+    until(reports, program)
+    program.process.terminate()
+    ended = program.wait()
+    assert (ended.code, ended.left_over) == (-signal.SIGTERM, [])
+    assert "ends: 1 finished" in ended.stdout and not list(tmp_path.glob("figures/*"))
+
+
+def test_a_signal_that_comes_too_late_for_the_last_run_keeps_the_report(tmp_path, alone):
+    (tmp_path / "out").mkdir()
+    script = "trap : USR1; cp -r finished out/four-dials-seed0; kill -USR1 $PPID; sleep 0.3"
+    launcher = ("--ranks=2", "--launcher", f"sh -c '{script}' {{ranks}}")
+    words = ("tiny.yaml", "--output=out", "--only=2", "--report=figures")
+    done = study(*words, *launcher, cwd=tmp_path)
+    assert done.code == STOPPED and not (tmp_path / "figures").exists()
+    assert states(tmp_path / "tiny.yaml")[1] == "finished"
 
 
 @pytest.mark.slow
@@ -587,6 +732,38 @@ def test_two_studies_share_the_runs(tmp_path):
         assert (done.code, done.stderr) == (0, "")
     assert states(file) == ["finished"] * 3
     assert [sessions(directory) for directory in (tmp_path / "out").iterdir()] == [1] * 3
+
+
+def test_a_run_that_was_to_be_shorter_can_be_gone_on_with(tmp_path, alone):
+    def phase(*overrides: str) -> Phase:
+        run = load_study(str(tmp_path / "tiny.yaml"), str(tmp_path / "out"), overrides).runs[1]
+        return state_of(run).phase
+
+    shutil.copytree(tmp_path / "finished", alone.directory)
+    assert phase() is Phase.FINISHED
+    assert phase("total_steps=512") is Phase.CUT_OFF
+    assert phase("total_steps=512", "ppo.clip=0.3") is Phase.OTHER
+    assert phase("total_steps=128") is Phase.OTHER
+    with held(alone.directory):
+        assert phase("total_steps=512") is Phase.RUNNING
+        assert phase("ppo.clip=0.3") is Phase.OTHER  # to wait for it would change nothing
+
+
+def test_runs_with_other_settings_are_not_reported(tmp_path, alone, capfd, monkeypatch):
+    runs = load_study(str(tmp_path / "tiny.yaml"), str(tmp_path / "out")).runs[:2]
+    for run in runs:  # the first is by another method than what is there
+        shutil.copytree(tmp_path / "finished", run.directory)
+    commands = []
+
+    def told(command: list[str]) -> subprocess.CompletedProcess:
+        commands.append(command[command.index("dials_mpi.report") + 1 :])
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr("dials_mpi.study.reporting.subprocess.run", told)
+    assert report(runs, "figures") == 0
+    assert commands == [[str(runs[1].directory), "--out", "figures"]]
+    assert capfd.readouterr() == ("not reported, for other settings: four-gs-seed0\n", "")
+    assert report(runs[:1], "figures") == CRASHED and len(commands) == 1
 
 
 def test_other_settings_are_refused_run_by_run(tmp_path):
@@ -630,3 +807,16 @@ def test_at_a_terminal_there_is_a_bar(tmp_path):
     text = re.sub(rb"\x1b\[[0-9;?]*[a-zA-Z]", b"", shown).decode()
     assert stderr == b""
     assert "study ETA" in text and "run 1 of 3: four-gs-seed0 is finished" in text
+
+
+def test_text_is_shown_as_it_is(tmp_path, capsys):
+    """Also where it would be markup."""
+    file, odd = write_study(tmp_path), "[/b]:x:"
+    with held(tmp_path / odd / "four-gs-seed0", by=f"process 7 on {odd}"):
+        done = study(str(file), "--list", "--output", odd, cwd=tmp_path)
+    assert (done.code, done.stderr) == (0, "")
+    assert f"tiny: 3 runs in {odd}" in done.stdout and f"(process 7 on {odd})" in done.stdout
+    result = Evaluation(np.zeros((2, 4)), {"delay": np.ones(2)})
+    Reporter(load(None), 4).finish({odd: result}, [Statistic("delay", odd, "of all")], Path(odd))
+    shown = capsys.readouterr().out
+    assert f"delay, {odd}" in shown and shown.count(odd) == 5
