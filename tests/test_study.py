@@ -6,16 +6,17 @@ import fcntl
 import functools
 import itertools
 import json
+import math
 import os
 import re
 import shutil
 import signal
 import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import bad_input
 import numpy as np
@@ -27,7 +28,7 @@ from test_survive import DOMAINS, results
 
 from dials_mpi.config import load
 from dials_mpi.domains.base import Statistic
-from dials_mpi.errors import CRASHED, DONE, STOPPED, BadInput
+from dials_mpi.errors import CRASHED, DONE, REFUSED, STOPPED, BadInput
 from dials_mpi.evaluate import Evaluation
 from dials_mpi.progress import Reporter
 from dials_mpi.storage.checkpoint import present
@@ -35,6 +36,7 @@ from dials_mpi.storage.hdf5 import rewriting
 from dials_mpi.storage.runfile import RunFile
 from dials_mpi.study.launch import Launch, plan_launch
 from dials_mpi.study.plan import StudyRun, load_study
+from dials_mpi.study.process import Ended
 from dials_mpi.study.reporting import report
 from dials_mpi.study.series import Series
 from dials_mpi.study.state import Phase, State, remaining, state_of
@@ -583,68 +585,85 @@ def held(directory: Path, by: str = "process 7 on another machine") -> Iterator[
         yield
 
 
-def test_a_run_that_goes_on_elsewhere_is_waited_for(tmp_path):
-    file, out = write_study(tmp_path), tmp_path / "out"
-    words = (str(file), "--output", "out", "--ranks", "1", "--only=1,2")
-    with held(out / "four-gs-seed0"):
-        program = Program("-m", "dials_mpi.study", *words, cwd=tmp_path)
-        second = load_study(str(file), str(out)).runs[1]
-        until(lambda: state_of(second).phase is Phase.FINISHED, program)
-        assert states(file)[:2] == [
-            "running at 0 of 256 steps (process 7 on another machine)",
-            "finished",
-        ]
-        time.sleep(1)
-        assert program.running()
-    done = program.wait()  # who had it has left it
-    assert (done.code, done.stderr, done.left_over) == (0, "", [])
-    assert done.stdout.count("four-gs-seed0 is waited for: process 7 on another machine runs it") == 1
-    assert "ends: 2 finished" in done.stdout
-    assert states(file) == ["finished", "finished", "not begun"]
-
-
 @pytest.fixture
-def alone(tmp_path, trained, monkeypatch) -> StudyRun:
+def alone(tmp_path, trained) -> StudyRun:
     """The run by DIALS of a small study; a finished one of its settings is in ``finished``."""
-    monkeypatch.setattr("dials_mpi.study.series.PATIENCE", 0.05)
     shutil.copytree(trained(*SMALL, "mode=dials"), tmp_path / "finished")
     return load_study(str(write_study(tmp_path)), str(tmp_path / "out")).runs[1]
 
 
-def series(run: StudyRun, script: str = "exit 99", deadline: Deadline | None = None) -> Series:
-    """A study of one run that is started by a shell script: in the study's folder, $1 is the run's."""
-    folder = Path(run.file).parent
+@pytest.fixture
+def meanwhile(monkeypatch) -> Callable[..., None]:
+    """meanwhile(first, second...): what happens while a study waits, one thing each time; no more of it."""
+
+    def happen(*events: Callable[[], object]) -> None:
+        coming = iter(events)
+        clock = SimpleNamespace(sleep=lambda seconds: next(coming)())
+        monkeypatch.setattr("dials_mpi.study.series.time", clock)
+
+    return happen
+
+
+def series(runs: Sequence[StudyRun], script: str = "exit 99", end: float = math.inf) -> Series:
+    """A study whose runs are started by a shell script, in the study's folder. end: as time.monotonic."""
+    folder = Path(runs[0].file).parent
     (folder / "out").mkdir(exist_ok=True)
-    launcher = ("sh", "-c", f'cd "$0" && {{ {script}; }}', str(folder), str(run.directory), "{ranks}")
-    return Series([run], Launch(2, launcher), deadline or Deadline(), limited=False)
+    launcher = ("sh", "-c", f'cd "$0" && {{ {script}; }}', str(folder), "{ranks}")
+    return Series(runs, Launch(2, launcher), Deadline(end), limited=False)
 
 
-def later(seconds: float, action: Callable[[], object]) -> None:
-    threading.Timer(seconds, action).start()
+def nothing() -> None:
+    pass
 
 
-def test_what_another_study_finishes_is_done(tmp_path, alone, capsys):
+def test_what_another_study_leaves_unfinished_is_taken_up(tmp_path, alone, meanwhile, capsys):
+    """After everything else that there is to do."""
+    other = load_study(str(tmp_path / "tiny.yaml"), str(tmp_path / "out")).runs[2]
+    shutil.copytree(tmp_path / "finished", tmp_path / "untrained")
+    with rewriting(tmp_path / "untrained" / "run.h5") as file:
+        file.attrs["config_digest"] = other.config.digest()
+    script = """
+        if [ -e out/four-untrained-seed0 ]; then cp finished/run.h5 out/four-dials-seed0
+        else cp -r untrained out/four-untrained-seed0; fi"""
+    with ExitStack() as theirs:
+        theirs.enter_context(held(alone.directory))
+        meanwhile(nothing, theirs.close)
+        assert series((alone, other), script).work() == DONE
+    said = capsys.readouterr().out
+    order = ["dials-seed0 is waited for: process 7 on", "untrained-seed0 is finished", "dials-seed0 runs"]
+    assert sorted(order, key=said.index) == order
+    assert said.count("is waited for") == 1 and "ends: 2 finished" in said
+
+
+def test_what_another_study_finishes_is_done(tmp_path, alone, meanwhile):
+    with ExitStack() as theirs:
+        theirs.enter_context(held(alone.directory))
+        meanwhile(lambda: shutil.copy(tmp_path / "finished" / "run.h5", alone.directory), theirs.close)
+        assert series([alone]).work() == DONE
+
+
+def test_a_study_that_waits_heeds_signals_and_the_walltime(alone, meanwhile, capsys):
     with held(alone.directory):
-        later(0.2, lambda: shutil.copy(tmp_path / "finished" / "run.h5", alone.directory))
-        later(0.4, (alone.directory / ".lock").unlink)
-        assert series(alone).work() == DONE
-    assert capsys.readouterr().out.count("is waited for") == 1
-
-
-def test_a_study_that_waits_heeds_signals_and_the_walltime(alone, capsys):
-    with held(alone.directory):
-        later(0.2, lambda: os.kill(os.getpid(), signal.SIGTERM))
-        assert series(alone).work() == STOPPED
-        before = time.monotonic()
-        assert series(alone, deadline=Deadline(before + RESERVE + 0.2)).work() == STOPPED
-        assert 0.2 <= time.monotonic() - before < RESERVE
+        meanwhile(nothing, lambda: signal.raise_signal(signal.SIGTERM))
+        assert series([alone]).work() == STOPPED
+        meanwhile(lambda: time.sleep(1))
+        assert series([alone], end=time.monotonic() + RESERVE + 1).work() == STOPPED
     assert "four-dials-seed0 waits for the next session: the time is over" in capsys.readouterr().out
 
 
+def test_a_study_looks_again_after_some_seconds(tmp_path, alone):
+    with held(alone.directory):
+        program = Program("-m", "dials_mpi.study", "tiny.yaml", "--output=out", "--only=2", cwd=tmp_path)
+        shutil.copy(tmp_path / "finished" / "run.h5", alone.directory)
+        time.sleep(1.5)
+        assert program.running()
+    assert program.wait(30).code == 0
+
+
 REFUSALS = {
-    "finished since": ('cp -r finished "$1"; exit 2', DONE, 1),
-    "stopped since": ('[ $(wc -l < calls) = 1 ] && exit 2; cp -r finished "$1"', DONE, 2),
-    "for good": ("exit 2", CRASHED, 2),
+    "finished since": ("cp -r finished out/four-dials-seed0; exit 2", DONE, 1),
+    "stopped since": ("[ $(wc -l < calls) = 1 ] && exit 2; cp -r finished out/four-dials-seed0", DONE, 2),
+    "refused for good": ("exit 2", CRASHED, 2),
     "no refusal": ("exit 1", CRASHED, 1),
 }
 
@@ -652,22 +671,23 @@ REFUSALS = {
 @table(REFUSALS)
 def test_a_run_that_is_refused_is_looked_at_again(tmp_path, alone, name, capsys):
     script, code, calls = REFUSALS[name]
-    assert series(alone, f"echo >> calls; {script}").work() == code
+    assert series([alone], f"echo >> calls; {script}").work() == code
     assert len((tmp_path / "calls").read_text().splitlines()) == calls
     assert ("has failed" in capsys.readouterr().out) == (code == CRASHED)
 
 
-def test_a_run_that_another_study_has_begun_a_moment_before_is_waited_for(tmp_path, alone, capsys):
-    lock = held(alone.directory)
+def test_a_run_that_another_study_has_begun_a_moment_before_is_waited_for(
+    tmp_path, alone, meanwhile, monkeypatch, capsys
+):
+    with ExitStack() as theirs:
 
-    def begin_elsewhere() -> None:
-        lock.__enter__()
-        (tmp_path / "begun").touch()
-        later(0.3, lambda: shutil.copy(tmp_path / "finished" / "run.h5", alone.directory))
-        later(0.5, lambda: lock.__exit__(None, None, None))
+        def refused(*_: object) -> Ended:
+            theirs.enter_context(held(alone.directory))
+            return Ended(REFUSED, [])
 
-    later(0.2, begin_elsewhere)
-    assert series(alone, "while [ ! -e begun ]; do sleep 0.05; done; exit 2").work() == DONE
+        monkeypatch.setattr("dials_mpi.study.process.Processes.run", refused)
+        meanwhile(lambda: shutil.copy(tmp_path / "finished" / "run.h5", alone.directory), theirs.close)
+        assert series([alone]).work() == DONE
     assert "is waited for: process 7 on another machine runs it" in capsys.readouterr().out
 
 
@@ -687,7 +707,7 @@ def test_behind_a_study_signals_do_what_they_did_before(alone):
     numbers = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     before = {n: signal.signal(n, lambda number, frame: heard.append(number)) for n in numbers}
     try:
-        assert series(alone, 'cp -r finished "$1"').work() == DONE
+        assert series([alone], "cp -r finished out/four-dials-seed0").work() == DONE
         for number in numbers:
             signal.raise_signal(number)
     finally:
@@ -815,7 +835,8 @@ def test_text_is_shown_as_it_is(tmp_path, capsys):
     with held(tmp_path / odd / "four-gs-seed0", by=f"process 7 on {odd}"):
         done = study(str(file), "--list", "--output", odd, cwd=tmp_path)
     assert (done.code, done.stderr) == (0, "")
-    assert f"tiny: 3 runs in {odd}" in done.stdout and f"(process 7 on {odd})" in done.stdout
+    assert f"tiny: 3 runs in {odd}" in done.stdout
+    assert f"running at 0 of 256 steps (process 7 on {odd})" in done.stdout
     result = Evaluation(np.zeros((2, 4)), {"delay": np.ones(2)})
     Reporter(load(None), 4).finish({odd: result}, [Statistic("delay", odd, "of all")], Path(odd))
     shown = capsys.readouterr().out
