@@ -459,6 +459,13 @@ def assert_same_results(one: Path, other: Path) -> None:
         np.testing.assert_array_equal(values, theirs[name], err_msg=name)
 
 
+@pytest.fixture
+def alone(tmp_path, trained) -> StudyRun:
+    """The run by DIALS of a small study; a finished one of its settings is in ``finished``."""
+    shutil.copytree(trained(*SMALL, "mode=dials"), tmp_path / "finished")
+    return load_study(str(write_study(tmp_path)), str(tmp_path / "out")).runs[1]
+
+
 @pytest.mark.timeout(180)
 def test_a_study_that_is_stopped_goes_on_and_ends_as_if_unbroken(tmp_path, trained):
     file, out = write_study(tmp_path, LONG), tmp_path / "out"
@@ -526,10 +533,9 @@ def test_a_study_ends_in_its_walltime(tmp_path):
     assert "stopped at" in (tmp_path / "out/four-gs-seed0/log.txt").read_text()
 
 
-def test_a_run_that_is_known_not_to_fit_waits_for_the_next_session(tmp_path):
-    file = write_study(tmp_path)
-    arguments = (str(file), "--output", "out", "--ranks", "1")
-    assert study(*arguments, "--only=2", cwd=tmp_path).code == 0
+def test_a_run_that_is_known_not_to_fit_waits_for_the_next_session(tmp_path, alone):
+    arguments = ("tiny.yaml", "--output", "out", "--ranks", "1")
+    shutil.copytree(tmp_path / "finished", alone.directory)
     with rewriting(present(tmp_path / "out" / "four-dials-seed0")[0]) as checkpoint:
         checkpoint.attrs["seconds"] = json.dumps({"train": 5000.0})
     longer = (*arguments, "total_steps=512", "--walltime", "1:00:00")
@@ -583,13 +589,6 @@ def held(directory: Path, by: str = "process 7 on another machine") -> Iterator[
         lock.flush()
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-@pytest.fixture
-def alone(tmp_path, trained) -> StudyRun:
-    """The run by DIALS of a small study; a finished one of its settings is in ``finished``."""
-    shutil.copytree(trained(*SMALL, "mode=dials"), tmp_path / "finished")
-    return load_study(str(write_study(tmp_path)), str(tmp_path / "out")).runs[1]
 
 
 @pytest.fixture
@@ -786,15 +785,15 @@ def test_runs_with_other_settings_are_not_reported(tmp_path, alone, capfd, monke
     assert report(runs[:1], "figures") == CRASHED and len(commands) == 1
 
 
-def test_other_settings_are_refused_run_by_run(tmp_path):
-    file = write_study(tmp_path)
-    assert study(str(file), "--output=out", "--ranks=1", "--only=1", cwd=tmp_path).code == 0
-    done = study(str(file), "--output=out", "--ranks=1", "--only=1", "ppo.clip=0.3", cwd=tmp_path)
+def test_other_settings_are_refused_run_by_run(tmp_path, alone):
+    file = tmp_path / "tiny.yaml"
+    shutil.copytree(tmp_path / "finished", alone.directory)
+    done = study(str(file), "--output=out", "--ranks=1", "--only=2", "ppo.clip=0.3", cwd=tmp_path)
     assert done.code == 1
     assert "has other settings: ppo.clip was 0.1 and is 0.3" in done.ours()[0]
     listed = study(str(file), "--output=out", "--list", "ppo.clip=0.3", cwd=tmp_path)
     assert "other settings at 256 of 256 steps" in listed.stdout
-    (tmp_path / "out" / "four-gs-seed0" / "run.h5").write_bytes(b"no run file")
+    (alone.directory / "run.h5").write_bytes(b"no run file")
     listed = study(str(file), "--output=out", "--list", cwd=tmp_path)
     assert (listed.code, listed.stderr) == (0, "")
     assert "unreadable" in listed.stdout and "is not a run file, or a damaged one" in listed.stdout
