@@ -97,16 +97,16 @@ def _configuration_before(directory: str, config: Config) -> Config:
 
 
 def _require_same(before: Config, config: Config, where: str) -> None:
-    """BadInput: see ``_differences``."""
-    differences = _differences(before, config)
-    if differences:
+    """BadInput: see ``differences``."""
+    changed = differences(before, config)
+    if changed:
         raise BadInput(
-            f"the run in {printable(where)} has other settings: {differences}: give the same ones, or "
+            f"the run in {printable(where)} has other settings: {changed}: give the same ones, or "
             "choose another directory with --output"
         )
 
 
-def _differences(before: Config, config: Config) -> str:
+def differences(before: Config, config: Config) -> str:
     """Only settings that bear on no result may change, and total_steps may grow: what else does, in words."""
     old, new = before.decisive(), config.decisive()
     if new["total_steps"] >= old["total_steps"]:
@@ -168,9 +168,9 @@ def verify(checkpoint: Checkpoint, config: Config, domain: Domain) -> None:
     steps = done[-1].env_steps if len(done) == checkpoint.position.segments > 0 else -1
     if not steps == checkpoint.position.env_steps == _number(checkpoint.path):
         raise BadInput(f"{where} is damaged: its segments, steps and name do not agree")
-    differences = _differences(before, config)
-    if differences:
-        raise BadInput(f"{where} is of another run: {differences}")
+    changed = differences(before, config)
+    if changed:
+        raise BadInput(f"{where} is of another run: {changed}")
     from dials_mpi.joint import tables, widths  # loads numba, which takes a moment
 
     wide = widths(tables(config, domain))

@@ -6,12 +6,17 @@ import fcntl
 import functools
 import itertools
 import json
+import math
 import os
 import re
+import shutil
 import signal
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import bad_input
 import numpy as np
@@ -22,14 +27,20 @@ from conftest import SMALL, Finished, Program, content, in_terminal, launch, mpi
 from test_survive import DOMAINS, results
 
 from dials_mpi.config import load
-from dials_mpi.errors import BadInput
+from dials_mpi.domains.base import Statistic
+from dials_mpi.errors import CRASHED, DONE, REFUSED, STOPPED, BadInput
+from dials_mpi.evaluate import Evaluation
+from dials_mpi.progress import Reporter
 from dials_mpi.storage.checkpoint import present
 from dials_mpi.storage.hdf5 import rewriting
 from dials_mpi.storage.runfile import RunFile
 from dials_mpi.study.launch import Launch, plan_launch
-from dials_mpi.study.plan import load_study
-from dials_mpi.study.state import Phase, State, remaining
-from dials_mpi.walltime import clock, seconds
+from dials_mpi.study.plan import StudyRun, load_study
+from dials_mpi.study.process import Ended
+from dials_mpi.study.reporting import report
+from dials_mpi.study.series import Series
+from dials_mpi.study.state import Phase, State, remaining, state_of
+from dials_mpi.walltime import RESERVE, Deadline, clock, seconds
 
 worker, tmp_path = bad_input.worker, bad_input.tmp_path
 
@@ -448,6 +459,13 @@ def assert_same_results(one: Path, other: Path) -> None:
         np.testing.assert_array_equal(values, theirs[name], err_msg=name)
 
 
+@pytest.fixture
+def alone(tmp_path, trained) -> StudyRun:
+    """The run by DIALS of a small study; a finished one of its settings is in ``finished``."""
+    shutil.copytree(trained(*SMALL, "mode=dials"), tmp_path / "finished")
+    return load_study(str(write_study(tmp_path)), str(tmp_path / "out")).runs[1]
+
+
 @pytest.mark.timeout(180)
 def test_a_study_that_is_stopped_goes_on_and_ends_as_if_unbroken(tmp_path, trained):
     file, out = write_study(tmp_path, LONG), tmp_path / "out"
@@ -515,10 +533,9 @@ def test_a_study_ends_in_its_walltime(tmp_path):
     assert "stopped at" in (tmp_path / "out/four-gs-seed0/log.txt").read_text()
 
 
-def test_a_run_that_is_known_not_to_fit_waits_for_the_next_session(tmp_path):
-    file = write_study(tmp_path)
-    arguments = (str(file), "--output", "out", "--ranks", "1")
-    assert study(*arguments, "--only=2", cwd=tmp_path).code == 0
+def test_a_run_that_is_known_not_to_fit_waits_for_the_next_session(tmp_path, alone):
+    arguments = ("tiny.yaml", "--output", "out", "--ranks", "1")
+    shutil.copytree(tmp_path / "finished", alone.directory)
     with rewriting(present(tmp_path / "out" / "four-dials-seed0")[0]) as checkpoint:
         checkpoint.attrs["seconds"] = json.dumps({"train": 5000.0})
     longer = (*arguments, "total_steps=512", "--walltime", "1:00:00")
@@ -563,18 +580,165 @@ def test_a_launcher_is_told_the_ranks(tmp_path):
     assert RunFile.open(tmp_path / "out" / "four-dials-seed0").attributes()["ranks"] == 2
 
 
-def test_a_run_that_goes_on_elsewhere_is_left_alone(tmp_path):
-    file, out = write_study(tmp_path), tmp_path / "out"
-    (out / "four-gs-seed0").mkdir(parents=True)
-    with open(out / "four-gs-seed0" / ".lock", "w") as lock:
-        lock.write("process 7 on another machine\n")
+@contextmanager
+def held(directory: Path, by: str = "process 7 on another machine") -> Iterator[None]:
+    """A directory that another process has."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with open(directory / ".lock", "w") as lock:
+        lock.write(f"{by}\n")
         lock.flush()
         fcntl.flock(lock, fcntl.LOCK_EX)
-        done = study(str(file), "--output", "out", "--ranks", "1", "--only=1,2", cwd=tmp_path)
-        assert (done.code, done.stderr) == (0, "")
-        assert "four-gs-seed0 is left alone: process 7 on another machine runs it" in done.stdout
-        assert states(file)[0].startswith("running at 0 of 256 steps (process 7 on another machine)")
-    assert states(file) == ["not begun", "finished", "not begun"]
+        yield
+
+
+@pytest.fixture
+def meanwhile(monkeypatch) -> Callable[..., None]:
+    """meanwhile(first, second...): what happens while a study waits, one thing each time; no more of it."""
+
+    def happen(*events: Callable[[], object]) -> None:
+        coming = iter(events)
+        clock = SimpleNamespace(sleep=lambda seconds: next(coming)())
+        monkeypatch.setattr("dials_mpi.study.series.time", clock)
+
+    return happen
+
+
+def series(runs: Sequence[StudyRun], script: str = "exit 99", end: float = math.inf) -> Series:
+    """A study whose runs are started by a shell script, in the study's folder. end: as time.monotonic."""
+    folder = Path(runs[0].file).parent
+    (folder / "out").mkdir(exist_ok=True)
+    launcher = ("sh", "-c", f'cd "$0" && {{ {script}; }}', str(folder), "{ranks}")
+    return Series(runs, Launch(2, launcher), Deadline(end), limited=False)
+
+
+def nothing() -> None:
+    pass
+
+
+def test_what_another_study_leaves_unfinished_is_taken_up(tmp_path, alone, meanwhile, capsys):
+    """After everything else that there is to do."""
+    other = load_study(str(tmp_path / "tiny.yaml"), str(tmp_path / "out")).runs[2]
+    shutil.copytree(tmp_path / "finished", tmp_path / "untrained")
+    with rewriting(tmp_path / "untrained" / "run.h5") as file:
+        file.attrs["config_digest"] = other.config.digest()
+    script = """
+        if [ -e out/four-untrained-seed0 ]; then cp finished/run.h5 out/four-dials-seed0
+        else cp -r untrained out/four-untrained-seed0; fi"""
+    with ExitStack() as theirs:
+        theirs.enter_context(held(alone.directory))
+        meanwhile(nothing, theirs.close)
+        assert series((alone, other), script).work() == DONE
+    said = capsys.readouterr().out
+    order = ["dials-seed0 is waited for: process 7 on", "untrained-seed0 is finished", "dials-seed0 runs"]
+    assert sorted(order, key=said.index) == order
+    assert said.count("is waited for") == 1 and "ends: 2 finished" in said
+
+
+def test_what_another_study_finishes_is_done(tmp_path, alone, meanwhile):
+    with ExitStack() as theirs:
+        theirs.enter_context(held(alone.directory))
+        meanwhile(lambda: shutil.copy(tmp_path / "finished" / "run.h5", alone.directory), theirs.close)
+        assert series([alone]).work() == DONE
+
+
+def test_a_study_that_waits_heeds_signals_and_the_walltime(alone, meanwhile, capsys):
+    with held(alone.directory):
+        meanwhile(nothing, lambda: signal.raise_signal(signal.SIGTERM))
+        assert series([alone]).work() == STOPPED
+        meanwhile(lambda: time.sleep(1))
+        assert series([alone], end=time.monotonic() + RESERVE + 1).work() == STOPPED
+    assert "four-dials-seed0 waits for the next session: the time is over" in capsys.readouterr().out
+
+
+def test_a_study_looks_again_after_some_seconds(tmp_path, alone):
+    with held(alone.directory):
+        program = Program("-m", "dials_mpi.study", "tiny.yaml", "--output=out", "--only=2", cwd=tmp_path)
+        shutil.copy(tmp_path / "finished" / "run.h5", alone.directory)
+        time.sleep(1.5)
+        assert program.running()
+    assert program.wait(30).code == 0
+
+
+REFUSALS = {
+    "finished since": ("cp -r finished out/four-dials-seed0; exit 2", DONE, 1),
+    "stopped since": ("[ $(wc -l < calls) = 1 ] && exit 2; cp -r finished out/four-dials-seed0", DONE, 2),
+    "refused for good": ("exit 2", CRASHED, 2),
+    "no refusal": ("exit 1", CRASHED, 1),
+}
+
+
+@table(REFUSALS)
+def test_a_run_that_is_refused_is_looked_at_again(tmp_path, alone, name, capsys):
+    script, code, calls = REFUSALS[name]
+    assert series([alone], f"echo >> calls; {script}").work() == code
+    assert len((tmp_path / "calls").read_text().splitlines()) == calls
+    assert ("has failed" in capsys.readouterr().out) == (code == CRASHED)
+
+
+def test_a_run_that_another_study_has_begun_a_moment_before_is_waited_for(
+    tmp_path, alone, meanwhile, monkeypatch, capsys
+):
+    with ExitStack() as theirs:
+
+        def refused(*_: object) -> Ended:
+            theirs.enter_context(held(alone.directory))
+            return Ended(REFUSED, [])
+
+        monkeypatch.setattr("dials_mpi.study.process.Processes.run", refused)
+        meanwhile(lambda: shutil.copy(tmp_path / "finished" / "run.h5", alone.directory), theirs.close)
+        assert series([alone]).work() == DONE
+    assert "is waited for: process 7 on another machine runs it" in capsys.readouterr().out
+
+
+def test_no_run_outlives_its_study(tmp_path):
+    """Not even where that is killed; mpirun passes on to the ranks what it gets."""
+    file = write_study(tmp_path)
+    launcher = f"{mpirun()} -n {{ranks}} sh -c 'touch begun && sleep 1000'"
+    words = ("--output=out", "--ranks=2", "--only=2", "--launcher", launcher)
+    program = Program("-m", "dials_mpi.study", str(file), *words, cwd=tmp_path)
+    until((tmp_path / "begun").exists, program)
+    program.process.kill()
+    assert program.wait().left_over == []
+
+
+def test_behind_a_study_signals_do_what_they_did_before(alone):
+    heard = []
+    numbers = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = {n: signal.signal(n, lambda number, frame: heard.append(number)) for n in numbers}
+    try:
+        assert series([alone], "cp -r finished out/four-dials-seed0").work() == DONE
+        for number in numbers:
+            signal.raise_signal(number)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert heard == list(numbers)
+
+
+def test_a_signal_ends_a_report(tmp_path, alone):
+    shutil.copytree(tmp_path / "finished", alone.directory)
+    words = ("tiny.yaml", "--output=out", "--ranks=1", "--only=2", "--report=figures")
+    program = Program("-m", "dials_mpi.study", *words, cwd=tmp_path)
+
+    def reports() -> bool:
+        lines = [Path(f"/proc/{pid}/cmdline") for pid in program.processes()]
+        return any(b"dials_mpi.report" in line.read_bytes() for line in lines if line.exists())
+
+    until(reports, program)
+    program.process.terminate()
+    ended = program.wait()
+    assert (ended.code, ended.left_over) == (-signal.SIGTERM, [])
+    assert "ends: 1 finished" in ended.stdout and not list(tmp_path.glob("figures/*"))
+
+
+def test_a_signal_that_comes_too_late_for_the_last_run_keeps_the_report(tmp_path, alone):
+    (tmp_path / "out").mkdir()
+    script = "trap : USR1; cp -r finished out/four-dials-seed0; kill -USR1 $PPID; sleep 0.3"
+    launcher = ("--ranks=2", "--launcher", f"sh -c '{script}' {{ranks}}")
+    words = ("tiny.yaml", "--output=out", "--only=2", "--report=figures")
+    done = study(*words, *launcher, cwd=tmp_path)
+    assert done.code == STOPPED and not (tmp_path / "figures").exists()
+    assert states(tmp_path / "tiny.yaml")[1] == "finished"
 
 
 @pytest.mark.slow
@@ -589,15 +753,47 @@ def test_two_studies_share_the_runs(tmp_path):
     assert [sessions(directory) for directory in (tmp_path / "out").iterdir()] == [1] * 3
 
 
-def test_other_settings_are_refused_run_by_run(tmp_path):
-    file = write_study(tmp_path)
-    assert study(str(file), "--output=out", "--ranks=1", "--only=1", cwd=tmp_path).code == 0
-    done = study(str(file), "--output=out", "--ranks=1", "--only=1", "ppo.clip=0.3", cwd=tmp_path)
+def test_a_run_that_was_to_be_shorter_can_be_gone_on_with(tmp_path, alone):
+    def phase(*overrides: str) -> Phase:
+        run = load_study(str(tmp_path / "tiny.yaml"), str(tmp_path / "out"), overrides).runs[1]
+        return state_of(run).phase
+
+    shutil.copytree(tmp_path / "finished", alone.directory)
+    assert phase() is Phase.FINISHED
+    assert phase("total_steps=512") is Phase.CUT_OFF
+    assert phase("total_steps=512", "ppo.clip=0.3") is Phase.OTHER
+    assert phase("total_steps=128") is Phase.OTHER
+    with held(alone.directory):
+        assert phase("total_steps=512") is Phase.RUNNING
+        assert phase("ppo.clip=0.3") is Phase.OTHER  # to wait for it would change nothing
+
+
+def test_runs_with_other_settings_are_not_reported(tmp_path, alone, capfd, monkeypatch):
+    runs = load_study(str(tmp_path / "tiny.yaml"), str(tmp_path / "out")).runs[:2]
+    for run in runs:  # the first is by another method than what is there
+        shutil.copytree(tmp_path / "finished", run.directory)
+    commands = []
+
+    def told(command: list[str]) -> subprocess.CompletedProcess:
+        commands.append(command[command.index("dials_mpi.report") + 1 :])
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr("dials_mpi.study.reporting.subprocess.run", told)
+    assert report(runs, "figures") == 0
+    assert commands == [[str(runs[1].directory), "--out", "figures"]]
+    assert capfd.readouterr() == ("not reported, for other settings: four-gs-seed0\n", "")
+    assert report(runs[:1], "figures") == CRASHED and len(commands) == 1
+
+
+def test_other_settings_are_refused_run_by_run(tmp_path, alone):
+    file = tmp_path / "tiny.yaml"
+    shutil.copytree(tmp_path / "finished", alone.directory)
+    done = study(str(file), "--output=out", "--ranks=1", "--only=2", "ppo.clip=0.3", cwd=tmp_path)
     assert done.code == 1
     assert "has other settings: ppo.clip was 0.1 and is 0.3" in done.ours()[0]
     listed = study(str(file), "--output=out", "--list", "ppo.clip=0.3", cwd=tmp_path)
     assert "other settings at 256 of 256 steps" in listed.stdout
-    (tmp_path / "out" / "four-gs-seed0" / "run.h5").write_bytes(b"no run file")
+    (alone.directory / "run.h5").write_bytes(b"no run file")
     listed = study(str(file), "--output=out", "--list", cwd=tmp_path)
     assert (listed.code, listed.stderr) == (0, "")
     assert "unreadable" in listed.stdout and "is not a run file, or a damaged one" in listed.stdout
@@ -630,3 +826,17 @@ def test_at_a_terminal_there_is_a_bar(tmp_path):
     text = re.sub(rb"\x1b\[[0-9;?]*[a-zA-Z]", b"", shown).decode()
     assert stderr == b""
     assert "study ETA" in text and "run 1 of 3: four-gs-seed0 is finished" in text
+
+
+def test_text_is_shown_as_it_is(tmp_path, capsys):
+    """Also where it would be markup."""
+    file, odd = write_study(tmp_path), "[/b]:x:"
+    with held(tmp_path / odd / "four-gs-seed0", by=f"process 7 on {odd}"):
+        done = study(str(file), "--list", "--output", odd, cwd=tmp_path)
+    assert (done.code, done.stderr) == (0, "")
+    assert f"tiny: 3 runs in {odd}" in done.stdout
+    assert f"running at 0 of 256 steps (process 7 on {odd})" in done.stdout
+    result = Evaluation(np.zeros((2, 4)), {"delay": np.ones(2)})
+    Reporter(load(None), 4).finish({odd: result}, [Statistic("delay", odd, "of all")], Path(odd))
+    shown = capsys.readouterr().out
+    assert f"delay, {odd}" in shown and shown.count(odd) == 5

@@ -6,10 +6,9 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from rich.console import Console
-
 from dials_mpi.cli import Parser, word
 from dials_mpi.errors import BadInput, refuse
+from dials_mpi.plain import PlainConsole
 from dials_mpi.report import group_runs, notes, report
 from dials_mpi.report.runtimes import CLOCKS
 from dials_mpi.report.tables import summary_table
@@ -56,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         runs, files = report(options.directories, options.out, options.clock, options.steps)
     except BadInput as refusal:
         sys.exit(refuse(refusal))
-    console = Console(highlight=False)
+    console = PlainConsole()
     if not console.is_terminal:
         console.width = 160
     console.print(summary_table(runs))
@@ -64,9 +63,9 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     if all(run.cross_entropy is None for run in runs):
         console.print("no cross-entropy picture: these runs have no influence predictors")
     for note in notes(group_runs(runs), options.steps):
-        console.print(note, markup=False, soft_wrap=True)
+        console.print(note, soft_wrap=True)
     for file in files:
-        console.print(printable(str(file)), markup=False, soft_wrap=True)
+        console.print(printable(str(file)), soft_wrap=True)
     sys.exit(0)
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.markup import escape
 from rich.table import Table
 
 from dials_mpi.report.groups import Group, short
@@ -165,7 +164,7 @@ def summary_table(runs: Sequence[Run]) -> Table:
     table.add_column("")
     for row in rows:
         table.add_row(
-            escape(row["run"]),
+            row["run"],
             row["mode"],
             str(row["agents"]),
             short(row["retrain_every"]) if row["retrain_every"] else "-",

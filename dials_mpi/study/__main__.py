@@ -29,8 +29,9 @@ EXAMPLES = """examples:
   sbatch --array=1-$(python -m dials_mpi.study FILE --count) jobs/study.sbatch FILE    one job for each run
 
 The same command line again goes on where it was stopped, whatever stopped it. Several machines that share a
-disk may work on one study at the same time. Signals are passed on to the run that goes on: SIGUSR1 stops the
-study at the run's next checkpoint, SIGTERM and SIGINT (Ctrl-C) at once.
+disk may work on one study at the same time, and each waits for what the others have. Signals
+are passed on to the run that goes on: SIGUSR1 stops the study at the run's next checkpoint, SIGTERM and
+SIGINT (Ctrl-C) at once.
 Exit codes: 0 done, 75 stopped with work left, 2 bad input, 1 a run has failed (the others were done)."""
 
 
@@ -101,7 +102,9 @@ def _work(study: Study, runs: Sequence[StudyRun], options: argparse.Namespace, b
     series = Series(runs, launch, deadline, limited=options.walltime is not None)
     for note in notes:
         series.board.say(note)
-    return series.work()
+    code = series.work()
+    # A signal that came too late to stop a run still keeps the report for the next session.
+    return STOPPED if series.processes.stopped and options.report else code
 
 
 def _ranks(text: str) -> int:

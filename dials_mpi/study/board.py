@@ -6,10 +6,10 @@ import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from dials_mpi.plain import PlainConsole
 from dials_mpi.study.plan import Study, StudyRun
 from dials_mpi.study.state import Phase, State, remaining
 from dials_mpi.values import printable
@@ -23,13 +23,13 @@ class Board:
 
     def __init__(self, runs: Sequence[StudyRun], states: Mapping[str, State]) -> None:
         self.runs, self.states = runs, states
-        self.console = Console(highlight=False, soft_wrap=True)
+        self.console = PlainConsole(soft_wrap=True)
         self.start = time.monotonic()
         self.bar = self._bar() if self.console.is_terminal else None
 
     def say(self, text: str) -> None:
         """A line of its own, with the time since the study was started."""
-        self.console.print(f"{clock(time.monotonic() - self.start)}  {text}", markup=False)
+        self.console.print(f"{clock(time.monotonic() - self.start)}  {text}")
 
     def begins(self, run: StudyRun, ranks: int) -> None:
         """A run is started, or gone on with."""
@@ -78,7 +78,7 @@ class Board:
 
 def show_states(study: Study, states: Mapping[StudyRun, State]) -> None:
     """The table of runs and their states, and how many there are of each."""
-    console = Console(highlight=False)
+    console = PlainConsole()
     if not console.is_terminal:
         console.width = BATCH_WIDTH
     table = Table(title=f"{study.name}: {len(study.runs)} runs in {printable(str(_folder(study)))}")
@@ -89,8 +89,8 @@ def show_states(study: Study, states: Mapping[StudyRun, State]) -> None:
     console.print(table)
     for state in states.values():
         if state.trouble:
-            console.print(state.trouble, markup=False, soft_wrap=True)
-    console.print(summary(states.values()), markup=False)
+            console.print(state.trouble, soft_wrap=True)
+    console.print(summary(states.values()))
 
 
 def summary(states: Iterable[State]) -> str:

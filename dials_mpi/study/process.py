@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
+from dials_mpi.study import leash
 from dials_mpi.values import printable
 
 TICK = 1.0
@@ -26,25 +28,39 @@ class Ended(NamedTuple):
     last_lines: list[str]
 
 
-class Processes:
-    """Runs programs. stopped: a signal has come, and no other program is to be begun.
+def leashed(command: Sequence[str]) -> list[str]:
+    """The command line of a program that ends with this process, however this one ends."""
+    return [sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), *command]
 
-    SIGUSR1 is passed on as it is, SIGTERM, SIGINT and SIGHUP as SIGTERM.
+
+class Processes:
+    """Runs programs, as a context. stopped: a signal has come, and no other program is to be begun.
+
+    Inside, SIGUSR1 is passed on as it is, SIGTERM, SIGINT and SIGHUP as SIGTERM; behind it they do again what
+    they did before.
     """
 
     def __init__(self) -> None:
         self.stopped = False
         self._process: subprocess.Popen[bytes] | None = None
         self._pending: signal.Signals | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Processes:
         for number in (signal.SIGUSR1, *AT_ONCE):
-            signal.signal(number, self._receive)
+            self._before[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def run(self, command: Sequence[str], tick: Callable[[], object]) -> Ended:
         """Run a program to its end, silently; ``tick`` is called about every second. OSError: it is none."""
         with (
             tempfile.TemporaryFile() as stderr,
             subprocess.Popen(
-                command,
+                leashed(command),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,

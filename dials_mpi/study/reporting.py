@@ -9,16 +9,25 @@ from pathlib import Path
 
 from dials_mpi.errors import CRASHED, DONE, say_error
 from dials_mpi.study.plan import StudyRun
-from dials_mpi.study.state import state_of
+from dials_mpi.study.process import leashed
+from dials_mpi.study.state import Phase, state_of
+
+MOST_NAMED = 5
 
 
 def report(runs: Sequence[StudyRun], folder: str) -> int:
     """Report what is evaluated of these runs; the exit code, that of the first report that went wrong.
 
-    With several domains the files of each go to a folder of its own below ``folder``.
+    With several domains the files of each go to a folder of its own below ``folder``. Runs that were begun
+    with other settings are none of the study's.
     """
+    states = {run: state_of(run) for run in runs}
+    others = [run.name for run, state in states.items() if state.phase is Phase.OTHER]
+    if others:
+        more = f" and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else ""
+        print(f"not reported, for other settings: {', '.join(others[:MOST_NAMED])}{more}", flush=True)
     domains = list(dict.fromkeys(run.config.domain for run in runs))
-    there = [run for run in runs if state_of(run).evaluated]
+    there = [run for run, state in states.items() if state.evaluated and state.phase is not Phase.OTHER]
     codes = []
     for domain in domains:
         directories = [str(run.directory) for run in there if run.config.domain == domain]
@@ -30,5 +39,5 @@ def report(runs: Sequence[StudyRun], folder: str) -> int:
             continue
         out = Path(folder) / domain if len(domains) > 1 else Path(folder)
         program = (sys.executable, "-m", "dials_mpi.report")
-        codes.append(subprocess.run([*program, *directories, "--out", str(out)]).returncode)
+        codes.append(subprocess.run(leashed([*program, *directories, "--out", str(out)])).returncode)
     return next((code for code in codes if code), DONE)

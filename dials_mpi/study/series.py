@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from enum import Enum, auto
 
-from dials_mpi.errors import CRASHED, DONE, STOPPED, BadInput, say_error
+from dials_mpi.errors import CRASHED, DONE, REFUSED, STOPPED, BadInput, say_error
 from dials_mpi.position import Position
 from dials_mpi.start import Start, require_time
 from dials_mpi.storage import checkpoint as checkpoints
@@ -17,6 +18,9 @@ from dials_mpi.study.plan import StudyRun
 from dials_mpi.study.process import Ended, Processes
 from dials_mpi.study.state import Phase, State, state_of
 from dials_mpi.walltime import Deadline, clock
+
+PATIENCE = 2.0
+"""Seconds between two looks at runs that others have, when there is nothing else to do."""
 
 
 class Outcome(Enum):
@@ -29,7 +33,7 @@ class Outcome(Enum):
 
 
 class Series:
-    """Takes up runs until each is finished, has failed, or is run by another process."""
+    """Takes up runs until each is finished or has failed, and waits for those that another process has."""
 
     def __init__(self, runs: Sequence[StudyRun], launch: Launch, deadline: Deadline, limited: bool) -> None:
         """limited: runs are told how much time is left; else they find the end of their job themselves."""
@@ -38,12 +42,14 @@ class Series:
         self.processes = Processes()
         self.board = Board(runs, self.states)
         self.launched = 0
+        self.left: set[str] = set()
 
     def work(self) -> int:
         """Take them all up; the exit code: done, stopped with work left, or 1 if some have failed."""
         self.board.say(f"begins: {summary(self.states.values())}")
         try:
-            outcomes = self._rounds()
+            with self.processes:
+                outcomes = self._rounds()
         finally:
             self.board.close()
         failed = [name for name, outcome in outcomes.items() if outcome is Outcome.FAILED]
@@ -55,7 +61,7 @@ class Series:
         return CRASHED if failed else DONE
 
     def _rounds(self) -> dict[str, Outcome]:
-        """Again and again, for whoever had a run may have left it unfinished meanwhile."""
+        """Again and again, for whoever has a run may leave it unfinished."""
         outcomes: dict[str, Outcome] = {}
         waiting = list(self.runs)
         while waiting:
@@ -65,7 +71,7 @@ class Series:
                     return outcomes
             elsewhere = [run for run in waiting if outcomes[run.name] is Outcome.ELSEWHERE]
             if len(elsewhere) == len(waiting):
-                break
+                time.sleep(PATIENCE)
             waiting = elsewhere
         return outcomes
 
@@ -76,37 +82,51 @@ class Series:
             return Outcome.DONE
         if self.processes.stopped:
             return Outcome.STOPPED
-        if state.phase is Phase.RUNNING:
-            self.board.ends(run, f"is left alone: {state.holder} runs it")
-            return Outcome.ELSEWHERE
+        if state.phase is Phase.RUNNING and self.deadline.allows(0):
+            return self._leave(run)
         if not self._time_for(run):
             return Outcome.STOPPED
         return self._run(run)
 
+    def _leave(self, run: StudyRun) -> Outcome:
+        if run.name not in self.left:
+            self.left.add(run.name)
+            self.board.ends(run, f"is waited for: {self.states[run.name].holder} runs it")
+        return Outcome.ELSEWHERE
+
     def _run(self, run: StudyRun) -> Outcome:
-        left = clock(max(1, math.floor(self.deadline.left()))) if self.limited else None
-        command = self.launch.command(run, left)
         self.board.begins(run, self.launch.ranks_of(run))
         self.launched += 1
-        try:
-            ended = self.processes.run(command, lambda: self._look(run))
-        except OSError as error:
-            ended = Ended(CRASHED, [f"{command[0]}: {error.strerror}"])
-        state = self.states[run.name] = state_of(run)
-        outcome = self._judge(run, ended, state)
-        self.board.ends(run, _words(outcome, ended, state))
+        outcome, ended = self._attempt(run)
+        # What refused it may be a process that was a moment faster, and has stopped since.
+        again = (Phase.NOT_BEGUN, Phase.CUT_OFF)
+        if outcome is Outcome.FAILED and ended.code == REFUSED and self.states[run.name].phase in again:
+            outcome, ended = self._attempt(run)
+        if outcome is Outcome.ELSEWHERE:
+            return self._leave(run)
+        self.board.ends(run, _words(outcome, ended, self.states[run.name]))
         if outcome is Outcome.FAILED:
             for line in ended.last_lines:
                 say_error(f"{run.name}: {line.removeprefix('dials_mpi: ')}")
         return outcome
 
-    def _judge(self, run: StudyRun, ended: Ended, state: State) -> Outcome:
-        if ended.code == DONE and state.phase is Phase.FINISHED:
+    def _attempt(self, run: StudyRun) -> tuple[Outcome, Ended]:
+        left = clock(max(1, math.floor(self.deadline.left()))) if self.limited else None
+        command = self.launch.command(run, left)
+        try:
+            ended = self.processes.run(command, lambda: self._look(run))
+        except OSError as error:
+            ended = Ended(CRASHED, [f"{command[0]}: {error.strerror}"])
+        state = self.states[run.name] = state_of(run)
+        return self._judge(ended, state), ended
+
+    def _judge(self, ended: Ended, state: State) -> Outcome:
+        # Refused as another process had it, which has finished it since, is as good as done.
+        if ended.code in (DONE, REFUSED) and state.phase is Phase.FINISHED:
             return Outcome.DONE
         # A launcher, or a program that has just started, may end with another code when a signal comes.
         if ended.code == STOPPED or self.processes.stopped:
             return Outcome.STOPPED
-        # Another process may have been a moment faster, and the run refused for it.
         return Outcome.ELSEWHERE if state.phase is Phase.RUNNING else Outcome.FAILED
 
     def _look(self, run: StudyRun) -> None:
@@ -142,6 +162,4 @@ def _words(outcome: Outcome, ended: Ended, state: State) -> str:
         return f"is finished: return {state.mean_return:.2f} in {clock(state.seconds)}"
     if outcome is Outcome.FAILED:
         return f"has failed with exit code {ended.code}"
-    if outcome is Outcome.ELSEWHERE:
-        return f"is left alone: {state.holder} runs it"
     return f"is stopped at {state.env_steps:,} steps: the same command line goes on"

@@ -7,15 +7,18 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
+from dials_mpi.config import from_yaml
 from dials_mpi.errors import BadInput
+from dials_mpi.resume import differences
 from dials_mpi.storage.files import holder
 from dials_mpi.storage.hdf5 import DAMAGE
 from dials_mpi.storage.runfile import RunFile
 from dials_mpi.study.plan import StudyRun
+from dials_mpi.values import printable
 
 
 class Phase(StrEnum):
-    """What can be said of a run."""
+    """What can be said of a run. OTHER: it cannot be gone on with, whether or not somebody runs it."""
 
     NOT_BEGUN = "not begun"
     RUNNING = "running"
@@ -55,19 +58,29 @@ def state_of(run: StudyRun) -> State:
         state = State(Phase.UNREADABLE, trouble=str(error))
     except DAMAGE as error:
         state = State(Phase.UNREADABLE, trouble=f"{run.directory}: {error}")
-    return state._replace(phase=Phase.RUNNING, holder=held) if held else state
+    if not held:
+        return state
+    return state._replace(phase=state.phase if state.phase is Phase.OTHER else Phase.RUNNING, holder=held)
 
 
 def _read(run: StudyRun) -> State:
     file = RunFile.open(run.directory)
-    if file.attributes()["config_digest"] != run.config.digest():
-        phase = Phase.OTHER
-    else:
-        phase = Phase.FINISHED if file.finished() else Phase.CUT_OFF
+    phase = _phase(run, file)
     row = file.last_row("evaluation")
     if not row:
         return State(phase)
     return State(phase, int(row["env_steps"]), float(row["returns"].mean()), float(row["wall_time"]))
+
+
+def _phase(run: StudyRun, file: RunFile) -> Phase:
+    """Of a run that nobody runs. One that was to be shorter can be gone on with, even if it is finished."""
+    same = file.attributes()["config_digest"] == run.config.digest()
+    if not same:
+        before = from_yaml(file.configuration(), f"the configuration in {printable(str(file.path))}")
+        if differences(before, run.config):
+            return Phase.OTHER
+        same = before.total_steps == run.config.total_steps
+    return Phase.FINISHED if same and file.finished() else Phase.CUT_OFF
 
 
 def remaining(runs: Sequence[StudyRun], states: Mapping[str, State]) -> float:
