@@ -55,6 +55,18 @@ def _shade(colour: str, amount: float) -> tuple[float, ...]:
     return tuple(round(part + abs(amount) * ((amount > 0) - part), 4) for part in rgb)
 
 
+def require_report_libraries() -> None:
+    """BadInput: matplotlib or scipy, of which the report's pictures and statistics are made, is missing."""
+    try:
+        import scipy  # noqa: F401
+    except ImportError as error:
+        raise BadInput(
+            "scipy, which makes the report's statistics, is not installed: pip install 'dials_mpi[report]'"
+        ) from error
+    with style():
+        pass
+
+
 @contextmanager
 def style() -> Iterator[None]:
     """The pictures' own style, whatever the user's is. BadInput: matplotlib is not installed."""

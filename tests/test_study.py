@@ -768,6 +768,17 @@ def test_a_run_that_was_to_be_shorter_can_be_gone_on_with(tmp_path, alone):
         assert phase("ppo.clip=0.3") is Phase.OTHER  # to wait for it would change nothing
 
 
+def test_a_report_that_cannot_be_drawn_is_refused_before_anything_runs(tmp_path):
+    """The first command of the README installs no matplotlib."""
+    (tmp_path / "matplotlib.py").write_text("raise ImportError")
+    file = write_study(tmp_path, LONG)
+    where = {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    done = study(str(file), "--output=out", "--report=figures", cwd=tmp_path, environment=where)
+    assert (done.code, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert "matplotlib" in done.stderr and "dials_mpi[report]" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_runs_with_other_settings_are_not_reported(tmp_path, alone, capfd, monkeypatch):
     runs = load_study(str(tmp_path / "tiny.yaml"), str(tmp_path / "out")).runs[:2]
     for run in runs:  # the first is by another method than what is there
@@ -785,12 +796,13 @@ def test_runs_with_other_settings_are_not_reported(tmp_path, alone, capfd, monke
     assert report(runs[:1], "figures") == CRASHED and len(commands) == 1
 
 
-def test_other_settings_are_refused_run_by_run(tmp_path, alone):
+def test_other_settings_are_refused_before_anything_runs(tmp_path, alone):
     file = tmp_path / "tiny.yaml"
     shutil.copytree(tmp_path / "finished", alone.directory)
-    done = study(str(file), "--output=out", "--ranks=1", "--only=2", "ppo.clip=0.3", cwd=tmp_path)
-    assert done.code == 1
-    assert "has other settings: ppo.clip was 0.1 and is 0.3" in done.ours()[0]
+    done = study(str(file), "--output=out", "--ranks=1", "ppo.clip=0.3", cwd=tmp_path)
+    assert (done.code, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert "was begun with other settings: ppo.clip was 0.1 and is 0.3: give the same ones" in done.stderr
+    assert [path.name for path in alone.directory.parent.iterdir()] == [alone.name]
     listed = study(str(file), "--output=out", "--list", "ppo.clip=0.3", cwd=tmp_path)
     assert "other settings at 256 of 256 steps" in listed.stdout
     (alone.directory / "run.h5").write_bytes(b"no run file")

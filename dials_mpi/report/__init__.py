@@ -14,9 +14,9 @@ from dials_mpi.report.figures import pictures, save_picture
 from dials_mpi.report.groups import Group, group_runs, short
 from dials_mpi.report.runs import Run, read_run, read_runs
 from dials_mpi.report.runtimes import Clock
-from dials_mpi.report.statistics import ENOUGH, require_scipy
+from dials_mpi.report.statistics import ENOUGH
 from dials_mpi.report.tables import Row
-from dials_mpi.style import style
+from dials_mpi.style import require_report_libraries, style
 from dials_mpi.values import printable
 
 __all__ = ["group_runs", "read_run", "read_runs", "report", "short"]
@@ -31,7 +31,7 @@ def report(
     clock: of the runtimes in pictures. steps: per agent, to which the table of runtimes is scaled.
     BadInput: see ``read_runs``, or matplotlib or scipy is missing, or the folder cannot be written.
     """
-    require_scipy()
+    require_report_libraries()
     runs = read_runs(directories)
     groups = group_runs(runs)
     folder = Path(out)

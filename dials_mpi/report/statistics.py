@@ -12,8 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dials_mpi.errors import BadInput
-
 RESAMPLES = 10_000
 ENOUGH = 5
 """Runs of each size below which a bootstrap's interval is left out: of three it is from the least to the
@@ -91,16 +89,7 @@ def _bootstrap(samples: Samples, statistic: Callable[..., np.ndarray]) -> Interv
     return Interval(estimate, float(interval.low), float(interval.high))
 
 
-def require_scipy() -> None:
-    """BadInput: scipy is not installed."""
-    _stats()
-
-
 def _stats() -> Any:
-    try:
-        from scipy import stats
-    except ImportError as error:
-        raise BadInput(
-            "scipy, which makes the report's statistics, is not installed: pip install 'dials_mpi[report]'"
-        ) from error
+    from scipy import stats  # of the extra report
+
     return stats

@@ -17,7 +17,8 @@ from dials_mpi.study.launch import default_ranks, plan_launch
 from dials_mpi.study.plan import Study, StudyRun, load_study
 from dials_mpi.study.reporting import report
 from dials_mpi.study.series import Series
-from dials_mpi.study.state import state_of
+from dials_mpi.study.state import Phase, State, state_of
+from dials_mpi.style import require_report_libraries
 from dials_mpi.values import shown
 from dials_mpi.walltime import deadline_of
 
@@ -85,6 +86,8 @@ def _program(options: argparse.Namespace, begun: float) -> int:
         print(len(study.runs))
         return DONE
     runs = _chosen(study.runs, options.only)
+    if options.report:
+        require_report_libraries()  # not at the end, when all has run
     code = _list(study, runs) if options.list else _work(study, runs, options, begun)
     if options.report and code != STOPPED:
         return report(runs, options.report) or code
@@ -97,6 +100,7 @@ def _list(study: Study, runs: Sequence[StudyRun]) -> int:
 
 
 def _work(study: Study, runs: Sequence[StudyRun], options: argparse.Namespace, begun: float) -> int:
+    _require_same_settings([state_of(run) for run in runs])
     launch = plan_launch(options.ranks or study.ranks or default_ranks(), options.launcher, runs)
     deadline, notes = deadline_of(options.walltime, begun)
     series = Series(runs, launch, deadline, limited=options.walltime is not None)
@@ -105,6 +109,14 @@ def _work(study: Study, runs: Sequence[StudyRun], options: argparse.Namespace, b
     code = series.work()
     # A signal that came too late to stop a run still keeps the report for the next session.
     return STOPPED if series.processes.stopped and options.report else code
+
+
+def _require_same_settings(states: Sequence[State]) -> None:
+    """BadInput: runs are there that this study cannot go on with."""
+    others = [state.trouble for state in states if state.phase is Phase.OTHER]
+    if others:
+        more = f", and {len(others) - 1} more" if len(others) > 1 else ""
+        raise BadInput(f"{others[0]}{more}: give the same ones, or another folder with --output")
 
 
 def _ranks(text: str) -> int:

@@ -31,7 +31,8 @@ class Phase(StrEnum):
 class State(NamedTuple):
     """How far a run is: steps per agent, mean return and wall-clock seconds at its newest evaluation.
 
-    holder: the process that runs it, in its own words. trouble: why its file cannot be read.
+    holder: the process that runs it, in its own words. trouble: why its file cannot be read, or what is
+    other about its settings.
     """
 
     phase: Phase
@@ -65,22 +66,23 @@ def state_of(run: StudyRun) -> State:
 
 def _read(run: StudyRun) -> State:
     file = RunFile.open(run.directory)
-    phase = _phase(run, file)
+    phase, trouble = _phase(run, file)
     row = file.last_row("evaluation")
     if not row:
-        return State(phase)
-    return State(phase, int(row["env_steps"]), float(row["returns"].mean()), float(row["wall_time"]))
+        return State(phase, trouble=trouble)
+    mean, seconds = float(row["returns"].mean()), float(row["wall_time"])
+    return State(phase, int(row["env_steps"]), mean, seconds, trouble=trouble)
 
 
-def _phase(run: StudyRun, file: RunFile) -> Phase:
+def _phase(run: StudyRun, file: RunFile) -> tuple[Phase, str]:
     """Of a run that nobody runs. One that was to be shorter can be gone on with, even if it is finished."""
     same = file.attributes()["config_digest"] == run.config.digest()
     if not same:
         before = from_yaml(file.configuration(), f"the configuration in {printable(str(file.path))}")
-        if differences(before, run.config):
-            return Phase.OTHER
+        if changed := differences(before, run.config):
+            return Phase.OTHER, f"{printable(str(run.directory))} was begun with other settings: {changed}"
         same = before.total_steps == run.config.total_steps
-    return Phase.FINISHED if same and file.finished() else Phase.CUT_OFF
+    return Phase.FINISHED if same and file.finished() else Phase.CUT_OFF, ""
 
 
 def remaining(runs: Sequence[StudyRun], states: Mapping[str, State]) -> float:
