@@ -19,6 +19,7 @@ from dials_mpi.learners import TRAINING, EpisodeReturns, Learners, NonFinite
 from dials_mpi.learning.influence import Predictor
 from dials_mpi.learning.policy import Policy
 from dials_mpi.learning.ppo import PPO
+from dials_mpi.segments import segments as segments_of
 
 # Regions of one agent that differ in everything.
 AGENTS = (Agent(3, 2), Agent(4, 5), Agent(2, 3))
@@ -413,7 +414,7 @@ CONFIG = c.Config(
     ppo=c.PPO(memory_size=32, rollout_steps=4, minibatch_size=8),
     influence=c.Influence(hidden=(6, 5), epochs=2, batch_size=4),
 )
-SEGMENT = c.segments(CONFIG)[3]
+SEGMENT = segments_of(CONFIG)[3]
 
 
 def trained(regions, segments=(SEGMENT,)):
@@ -423,7 +424,7 @@ def trained(regions, segments=(SEGMENT,)):
 
 
 def test_regions_learn_the_same_together_and_apart():
-    segments = c.segments(CONFIG)[:2]
+    segments = segments_of(CONFIG)[:2]
     rows, vectors = trained([0, 1, 2], segments)
     for i in range(3):
         own_rows, own_vectors = trained([i], segments)

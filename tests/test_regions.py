@@ -25,6 +25,7 @@ from dials_mpi.evaluate import evaluate
 from dials_mpi.learners import TRAINING, Learners
 from dials_mpi.members import Members
 from dials_mpi.seeding import Purpose, streams
+from dials_mpi.segments import segments as segments_of
 
 CONFIG = c.Config(
     domain="unequal_domain:Unequal",
@@ -129,7 +130,7 @@ def test_its_local_simulators_repeat_the_whole_under_the_true_sources():
 @pytest.mark.parametrize("side_by_side", [0, 8, 16, 24])
 def test_agents_learn_the_same_together_apart_and_in_groups(side_by_side):
     section = UnequalConfig(side_by_side=side_by_side)
-    segment = c.segments(CONFIG)[1]
+    segment = segments_of(CONFIG)[1]
     whole = Learners(CONFIG, Unequal(section), [0, 1, 2])
     rows = whole.train(segment)
     assert sorted(rows) == [0, 1, 2, 3] and all(len(row) == len(TRAINING) for row in rows.values())
@@ -181,7 +182,7 @@ def test_a_run_is_what_plain_calls_give(finished):
     """Rows of the file: of agents, in their own order, what is theirs, and of regions what is theirs."""
     learners = Learners(CONFIG, DOMAIN, [0, 1, 2])
     metrics, fits = [], []
-    for segment in c.segments(CONFIG):
+    for segment in segments_of(CONFIG):
         networks = networks_of(learners)
         random = streams(5, Purpose.COLLECT_ACTIONS, 5, segment.index)
         played = collect(
