@@ -166,8 +166,9 @@ def test_so_many_ranks_can_share_the_work(name, monkeypatch):
 def test_the_other_commands_install_what_there_is():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     known = re.compile(
-        r"python3\.11 -m venv \.venv|\. \.venv/bin/activate|\.venv/bin/python -m pytest|study=\S+|"
-        r"(\.venv/bin/)?pip install -e ('\.\[(?P<extras>[a-z,]+)\]'|examples/\w+)|.*\$study.*"
+        r"python3\.11 -m venv \.venv|\. \.venv/bin/activate|study=\S+|.*\$study.*|"
+        r"\.venv/bin/python -m pytest -n 2 --dist loadfile|"
+        r"(\.venv/bin/)?pip install -e ('\.\[(?P<extras>[a-z,]+)\]'|examples/\w+)"
     )
     for line in OTHERS:
         found = known.fullmatch(line)
