@@ -32,7 +32,6 @@ from dials_mpi.errors import (
     REFUSED,
     STOPPED,
     BadInput,
-    StopAtOnce,
     Unwritable,
     refuse,
     say_error,
@@ -337,8 +336,10 @@ def run(program: Callable[[Ranks], int]) -> NoReturn:
         if launched_as_root():
             refuse(refusal)
         sys.exit(REFUSED)
-    except StopAtOnce:
-        sys.exit(STOPPED)
+    except BaseException as error:
+        if signals.stop_behind(error):
+            sys.exit(STOPPED)
+        raise
     try:
         code = program(ranks)
         signals.ignore()
@@ -347,13 +348,14 @@ def run(program: Callable[[Ranks], int]) -> NoReturn:
         code = (leaving.code if isinstance(leaving.code, int) else CRASHED) or CRASHED
         reason = f": {leaving.code}" if isinstance(leaving.code, str) else ""
         _end(ranks, code, f"rank {ranks.rank} of {ranks.size} exits with {code}{reason}")
-    except StopAtOnce as stop:
-        if not ranks.is_root:
-            time.sleep(LATER)
-        _end(ranks, STOPPED, f"{stop}: the run ends with what its last checkpoint holds, go on with --resume")
     except Unwritable as fault:
         _end(ranks, CRASHED, str(fault))
-    except BaseException:
+    except BaseException as error:
+        if stop := signals.stop_behind(error):
+            if not ranks.is_root:
+                time.sleep(LATER)
+            why = f"{stop}: the run ends with what its last checkpoint holds, go on with --resume"
+            _end(ranks, STOPPED, why)
         where = f"rank {ranks.rank} of {ranks.size} on {ranks.host} failed; all ranks end"
         _end(ranks, CRASHED, f"{where}\n{traceback.format_exc()}")
     sys.exit(code)

@@ -59,6 +59,15 @@ def heed() -> None:
         raise stop
 
 
+def stop_behind(error: BaseException) -> StopAtOnce | None:
+    """The StopAtOnce that led to an exception, or is it: compiled code that is interrupted by one may make
+    it the cause of a SystemError."""
+    seen: BaseException | None = error
+    while seen and not isinstance(seen, StopAtOnce):
+        seen = seen.__cause__ or seen.__context__
+    return seen
+
+
 def _soon(number: int, frame: FrameType | None) -> None:
     _wishes.stop_soon = True
 

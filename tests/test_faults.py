@@ -438,3 +438,28 @@ except signals.StopAtOnce as stop:
     print(stop)
 """
     assert launch("-c", script).stdout.split() == ["compiled", "SIGINT"]
+
+
+@pytest.mark.parametrize("ranks", [None, 2])
+def test_a_signal_that_compiled_code_makes_an_error_of_is_still_a_signal(ranks):
+    """Where it comes amid a call, Python finds a result and an exception, and makes another of it."""
+    script = """
+from dials_mpi.errors import StopAtOnce
+from dials_mpi.ranks import run
+
+def program(ranks):
+    if ranks.rank < ranks.size - 1:
+        ranks.broadcast(None)
+    try:
+        raise StopAtOnce("SIGTERM")
+    except StopAtOnce as stop:
+        raise SystemError("<a function> returned a result with an exception set") from stop
+
+run(program)
+"""
+    result = launch("-c", script, ranks=ranks)
+    assert result.code == 75
+    assert result.ours() == [
+        "dials_mpi: SIGTERM: the run ends with what its last checkpoint holds, go on with --resume"
+    ]
+    assert "Traceback" not in result.stderr
