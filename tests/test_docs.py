@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import os
 import re
 import shlex
 import subprocess
@@ -10,14 +11,18 @@ import tomllib
 from pathlib import Path
 from typing import NamedTuple
 
+import h5py
 import pytest
-from conftest import SMALL
+from conftest import SMALL, launch
 
-from dials_mpi.config import load
+from dials_mpi.config import Config, load
 from dials_mpi.domains import create
+from dials_mpi.study.plan import load_study
 from dials_mpi.train import _require_place
 
 ROOT = Path(__file__).parents[1]
+PLACES = ("configs/", "examples/")
+ELSEWHERE = ("train", "study", "bench")
 PAGES = [ROOT / "README.md", ROOT / "results" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -109,9 +114,29 @@ def find_modules(command: Command, monkeypatch) -> None:
         monkeypatch.syspath_prepend(str(ROOT / folder))
 
 
+def little(config: Config) -> list[str]:
+    """Settings with which a run takes a second: one update, one fit, one evaluation."""
+    update = config.ppo.memory_size
+    steps = [f"{key}={update}" for key in ("total_steps", "evaluate_every", "retrain_every")]
+    return [
+        *steps,
+        f"{config.domain_key}.horizon=20",
+        "dataset_size=40",
+        "evaluation_episodes=1",
+        "influence.epochs=1",
+    ]
+
+
+def configured(command: Command) -> Config:
+    """The configuration of a training, or of a study's first system."""
+    words = command.arguments
+    if command.program == "study":
+        return load_study(str(ROOT / words[0]), None).runs[0].config
+    file = str(ROOT / words[words.index("--config") + 1]) if "--config" in words else None
+    return load(file, [word for word in words if "=" in word])
+
+
 MORE = {
-    "train": ["--print-config"],
-    "study": ["--list"],
     "evaluate": ["--episodes", "1"],
     "watch": ["--steps", "2"],
     "fidelity": ["--episodes", "1", "traffic.horizon=30", "dataset_size=300"],
@@ -119,7 +144,44 @@ MORE = {
 """What is added to a program's arguments, so that it does little; of what is given twice the last counts."""
 
 
-@pytest.mark.parametrize("name", [n for n, c in COMMANDS.items() if c.program != "bench"])
+TRAININGS = [
+    pytest.param(name, marks=pytest.mark.slow if "warehouse.grid=[32,32]" in command.arguments else ())
+    for name, command in COMMANDS.items()
+    if command.program == "train"
+]
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_a_training_runs(name, tmp_path, monkeypatch):
+    """In one process; that so many ranks can share it is tested below."""
+    command = COMMANDS[name]
+    find_modules(command, monkeypatch)
+    words = [str(ROOT / word) if word.startswith(PLACES) else word for word in command.arguments]
+    folders = os.pathsep.join(str(ROOT / path) for path in re.findall(r"PYTHONPATH=(\S+)", command.line))
+    where = {"PYTHONPATH": os.pathsep.join(filter(None, [folders, os.environ.get("PYTHONPATH")]))}
+    program = ("-m", "dials_mpi.train", *words, *little(configured(command)))
+    done = launch(*program, cwd=tmp_path, environment=where)
+    assert (done.code, done.stderr) == (0, "")
+    (run,) = (tmp_path / "runs").iterdir()
+    with h5py.File(run / "run.h5") as file:
+        assert file.attrs["finished"] and len(file["evaluation/env_steps"]) == 2
+
+
+@pytest.mark.parametrize("name", [n for n, c in COMMANDS.items() if c.program == "study"])
+def test_a_study_runs(name, tmp_path):
+    """Its first run."""
+    command = COMMANDS[name]
+    words = [str(ROOT / word) if word.startswith(PLACES) else word for word in command.arguments]
+    more = ["--only", "1", "--ranks", "1", "--output", "out", *little(configured(command))]
+    done = launch("-m", "dials_mpi.study", *words, *more, cwd=tmp_path)
+    assert (done.code, done.stderr) == (0, "")
+    if "--list" not in words:
+        assert "ends: 1 finished" in done.stdout
+    if "--report" in words:
+        assert (tmp_path / words[words.index("--report") + 1] / "tables.md").exists()
+
+
+@pytest.mark.parametrize("name", [n for n, c in COMMANDS.items() if c.program not in ELSEWHERE])
 def test_a_command_runs(name, run, tmp_path, capsys, monkeypatch):
     command = COMMANDS[name]
     monkeypatch.chdir(tmp_path)
@@ -128,8 +190,6 @@ def test_a_command_runs(name, run, tmp_path, capsys, monkeypatch):
         words += ["--episodes", "2"]
     if command.program in ("evaluate", "watch") and any("traffic" in word for word in words):
         words += ["traffic.horizon=10", "dataset_size=100"]
-    if "--report" in words:
-        del words[words.index("--report") : words.index("--report") + 2]
     find_modules(command, monkeypatch)
     main = importlib.import_module(f"dials_mpi.{command.program}")
     if not hasattr(main, "main"):
