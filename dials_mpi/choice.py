@@ -134,10 +134,20 @@ class Choice:
         return source
 
 
+def is_run(word: str) -> bool:
+    """Whether a word of the command line is the directory of a run."""
+    return os.path.exists(f"{word}/run.h5")
+
+
+def runs_and_settings(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words that name directories, and the settings key=value; a run's name may have a = in it, too."""
+    directories = [word for word in words if "=" not in word or is_run(word)]
+    return directories, [word for word in words if word not in directories]
+
+
 def _source(options: argparse.Namespace) -> tuple[RunFile | None, Config]:
     """The run whose directory is given, or none, and the configuration."""
-    directories = [word for word in options.arguments if "=" not in word or os.path.exists(f"{word}/run.h5")]
-    overrides = [word for word in options.arguments if word not in directories]
+    directories, overrides = runs_and_settings(options.arguments)
     if options.config or not directories:
         if directories:
             raise BadInput(f"{printable(directories[0])} is given beside --config: give one of them")

@@ -1,4 +1,4 @@
-"""Which values of several settings go together. Each check raises BadInput, naming the nearest that do."""
+"""Which values of several settings go together."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ if TYPE_CHECKING:
 MOST_SEGMENTS = 100_000
 
 
-def check_schedule(config: Config) -> None:
+def check(config: Config) -> None:
+    """BadInput: values do not go together; the nearest that do are named."""
+    _check_schedule(config)
+    _check_memory(config)
+    _check_sequences(config)
+    _check_dataset(config)
+
+
+def _check_schedule(config: Config) -> None:
     """Steps between evaluations, refits, stops and in all."""
     every, memory = config.evaluate_every, config.ppo.memory_size
     _require_update("evaluate_every", every, memory)
@@ -34,7 +42,7 @@ def check_schedule(config: Config) -> None:
         raise BadInput("checkpoint_every and checkpoint_minutes are both 0: set one of them")
 
 
-def check_memory(config: Config) -> None:
+def _check_memory(config: Config) -> None:
     """An update is made of whole rollouts, and of whole minibatches."""
     ppo = config.ppo
     unit = config.envs_per_region * ppo.rollout_steps
@@ -47,7 +55,7 @@ def check_memory(config: Config) -> None:
         )
 
 
-def check_sequences(config: Config) -> None:
+def _check_sequences(config: Config) -> None:
     """A recurrent policy learns from whole sequences."""
     policy, ppo = config.policy, config.ppo
     if policy.architecture != "gru":
@@ -59,7 +67,7 @@ def check_sequences(config: Config) -> None:
     _require_multiple("ppo.minibatch_size", ppo.minibatch_size, "policy.sequence_length", length)
 
 
-def check_dataset(config: Config) -> None:
+def _check_dataset(config: Config) -> None:
     """A dataset has whole episodes, some to train on and some held out."""
     horizon, held_out = config.domain_section.horizon, config.influence.held_out
     if config.dataset_size < 2 * horizon:

@@ -205,13 +205,7 @@ class Config:
     )
 
     def __post_init__(self) -> None:
-        for check in (
-            combinations.check_schedule,
-            combinations.check_memory,
-            combinations.check_sequences,
-            combinations.check_dataset,
-        ):
-            check(self)
+        combinations.check(self)
 
     @property
     def domain_key(self) -> str:

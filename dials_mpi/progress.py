@@ -95,7 +95,8 @@ class Reporter:
 
     def _pace(self) -> float:
         """Seconds per step since the second evaluation: before it are the start and, mostly, a first fit."""
-        (steps, seconds), (now, elapsed) = self.marks[min(1, max(0, len(self.marks) - 2))], self.marks[-1]
+        steps, seconds = self.marks[1 if len(self.marks) > 2 else 0]
+        now, elapsed = self.marks[-1]
         return (elapsed - seconds) / (now - steps) if now > steps else elapsed / now
 
     def _remaining(self, env_steps: int) -> float:

@@ -442,6 +442,16 @@ def test_the_program_checks_a_domain(capsys, monkeypatch):
     assert "wrong" not in out
 
 
+def test_a_folder_of_a_domains_name_is_no_run(tmp_path, capsys, monkeypatch):
+    """As in configs/, where one is called warehouse."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "warehouse").mkdir()
+    monkeypatch.setattr(speed, "SECONDS", 0.01)
+    with pytest.raises(SystemExit, match="0"):
+        main(["warehouse", "warehouse.grid=[1,2]", "warehouse.horizon=20", "--episodes", "2"])
+    assert "Definition 3" in capsys.readouterr().out
+
+
 def test_the_program_ends_with_1_where_something_is_wrong(capsys, monkeypatch):
     change_global(monkeypatch, lambda self, step: step._replace(rewards=step.rewards * np.nan))
     with pytest.raises(SystemExit, match="1"):

@@ -608,7 +608,8 @@ def series(runs: Sequence[StudyRun], script: str = "exit 99", end: float = math.
     folder = Path(runs[0].file).parent
     (folder / "out").mkdir(exist_ok=True)
     launcher = ("sh", "-c", f'cd "$0" && {{ {script}; }}', str(folder), "{ranks}")
-    return Series(runs, Launch(2, launcher), Deadline(end), limited=False)
+    states = {run: state_of(run) for run in runs}
+    return Series(states, Launch(2, launcher), Deadline(end), limited=False)
 
 
 def nothing() -> None:

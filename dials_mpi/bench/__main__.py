@@ -18,6 +18,7 @@ from dials_mpi.bench.costs import (
     require_same_costs,
     require_spread,
 )
+from dials_mpi.choice import runs_and_settings
 from dials_mpi.cli import Parser, agreed, word
 from dials_mpi.config import Config, load
 from dials_mpi.domains import create
@@ -146,8 +147,7 @@ def _plan(options: argparse.Namespace) -> Task:
     if options.updates < 1:
         raise BadInput(f"--updates is {options.updates}: give at least 1")
     _require_places(options)
-    directories = [word for word in options.arguments if "=" not in word or os.path.exists(f"{word}/run.h5")]
-    overrides = [word for word in options.arguments if word not in directories]
+    directories, overrides = runs_and_settings(options.arguments)
     if not options.project:
         for name, given in (("a directory", directories), ("--regions", options.regions)):
             if given:

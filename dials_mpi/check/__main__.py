@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import NoReturn
 
 from rich.console import Console
@@ -16,7 +15,7 @@ from dials_mpi.check.influence import Actors, check_influence, random_actors
 from dials_mpi.check.play import play_globally
 from dials_mpi.check.replay import check_replay
 from dials_mpi.check.speed import check_speed
-from dials_mpi.choice import Choice
+from dials_mpi.choice import Choice, is_run
 from dials_mpi.cli import Parser, word
 from dials_mpi.config import Config, load
 from dials_mpi.domains import create
@@ -86,7 +85,7 @@ def _subject(options: argparse.Namespace) -> tuple[Config, Domain, Actors]:
     """The domain that the command line names, and who acts in it."""
     if options.domain is None:
         raise BadInput("there is nothing to check: give DOMAIN, its name or module:Class, or a run")
-    if Path(options.domain).is_dir():
+    if is_run(options.domain):
         return _run(options)
     if options.checkpoint:
         raise BadInput("--checkpoint is given, and no run: leave it out")

@@ -6,7 +6,7 @@ import argparse
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
 from dials_mpi.cli import Parser, word
@@ -100,10 +100,11 @@ def _list(study: Study, runs: Sequence[StudyRun]) -> int:
 
 
 def _work(study: Study, runs: Sequence[StudyRun], options: argparse.Namespace, begun: float) -> int:
-    _require_same_settings([state_of(run) for run in runs])
+    states = {run: state_of(run) for run in runs}
+    _require_same_settings(states.values())
     launch = plan_launch(options.ranks or study.ranks or default_ranks(), options.launcher, runs)
     deadline, notes = deadline_of(options.walltime, begun)
-    series = Series(runs, launch, deadline, limited=options.walltime is not None)
+    series = Series(states, launch, deadline, limited=options.walltime is not None)
     for note in notes:
         series.board.say(note)
     code = series.work()
@@ -111,7 +112,7 @@ def _work(study: Study, runs: Sequence[StudyRun], options: argparse.Namespace, b
     return STOPPED if series.processes.stopped and options.report else code
 
 
-def _require_same_settings(states: Sequence[State]) -> None:
+def _require_same_settings(states: Iterable[State]) -> None:
     """BadInput: runs are there that this study cannot go on with."""
     others = [state.trouble for state in states if state.phase is Phase.OTHER]
     if others:

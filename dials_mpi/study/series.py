@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from enum import Enum, auto
 
 from dials_mpi.errors import CRASHED, DONE, REFUSED, STOPPED, BadInput, say_error
@@ -35,12 +35,15 @@ class Outcome(Enum):
 class Series:
     """Takes up runs until each is finished or has failed, and waits for those that another process has."""
 
-    def __init__(self, runs: Sequence[StudyRun], launch: Launch, deadline: Deadline, limited: bool) -> None:
-        """limited: runs are told how much time is left; else they find the end of their job themselves."""
-        self.runs, self.launch, self.deadline, self.limited = runs, launch, deadline, limited
-        self.states = {run.name: state_of(run) for run in runs}
+    def __init__(
+        self, states: Mapping[StudyRun, State], launch: Launch, deadline: Deadline, limited: bool
+    ) -> None:
+        """states: of its runs, as they are now. limited: runs are told how much time is left; else they find
+        the end of their job themselves."""
+        self.runs, self.launch, self.deadline, self.limited = list(states), launch, deadline, limited
+        self.states = {run.name: state for run, state in states.items()}
         self.processes = Processes()
-        self.board = Board(runs, self.states)
+        self.board = Board(self.runs, self.states)
         self.launched = 0
         self.left: set[str] = set()
 
