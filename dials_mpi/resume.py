@@ -28,7 +28,7 @@ def find(config: Config, domain: Domain, directory: str, resume: bool) -> Start:
     """Where the run of a directory starts; this process holds the directory from now to its end.
 
     BadInput: there is a run and ``resume`` is not wanted; or another process runs there; or that run's
-    configuration, run file or checkpoints do not fit.
+    configuration, run file or checkpoints do not fit; or it is to become longer and has no checkpoints.
     """
     run, where = RunFile(directory), printable(directory)
     if run.exists() and not resume:
@@ -49,6 +49,11 @@ def find(config: Config, domain: Domain, directory: str, resume: bool) -> Start:
     if run.finished() and config.total_steps == before.total_steps:
         return begun._replace(finished=True)
     newest, damaged = _newest(run.directory, config, domain)
+    if newest is None and (run.finished() or run.archived()):  # never from the beginning over results
+        raise BadInput(
+            f"{where} holds results and no checkpoint to go on from: put its newest one back, or choose "
+            "another directory with --output"
+        )
     begun = begun._replace(
         damaged=tuple(damaged), notes=(*begun.notes, *damaged.values(), _from_where(newest))
     )

@@ -156,7 +156,7 @@ def test_the_ground_floor_imports_nothing_from_above(module):
 
 
 def test_nothing_imports_the_programs():
-    for program in ("train", "bench", "report", "fidelity", "watch", "study", "export"):
+    for program in ("train", "bench", "report", "fidelity", "watch", "study", "export", "archive"):
         own = f"dials_mpi.{program}"
         assert [name for name in importers(own) if not within(name, own)] == []
 

@@ -55,6 +55,12 @@ DESCRIPTIONS: dict[str, dict[str, Any]] = {
 """Attributes of the datasets that have a unit, by name, else by group; ``columns`` names the last axis."""
 
 
+NETWORKS = ("policy", "predictor")
+"""Groups of parameters, nearly all of a file's bytes; an archived copy is without them."""
+
+ARCHIVED = "archived"
+"""Attribute of such a copy."""
+
 BY_RANK = ("timing", "events")
 """Groups whose rows have one entry per rank: as long as the most ranks that the run ever had."""
 
@@ -147,13 +153,28 @@ class RunFile:
                 change(file)
         self._changes.clear()
 
+    def archive(self, directory: str | os.PathLike[str]) -> RunFile:
+        """Copy all but the networks, packed, into another run's directory; the copy.
+
+        Unwritable: the disk takes no more.
+        """
+        copy = RunFile(directory)
+        with self._read() as source, rewriting(copy.path, begin_empty=True) as target:
+            target.attrs.update({**source.attrs, ARCHIVED: True})
+            for dataset in _datasets(source):
+                if dataset.name.split("/")[1] not in NETWORKS:
+                    _copy_packed(dataset, target)
+        return copy
+
     # Reading: anyone, at any time.
 
     def read(self, name: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
         """A whole dataset. BadInput: the run does not hold it (yet), or it is not float32 of this shape."""
         with self._read() as file:
             if name not in file:
-                raise BadInput(f"{printable(str(self.path))} holds no {name}: the run has not come so far")
+                archived = file.attrs.get(ARCHIVED, False)
+                why = "the archive leaves networks out" if archived else "the run has not come so far"
+                raise BadInput(f"{printable(str(self.path))} holds no {name}: {why}")
             return file[name][()] if shape is None else float32(file, name, shape)
 
     def has(self, name: str) -> bool:
@@ -173,6 +194,10 @@ class RunFile:
             if not isinstance(finished, bool | np.bool_):
                 raise ValueError("finished is neither true nor false")
             return bool(finished)
+
+    def archived(self) -> bool:
+        """Whether this is a copy without networks, with which no run can go on."""
+        return bool(self.attributes().get(ARCHIVED, False))
 
     def configuration(self) -> str:
         """The newest resolved configuration, YAML."""
@@ -255,15 +280,29 @@ def _own_attributes() -> dict[str, Any]:
 
 def _series(file: h5py.File) -> dict[str, h5py.Dataset]:
     """The datasets that grow, by name."""
-    found = {}
+    return {one.name.lstrip("/"): one for one in _datasets(file) if one.maxshape and one.maxshape[0] is None}
 
-    def look(group: h5py.Group) -> None:
-        # Not by visititems: where a dataset is damaged, the library ends in a segmentation fault there.
-        for thing in group.values():
-            if isinstance(thing, h5py.Group):
-                look(thing)
-            elif thing.maxshape and thing.maxshape[0] is None:
-                found[thing.name.lstrip("/")] = thing
 
-    look(file)
-    return found
+def _datasets(group: h5py.Group) -> Iterator[h5py.Dataset]:
+    # Not by visititems: where a dataset is damaged, the library ends in a segmentation fault there.
+    for thing in group.values():
+        if isinstance(thing, h5py.Group):
+            yield from _datasets(thing)
+        else:
+            yield thing
+
+
+def _copy_packed(dataset: h5py.Dataset, target: h5py.File) -> None:
+    """The same dataset in another file, compressed where it is an array of numbers."""
+    packed = {}
+    if dataset.ndim and dataset.size and dataset.dtype.kind != "O":
+        rows = max(1, min(len(dataset), CHUNK_BYTES // max(1, dataset[0].nbytes)))
+        packed = {
+            "chunks": (rows, *dataset.shape[1:]),
+            "maxshape": dataset.maxshape,
+            "compression": "gzip",
+            "compression_opts": 9,
+            "shuffle": True,
+        }
+    copy = target.create_dataset(dataset.name, data=dataset[()], dtype=dataset.dtype, **packed)
+    copy.attrs.update(dataset.attrs)

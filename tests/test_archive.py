@@ -1,0 +1,146 @@
+"""Archived copies: all but the networks, from which the same is reported, and with which no run goes on."""
+
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+from conftest import SMALL, content, launch, train
+from made_run import RETURNS, make_run
+
+from dials_mpi import report
+from dials_mpi.archive import archive, main
+from dials_mpi.config import load
+from dials_mpi.domains import create
+from dials_mpi.errors import BadInput
+from dials_mpi.resume import find
+from dials_mpi.storage.runfile import RunFile
+
+
+def structure(file):
+    """Every dataset's attributes, type and whether it grows; and the attributes of the file."""
+    with h5py.File(file) as opened:
+        found = {"/": dict(opened.attrs, hosts=None)}
+        opened.visititems(
+            lambda name, item: (
+                found.update({name: (repr(dict(item.attrs)), item.dtype, item.maxshape)})
+                if isinstance(item, h5py.Dataset)
+                else None
+            )
+        )
+    return found
+
+
+def test_a_copy_is_the_run_without_its_networks(trained, tmp_path):
+    run = trained(*SMALL)
+    (copy,) = archive([run], tmp_path)
+    assert copy == tmp_path / "out" / "run.h5"
+    before, after = (structure(file) for file in (run / "run.h5", copy))
+    assert after["/"].pop("archived") and after["/"] == before["/"]
+    left_out = {name for name in before if name.startswith(("policy/", "predictor/"))}
+    assert len(left_out) == 6 and after == {n: v for n, v in before.items() if n not in left_out}
+    kept, whole = content(copy), content(run / "run.h5")
+    assert all(np.asarray(kept[name]).tobytes() == np.asarray(whole[name]).tobytes() for name in kept)
+    RunFile.open(tmp_path / "out")  # its checksum holds
+
+
+def test_a_copy_of_the_paper_s_networks_is_a_fraction(trained, tmp_path):
+    run = trained(*SMALL, "policy.hidden=[256,128]", "total_steps=128", "influence.epochs=1")
+    (copy,) = archive([run], tmp_path)
+    assert 20 * copy.stat().st_size < (run / "run.h5").stat().st_size
+
+
+def test_the_report_of_a_copy_has_the_same_bytes(trained, tmp_path):
+    run = trained(*SMALL)
+    archive([run], tmp_path)
+    for directory, out in ((run, "a"), (tmp_path / "out", "b")):
+        report.report([str(directory)], str(tmp_path / out))
+    files = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert files == sorted(path.name for path in (tmp_path / "b").iterdir()) and "curves.csv" in files
+    assert all((tmp_path / "a" / f).read_bytes() == (tmp_path / "b" / f).read_bytes() for f in files)
+
+
+def test_a_newer_copy_takes_the_place_of_an_older_one(tmp_path):
+    """Of a run that has gone on since."""
+    run, out = make_run(tmp_path, returns=RETURNS[:1], finished=False), tmp_path / "kept"
+    for returns in (RETURNS[:1], RETURNS):
+        shutil.rmtree(run)
+        make_run(tmp_path, returns=returns, finished=len(returns) == 2)
+        (copy,) = archive([run], out)
+        assert len(RunFile.open(copy.parent).read("evaluation/returns")) == len(returns)
+    assert RunFile.open(copy.parent).finished()
+    (again,) = archive([copy.parent], tmp_path / "again")  # a copy of a copy
+    assert str(content(again)) == str(content(copy))
+
+
+def test_what_is_there_is_not_lost(tmp_path):
+    run, other = make_run(tmp_path), make_run(tmp_path / "other", settings=["seed=1"])
+    before = RunFile(run).path.read_bytes()
+    with pytest.raises(BadInput, match="there is a run in"):  # in its own place
+        archive([run], tmp_path)
+    archive([run], tmp_path / "kept")
+    with pytest.raises(BadInput, match="an archived copy of another run"):
+        archive([other], tmp_path / "kept")
+    with pytest.raises(BadInput, match="have the same name"):
+        archive([run, other], tmp_path / "new")
+    assert RunFile(run).path.read_bytes() == before and not (tmp_path / "new").exists()
+
+
+def test_with_a_copy_no_run_goes_on(tmp_path):
+    settings = ["total_steps=2560", "evaluate_every=1280", "warehouse.grid=[1,2]"]
+    for name, finished, words in (("half", False, []), ("whole", True, ["total_steps=5120"])):
+        (copy,) = archive([make_run(tmp_path, name, finished=finished)], tmp_path / "kept")
+        before = copy.read_bytes()
+        config = load(None, [*settings, *words])
+        with pytest.raises(BadInput, match="results and no checkpoint to go on from"):
+            find(config, create(config.domain, config.domain_section), str(copy.parent), resume=True)
+        assert copy.read_bytes() == before
+
+
+def test_a_finished_run_without_its_checkpoints_keeps_its_results(trained, tmp_path):
+    """To be made longer it would have to begin anew, and its rows would be gone."""
+    shutil.copytree(trained(*SMALL), tmp_path / "run")
+    for checkpoint in (tmp_path / "run").glob("checkpoint-*"):
+        checkpoint.unlink()
+    before = (tmp_path / "run" / "run.h5").read_bytes()
+    how = (*SMALL, "--output", "run", "--resume")
+    longer = train(*how, "total_steps=512", ranks=3, cwd=tmp_path)
+    assert longer.code == 2 and len(longer.ours()) == 1 and "no checkpoint to go on from" in longer.stderr
+    assert (tmp_path / "run" / "run.h5").read_bytes() == before
+    assert train(*how, cwd=tmp_path).code == 0  # and as it is there is nothing to do
+
+
+def test_what_needs_networks_says_that_there_are_none(trained, tmp_path):
+    archive([trained(*SMALL)], tmp_path)
+    done = launch("-m", "dials_mpi.evaluate", str(tmp_path / "out"))
+    assert done.code == 2 and "holds no policy/parameters: the archive leaves networks out" in done.stderr
+    scripted = launch("-m", "dials_mpi.evaluate", str(tmp_path / "out"), "--policy", "oldest")
+    assert scripted.code == 0
+
+
+def test_as_a_user_starts_it(trained, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main([str(trained(*SMALL)), "--out", str(tmp_path / "kept")])
+    assert capsys.readouterr().out.startswith(f"{tmp_path}/kept/out/run.h5: ")
+    (tmp_path / "file").touch()
+    for words, reason in (
+        ([str(tmp_path)], "there is no run.h5"),
+        ([str(trained(*SMALL)), "--out", str(tmp_path / "file")], "Not a directory"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            main(["--out", str(tmp_path / "new"), *words])
+        assert reason in capsys.readouterr().err
+
+
+def test_a_disk_that_is_full_leaves_the_older_copy(tmp_path, monkeypatch):
+    run = make_run(tmp_path)
+    (copy,) = archive([run], tmp_path / "kept")
+    before = copy.read_bytes()
+
+    def full(file):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("dials_mpi.storage.files.os.fsync", full)
+    with pytest.raises(BadInput, match=r"No space left on device\): choose another --out"):
+        archive([run], tmp_path / "kept")
+    assert copy.read_bytes() == before and [p.name for p in copy.parent.iterdir()] == ["run.h5"]
