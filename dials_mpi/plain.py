@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Any
 
 from rich.console import Console
@@ -12,3 +14,21 @@ class PlainConsole(Console):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(highlight=False, markup=False, emoji=False, **options)
+
+
+class LastingConsole(PlainConsole):
+    """Of a program that goes on where nothing can be said any more: its reader is gone, or the disk full."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """As of rich."""
+        try:
+            super().print(*objects, **options)
+        except OSError:
+            self.on_broken_pipe()
+
+    def on_broken_pipe(self) -> None:
+        """In place of rich's, which ends the program."""
+        self.quiet = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())  # takes what is still in the buffer
+        os.close(nowhere)

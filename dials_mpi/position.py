@@ -11,6 +11,7 @@ class Position:
 
     segments: how many are done; env_steps: steps per agent; wall_time: seconds of all its sessions; lengths:
     rows of each series in the run file; ranks; seconds: how long each part of a segment takes on that many.
+    unrecorded: a row for each rank of what is in no row of the run file yet (``Unrecorded``).
     """
 
     segments: int = 0
@@ -19,3 +20,4 @@ class Position:
     lengths: dict[str, int] = field(default_factory=dict)
     ranks: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
+    unrecorded: list[list[float]] = field(default_factory=list)

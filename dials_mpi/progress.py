@@ -13,7 +13,7 @@ from dials_mpi.config import Config
 from dials_mpi.domains.base import Statistic
 from dials_mpi.evaluate import Evaluation
 from dials_mpi.logs import LOG
-from dials_mpi.plain import PlainConsole
+from dials_mpi.plain import LastingConsole
 from dials_mpi.ranks import launched
 from dials_mpi.values import printable
 from dials_mpi.walltime import clock
@@ -27,7 +27,7 @@ class Reporter:
         self.config, self.agents = config, agents
         # Open MPI gives its ranks a terminal even where all of it ends in a batch log.
         terminal = False if launched() else None
-        self.console = PlainConsole(soft_wrap=True, force_terminal=terminal)
+        self.console = LastingConsole(soft_wrap=True, force_terminal=terminal)
         self.start = time.perf_counter() - spent
         self.marks: list[tuple[int, float]] = []  # steps per agent and seconds at evaluations of this session
         self.bar = self._bar() if self.console.is_terminal else None

@@ -28,7 +28,7 @@ def find(config: Config, domain: Domain, directory: str, resume: bool) -> Start:
     """Where the run of a directory starts; this process holds the directory from now to its end.
 
     BadInput: there is a run and ``resume`` is not wanted; or another process runs there; or that run's
-    configuration, run file or checkpoints do not fit; or it is to become longer and has no checkpoints.
+    configuration, run file or checkpoints do not fit; or its checkpoints are gone.
     """
     run, where = RunFile(directory), printable(directory)
     if run.exists() and not resume:
@@ -49,7 +49,7 @@ def find(config: Config, domain: Domain, directory: str, resume: bool) -> Start:
     if run.finished() and config.total_steps == before.total_steps:
         return begun._replace(finished=True)
     newest, damaged = _newest(run.directory, config, domain)
-    if newest is None and (run.finished() or run.archived()):  # never from the beginning over results
+    if newest is None and _is_past_checkpoints(run, before):  # never from the beginning over results
         raise BadInput(
             f"{where} holds results and no checkpoint to go on from: put its newest one back, or choose "
             "another directory with --output"
@@ -87,6 +87,8 @@ def begin(start: Start, program: Mapping[str, Any], ranks: int) -> None:
             checkpoints.set_aside(path)
         if start.continued:
             run.go_on(config.to_yaml(), attributes, session, position.lengths)
+        elif run.exists():
+            raise BadInput(f"a run in {printable(start.directory)} has begun in this moment: start again")
         else:
             run.create(config.to_yaml(), attributes, session)
     except (OSError, Unwritable) as error:
@@ -96,9 +98,32 @@ def begin(start: Start, program: Mapping[str, Any], ranks: int) -> None:
 def _configuration_before(directory: str, config: Config) -> Config:
     """The configuration of the run's last session. BadInput: this one differs where it must not."""
     run = RunFile.open(directory)
-    before = from_yaml(run.configuration(), f"the configuration in {printable(str(run.path))}")
+    before = configuration_of(run)
     _require_same(before, config, str(run.path))
     return before
+
+
+def configuration_of(run: RunFile) -> Config:
+    """The configuration that a run goes on with.
+
+    total_steps is that of the last session that trained anything: a larger one can still be taken back.
+    BadInput: the file or a configuration cannot be read.
+    """
+    where = f"the configuration in {printable(str(run.path))}"
+    sessions, trained = run.sessions(), run.trained()
+    newest = config = from_yaml(sessions[-1][0], where)
+    for text, begun in reversed(sessions):
+        config = from_yaml(text, where)
+        if trained > begun:
+            break
+        trained = begun
+    return replace(newest, total_steps=config.total_steps)
+
+
+def _is_past_checkpoints(run: RunFile, before: Config) -> bool:
+    """Whether there must have been checkpoints, or can be none."""
+    segments_done = run.lengths().get("training/env_steps", 0)
+    return run.finished() or run.archived() or segments_done > before.checkpoint_every > 0
 
 
 def _require_same(before: Config, config: Config, where: str) -> None:

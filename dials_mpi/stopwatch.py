@@ -13,10 +13,10 @@ PHASES = ("collect", "influence", "train", "wait", "communicate", "evaluate")
 
 
 class Stopwatch:
-    """Seconds per phase since the last ``take``: float64 [len(PHASES), 2], (wall, CPU)."""
+    """seconds: per phase since the last ``take``, float64 [len(PHASES), 2], (wall, CPU)."""
 
     def __init__(self) -> None:
-        self._seconds = np.zeros((len(PHASES), 2))
+        self.seconds = np.zeros((len(PHASES), 2))
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
@@ -26,9 +26,9 @@ class Stopwatch:
             yield
         finally:
             spent = time.perf_counter() - wall, time.process_time() - cpu
-            self._seconds[PHASES.index(phase)] += spent
+            self.seconds[PHASES.index(phase)] += spent
 
     def take(self) -> np.ndarray:
         """The seconds so far; start again from zero."""
-        seconds, self._seconds = self._seconds, np.zeros((len(PHASES), 2))
+        seconds, self.seconds = self.seconds, np.zeros((len(PHASES), 2))
         return seconds

@@ -29,6 +29,7 @@ from dials_mpi.segments import Segment, evaluates, segments
 from dials_mpi.signals import Wishes
 from dials_mpi.start import Start
 from dials_mpi.stopwatch import PHASES, Stopwatch
+from dials_mpi.unrecorded import Unrecorded
 from dials_mpi.upkeep import Upkeep
 from dials_mpi.walltime import Deadline
 
@@ -57,7 +58,15 @@ class System:
             self._phase("compiling the inner loops, once on this machine")
         rehearse_together(ranks, hosts, config, self.domain)
         self.upkeep = Upkeep(
-            start, ranks, self.learners, self.tables, deadline, wishes, self.record, self.reporter
+            start,
+            ranks,
+            self.learners,
+            self.tables,
+            deadline,
+            wishes,
+            Unrecorded(self.watch, self.failures),
+            self.record,
+            self.reporter,
         )
 
     def __enter__(self) -> System:

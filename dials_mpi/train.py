@@ -18,7 +18,7 @@ from dials_mpi.errors import DONE, STOPPED, BadInput, refuse
 from dials_mpi.logs import open_logs
 from dials_mpi.ranks import Ranks
 from dials_mpi.signals import Wishes, listen
-from dials_mpi.start import Start, require_time
+from dials_mpi.start import Start, default_ranks, require_time, usable_ranks
 from dials_mpi.values import printable
 from dials_mpi.walltime import Deadline, deadline_of
 
@@ -78,14 +78,15 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     parser.add_argument(
         "--walltime",
         metavar="H:MM:SS",
-        help="stop in time before so much has passed, with a checkpoint; default: the end of the SLURM job",
+        help="stop in time before so much has passed, or before @ and seconds since 1970, with a checkpoint; "
+        "default: the end of the SLURM job",
     )
     parser.add_argument(
         "--log-ranks", action="store_true", help="a log file for each rank beside root's DIR/log.txt"
     )
     parser.add_argument("--print-config", action="store_true", help="show the whole configuration and stop")
     parser.add_argument(
-        "--print-ranks", action="store_true", help="show the most ranks that can be used and stop"
+        "--print-ranks", action="store_true", help="show how many ranks suit this machine's cores and stop"
     )
     options = parser.parse_intermixed_args(argv)
     if options.print_config or options.print_ranks:
@@ -164,7 +165,8 @@ def _print(options: argparse.Namespace) -> int:
 def _ranks_of(config: Config) -> int:
     from dials_mpi.domains import create
 
-    return len(create(config.domain, config.domain_section).regions) + config.global_ranks
+    regions = len(create(config.domain, config.domain_section).regions)
+    return usable_ranks(default_ranks(), regions, config)
 
 
 if __name__ == "__main__":

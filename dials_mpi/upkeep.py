@@ -20,6 +20,7 @@ from dials_mpi.ranks import Ranks
 from dials_mpi.segments import Segment, collects_ahead
 from dials_mpi.signals import Wishes
 from dials_mpi.start import Start
+from dials_mpi.unrecorded import Unrecorded
 from dials_mpi.walltime import Deadline, Pace, Work, work
 
 if TYPE_CHECKING:
@@ -43,12 +44,13 @@ class Upkeep:
         tables: Tables,
         deadline: Deadline,
         wishes: Wishes,
+        unrecorded: Unrecorded,
         record: Record | None,
         reporter: Reporter | None,
     ) -> None:
         self.start, self.ranks, self.learners = start, ranks, learners
         self.deadline, self.wishes, self.record, self.reporter = deadline, wishes, record, reporter
-        self.tables = tables
+        self.tables, self.unrecorded = tables, unrecorded
         position = start.position
         self.pace = Pace(position.seconds if position.ranks == ranks.size else None)
         self.saved_segments, self.saved_at = position.segments, time.monotonic()
@@ -58,6 +60,7 @@ class Upkeep:
         """Give every region the state that it has in the checkpoint, where there is one."""
         if self.start.checkpoint:
             load(self.ranks, self.learners, self.tables, self.start.checkpoint)
+            self.unrecorded.restore(self.start.position.unrecorded, self.ranks.rank, self.ranks.size)
 
     def earlier_policies(self) -> dict[int, np.ndarray] | None:
         """This rank's agents' policies as they were a segment before the checkpoint: where the run goes on
@@ -116,6 +119,7 @@ class Upkeep:
         """Write a checkpoint, and remove those that are not to be kept."""
         self.saved_segments, self.saved_at = segment.index + 1, time.monotonic()
         config, directory, position = self.start.config, Path(self.start.directory), None
+        unrecorded = self.ranks.gather_by_rank(self.unrecorded.row())
         if self.ranks.is_root:
             position = Position(
                 segments=segment.index + 1,
@@ -123,7 +127,8 @@ class Upkeep:
                 wall_time=self.reporter.elapsed(),
                 lengths=self.record.run.lengths(),
                 ranks=self.ranks.size,
-                seconds=self.pace.known(),
+                seconds=self.pace.usual(),
+                unrecorded=unrecorded.tolist(),
             )
         if not collects_ahead(config, segment.index + 1):
             earlier = None

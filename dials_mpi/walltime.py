@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from statistics import median_low
 
 from dials_mpi.config import Config
 from dials_mpi.errors import BadInput
@@ -100,6 +101,13 @@ class Pace:
         """The longest time of late, of each kind of work."""
         return {what: max(took) for what, took in self._took.items()}
 
+    def usual(self) -> dict[str, float]:
+        """The middle one of late (of two the shorter): what another session is told to expect.
+
+        One that took long for once (a machine that was held up) must not keep all later sessions out.
+        """
+        return {what: median_low(took) for what, took in self._took.items()}
+
 
 def work(config: Config, segment: Segment, following: Segment | None, ranks: int, first: bool) -> Work:
     """What a segment and the checkpoint behind it consist of, on so many ranks.
@@ -135,8 +143,11 @@ class Deadline:
 def deadline_of(walltime: str | None, begun: float) -> tuple[Deadline, tuple[str, ...]]:
     """When a program that was begun at that moment (``time.monotonic``) must end, and what to say of it.
 
-    walltime: as the user gave it; None asks the scheduler. BadInput: see ``seconds``.
+    walltime: as the user gave it, a duration as ``seconds`` reads it or @ and seconds since 1970; None asks
+    the scheduler. BadInput: it is neither.
     """
+    if walltime is not None and re.fullmatch(r"@\d{1,12}", walltime, re.ASCII):
+        return Deadline(time.monotonic() + float(walltime[1:]) - time.time()), ()
     if walltime is not None:
         return Deadline(begun + seconds(walltime)), ()
     try:

@@ -1,5 +1,5 @@
 #!/bin/bash
-# The same without a scheduler, on RANKS ranks (as many as the cores and one more, and no more than can be used).
+# The same without a scheduler, on RANKS ranks (the cores and one more, as far as they can be used).
 # The same line again goes on where it stopped.
 #
 #   RANKS=5 jobs/laptop.sh --config configs/warehouse/4.yaml --output runs/mine
@@ -9,9 +9,7 @@
 set -euo pipefail
 
 export OMP_NUM_THREADS=1
-most=$(python -m dials_mpi.train --print-ranks "$@")
-cores=$(getconf _NPROCESSORS_ONLN)
-: "${RANKS:=$((cores + 1 < most ? cores + 1 : most))}"
+: "${RANKS:=$(python -m dials_mpi.train --print-ranks "$@")}"
 trap 'stopped=yes waiting=yes; kill -TERM "$mpirun" || true' INT TERM
 trap 'stopped=yes waiting=yes; kill -USR1 "$mpirun" || true' USR1
 stopped='' code=75

@@ -15,19 +15,22 @@ from conftest import SMALL, Program, launch, train
 from test_ranks import differing, results
 
 from dials_mpi import joint, states
-from dials_mpi.config import load
+from dials_mpi.config import from_yaml, load
 from dials_mpi.domains import create
 from dials_mpi.domains.base import Agent, Region
 from dials_mpi.errors import BadInput, Unwritable
+from dials_mpi.failures import Failures
 from dials_mpi.learners import Learners
 from dials_mpi.position import Position
-from dials_mpi.resume import begin, find
+from dials_mpi.resume import begin, configuration_of, find
 from dials_mpi.segments import segments
+from dials_mpi.stopwatch import PHASES, Stopwatch
 from dials_mpi.storage import checkpoint as checkpoints
 from dials_mpi.storage.checkpoint import Checkpoint
 from dials_mpi.storage.files import claim
 from dials_mpi.storage.hdf5 import rewriting
 from dials_mpi.storage.runfile import RunFile
+from dials_mpi.unrecorded import WIDTH, Unrecorded
 
 LAYOUTS = states.layouts({"policy": 5, "predictor": 3})
 CONFIG = load(None, [*SMALL, "total_steps=1024"])
@@ -267,10 +270,64 @@ def test_without_any_good_checkpoint_nothing_is_thrown_away(three):
 def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(three):
     for path in checkpoints.present(three):
         path.unlink()
+    RunFile(three).go_on(CONFIG.to_yaml(), {}, {}, {"training/env_steps": 1})
     start = find(CONFIG, DOMAIN, str(three), resume=True)
     assert (start.checkpoint, start.position.segments) == (None, 0)
     begin(start, PROGRAM, ranks=1)
     assert RunFile.open(three).lengths() == {}
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_results_whose_checkpoints_are_gone_are_not_begun_anew(three, finished):
+    for path in checkpoints.present(three):
+        path.unlink()
+    run = RunFile.open(three)
+    run.write({}, finished=finished)
+    run.commit()
+    before = run.path.read_bytes()
+    longer = load(None, [*SMALL, "total_steps=2048"])
+    with pytest.raises(BadInput, match="results and no checkpoint to go on from"):
+        find(longer, DOMAIN, str(three), resume=True)
+    assert run.path.read_bytes() == before
+
+
+def test_checkpoints_by_the_clock_alone_may_not_have_come_yet(three):
+    for path in checkpoints.present(three):
+        path.unlink()
+    rarely = load(None, [*SMALL, "total_steps=1024", "checkpoint_every=0", "checkpoint_minutes=60"])
+    RunFile(three).go_on(rarely.to_yaml(), {}, {}, {"training/env_steps": 4})
+    assert find(rarely, DOMAIN, str(three), resume=True).checkpoint is None
+
+
+def test_total_steps_under_which_nothing_was_trained_can_be_taken_back(three):
+    """A finished run, a mistyped total_steps, Ctrl-C, and the right one again; but none below."""
+    run = RunFile.open(three)
+    run.write({}, finished=True)
+    run.commit()
+    right, wrong = (load(None, [*SMALL, f"total_steps={steps}"]) for steps in (1024, 10240))
+    start = find(wrong, DOMAIN, str(three), resume=True)
+    begin(start, PROGRAM, ranks=1)
+    assert not run.finished() and from_yaml(run.configuration(), "").total_steps == 10240
+    assert configuration_of(run).total_steps == 1024
+    again = find(right, DOMAIN, str(three), resume=True)
+    assert (again.finished, again.position.env_steps) == (False, 384)
+    with pytest.raises(BadInput, match="total_steps was 1024 and is 512"):
+        find(load(None, [*SMALL, "total_steps=512"]), DOMAIN, str(three), resume=True)
+    run.append({"training/env_steps": 512})  # now something was
+    run.commit()
+    assert configuration_of(run).total_steps == 10240
+    with pytest.raises(BadInput, match="total_steps was 10240 and is 1024"):
+        find(right, DOMAIN, str(three), resume=True)
+
+
+def test_a_run_that_begins_between_the_look_and_the_start_is_not_replaced(tmp_path):
+    start = find(CONFIG, DOMAIN, str(tmp_path), resume=True)
+    other = RunFile(tmp_path)
+    other.create(CONFIG.to_yaml(), PROGRAM, {})
+    before = other.path.read_bytes()
+    with pytest.raises(BadInput, match="start again"):
+        begin(start, PROGRAM, ranks=1)
+    assert other.path.read_bytes() == before
 
 
 def test_a_checkpoint_of_other_steps_than_its_name_is_damaged(three):
@@ -355,7 +412,7 @@ LONG = (*SMALL, "total_steps=1280", "retrain_every=512")
 def stop_early(directory, ranks, settings=LONG):
     """Begin a run and ask it to stop as soon as it is under way."""
     program = Program("-m", "dials_mpi.train", *settings, "--output", str(directory), ranks=ranks)
-    log, limit = directory / "log.txt", time.monotonic() + 60
+    log, limit = directory / "log.txt", time.monotonic() + 150
     while not (log.exists() and "training up to 384" in log.read_text()):
         assert program.running() and time.monotonic() < limit
         time.sleep(0.005)
@@ -422,6 +479,47 @@ def test_segments_shorter_than_the_time_between_evaluations(trained, tmp_path):
     run = RunFile.open(unbroken)
     assert run.read("evaluation/env_steps").tolist() == [0, 640, 1280]
     assert run.read("training/env_steps").tolist() == [128 * k for k in range(1, 11)]
+
+
+@pytest.mark.parametrize("then", [2, 3])
+def test_what_was_spent_before_a_stop_between_evaluations_is_counted(tmp_path, then):
+    """With as many ranks to each its own; with others to each what the slowest one spent."""
+    settings = (*SMALL, "segment_every=128", "evaluate_every=640", "retrain_every=640", "total_steps=640")
+    assert train(*settings, "checkpoint_keep=9", "--output", str(tmp_path), ranks=2).code == 0
+    for path in checkpoints.present(tmp_path)[:2]:
+        path.unlink()
+    with rewriting(tmp_path / "run.h5") as file:
+        file.attrs["finished"] = False
+    stopped = Checkpoint(checkpoints.present(tmp_path)[0]).position
+    assert (stopped.env_steps, len(stopped.unrecorded)) == (384, 2)
+    with rewriting(tmp_path / "checkpoint-384.h5") as file:
+        file["unrecorded"][...] += 1000.0  # more than the rest can take
+    train_wall = 2 * PHASES.index("train")
+    before = np.array(stopped.unrecorded) + 1000
+    assert before[1, train_wall] > before[0, train_wall]  # rank 1 trains
+    done = train(*settings, "--output", str(tmp_path), "--resume", ranks=then)
+    assert (done.code, done.stderr) == (0, "")
+    first, last = RunFile.open(tmp_path).read("timing/train")
+    assert first.shape == (then, 2) and not (first > 1000).any()
+    assert (last[1:, 0] > before[1, train_wall]).all()
+    assert last[0, 0] == pytest.approx(before[int(then == 3), train_wall], abs=0.1)
+    failures = RunFile.open(tmp_path).read("events/simulator_failures")[-1]
+    assert failures.tolist() == ([1000, 1000] if then == 2 else [2000, 0, 0])
+
+
+def test_unrecorded_costs_go_over_to_the_ranks_of_the_next_session():
+    rows = np.zeros((2, WIDTH))
+    rows[0, :2], rows[1, :2], rows[:, -1] = (1.0, 0.5), (4.0, 2.0), (1, 2)
+
+    def restored(rank, size, given=rows):
+        watch, failures = Stopwatch(), Failures()
+        unrecorded = Unrecorded(watch, failures)
+        unrecorded.restore(given, rank, size)
+        return [*unrecorded.row()[:2], unrecorded.row()[-1]]
+
+    assert [restored(rank, 2) for rank in (0, 1)] == [[1, 0.5, 1], [4, 2, 2]]
+    assert [restored(rank, 3) for rank in (0, 1, 2)] == [[4, 2, 3], [4, 2, 0], [4, 2, 0]]
+    assert restored(0, 1, []) == [0, 0, 0]  # a checkpoint of an older program
 
 
 def test_a_finished_run_can_be_made_longer(trained, tmp_path):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
+import pytest
 from conftest import SMALL, in_terminal
 
 from dials_mpi.config import load
 from dials_mpi.evaluate import Evaluation
 from dials_mpi.progress import Reporter
+from dials_mpi.storage.runfile import RunFile
 
 ESCAPE = b"\x1b["
 
@@ -38,3 +43,19 @@ def test_what_was_done_once_is_in_no_rate(monkeypatch, capsys):
     assert "ETA" not in first
     assert f"{4 * 128 / 100:,.0f} agent-steps/s | ETA 0:03:20" in second
     assert f"{4 * 128 / 20:,.0f} agent-steps/s | ETA 0:00:20" in third
+
+
+@pytest.mark.parametrize("log", ["a full disk", "a reader that has gone"])
+def test_a_run_goes_on_when_nobody_takes_what_it_says(tmp_path, log):
+    command = [sys.executable, "-m", "dials_mpi.train", *SMALL, "--output", str(tmp_path / "run")]
+    if log == "a full disk":
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, timeout=120)
+    else:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as done:
+            done.stdout.close()
+            done.stderr, stderr = done.stderr.read(), done.stderr
+            stderr.close()
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert RunFile.open(tmp_path / "run").finished()
+    assert "256 of 256 steps" in (tmp_path / "run" / "log.txt").read_text()

@@ -12,6 +12,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -546,6 +547,46 @@ def test_a_run_that_is_known_not_to_fit_waits_for_the_next_session(tmp_path, alo
     # Where it is the first, there would be no more time in any session: the run refuses itself.
     done = study(*longer, "--only=2", cwd=tmp_path)
     assert done.code == 1 and "the next segment takes about 5000 s" in done.ours()[0]
+
+
+def test_a_run_is_told_the_moment_of_the_end(tmp_path):
+    """However long its launcher takes to start it: here half of the time."""
+    file = write_study(tmp_path, (*LONG, "total_steps=128000000", "retrain_every=128000000"))
+    launcher = f"sh -c 'sleep 10; exec {mpirun()} -n {{ranks}} \"$@\"' launch"
+    words = ("--output=out", "--only=2", "--ranks=2", "--launcher", launcher, "--walltime=0:00:24")
+    begun = time.monotonic()
+    done = study(str(file), *words, cwd=tmp_path)
+    assert (done.code, done.stderr) == (75, "") and time.monotonic() - begun < 30
+    assert "stopped at" in (tmp_path / "out/four-dials-seed0/log.txt").read_text()
+
+
+def test_a_hang_up_stops_no_study_under_nohup(tmp_path, alone):
+    script = "kill -HUP $PPID; sleep 0.3; cp -r finished out/four-dials-seed0"
+    (tmp_path / "out").mkdir()
+    words = (
+        "tiny.yaml",
+        "--output=out",
+        "--only=2",
+        "--ranks=2",
+        "--launcher",
+        f"sh -c '{script}' {{ranks}}",
+    )
+    command = ["nohup", sys.executable, "-m", "dials_mpi.study", *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and "ends: 1 finished" in done.stdout
+
+
+def test_a_configuration_that_was_changed_meanwhile_is_not_run(tmp_path):
+    """What the study has checked is what runs."""
+    file = write_study(tmp_path, seeds=2)
+    study_ = load_study(str(file), str(tmp_path / "out"))
+    (tmp_path / "base.yaml").write_text("domain: warehouse\nppo: {clip: 0.2}\n")
+    assert series(study_.runs[:1]).work() == CRASHED
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "base.yaml").write_text("domain: warehouse\nppo: {clip: much}\n")
+    assert series(study_.runs[:1]).work() == CRASHED
+    (tmp_path / "base.yaml").unlink()
+    assert series(study_.runs[:1]).work() == CRASHED
 
 
 def test_a_run_that_fails_does_not_keep_the_others(tmp_path):

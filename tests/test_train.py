@@ -22,6 +22,7 @@ from dials_mpi.config import from_yaml, load
 from dials_mpi.domains import create
 from dials_mpi.evaluate import evaluate
 from dials_mpi.seeding import Purpose, streams
+from dials_mpi.train import main as train_main
 
 N, EPISODES, SEGMENTS, HORIZON = 4, 3, 2, 20
 PHASES = ("collect", "influence", "train", "wait", "communicate", "evaluate")
@@ -295,17 +296,36 @@ def test_settings_may_stand_before_and_after_options():
 
 
 def test_the_script_for_a_laptop_starts_no_more_ranks_than_can_be_used(tmp_path):
-    """On a machine that says it has 64 cores: four regions and root."""
-    (tmp_path / "getconf").write_text("#!/bin/sh\necho 64\n")
-    (tmp_path / "getconf").chmod(0o755)
-    paths = [str(tmp_path), str(Path(mpirun()).parent), str(Path(sys.executable).parent), os.environ["PATH"]]
+    """Four regions and root; a single one where the cores leave none beside the global ranks."""
+    paths = [str(Path(mpirun()).parent), str(Path(sys.executable).parent), os.environ["PATH"]]
     script = Path(__file__).parents[1] / "jobs" / "laptop.sh"
-    done = subprocess.run(
-        [script, *SMALL, "--output", str(tmp_path / "run")],
-        env={**os.environ, "PATH": os.pathsep.join(paths)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert len(content(tmp_path / "run" / "run.h5")["memory/pss"]) == 5
+    cores = len(os.sched_getaffinity(0))
+    for k, words in enumerate(([], ["schedule=overlapped", f"global_ranks={cores + 1}"])):
+        done = subprocess.run(
+            [script, *SMALL, *words, "--output", str(tmp_path / str(k))],
+            env={**os.environ, "PATH": os.pathsep.join(paths)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        started = len(content(tmp_path / str(k) / "run.h5")["memory/pss"])
+        assert started == (1 if words else min(5, cores + 1))
+
+
+@pytest.mark.parametrize(
+    ("cores", "words", "ranks"),
+    [
+        (64, [], 5),
+        (2, [], 3),
+        (64, ["mode=global"], 1),
+        (64, ["schedule=overlapped", "global_ranks=3"], 7),
+        (2, ["schedule=overlapped", "global_ranks=3"], 1),
+        (3, ["schedule=overlapped", "global_ranks=3"], 4),
+    ],
+)
+def test_the_ranks_that_suit_a_machine(monkeypatch, capsys, cores, words, ranks):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(cores))
+    with pytest.raises(SystemExit, match="0"):
+        train_main([*SMALL, *words, "--print-ranks"])
+    assert capsys.readouterr().out == f"{ranks}\n"

@@ -101,7 +101,36 @@ def test_the_longest_of_late_counts():
             time.sleep(spent / 100)
     assert 0.03 <= pace.known()["train"] < 1
     assert Pace(pace.known()).known() == pace.known()
+
+
+def test_one_slow_segment_keeps_no_later_session_out():
+    """Between sessions the middle time counts, of two the shorter; within one the longest."""
+    pace = Pace()
+    for spent, usual in ((40.0, 40.0), (0.3, 0.3), (0.5, 0.5), (0.6, 0.5)):
+        pace.note("train", spent)
+        assert pace.usual() == {"train": usual}
+    assert pace.known() == {"train": 0.6}
+
+
+def test_work_is_the_sum_of_its_kinds():
     assert Pace({"train": 2.0, "evaluate": 3.0}).takes(["train", "evaluate", "evaluate", "unknown"]) == 8
+
+
+def test_the_end_may_be_given_as_a_moment():
+    deadline, notes = deadline_of(f"@{int(time.time()) + 100}", time.monotonic() - 50)
+    assert deadline.left() == pytest.approx(100, abs=2) and notes == ()
+    for text in ("@", "@x", "@-5", "@1e9"):
+        with pytest.raises(BadInput, match="such as 3:50:00"):
+            deadline_of(text, time.monotonic())
+
+
+def test_a_job_whose_end_is_over_begins_nothing(monkeypatch):
+    """As in a terminal that was opened in an allocation of yesterday."""
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    monkeypatch.setenv("SLURM_JOB_END_TIME", "1000000000")
+    deadline, _ = deadline_of(None, time.monotonic())
+    with pytest.raises(BadInput, match="give more with --walltime"):
+        require_time(Start(Config(), "somewhere"), deadline, 3)
 
 
 def test_a_segment_is_made_of_the_work_that_it_has():

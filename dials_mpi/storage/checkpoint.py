@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ FOREVER = 1e12
 """Seconds that no run takes."""
 Layouts = Mapping[str, Mapping[str, int]]
 """Of each kind of state, such as ``policy``: its datasets and their widths (``states.layouts``)."""
+_ATTRIBUTES = [entry.name for entry in fields(Position) if entry.name != "unrecorded"]
 _NAME = re.compile(r"checkpoint-(\d+)\.h5")
 
 
@@ -54,10 +55,12 @@ class Checkpoint:
             require_seal(path, "a checkpoint")
         with self._read() as file:
             require_version(file, FORMAT_VERSION, path, "go on")
-            values = {entry.name: file.attrs[entry.name] for entry in fields(Position)}
+            values = {name: file.attrs[name] for name in _ATTRIBUTES}
             for name in ("lengths", "seconds"):
                 values[name] = json.loads(values[name])
-            self.position = Position(**{name: _plain(value) for name, value in values.items()})
+            values = {name: _plain(value) for name, value in values.items()}
+            unrecorded = file["unrecorded"][()].tolist() if "unrecorded" in file else []
+            self.position = Position(**values, unrecorded=unrecorded)
             _require_position(self.position)
             self.configuration = text_of(file["config"])
             self.digest = str(file.attrs["config_digest"])
@@ -104,12 +107,13 @@ def writing(
     Unwritable: the disk takes no more.
     """
     with rewriting(directory / f"checkpoint-{position.env_steps}.h5", begin_empty=True) as file:
-        values = asdict(position)
+        values = {name: value for name, value in asdict(position).items() if name in _ATTRIBUTES}
         for name in ("lengths", "seconds"):
             values[name] = json.dumps(values[name], sort_keys=True)
         text, digest = configuration
         file.attrs.update({**attributes, **values, "format_version": FORMAT_VERSION, "config_digest": digest})
         file["config"] = text
+        file["unrecorded"] = np.array(position.unrecorded, float)
         for kind, own in tables.items():
             for name, value in network_tables(kind, own).items():
                 file[name] = value
@@ -170,7 +174,7 @@ def set_aside(path: Path) -> Path:
 def _require_position(position: Position) -> None:
     """ValueError: there is a value that no checkpoint has."""
     counts = (position.segments, position.env_steps, position.ranks, *position.lengths.values())
-    numbers = (position.wall_time, *position.seconds.values())
+    numbers = (position.wall_time, *position.seconds.values(), *chain.from_iterable(position.unrecorded))
     if not (
         all(type(count) is int and count >= 0 for count in counts)
         and all(type(number) in (int, float) and 0 <= number < FOREVER for number in numbers)

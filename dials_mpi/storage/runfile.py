@@ -205,6 +205,17 @@ class RunFile:
             chain = file["config"]
             return text_of(chain[max(chain, key=int)])
 
+    def sessions(self) -> list[tuple[str, int]]:
+        """Each session's configuration, YAML, and the steps per agent that had been trained at its start."""
+        with self._read() as file:
+            chain = file["config"]
+            ordered = [chain[name] for name in sorted(chain, key=int)]
+            return [(text_of(one), int(one.attrs.get("env_steps", 0))) for one in ordered]
+
+    def trained(self) -> int:
+        """Steps per agent at the end of the last segment."""
+        return int(self.last_row("training").get("env_steps", 0))
+
     def lengths(self) -> dict[str, int]:
         """The number of rows of each series."""
         with self._read() as file:

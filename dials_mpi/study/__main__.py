@@ -12,8 +12,9 @@ from typing import NoReturn
 from dials_mpi.cli import Parser, word
 from dials_mpi.errors import DONE, REFUSED, STOPPED, BadInput, refuse
 from dials_mpi.ranks import launched, launched_as_root
+from dials_mpi.start import default_ranks
 from dials_mpi.study.board import show_states
-from dials_mpi.study.launch import default_ranks, plan_launch
+from dials_mpi.study.launch import plan_launch
 from dials_mpi.study.plan import Study, StudyRun, load_study
 from dials_mpi.study.reporting import report
 from dials_mpi.study.series import Series

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dials_mpi.errors import BadInput
+from dials_mpi.start import usable_ranks
 from dials_mpi.study.plan import StudyRun
 from dials_mpi.values import shown
 
@@ -25,9 +25,7 @@ class Launch(NamedTuple):
 
     def ranks_of(self, run: StudyRun) -> int:
         """As many as it can use; one where only root has work."""
-        global_ranks = run.config.global_ranks
-        ranks = min(self.ranks, run.regions + global_ranks)
-        return ranks if run.config.mode != "global" and ranks > global_ranks else 1
+        return usable_ranks(self.ranks, run.regions, run.config)
 
     def command(self, run: StudyRun, walltime: str | None) -> list[str]:
         """The program that starts the run, or goes on with it."""
@@ -39,11 +37,6 @@ class Launch(NamedTuple):
             *(sys.executable, "-m", "dials_mpi.train", "--resume", *limit),
             *("--config", run.file, *run.overrides, "--output", str(run.directory)),
         ]
-
-
-def default_ranks() -> int:
-    """One for each core of this machine, and root, which sleeps while the others train."""
-    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1) + 1
 
 
 def plan_launch(ranks: int, launcher: str | None, runs: Iterable[StudyRun]) -> Launch:

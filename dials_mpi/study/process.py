@@ -48,6 +48,8 @@ class Processes:
 
     def __enter__(self) -> Processes:
         for number in (signal.SIGUSR1, *AT_ONCE):
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue  # as nohup wants it
             self._before[number] = signal.signal(number, self._receive)
         return self
 

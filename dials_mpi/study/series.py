@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from enum import Enum, auto
 
+from dials_mpi.config import load
 from dials_mpi.errors import CRASHED, DONE, REFUSED, STOPPED, BadInput, say_error
 from dials_mpi.position import Position
 from dials_mpi.start import Start, require_time
@@ -89,6 +90,9 @@ class Series:
             return self._leave(run)
         if not self._time_for(run):
             return Outcome.STOPPED
+        if not _as_planned(run):
+            self.board.ends(run, f"has failed: {run.file} has changed since the study began, start it again")
+            return Outcome.FAILED
         return self._run(run)
 
     def _leave(self, run: StudyRun) -> Outcome:
@@ -114,7 +118,8 @@ class Series:
         return outcome
 
     def _attempt(self, run: StudyRun) -> tuple[Outcome, Ended]:
-        left = clock(max(1, math.floor(self.deadline.left()))) if self.limited else None
+        # The moment, for how long the launcher takes to start the program is not known.
+        left = f"@{math.floor(time.time() + self.deadline.left())}" if self.limited else None
         command = self.launch.command(run, left)
         try:
             ended = self.processes.run(command, lambda: self._look(run))
@@ -148,6 +153,14 @@ class Series:
             self.board.ends(run, f"waits for the next session: {reason}")
             return False
         return True
+
+
+def _as_planned(run: StudyRun) -> bool:
+    """Whether the run's program will read the configuration that the study has checked."""
+    try:
+        return load(run.file, run.overrides) == run.config
+    except BadInput:
+        return False
 
 
 def _position(run: StudyRun) -> Position:

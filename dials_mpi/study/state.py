@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from dials_mpi.config import from_yaml
 from dials_mpi.errors import BadInput
-from dials_mpi.resume import differences
+from dials_mpi.resume import configuration_of, differences
 from dials_mpi.storage.files import holder
 from dials_mpi.storage.hdf5 import DAMAGE
 from dials_mpi.storage.runfile import RunFile
@@ -78,7 +77,7 @@ def _phase(run: StudyRun, file: RunFile) -> tuple[Phase, str]:
     """Of a run that nobody runs. One that was to be shorter can be gone on with, even if it is finished."""
     same = file.attributes()["config_digest"] == run.config.digest()
     if not same:
-        before = from_yaml(file.configuration(), f"the configuration in {printable(str(file.path))}")
+        before = configuration_of(file)
         if changed := differences(before, run.config):
             return Phase.OTHER, f"{printable(str(run.directory))} was begun with other settings: {changed}"
         same = before.total_steps == run.config.total_steps
