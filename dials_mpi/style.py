@@ -15,6 +15,7 @@ SHADES = (0.0, -0.6, 0.35, 0.6, -0.3, 0.78)  # towards white, or black where neg
 LINES = ("-", (0, (4, 1.2)), (0, (4, 1.2, 1, 1.2)), (0, (1.6, 0.8)), (0, (4, 1, 1, 1, 1, 1)))
 LEVEL = (0, (1, 1.5))
 WIDTH, HEIGHT, LEGEND_ROW = 3.3, 2.2, 0.13  # inches: a column of a paper
+PAGE = 7.0  # inches, of text
 BAR_WIDTH, MAP_SIDE, TITLE_ROW = 1.2, 1.5, 0.15
 MAP_COLOURS = "viridis"
 UNFINISHED = "////"  # hatches
@@ -40,6 +41,7 @@ SETTINGS = {
     "legend.handlelength": 2.2,
     "legend.columnspacing": 1.2,
     "savefig.dpi": 300,
+    "text.parse_math": False,  # names are made up by users
     "svg.hashsalt": "dials_mpi",
 }
 

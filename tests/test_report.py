@@ -3,6 +3,7 @@
 import sys
 import warnings
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -65,7 +66,7 @@ def test_runs_that_differ_in_their_blocks_are_compared(tmp_path):
     """The whole system is the same."""
     blocks = [make_run(tmp_path, f"b{b}", settings=[f"warehouse.block=[1,{b}]"]) for b in (1, 2)]
     assert [group.label for group in groups_of(*blocks)] == [
-        f"DIALS, warehouse.block=(1, {b})" for b in (1, 2)
+        f"DIALS, F = 4M, warehouse.block=(1, {b})" for b in (1, 2)
     ]
 
 
@@ -88,6 +89,32 @@ def test_methods_have_their_colours_and_refresh_intervals_their_shades(tmp_path)
     alone = {g.label: g.colour for run in runs[2:] for g in report.group_runs(report.read_runs([run]))}
     assert all(alone[group.label] == group.colour for group in groups[2:])
     assert groups[0].line != groups[1].line
+
+
+def test_f_looks_the_same_in_every_report(tmp_path):
+    """Alone, as in Figure 3, and beside others, as in Figure 4."""
+    every = {"1": 2560, "4": 640, "20": 128}
+    runs = {
+        name: make_run(tmp_path, name, settings=[f"retrain_every={steps}", "evaluate_every=128"])
+        for name, steps in every.items()
+    }
+    together = {group.label: group for group in groups_of(*runs.values())}
+    assert list(together) == ["DIALS, F = 2.56K", "DIALS, F = 640", "DIALS, F = 128"]
+    for run in runs.values():
+        (group,) = groups_of(run)
+        assert group.colour == together[group.label].colour and group.line == together[group.label].line
+
+
+def test_runs_of_other_settings_are_not_averaged_over_sizes(tmp_path):
+    runs = [
+        make_run(tmp_path, "two", settings=["retrain_every=1280", "ppo.clip=0.2"]),
+        make_run(tmp_path, "four", FOUR, settings=["warehouse.grid=[2,2]", "retrain_every=2560"]),
+    ]
+    labels = [group.label for group in groups_of(*runs)]
+    assert labels == ["DIALS, F = 1.28K, ppo.clip=0.2", "DIALS, F = 2.56K, ppo.clip=0.1"]
+    other = make_run(tmp_path, "six", FOUR, settings=["warehouse.grid=[2,2]", "warehouse.horizon=50"])
+    with pytest.raises(BadInput, match=r"warehouse\.horizon is 100 in two and 50 in six"):
+        report.read_runs([runs[0], other])
 
 
 def test_f_does_not_separate_runs_without_refreshes(tmp_path):
@@ -130,7 +157,7 @@ def test_the_tables_hold_the_hand_computed_numbers(tmp_path):
     report.report([run], str(tmp_path / "out"), steps=2560)
     (times,) = rows_of(tmp_path / "out" / "runtimes.csv")
     assert times == {
-        "method": "DIALS",
+        "method": "DIALS, F = 2.56K",
         "agents": "2",
         "finished runs": "1",
         "ranks": "2",
@@ -143,9 +170,18 @@ def test_the_tables_hold_the_hand_computed_numbers(tmp_path):
         "total, h, one core per rank": "1.055",
     }
     (memory,) = rows_of(tmp_path / "out" / "memory.csv")
-    assert list(memory.values()) == ["DIALS", "2", "1", "2", "536.871", "1073.74", "1610.61", "300"]
+    assert list(memory.values()) == [
+        "DIALS, F = 2.56K",
+        "2",
+        "1",
+        "2",
+        "536.871",
+        "1073.74",
+        "1610.61",
+        "300",
+    ]
     page = (tmp_path / "out" / "tables.md").read_text()
-    assert "| DIALS | 2 | 1 | 2 | 2560 | 4 | 0.12 | 4.12 | 1 | 0.055 | 1.055 |" in page
+    assert "| DIALS, F = 2.56K | 2 | 1 | 2 | 2560 | 4 | 0.12 | 4.12 | 1 | 0.055 | 1.055 |" in page
     assert "scaled from the steps that were done to 2,560" in page
 
 
@@ -207,8 +243,34 @@ def test_few_runs_have_no_bootstrap_interval():
     five, four = np.arange(5.0), np.arange(4.0)
     assert np.isfinite(statistics.interquartile_mean([five]).low)
     assert np.isnan(statistics.interquartile_mean([five, four]).low)
-    assert np.isnan(statistics.probability_of_improvement([five], [four]).low)
+    assert np.isfinite(statistics.probability_of_improvement([five], [four]).low)
+    assert np.isnan(statistics.probability_of_improvement([five], [four[:1]]).low)
     assert np.isnan(statistics.mean(np.array([1.0])).low)
+
+
+@pytest.mark.parametrize(("runs", "sizes"), [(3, 1), (5, 1), (5, 2), (10, 1)])
+@pytest.mark.parametrize("apart", [0.0, 1.0, 2.0])
+def test_the_interval_of_a_probability_covers_it_in_95_of_100_cases(runs, sizes, apart):
+    """Normal scores, so many standard deviations apart; a bootstrap's covers in 60, of five two apart."""
+    truth = NormalDist().cdf(apart / np.sqrt(2))
+    draws = np.random.default_rng(0).standard_normal((1000, 2, sizes, runs))
+    draws[:, 0] += apart
+    found = [statistics.probability_of_improvement(list(one), list(other)) for one, other in draws]
+    assert all(0 <= low <= middle <= high <= 1 for middle, low, high in found)
+    covered = np.mean([low <= truth <= high for _, low, high in found])
+    assert 0.9 < covered < 0.99
+    assert np.mean([middle for middle, *_ in found]) == pytest.approx(truth, abs=0.02)
+
+
+def test_the_interval_of_a_probability_is_a_mirror_image():
+    """And where all runs of a method end above all of the other, it has a width."""
+    one, other = np.arange(5.0), np.array([0.5, 3.5, 3.6])
+    there, back = (statistics.probability_of_improvement([a], [b]) for a, b in ((one, other), (other, one)))
+    assert [back.estimate, back.low, back.high] == pytest.approx(
+        [1 - p for p in (there[0], there[2], there[1])]
+    )
+    apart = statistics.probability_of_improvement([one + 9], [one])
+    assert (apart.estimate, apart.high) == (1, 1) and 0.5 < apart.low < 0.8
 
 
 def test_the_interval_of_a_mean_of_three_covers_it_in_95_of_100_cases():
@@ -231,13 +293,14 @@ def test_methods_are_compared_by_size_and_in_all(tmp_path):
         (row["method"], row["agents"], row["mean"]) for row in rows_of(tmp_path / "out" / "returns.csv")
     ]
     assert returns == [
-        ("DIALS", "2", "4.5"),
-        ("DIALS", "4", "5"),
-        ("DIALS", "all", "4.75"),
+        ("DIALS, F = 4M", "2", "4.5"),
+        ("DIALS, F = 4M", "4", "5"),
+        ("DIALS, F = 4M", "all", "4.75"),
         ("global simulator", "2", "-1"),
     ]
     (better,) = rows_of(tmp_path / "out" / "improvement.csv")
-    assert list(better.values()) == ["DIALS", "global simulator", "2", "1", "", ""]
+    assert list(better.values())[:4] == ["DIALS, F = 4M", "global simulator", "2", "1"]
+    assert 0 < float(better["probability from"]) < float(better["probability to"]) == 1
 
 
 # Pictures ------------------------------------------------------------------------------------------------
@@ -260,7 +323,7 @@ def test_a_picture_shows_references_unfinished_runs_and_the_band(tmp_path):
     figures.draw_learning_curves(figure, groups_of(*runs), "wall")
     assert {text.get_text() for text in figure.axes[0].texts} == {"hand-coded (oldest)", "random"}
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels == ["DIALS", "global simulator", "± standard error over episodes", "unfinished run"]
+    assert labels == ["DIALS, F = 4M", "global simulator", "± standard error over episodes", "unfinished run"]
 
 
 def test_bars_are_as_high_as_final_returns_of_finished_runs(tmp_path):
@@ -322,6 +385,54 @@ def test_a_domain_without_hand_coded_policies_is_drawn(tmp_path, monkeypatch):
     panels.draw_learning_curves(Figure().add_subplot(), groups)
 
 
+def test_pictures_fit_a_page(tmp_path):
+    runs = [make_run(tmp_path, "a", timing=TIMING, settings=["retrain_every=1280"])]
+    runs += [make_run(tmp_path, "b", FOUR, timing=TIMING, settings=["warehouse.grid=[2,2]"])]
+    for name, draw in figures.pictures(groups_of(*runs)).items():
+        draw(figure := Figure(layout="constrained"), groups_of(*runs), "wall")
+        assert figure.get_size_inches()[0] < 7.01, name
+
+
+def test_a_runtime_can_be_read_off_its_axis(tmp_path):
+    """Two powers of two at least, however close the runtimes are."""
+    for name, hours in (("a", 1.1), ("b", 1.9)):
+        timing = {phase: np.array(rows) * hours / 2 for phase, rows in TIMING.items()}
+        figures.draw_overview(figure := Figure(), groups_of(make_run(tmp_path, name, timing=timing)), "wall")
+        axes = figure.axes[2]
+        low, high = axes.get_ylim()
+        assert sum(low <= tick <= high for tick in axes.get_yticks()) >= 2
+        assert low < axes.patches[0].get_height() < high
+
+
+def test_legends_count_the_runs_that_are_in_final_figures(tmp_path):
+    runs = [make_run(tmp_path, str(k), settings=[f"seed={k}"], timing=TIMING) for k in range(2)]
+    runs.append(make_run(tmp_path, "2", finished=False, settings=["seed=2"], timing=TIMING))
+    runs.append(make_run(tmp_path, "g", finished=False, mode="global", timing=TIMING))
+    figures.draw_overview(figure := Figure(), groups_of(*runs), "wall")
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels[:2] == ["DIALS, F = 4M (2 seeds)", "global simulator"]
+    assert labels[-2:] == ["unfinished run", "so far, of an unfinished run"]
+
+
+def test_names_are_shown_as_they_are(tmp_path):
+    """Not as mathematics, and not longer than there is room."""
+    words = ["ppo.clip=0.2", "ppo.epochs=2", "ppo.discount=0.9", "ppo.gae_lambda=0.8"]
+    runs = [make_run(tmp_path, "50%$^$off"), make_run(tmp_path, "n" * 80, settings=words)]
+    report.report(runs, str(tmp_path / "out"))
+    assert "50%$^$off" in (tmp_path / "out" / "tables.md").read_text()
+    figures.draw_regions(figure := Figure(), groups_of(*runs), "wall")
+    lines = [line for axes in figure.axes for line in axes.get_title().splitlines()]
+    assert lines and max(map(len, lines)) <= panels.NARROW
+
+
+def test_runtimes_of_a_method_that_never_finished_can_be_scaled(tmp_path):
+    """As those of 100 agents on the global simulator in the paper's Tables 1 and 2."""
+    report.report([make_run(tmp_path, finished=False, timing=TIMING)], str(tmp_path / "out"), steps=12_800)
+    (row,) = rows_of(tmp_path / "out" / "runtimes.csv")
+    assert (row["finished runs"], row["training, h, wall-clock"]) == ("0", "20")
+    assert "no run is finished, so those are of unfinished ones" in (tmp_path / "out/tables.md").read_text()
+
+
 def test_six_groups_of_a_method_differ_in_colour_and_line(tmp_path):
     every = [1280 * 2**k for k in range(6)]
     settings = [["total_steps=81920", f"retrain_every={steps}"] for steps in every]
@@ -338,7 +449,7 @@ def test_maps_and_memory_are_of_finished_runs(tmp_path):
     assert runtimes.mean_memory(group).root == 2**29 / 1e6
     axes = Figure().add_subplot()
     panels.draw_map(axes, group, 3, 6)
-    assert axes.get_title() == "DIALS\n4 agents, 1 unfinished"
+    assert axes.get_title() == "DIALS, F = 4M\n4 agents, 1 unfinished"
 
 
 def test_data_that_are_collected_beside_the_training_count_as_far_as_they_take_longer(tmp_path):
@@ -387,7 +498,7 @@ def test_pictures_name_the_seeds_that_are_missing(tmp_path, capsys):
     figure = Figure()
     figures.draw_learning_curves(figure, groups_of(*runs), "wall")
     assert figure.axes[0].get_title() == "global simulator without seed 0, 2"
-    assert "DIALS (3 seeds)" in [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "DIALS, F = 4M (3 seeds)" in [text.get_text() for text in figure.legends[0].get_texts()]
     with pytest.raises(SystemExit, match="0"):
         main([*runs, "--out", str(tmp_path / "out")])
     said = "global simulator, 2 agents: seed 0, 2 is missing."
@@ -397,7 +508,7 @@ def test_pictures_name_the_seeds_that_are_missing(tmp_path, capsys):
 def test_systems_of_several_sizes_have_a_panel_each(tmp_path):
     four = make_run(tmp_path, "b", FOUR, settings=["warehouse.grid=[2,2]"], timing=TIMING)
     groups = groups_of(make_run(tmp_path, "a", timing=TIMING), four)
-    assert [group.label for group in groups] == ["DIALS", "DIALS"]
+    assert [group.label for group in groups] == ["DIALS, F = 4M"] * 2
     assert groups[0].colour == groups[1].colour
     expected = {"learning-curves": 4, "overview": 3, "cross-entropy": 2, "refresh-intervals": 4, "regions": 4}
     drawn = figures.pictures(groups)

@@ -576,17 +576,18 @@ def test_a_hang_up_stops_no_study_under_nohup(tmp_path, alone):
     assert done.returncode == 0 and "ends: 1 finished" in done.stdout
 
 
-def test_a_configuration_that_was_changed_meanwhile_is_not_run(tmp_path):
+def test_a_configuration_that_was_changed_meanwhile_is_not_run(tmp_path, capsys):
     """What the study has checked is what runs."""
     file = write_study(tmp_path, seeds=2)
     study_ = load_study(str(file), str(tmp_path / "out"))
     (tmp_path / "base.yaml").write_text("domain: warehouse\nppo: {clip: 0.2}\n")
     assert series(study_.runs[:1]).work() == CRASHED
-    assert not (tmp_path / "out").exists()
+    assert "four-gs-seed0: its configuration" in capsys.readouterr().err
     (tmp_path / "base.yaml").write_text("domain: warehouse\nppo: {clip: much}\n")
     assert series(study_.runs[:1]).work() == CRASHED
     (tmp_path / "base.yaml").unlink()
     assert series(study_.runs[:1]).work() == CRASHED
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_a_run_that_fails_does_not_keep_the_others(tmp_path):

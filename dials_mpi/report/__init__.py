@@ -13,7 +13,7 @@ from dials_mpi.report import tables
 from dials_mpi.report.figures import pictures, save_picture
 from dials_mpi.report.groups import Group, group_runs, short
 from dials_mpi.report.runs import Run, read_run, read_runs
-from dials_mpi.report.runtimes import Clock
+from dials_mpi.report.runtimes import Clock, timed
 from dials_mpi.report.statistics import ENOUGH
 from dials_mpi.report.tables import Row
 from dials_mpi.style import require_report_libraries, style
@@ -77,14 +77,20 @@ def notes(groups: Sequence[Group], steps: int | None) -> list[str]:
     ]
     said += [
         f"{run.name} is unfinished, at {run.env_steps[-1]:,} of {run.config.total_steps:,} steps: in the "
-        "curves as far as it has come, in no final figure."
+        "curves as far as it has come, in no final return."
         for group in groups
         for run in group.unfinished
     ]
     said.append(
-        "from, to: 95 %, by Student's t for means over seeds, else by a bootstrap, "
-        f"from {ENOUGH} runs of each size on."
+        "from, to: 95 %, by Student's t for means over seeds, by Newcombe's method for probabilities; of "
+        f"interquartile means by a bootstrap, from {ENOUGH} runs of each size on, which of {ENOUGH} holds in "
+        "some 90 % of cases."
     )
     if steps is not None:
         said.append(f"Runtimes are scaled from the steps that were done to {steps:,} steps per agent.")
+        said += [
+            f"{group.label}, {group.agents} agents: no run is finished, so those are of unfinished ones."
+            for group in groups
+            if not group.finished and timed(group, steps)
+        ]
     return said

@@ -21,8 +21,10 @@ from dials_mpi.style import (
     MAP_COLOURS,
     MAP_SIDE,
     OPEN_CIRCLE,
+    PAGE,
     REFERENCE_COLOUR,
     TITLE_ROW,
+    UNFINISHED,
     WIDTH,
 )
 
@@ -112,7 +114,7 @@ def draw_refresh_intervals(figure: Figure, groups: Sequence[Group], clock: Clock
 
 
 def draw_regions(figure: Figure, groups: Sequence[Group], clock: Clock) -> None:
-    """Maps of the regions' returns, a row for each size, all of it in the same colours."""
+    """Maps of the regions' returns, a row for each size, in the same colours."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
@@ -129,7 +131,8 @@ def draw_regions(figure: Figure, groups: Sequence[Group], clock: Clock) -> None:
         bar = figure.colorbar(ScalarMappable(Normalize(low, high), MAP_COLOURS), ax=row, shrink=0.8)
         bar.set_label("Return per episode")
         bar.outline.set_visible(False)
-    figure.set_size_inches(MAP_SIDE * (columns + 0.4), (MAP_SIDE + TITLE_ROW) * len(sizes))
+    titles = max(axes.get_title().count("\n") for axes in grid.flat)
+    figure.set_size_inches(MAP_SIDE * (columns + 0.4), (MAP_SIDE + TITLE_ROW * titles) * len(sizes))
 
 
 def by_size(groups: Sequence[Group]) -> list[list[Group]]:
@@ -140,7 +143,8 @@ def by_size(groups: Sequence[Group]) -> list[list[Group]]:
 
 def _panels(figure: Figure, count: int, widths: Sequence[float] = (WIDTH, WIDTH)) -> list[Axes]:
     """Axes in rows of so many columns of these widths, in inches; those that are left over are gone."""
-    widths = widths[:count]
+    widths = np.array(widths[:count])
+    widths *= min(1, PAGE / widths.sum())
     rows = -(-count // len(widths))
     grid = figure.subplots(rows, len(widths), squeeze=False, width_ratios=widths)
     figure.set_size_inches(sum(widths), HEIGHT * rows)
@@ -176,6 +180,9 @@ def _add_legend(figure: Figure, groups: Sequence[Group], bands: bool = True) -> 
             marks.setdefault(label, handle)
     if any(group.unfinished for group in groups):
         marks["unfinished run"] = Line2D([], [], color=REFERENCE_COLOUR, **OPEN_CIRCLE)
+    if any(bar.get_hatch() for axes in figure.axes for bar in axes.patches):
+        hollow = {"facecolor": "white", "edgecolor": REFERENCE_COLOUR, "hatch": UNFINISHED}
+        marks["so far, of an unfinished run"] = Patch(**hollow)
     width, height = figure.get_size_inches()
     room = max(1, int(width / WIDTH * 2))
     columns = room if max(map(len, marks)) <= LONGEST_LABEL else max(1, room // 2)
@@ -201,8 +208,8 @@ def _by_label(groups: Sequence[Group]) -> dict[str, list[Group]]:
 
 
 def _seeds(alike: Sequence[Group]) -> str:
-    """How many seeds a curve is the mean of."""
-    counts = sorted({len(group.runs) for group in alike})
+    """How many seeds a final figure is the mean of."""
+    counts = sorted({len(group.finished) or len(group.runs) for group in alike})
     if counts == [1]:
         return ""
     return f" ({counts[0]} seeds)" if len(counts) == 1 else f" ({counts[0]} to {counts[-1]} seeds)"

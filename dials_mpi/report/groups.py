@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import groupby
+from itertools import count, groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,10 @@ from dials_mpi.style import look
 
 METHODS = {"dials": "DIALS", "untrained": "untrained", "global": "global simulator"}
 MOST_TOLD = 3
-"""Settings that a label tells; more of them would be no label."""
+"""Settings that a label tells beside F; more of them would be no label."""
+LONGEST_NAME = 30
+REFRESHES = (2, 7, 13)
+"""Where looks change: a predictor fitted once, a few times (as 4), some (8), many times (40)."""
 
 
 class Curve(NamedTuple):
@@ -91,22 +95,29 @@ class Group:
 def group_runs(runs: Sequence[Run]) -> list[Group]:
     """Runs that differ only in their seed go together; by agents, then method, then from the largest F down.
 
-    Groups of the same label, in systems of different sizes, look the same.
+    Groups of the same label, in systems of different sizes, look the same; F looks the same in any report.
     """
     seeds = _by_configuration(runs)
     labels = _labels(seeds)
     known = {run.agents: set() for run in runs}
     for run in runs:
         known[run.agents].add(run.config.seed)
-    looks = {}
+    looks: dict[str, dict[str, int]] = {method: {} for method in METHODS}
     for label, group in zip(labels, seeds, strict=True):
-        method = group[0].config.mode
-        same = [other for other in looks if other[0] == method]
-        looks.setdefault((method, label), look(method, len(same)))
+        own = looks[group[0].config.mode]
+        if label not in own:
+            own[label] = _free_look(group[0].config, own.values())
     return [
-        Group(group, label, *looks[group[0].config.mode, label], _others(known, group))
-        for label, group in zip(labels, seeds, strict=True)
+        Group(group, label, *look(method, looks[method][label]), _others(known, group))
+        for label, group, method in zip(labels, seeds, (g[0].config.mode for g in seeds), strict=True)
     ]
+
+
+def _free_look(config: Config, taken: Collection[int]) -> int:
+    """By the number of refreshes, so that it is the same in all reports; another one where that is taken."""
+    refreshes = -(-config.total_steps // config.retrain_every) if config.mode == "dials" else 1
+    usual = bisect(REFRESHES, refreshes)
+    return usual if usual not in taken else next(k for k in count() if k not in taken)
 
 
 def _by_configuration(runs: Sequence[Run]) -> list[list[Run]]:
@@ -127,12 +138,26 @@ def _others(known: Mapping[int, set[int]], group: Sequence[Run]) -> list[int]:
 
 
 def _labels(seeds: Sequence[Sequence[Run]]) -> list[str]:
-    """Each group by its method and by what tells it from others of the method, in any size of the system."""
+    """Each group by its method, DIALS with its F, and by what tells it from others of the method.
+
+    The settings of the domain tell groups of the same size apart; of others they are the size.
+    """
     telling: dict[str, dict[str, None]] = {method: {} for method in METHODS}
-    for (_, method), alike in groupby(seeds, lambda group: (group[0].agents, group[0].config.mode)):
+    telling["dials"]["retrain_every"] = None
+    for method, alike in groupby(sorted(seeds, key=_method), _method):
+        configs = [_without_seed(group[0].config) for group in alike]
+        sections = tuple(f"{config.domain_key}." for config in configs)
+        telling[method].update((key, None) for key in _varying(configs) if not key.startswith(sections))
+    for (_, method), alike in groupby(seeds, lambda group: (group[0].agents, _method(group))):
         keys = _varying([_without_seed(group[0].config) for group in alike])
-        telling[method].update((key, None) for key in keys if method == "dials" or key != "retrain_every")
-    return [_label(group[0], telling[group[0].config.mode]) for group in seeds]
+        telling[method].update((key, None) for key in keys)
+    for method in ("untrained", "global"):
+        telling[method].pop("retrain_every", None)
+    return [_label(group[0], telling[_method(group)]) for group in seeds]
+
+
+def _method(group: Sequence[Run]) -> str:
+    return group[0].config.mode
 
 
 def _without_seed(config: Config) -> Config:
@@ -150,8 +175,9 @@ def _varying(configs: Sequence[Config]) -> list[str]:
 def _label(run: Run, varying: Collection[str]) -> str:
     """A run's method and what tells it from others; its name where that would be a long list."""
     config, values = run.config, run.config.decisive()
-    if len(varying) > MOST_TOLD:
-        return f"{METHODS[config.mode]}, as {run.name}"
+    if len([key for key in varying if key != "retrain_every"]) > MOST_TOLD:
+        name = run.name if len(run.name) <= LONGEST_NAME else f"{run.name[: LONGEST_NAME - 1]}…"
+        return f"{METHODS[config.mode]}, as {name}"
     parts = [f"F = {short(values[k])}" if k == "retrain_every" else f"{k}={values[k]}" for k in varying]
     return ", ".join([METHODS[config.mode], *parts])
 

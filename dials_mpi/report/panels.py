@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 BARS = 0.8  # of the distance between two sizes
+NARROW = 24  # characters in the title of a map
 
 
 # Curves --------------------------------------------------------------------------------------------------
@@ -141,12 +143,14 @@ def references(groups: Sequence[Group]) -> dict[str, float]:
 def _draw_references(axes: Axes, groups: Sequence[Group]) -> None:
     """A line for each, named on the side where curves do not end."""
     ends, known = np.array([group.returns.mean[-1] for group in groups]), references(groups)
-    close = len(known) == 2 and abs(np.subtract(*known.values())) < 0.25 * ends.max()
+    bottom, top = axes.get_ylim()
+    bottom = min(bottom, 0.0)  # where the axis will begin
+    close = len(known) == 2 and abs(np.subtract(*known.values())) < 0.25 * (top - bottom)
     for name, level in known.items():
         label = "random" if name == "random" else f"hand-coded ({name})"
         nearest = ends[np.argmin(np.abs(ends - level))]
         outward = level == max(known.values())  # or the two names would meet
-        above = outward if close else level < 0.5 * ends.max() or nearest < level
+        above = outward if close else level < (top + bottom) / 2 or nearest < level
         _draw_level(axes, level, label, above)
 
 
@@ -210,7 +214,8 @@ def draw_runtimes(
     if np.nanmax(heights, initial=0) > 0:
         axes.set_yscale("log", base=2)
         least, most = np.nanmin(heights[heights > 0]), np.nanmax(heights)
-        axes.set_ylim(least / 2 * unit.factor, most * 1.2 * unit.factor)
+        low, high = np.log2([least * unit.factor, most * unit.factor])
+        axes.set_ylim(2 ** np.floor(low - 0.5), 1.05 * 2 ** np.ceil(high))  # with two ticks at least
     axes.yaxis.set_major_formatter(lambda time, _: f"{time:.3g}")
     axes.set_ylabel(f"Runtime ({unit.name}), {CLOCKS[clock]}")
 
@@ -253,7 +258,7 @@ def draw_map(axes: Axes, group: Group, low: float, high: float) -> None:
     axes.set_yticks([])
     axes.grid(visible=False)
     left_out = f", {len(group.unfinished)} unfinished" if group.unfinished else ""
-    axes.set_title(f"{group.label}\n{group.agents} agents{left_out}")
+    axes.set_title("\n".join([*wrap(group.label, NARROW), f"{group.agents} agents{left_out}"]))
     if max(rows, columns) > 7:
         return
     for (row, column), value in np.ndenumerate(returns):

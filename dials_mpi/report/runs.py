@@ -195,9 +195,10 @@ def read_runs(directories: Sequence[str]) -> list[Run]:
 
 
 def require_same_system(one: Run, other: Run) -> None:
-    """BadInput: the runs differ in their domain or, of the same number of agents, in its settings.
+    """BadInput: the runs differ in their domain, or in its settings, but for those of the size.
 
-    How agents share regions is a matter of training, not of the system.
+    Of another domain than a grid only it knows which these are, if the numbers of agents differ. How agents
+    share regions is a matter of training, not of the system.
     """
     domain = one.config.domain
     if other.config.domain != domain:
@@ -205,12 +206,14 @@ def require_same_system(one: Run, other: Run) -> None:
             f"{one.name} is of the {domain} domain and {other.name} of the {other.config.domain} domain: "
             "report them separately"
         )
+    theirs, section = settings.flat(other.config), one.config.domain_key
+    may_differ = {f"{section}.block"}
     if other.agents != one.agents:
-        return
-    theirs = settings.flat(other.config)
+        if f"{section}.grid" not in theirs:
+            return
+        may_differ.add(f"{section}.grid")
     for key, value in settings.flat(one.config).items():
-        section = one.config.domain_key
-        if key.startswith(f"{section}.") and key != f"{section}.block" and theirs[key] != value:
+        if key.startswith(f"{section}.") and key not in may_differ and theirs[key] != value:
             raise BadInput(
                 f"{key} is {value} in {one.name} and {theirs[key]} in {other.name}, so their returns cannot "
                 "be compared: report them separately"

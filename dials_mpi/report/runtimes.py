@@ -62,9 +62,15 @@ def runtime(run: Run, clock: Clock, steps: int | None = None) -> Runtime:
 
 
 def mean_runtime(group: Group, clock: Clock, steps: int | None = None) -> Runtime:
-    """Over the runs of a group that are finished; NaN where none is."""
-    parts = [runtime(run, clock, steps) for run in group.finished]
+    """Over the runs of a group that tell it; NaN where none does."""
+    parts = [runtime(run, clock, steps) for run in timed(group, steps)]
     return Runtime(*np.mean(parts, axis=0)) if parts else Runtime(np.nan, np.nan)
+
+
+def timed(group: Group, steps: int | None) -> list[Run]:
+    """The finished runs; without any, where runtimes are scaled, those that have trained something."""
+    begun = [run for run in group.runs if run.env_steps[-1]] if steps is not None else []
+    return group.finished or begun
 
 
 class Memory(NamedTuple):

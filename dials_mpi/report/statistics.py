@@ -1,8 +1,11 @@
-"""Statistics for few runs: interquartile means and probabilities of improvement, with bootstrap intervals.
+"""Statistics for few runs: means, interquartile means and probabilities of improvement, with intervals.
 
 Agarwal et al. (2021), "Deep reinforcement learning at the edge of the statistical precipice". A run's score
 is its final return, the mean over episodes and regions; regions of a run are not independent, so a run counts
-once. The bootstrap is stratified: runs are drawn again within each size of the system.
+once. The bootstrap, of interquartile means, is stratified: runs are drawn again within each size of the
+system. Probabilities have the interval of Newcombe (2006), "Confidence intervals for an effect size measure
+based on the Mann-Whitney statistic", part 2, method 5: a bootstrap's has no width where every run of one
+method ends above all of the other.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ ENOUGH = 5
 """Runs of each size below which a bootstrap's interval is left out: of three it is from the least to the
 greatest and holds the truth in 71 % of cases, of five in 90 % (normal scores)."""
 CONFIDENCE = 0.95
+TINY = 1e-9
 Samples = Sequence[np.ndarray]
 """Scores of runs [runs], for each size of the system."""
 
@@ -51,21 +55,34 @@ def interquartile_mean(samples: Samples) -> Interval:
 def probability_of_improvement(these: Samples, those: Samples) -> Interval:
     """That a run of the first method scores higher than one of the second of the same size.
 
-    A tie counts half: the mean over sizes of Mann and Whitney's U over the number of pairs.
+    A tie counts half: the mean over sizes of Mann and Whitney's U over the number of pairs. Of single runs
+    there is no interval.
     """
-    sizes = len(these)
+    parts = np.array([_improvement(one, other) for one, other in zip(these, those, strict=True)])
+    estimates, lows, highs = parts.T
+    middle = estimates.mean()
+    # Sizes are independent: their distances from the bounds add up as standard errors do.
+    below, above = (np.sqrt(((estimates - bounds) ** 2).sum()) / len(parts) for bounds in (lows, highs))
+    return Interval(float(middle), float(middle - below), float(middle + above))
 
-    def improvement(*samples: np.ndarray, axis: int = -1) -> np.ndarray:
-        pairs = zip(samples[:sizes], samples[sizes:], strict=True)
-        return np.mean([_wins(one, other) for one, other in pairs], axis=0)
 
-    return _bootstrap([*these, *those], improvement)
+def _improvement(one: np.ndarray, other: np.ndarray) -> Interval:
+    """Within one size: the share of pairs that the first wins, with Newcombe's interval."""
+    wins = float(((np.sign(one[:, None] - other) + 1) / 2).mean())
+    if min(len(one), len(other)) < 2:
+        return Interval(wins, np.nan, np.nan)
+    pairs, more = len(one) * len(other), (len(one) + len(other)) / 2 - 1
+    z = _stats().norm.ppf((1 + CONFIDENCE) / 2)
 
+    def beyond(p: float) -> float:
+        """Negative for probabilities under which the share is within z standard deviations."""
+        variance = p * (1 - p) * (1 + more * ((1 - p) / (2 - p) + p / (1 + p))) / pairs
+        return (p - wins) ** 2 - z**2 * variance
 
-def _wins(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """The share of pairs that the first wins: [..., n] and [..., m] -> [...]."""
-    difference = one[..., :, None] - other[..., None, :]
-    return ((np.sign(difference) + 1) / 2).mean(axis=(-2, -1))
+    root = _optimize().brentq
+    low = root(beyond, 0, wins - TINY) if wins > TINY else 0.0
+    high = root(beyond, wins + TINY, 1) if wins < 1 - TINY else 1.0
+    return Interval(wins, low, high)
 
 
 def _bootstrap(samples: Samples, statistic: Callable[..., np.ndarray]) -> Interval:
@@ -93,3 +110,9 @@ def _stats() -> Any:
     from scipy import stats  # of the extra report
 
     return stats
+
+
+def _optimize() -> Any:
+    from scipy import optimize
+
+    return optimize

@@ -18,6 +18,7 @@ from dials_mpi.study.launch import Launch
 from dials_mpi.study.plan import StudyRun
 from dials_mpi.study.process import Ended, Processes
 from dials_mpi.study.state import Phase, State, state_of
+from dials_mpi.values import printable
 from dials_mpi.walltime import Deadline, clock
 
 PATIENCE = 2.0
@@ -91,7 +92,9 @@ class Series:
         if not self._time_for(run):
             return Outcome.STOPPED
         if not _as_planned(run):
-            self.board.ends(run, f"has failed: {run.file} has changed since the study began, start it again")
+            self.board.ends(run, "has failed: its configuration is another one now")
+            changed = f"its configuration {printable(run.file)} has changed since the study began"
+            say_error(f"{run.name}: {changed}: start the study again")
             return Outcome.FAILED
         return self._run(run)
 
