@@ -25,7 +25,7 @@ EXAMPLES = """examples:
 FOLDER/NAME/run.h5 holds all that the run file in the directory NAME does, but for the parameters of its
 policies and predictors: kilobytes in place of megabytes, for any HDF5 library and for report. What needs
 networks or checkpoints (--resume, evaluate, watch, export) needs the run itself. A copy that is there is
-replaced by one of the same run."""
+replaced by one of the same run that has come as far."""
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -72,13 +72,19 @@ def archive(directories: Sequence[str | os.PathLike[str]], out: str | os.PathLik
 
 
 def _require_free(run: RunFile, copy: RunFile) -> None:
-    """BadInput: there is something of another run, or a run itself."""
+    """BadInput: there is a run itself, or a copy of another one, or of this one when it had come further."""
     if not copy.exists():
         return
     there = RunFile.open(copy.directory)
     older, newer = (from_yaml(one.configuration(), printable(str(one.path))) for one in (there, run))
-    if not there.archived() or differences(older, newer):
-        what = "an archived copy of another run" if there.archived() else "a run"
+    what = None
+    if not there.archived():
+        what = "a run"
+    elif differences(older, newer):
+        what = "an archived copy of another run"
+    elif there.trained() > run.trained():
+        what = f"an archived copy after {there.trained():,} steps, more than {run.trained():,},"
+    if what:
         raise BadInput(f"there is {what} in {printable(str(copy.directory))}: choose another --out")
 
 

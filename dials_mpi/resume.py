@@ -21,6 +21,7 @@ from dials_mpi.storage.checkpoint import Checkpoint
 from dials_mpi.storage.files import claim, sweep
 from dials_mpi.storage.hdf5 import Newer
 from dials_mpi.storage.runfile import RunFile
+from dials_mpi.unrecorded import WIDTH
 from dials_mpi.values import printable, shown
 
 
@@ -194,6 +195,8 @@ def verify(checkpoint: Checkpoint, config: Config, domain: Domain) -> None:
     before = from_yaml(checkpoint.configuration, f"the configuration in {where}")
     if before.digest() != checkpoint.digest:
         raise BadInput(f"{where} is damaged: its configuration has another digest")
+    if any(len(row) != WIDTH for row in checkpoint.position.unrecorded):
+        raise BadInput(f"{where} is damaged: its unrecorded costs are none")
     done = segments(before)[: checkpoint.position.segments]
     steps = done[-1].env_steps if len(done) == checkpoint.position.segments > 0 else -1
     if not steps == checkpoint.position.env_steps == _number(checkpoint.path):

@@ -86,6 +86,20 @@ def test_what_is_there_is_not_lost(tmp_path):
     assert RunFile(run).path.read_bytes() == before and not (tmp_path / "new").exists()
 
 
+def test_a_run_that_was_begun_anew_does_not_replace_the_copy_of_what_it_was(tmp_path):
+    run = make_run(tmp_path)
+    file = RunFile(run)
+    file.append({"training/env_steps": 1280})
+    file.commit()
+    (copy,) = archive([run], tmp_path / "kept")
+    before = copy.read_bytes()
+    shutil.rmtree(run)
+    make_run(tmp_path, returns=RETURNS[:1], finished=False)
+    with pytest.raises(BadInput, match="an archived copy after 1,280 steps, more than 0"):
+        archive([run], tmp_path / "kept")
+    assert copy.read_bytes() == before
+
+
 def test_with_a_copy_no_run_goes_on(tmp_path):
     settings = ["total_steps=2560", "evaluate_every=1280", "warehouse.grid=[1,2]"]
     for name, finished, words in (("half", False, []), ("whole", True, ["total_steps=5120"])):

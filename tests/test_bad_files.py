@@ -321,7 +321,10 @@ def test_the_older_checkpoint_takes_the_place_of_a_broken_one(worker, originals,
     assert worker.start(run) == expected
 
 
-@table({f"{entry} {junk}": 0 for entry in Position.__dataclass_fields__ for junk in JUNK_VALUES})
+ATTRIBUTES = [entry for entry in Position.__dataclass_fields__ if entry != "unrecorded"]
+
+
+@table({f"{entry} {junk}": 0 for entry in ATTRIBUTES for junk in JUNK_VALUES})
 def test_a_position_that_is_none_counts_as_broken(worker, originals, tmp_path, name):
     """Such a file was not damaged but made so; it must still not end in a traceback, now or later."""
     entry, _, junk = name.partition(" ")
@@ -333,6 +336,28 @@ def test_a_position_that_is_none_counts_as_broken(worker, originals, tmp_path, n
     found = worker.start(run)
     if name not in HARMLESS or found.get("checkpoint") != "checkpoint-384.h5":
         assert found == {**originals.starts["checkpoint-256.h5"], "damaged": ["checkpoint-384.h5"]}
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        "text",
+        1.0,
+        [1.0] * 13,
+        [[1.0] * 12],
+        [[-1.0] * 13],
+        [[float("nan")] * 13],
+        [[[1.0] * 13]],
+        [[1e13] * 13],
+    ],
+    ids=str,
+)
+def test_unrecorded_costs_that_are_none_count_as_broken(worker, originals, tmp_path, junk):
+    run = originals.copy(tmp_path)
+    with rewriting(run / "checkpoint-384.h5") as file:
+        del file["unrecorded"]
+        file["unrecorded"] = junk
+    assert worker.start(run) == {**originals.starts["checkpoint-256.h5"], "damaged": ["checkpoint-384.h5"]}
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,8 @@ def test_the_page_of_checkpoints_lists_what_is_in_one(real_run, tmp_path, schedu
             which = name in ("policy/table_of", "predictor/table_of")
             assert type_of(dataset) == kind.split(", ")[which if ", " in kind else 0], name
             axes = shape.split(", [")[which if ", [" in shape else 0].strip("[]").split(", ")
-            sizes = {"N": 2, "n": 2, "K": 1, "1": 1, "P": dataset.shape[-1] if dataset.shape else 0}
+            sizes = {"N": 2, "n": 2, "K": 1, "1": 1, "W": 1, "13": 13}
+            sizes["P"] = dataset.shape[-1] if dataset.shape else 0
             assert dataset.shape == tuple(sizes[axis] for axis in axes if axis), name
 
 

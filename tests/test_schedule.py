@@ -64,9 +64,9 @@ OVERLAPPED = "schedule=overlapped"
 
 
 def last_checkpoint(directory: Path) -> dict[str, bytes]:
-    """All that is in it but the configuration, whose number of global ranks may differ."""
-    everything = content(present(directory)[0])
-    return {name: repr(value.tolist()).encode() for name, value in everything.items() if name != "config"}
+    """All in it but what was measured, and the configuration, whose number of global ranks may differ."""
+    everything, other = content(present(directory)[0]), ("config", "unrecorded")
+    return {name: repr(value.tolist()).encode() for name, value in everything.items() if name not in other}
 
 
 def assert_same(one: Path, other: Path) -> None:

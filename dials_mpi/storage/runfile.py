@@ -210,6 +210,8 @@ class RunFile:
         with self._read() as file:
             chain = file["config"]
             ordered = [chain[name] for name in sorted(chain, key=int)]
+            if not ordered:
+                raise ValueError("it has no configuration")
             return [(text_of(one), int(one.attrs.get("env_steps", 0))) for one in ordered]
 
     def trained(self) -> int:
