@@ -104,18 +104,18 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
         known[run.agents].add(run.config.seed)
     looks: dict[str, dict[str, int]] = {method: {} for method in METHODS}
     for label, group in zip(labels, seeds, strict=True):
-        own = looks[group[0].config.mode]
+        own = looks[_method(group)]
         if label not in own:
             own[label] = _free_look(group[0].config, own.values())
     return [
-        Group(group, label, *look(method, looks[method][label]), _others(known, group))
-        for label, group, method in zip(labels, seeds, (g[0].config.mode for g in seeds), strict=True)
+        Group(group, label, *look(_method(group), looks[_method(group)][label]), _others(known, group))
+        for label, group in zip(labels, seeds, strict=True)
     ]
 
 
 def _free_look(config: Config, taken: Collection[int]) -> int:
     """By the number of refreshes, so that it is the same in all reports; another one where that is taken."""
-    refreshes = -(-config.total_steps // config.retrain_every) if config.mode == "dials" else 1
+    refreshes = -(-config.total_steps // _without_seed(config).retrain_every)
     usual = bisect(REFRESHES, refreshes)
     return usual if usual not in taken else next(k for k in count() if k not in taken)
 
