@@ -110,6 +110,8 @@ RUN_FILES: dict[str, tuple[Callable[[Path], None], str]] = {
     "version text": (attribute("format_version", "new"), EVERY),
     "version list": (attribute("format_version", [1, 1]), EVERY),
     "version nan": (attribute("format_version", np.nan), EVERY),
+    "version nought": (attribute("format_version", 0), EVERY),
+    "version negative": (attribute("format_version", -1), EVERY),
     "version inf": (attribute("format_version", np.inf), EVERY),
     "version nothing": (attribute("format_version", h5py.Empty("i8")), EVERY),
     "finished list": (attribute("finished", [True, False]), ""),
@@ -170,6 +172,11 @@ RUN_FILES: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "steps of text": (dataset("evaluation/env_steps", [b"a", b"b", b"c", b"d"]), "train report"),
     "steps in two dimensions": (dataset("evaluation/env_steps", np.zeros((4, 4), int)), "train report"),
+    "steps that go back": (edited(lambda file: file["evaluation/env_steps"].__setitem__(2, 0)), "report"),
+    "steps that stand still": (
+        edited(lambda file: file["evaluation/env_steps"].__setitem__(..., 0)),
+        "report",
+    ),
     "no times": (dataset("evaluation/wall_time"), "train report"),
     "times of text": (dataset("evaluation/wall_time", [b"a", b"b", b"c", b"d"]), "train report"),
     "no returns": (dataset("evaluation/returns"), "train report"),
@@ -181,6 +188,14 @@ RUN_FILES: dict[str, tuple[Callable[[Path], None], str]] = {
     "returns enormous": (
         dataset("evaluation/returns", shape=(10**9, 10**4, 4), dtype="f8", chunks=(1, 10**4, 4)),
         "train report",
+    ),
+    "a return that is none": (
+        edited(lambda file: file["evaluation/returns"].__setitem__((1, 2, 3), np.nan)),
+        "report",
+    ),
+    "an endless return": (
+        edited(lambda file: file["evaluation/returns"].__setitem__((1, 2, 3), np.inf)),
+        "report",
     ),
     "too few returns": (
         dataset("evaluation/returns", np.zeros((2, 3, 4)), maxshape=(None, 3, 4)),

@@ -102,6 +102,8 @@ def _read_evaluated(file: RunFile, config: Config) -> Run:
     steps = _numbers(file, "evaluation/env_steps", 1)
     if not len(steps):
         raise ValueError("evaluation has no rows")
+    if (np.diff(steps) <= 0).any():
+        raise ValueError("evaluation/env_steps does not grow")
 
     def series(name: str, dimensions: int) -> np.ndarray:
         rows = _numbers(file, name, dimensions)[: len(steps)]  # the run may have added a row since
@@ -109,13 +111,16 @@ def _read_evaluated(file: RunFile, config: Config) -> Run:
             raise ValueError(f"{name} has fewer rows than evaluation/env_steps")
         return rows
 
+    returns = series("evaluation/returns", 3)
+    if not np.isfinite(returns).all():
+        raise ValueError("evaluation/returns are not all finite")
     return Run(
         name=printable(file.directory.resolve().name),
         config=config,
         finished=finished,
         env_steps=steps,
         wall_time=series("evaluation/wall_time", 1),
-        returns=series("evaluation/returns", 3),
+        returns=returns,
         cross_entropy=series("evaluation/cross_entropy", 2).mean(axis=1)
         if file.has("evaluation/cross_entropy")
         else None,

@@ -68,8 +68,13 @@ def require_seal(path: Path, what: str) -> None:
 
 
 def require_version(file: h5py.File, newest: int, path: Path, to_do: str) -> None:
-    """Newer: the file's format is newer than the newest that is known; ``to_do`` with a newer program."""
+    """Newer: the file's format is newer than the newest that is known; ``to_do`` with a newer program.
+
+    ValueError: there was never such a format.
+    """
     version = int(file.attrs["format_version"])
+    if version < 1:
+        raise ValueError(f"format version {version}")
     if version > newest:
         raise Newer(
             f"{printable(str(path))} has format version {version}, and this dials_mpi reads up to {newest}: "
