@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 
 def _program(ranks: Ranks, options: argparse.Namespace, begun: float, wishes: Wishes) -> int:
-    deadline = Deadline(None)
+    deadline = Deadline()  # of root, which decides for all
 
     def plan() -> Start:
         nonlocal deadline
