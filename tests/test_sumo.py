@@ -15,11 +15,11 @@ import pytest
 from conftest import Program, generators, launch
 
 from dials_mpi.domains.base import SimulatorFailure
-from dials_mpi.domains.traffic import Traffic, TrafficConfig, sumo
+from dials_mpi.domains.traffic import Traffic, TrafficConfig, installation, sumo
 from dials_mpi.domains.traffic.network import PHASES, SIDES, Network
 from dials_mpi.errors import BadInput
 
-sumo.version()  # makes SUMO's Python modules importable
+installation.version()  # makes SUMO's Python modules importable
 sumolib = importlib.import_module("sumolib")
 
 FROM = {(-1, 0): "west", (0, -1): "south", (1, 0): "east", (0, 1): "north"}
@@ -176,7 +176,7 @@ def test_a_network_is_built_once(empty_cache, monkeypatch):
     def refuse(arguments):
         raise AssertionError("built again")
 
-    monkeypatch.setattr(sumo, "netconvert", refuse)
+    monkeypatch.setattr(installation, "netconvert", refuse)
     assert Network(1, 2, 1, 100.0, 10.0).files() == first
     with pytest.raises(AssertionError, match="built again"):
         Network(1, 2, 2, 100.0, 10.0).files()
@@ -193,7 +193,7 @@ def test_another_network_has_other_files(other, empty_cache):
 
 def test_another_sumo_builds_its_own_files(empty_cache, monkeypatch):
     first = Network(1, 1, 1, 100.0, 10.0).files()
-    monkeypatch.setattr(sumo, "version", lambda: "99.9.9")
+    monkeypatch.setattr(installation, "version", lambda: "99.9.9")
     assert not set(first) & set(Network(1, 1, 1, 100.0, 10.0).files())
 
 
@@ -206,7 +206,7 @@ def test_a_cache_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
 
 def test_a_network_that_could_not_be_built_leaves_nothing_behind(empty_cache, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(sumo, "program", lambda name: "false")
+        patch.setattr(installation, "program", lambda name: "false")
         with pytest.raises(RuntimeError, match=r"^false --node-files=.* failed"):
             Network(1, 1, 1, 100.0, 10.0).files()
     assert list((empty_cache / "dials_mpi" / "networks").iterdir()) == []
@@ -218,16 +218,16 @@ def test_two_processes_build_the_same_network_at_the_same_time(tmp_path):
     driver = tmp_path / "driver.py"
     driver.write_text(
         "import os, pathlib, time\n"
-        "from dials_mpi.domains.traffic import sumo\n"
+        "from dials_mpi.domains.traffic import installation\n"
         "from dials_mpi.domains.traffic.network import Network\n"
-        "build = sumo.netconvert\n"
+        "build = installation.netconvert\n"
         "def together(arguments):\n"
         "    build(arguments)\n"
         "    pathlib.Path(f'built-{os.getpid()}').touch()\n"
         "    limit = time.monotonic() + 30\n"
         "    while len(list(pathlib.Path().glob('built-*'))) < 2 and time.monotonic() < limit:\n"
         "        time.sleep(0.001)\n"
-        "sumo.netconvert = together\n"
+        "installation.netconvert = together\n"
         "print(*Network(1, 2, 1, 100.0, 10.0).files())\n"
     )
     how = {"cwd": tmp_path, "environment": {"XDG_CACHE_HOME": str(tmp_path / "cache")}}
@@ -478,11 +478,11 @@ class Missing:
 
 sys.meta_path.insert(0, Missing())
 os.environ["PATH"] = {path!r}
-from dials_mpi.domains.traffic import sumo
+from dials_mpi.domains.traffic import installation
 from dials_mpi.errors import BadInput
 
 try:
-    print(sumo.versions({backend!r}))
+    print(installation.versions({backend!r}))
 except BadInput as refusal:
     print("refused:", refusal)
 """
@@ -508,21 +508,21 @@ def test_a_missing_sumo_is_refused_with_how_to_install_it(backend, tmp_path):
 
 
 def test_programs_on_the_path_do_without_the_wheel_but_not_without_a_module(tmp_path):
-    programs = str(Path(sumo.program("netconvert")).parent)
+    programs = str(Path(installation.program("netconvert")).parent)
     for backend, named in (("auto", "libsumo"), ("libsumo", "libsumo"), ("traci", "traci")):
         said = versions_without(["sumo", "libsumo", "traci"], programs, backend, tmp_path)
         assert said.startswith(f"refused: SUMO's Python module {named} cannot be loaded (no {named} here): ")
         assert said.endswith("install it with pip install 'dials_mpi[traffic]'\n")
     assert (
         versions_without(["sumo"], programs, "traci", tmp_path)
-        == repr({"sumo": sumo.version(), "sumo_module": "traci"}) + "\n"
+        == repr({"sumo": installation.version(), "sumo_module": "traci"}) + "\n"
     )
 
 
 @pytest.mark.parametrize(("backend", "module"), [("auto", "traci"), ("traci", "traci")])
 def test_without_libsumo_traci_is_taken(backend, module, tmp_path):
     said = versions_without(["libsumo"], "", backend, tmp_path)
-    assert said == repr({"sumo": sumo.version(), "sumo_module": module}) + "\n"
+    assert said == repr({"sumo": installation.version(), "sumo_module": module}) + "\n"
 
 
 def test_libsumo_is_taken_where_it_is(tmp_path):
@@ -533,17 +533,17 @@ def test_libsumo_is_taken_where_it_is(tmp_path):
 @pytest.fixture
 def forgetful():
     """Of the version that was found, before and after."""
-    sumo.version.cache_clear()
+    installation.version.cache_clear()
     yield
-    sumo.version.cache_clear()
+    installation.version.cache_clear()
 
 
 def test_a_sumo_that_is_too_old_is_refused_with_both_versions(forgetful, monkeypatch):
-    found = sumo.version()
-    sumo.version.cache_clear()
-    monkeypatch.setattr(sumo, "OLDEST", (99, 0))
+    found = installation.version()
+    installation.version.cache_clear()
+    monkeypatch.setattr(installation, "OLDEST", (99, 0))
     with pytest.raises(BadInput, match=rf"SUMO is {found} \(.*netconvert\), older than 99\.0.*: install it"):
-        sumo.versions()
+        installation.versions()
 
 
 @pytest.mark.parametrize(
@@ -555,12 +555,12 @@ def test_versions_are_compared_by_number(said, taken, forgetful, tmp_path, monke
     program = tmp_path / "netconvert"
     program.write_text(f"#!/bin/sh\necho 'Eclipse SUMO netconvert Version {said}'\n")
     program.chmod(0o755)
-    monkeypatch.setattr(sumo, "program", lambda name: str(program))
+    monkeypatch.setattr(installation, "program", lambda name: str(program))
     if taken:
-        assert sumo.version() == said
+        assert installation.version() == said
     else:
         with pytest.raises(BadInput, match=rf"SUMO is {said} .*older than 1\.20"):
-            sumo.version()
+            installation.version()
 
 
 def test_libsumo_has_no_window():
@@ -571,7 +571,7 @@ def test_libsumo_has_no_window():
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems always have a screen")
 def test_a_window_needs_a_screen(monkeypatch):
     monkeypatch.delenv("DISPLAY", raising=False)
-    sumo._module.cache_clear()
+    installation.module.cache_clear()
     with pytest.raises(BadInput, match=r"traffic\.gui needs a screen.*traffic\.gui=false"):
         Traffic(TrafficConfig(gui=True)).versions()
 

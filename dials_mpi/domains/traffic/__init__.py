@@ -1,10 +1,10 @@
 """The traffic domain (Section 5.2 and Appendix F of the paper): lights of a city grid, simulated by SUMO.
 
-network.py builds the roads, sumo.py is the only file that knows SUMO, crossings.py sets lights and reads
-edges, simulators.py holds the global and the local simulator; demand.py says who comes from outside,
-entries.py and platoons.py how vehicles enter a region, controllers.py the hand-coded policies. kernels.py are
-the loops of every step; throughput.py and tape.py measure what they cost beside SUMO alone; drawing.py draws
-pictures.
+network.py builds the roads, installation.py finds SUMO, sumo.py is the only file that asks it, crossings.py
+sets lights and reads edges, simulators.py holds the global and the local simulator; demand.py says who comes
+from outside, entries.py and platoons.py how vehicles enter a region, controllers.py the hand-coded policies.
+kernels.py are the loops of every step; throughput.py and tape.py measure what they cost beside SUMO alone;
+drawing.py draws pictures.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from dials_mpi.domains.base import Agent, Drawing, Region, Source
 from dials_mpi.domains.blocks import blocks, require_fit
-from dials_mpi.domains.traffic import sumo
+from dials_mpi.domains.traffic import installation
 from dials_mpi.domains.traffic.controllers import CONTROLLERS, TrafficController
 from dials_mpi.domains.traffic.crossings import CELL_LENGTH, Crossings
 from dials_mpi.domains.traffic.demand import STATISTICS
@@ -79,7 +79,7 @@ class TrafficConfig:
         choices=("hold", "drop"),
     )
     sumo: str = setting(
-        "auto", "auto: libsumo, traci where there is none; traci is slower", choices=sumo.BACKENDS
+        "auto", "auto: libsumo, traci where there is none; traci is slower", choices=installation.BACKENDS
     )
     gui: bool = setting(False, "Show SUMO's window; only with traci")
 
@@ -118,7 +118,7 @@ class Traffic:
 
     def versions(self) -> dict[str, str]:
         """Of SUMO, and which of its Python modules is used. BadInput: it is missing or too old."""
-        return sumo.versions(self.config.sumo, self.config.gui)
+        return installation.versions(self.config.sumo, self.config.gui)
 
     def global_simulator(self, streams: Sequence[np.random.Generator]) -> TrafficGlobalSimulator:
         """E = len(streams) episodes of the whole grid; stream e decides who comes from outside."""

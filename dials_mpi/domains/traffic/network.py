@@ -20,7 +20,7 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
-from dials_mpi.domains.traffic import sumo
+from dials_mpi.domains.traffic import installation, sumo
 from dials_mpi.errors import BadInput
 
 SIDES = ("west", "south", "east", "north")
@@ -103,7 +103,7 @@ class Network:
 
         BadInput: SUMO is missing, or the cache cannot be written.
         """
-        folder = cache("networks", sumo.version(), _fingerprint(self, tuple(sumo.CAR.items())))
+        folder = cache("networks", installation.version(), _fingerprint(self, tuple(sumo.CAR.items())))
         if not folder.is_dir():
             _build(folder, *self._documents())
         return folder / "net.xml", folder / "routes.xml", folder / "actuated.xml"
@@ -246,7 +246,9 @@ def _build(folder: Path, plain: dict[str, str], final: dict[str, str]) -> None:
         for name, text in final.items():
             (work / name).write_text(text)
         sources = [f"--{kind[:-1]}-files={work / kind}.xml" for kind in plain]
-        sumo.netconvert([*sources, f"--output-file={work / 'net.xml'}", "--no-turnarounds", "--no-warnings"])
+        installation.netconvert(
+            [*sources, f"--output-file={work / 'net.xml'}", "--no-turnarounds", "--no-warnings"]
+        )
         try:
             work.rename(folder)
         except OSError:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dials_mpi.domains.traffic import sumo
+from dials_mpi.domains.traffic import installation, sumo
 from dials_mpi.domains.traffic.crossings import Crossings
 from dials_mpi.domains.traffic.demand import Demand
 from dials_mpi.domains.traffic.network import Network, cache
@@ -46,7 +46,7 @@ def platoons(
     edge_length: float, speed_limit: float, inflow: float, yellow: int, backend: str = "auto"
 ) -> Platoons:
     """Those of a network with such edges and lights; recorded at the first call (a second of work)."""
-    what = json.dumps([edge_length, speed_limit, inflow, yellow, sumo.CAR, sumo.version()])
+    what = json.dumps([edge_length, speed_limit, inflow, yellow, sumo.CAR, installation.version()])
     file = cache("platoons", what).with_suffix(".json")
     if not file.is_file():
         network = Network(_GRID, _GRID, _COPIES, edge_length, speed_limit)

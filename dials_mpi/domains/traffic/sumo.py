@@ -1,4 +1,4 @@
-"""The door to SUMO, the only file that knows libsumo and traci: one running simulation, and netconvert.
+"""The door to SUMO, the only file that asks libsumo and traci: one running simulation.
 
 libsumo runs SUMO inside this process, traci in a process of its own, over a socket; what the rest of the
 domain asks is the same. libsumo holds one simulation per process, so here there is one at a time with
@@ -11,11 +11,7 @@ import contextlib
 import functools
 import importlib
 import io
-import os
-import re
-import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, compress
@@ -26,11 +22,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from dials_mpi.domains.base import SimulatorFailure
-from dials_mpi.errors import BadInput
-
-BACKENDS = ("auto", "libsumo", "traci")
-OLDEST = (1, 20)
-"""The oldest SUMO that this file was run with."""
+from dials_mpi.domains.traffic import installation
 
 CAR = {
     "id": "car",
@@ -50,8 +42,6 @@ CAR = {
 
 _ATTEMPTS, _PAUSE = 3000, 0.02
 """How often and at which distance, in seconds, a SUMO process that is starting is called."""
-
-_INSTALL = "install it with pip install 'dials_mpi[traffic]'"
 
 
 class Entry(NamedTuple):
@@ -87,96 +77,6 @@ class Reading(NamedTuple):
     position: np.ndarray
     mean_speed: np.ndarray
     newest: list[str | None]
-
-
-# Finding it ----------------------------------------------------------------------------------------------
-
-
-def versions(backend: str = "auto", gui: bool = False) -> dict[str, str]:
-    """SUMO's version and the Python module that is used. BadInput: not installed, too old, or not so."""
-    return {"sumo": version(), "sumo_module": _module(backend, gui).__name__}
-
-
-@functools.cache
-def program(name: str) -> str:
-    """The path of one of SUMO's programs: of the wheel eclipse-sumo, else of $SUMO_HOME, else on the path."""
-    _prepare()
-    inside = Path(os.environ.get("SUMO_HOME", ""), "bin", name)
-    found = str(inside) if inside.is_file() else shutil.which(name)
-    if not found:
-        raise BadInput(f"SUMO's program {name} is not found: {_INSTALL}")
-    return found
-
-
-@functools.cache
-def version() -> str:
-    """The version of SUMO's programs, such as "1.28.0". BadInput: it is older than OLDEST."""
-    said = _run([program("netconvert"), "--version"])
-    found = re.search(r"(\d+)\.(\d+)\.\d+", said)
-    if not found:
-        raise BadInput(f"{program('netconvert')} does not tell its version: {_INSTALL}")
-    _require_new(found.group(), tuple(map(int, found.groups())), program("netconvert"))
-    return found.group()
-
-
-def netconvert(arguments: Sequence[str]) -> None:
-    """Run netconvert; RuntimeError with what it said where it fails."""
-    _run([program("netconvert"), *arguments])
-
-
-def _run(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
-    return done.stdout
-
-
-def _require_new(name: str, numbers: tuple[int, ...], what: str) -> None:
-    if numbers < OLDEST:
-        oldest = ".".join(map(str, OLDEST))
-        raise BadInput(f"SUMO is {name} ({what}), older than {oldest}: {_INSTALL}")
-
-
-@functools.cache
-def _prepare() -> None:
-    """Make SUMO known to itself: the wheel eclipse-sumo where there is one, else what $SUMO_HOME names."""
-    try:
-        # Also says where its map projections are, without which it grumbles.
-        os.environ["SUMO_HOME"] = importlib.import_module("sumo").SUMO_HOME
-    except ImportError:
-        # A SUMO that was installed in another way has its Python modules here.
-        tools = os.path.join(os.environ.get("SUMO_HOME", ""), "tools")
-        if os.path.isdir(tools) and tools not in sys.path:
-            sys.path.append(tools)
-
-
-@functools.cache
-def _module(backend: str, gui: bool) -> ModuleType:
-    """libsumo or traci. BadInput: it cannot be loaded."""
-    _prepare()
-    if backend == "libsumo" and gui:
-        raise BadInput("traffic.gui needs traffic.sumo=traci: libsumo has no window")
-    if gui and sys.platform == "linux" and not os.environ.get("DISPLAY"):
-        raise BadInput("traffic.gui needs a screen, and DISPLAY is not set: set it, or traffic.gui=false")
-    names = ["traci"] if gui else ["libsumo", "traci"] if backend == "auto" else [backend]
-    reason: ImportError | None = None
-    for name in names:
-        try:
-            module = importlib.import_module(name)
-        except ImportError as error:
-            reason = reason or error
-            continue
-        if name == "traci":
-            program(_binary(gui))
-        return module
-    raise BadInput(f"SUMO's Python module {names[0]} cannot be loaded ({reason}): {_INSTALL}") from reason
-
-
-def _binary(gui: bool) -> str:
-    return "sumo-gui" if gui else "sumo"
-
-
-# Running it ----------------------------------------------------------------------------------------------
 
 
 def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -219,9 +119,9 @@ class Simulation:
         self._lanes = list(lanes)
         self._process: subprocess.Popen[bytes] | None = None
         self._subscribed: set[str] = set()
-        self._module = _module(backend, gui)
+        self._module = installation.module(backend, gui)
         command = [
-            program(_binary(gui)) if self._module.__name__ == "traci" else "sumo",
+            installation.simulator(gui) if self._module.__name__ == "traci" else "sumo",
             *("-n", str(network), "-a", ",".join(map(str, additional))),
             *("--time-to-teleport", "-1", "--no-step-log", "--no-warnings", "--duration-log.disable"),
             *(("--start", "--quit-on-end") if gui else ()),
