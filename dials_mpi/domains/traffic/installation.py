@@ -47,11 +47,13 @@ def program(name: str) -> str:
 @functools.cache
 def version() -> str:
     """The version of SUMO's programs, such as "1.28.0". BadInput: it is older than OLDEST."""
-    said = _run([program("netconvert"), "--version"])
-    found = re.search(r"(\d+)\.(\d+)\.\d+", said)
+    asked = program("netconvert")
+    found = re.search(r"(\d+)\.(\d+)\.\d+", _run([asked, "--version"]))
     if not found:
-        raise BadInput(f"{program('netconvert')} does not tell its version: {_INSTALL}")
-    _require_new(found.group(), tuple(map(int, found.groups())), program("netconvert"))
+        raise BadInput(f"{asked} does not tell its version: {_INSTALL}")
+    if tuple(map(int, found.groups())) < OLDEST:
+        oldest = ".".join(map(str, OLDEST))
+        raise BadInput(f"SUMO is {found.group()} ({asked}), older than {oldest}: {_INSTALL}")
     return found.group()
 
 
@@ -70,12 +72,6 @@ def _run(command: list[str]) -> str:
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
     return done.stdout
-
-
-def _require_new(name: str, numbers: tuple[int, ...], what: str) -> None:
-    if numbers < OLDEST:
-        oldest = ".".join(map(str, OLDEST))
-        raise BadInput(f"SUMO is {name} ({what}), older than {oldest}: {_INSTALL}")
 
 
 @functools.cache
