@@ -14,6 +14,22 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+VECTORS = ("avx512f", "avx2", "avx", "sve", "neon")
+"""Vector instructions, the widest first."""
+
+
+def processor() -> str:
+    """The kind of processor that machine code is made for here: LLVM's name of it, and its widest vectors.
+
+    On another kind sums are taken in another order, and rounded differently.
+    """
+    import numba
+    from llvmlite.binding import get_host_cpu_features, get_host_cpu_name
+
+    features = get_host_cpu_features()
+    widest = (name for name in VECTORS if features.get(name))
+    return " ".join([numba.config.CPU_NAME or get_host_cpu_name(), *widest][:2])
+
 
 @cache
 def store() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import resource
 import subprocess
+from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -30,6 +31,26 @@ def git_commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return commit + ("+" if changed else "")
+
+
+def roundings(processors: Sequence[str], earlier: Sequence[str]) -> list[str]:
+    """What is to be said where the kinds of processor bear on the results.
+
+    processors: of each rank; earlier: kinds that the run's sessions before were on.
+    """
+    kinds, notes = dict.fromkeys(processors), []
+    if len(kinds) > 1:
+        counts = ", ".join(f"{processors.count(kind)} on {kind}" for kind in kinds)
+        notes.append(
+            f"the ranks run on several kinds of processor ({counts}), which round differently: the results "
+            "now depend on which rank holds which region"
+        )
+    if earlier and set(earlier) != set(kinds):
+        notes.append(
+            f"this session runs on {' and '.join(kinds)}, those before ran on {' and '.join(earlier)}: they "
+            "round differently, so the results will not be those of an unbroken run to the bit"
+        )
+    return notes
 
 
 def memory() -> tuple[float, float]:

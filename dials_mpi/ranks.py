@@ -80,16 +80,19 @@ class Ranks:
 
     def meet(self, silence: float) -> list[str]:
         """Learn the host of each rank, and begin to watch for those that are silent for so many seconds."""
-        name = np.zeros(64, np.uint8)
-        own = np.frombuffer(self.host.encode()[:64], np.uint8)
-        name[: own.size] = own
-        rows = np.empty((self.size, 64), np.uint8)
-        self._wait([self._comm.Iallgather(name, rows)])
+        hosts = self.names(self.host)
         _forget_shared_memory()
-        hosts = [row.tobytes().rstrip(b"\0").decode(errors="replace") for row in rows]
         post = _Post(self._comm.Dup())
         self.pulse = Pulse(self.rank, hosts, silence, post.give, post.got)
         return hosts
+
+    def names(self, own: str) -> list[str]:
+        """A short name that each rank gives, in the order of the ranks; 64 bytes of UTF-8 at most."""
+        mine, rows = np.zeros(64, np.uint8), np.empty((self.size, 64), np.uint8)
+        letters = np.frombuffer(own.encode()[:64], np.uint8)
+        mine[: letters.size] = letters
+        self._wait([self._comm.Iallgather(mine, rows)])
+        return [row.tobytes().rstrip(b"\0").decode(errors="replace") for row in rows]
 
     @property
     def is_global(self) -> bool:

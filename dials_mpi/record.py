@@ -23,10 +23,13 @@ class Record:
     def __init__(self, directory: str, statistics: Sequence[Statistic]) -> None:
         self.run = RunFile(directory, {statistic.name: statistic.unit for statistic in statistics})
 
-    def session(self, hosts: Sequence[str], holders: Sequence[int], mpi_library: str) -> None:
-        """Which machine each rank [W] is on, and which rank holds each region [R]."""
+    def session(
+        self, hosts: Sequence[str], processors: Sequence[str], holders: Sequence[int], mpi_library: str
+    ) -> None:
+        """Which machine and kind of processor each rank [W] is on, and which rank holds each region [R]."""
         where = {"hosts": hosts, "ranks": len(hosts), "mpi_library": mpi_library}
         self.run.write({"placement/rank": holders}, **where)
+        self.run.write_session(processors=processors)
 
     def refresh(self, env_steps: int, losses: np.ndarray) -> None:
         """The cross-entropies of a fit, [R, len(Fit)]."""

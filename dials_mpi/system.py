@@ -15,6 +15,7 @@ import numpy as np
 
 from dials_mpi import domains, joint
 from dials_mpi.collect import Dataset
+from dials_mpi.compiled import processor
 from dials_mpi.errors import Unwritable
 from dials_mpi.evaluate import Evaluation
 from dials_mpi.failures import Failures
@@ -22,7 +23,7 @@ from dials_mpi.learners import TRAINING, Learners, NonFinite
 from dials_mpi.learning.influence import Fit
 from dials_mpi.logs import LOG
 from dials_mpi.players import Players
-from dials_mpi.provenance import memory
+from dials_mpi.provenance import memory, roundings
 from dials_mpi.ranks import Ranks
 from dials_mpi.rehearsal import rehearse_together, rehearsed
 from dials_mpi.segments import Segment, evaluates, segments
@@ -44,6 +45,7 @@ class System:
         self.domain = domains.create(config.domain, config.domain_section)
         mine = ranks.place(len(self.domain.regions), config.mode == "global", config.global_ranks)
         hosts = ranks.meet(config.silence)
+        processors = ranks.names(processor())
         self.failures = Failures(ranks.rank, ranks.pulse.beat)
         self.learners = Learners(config, self.domain, mine, self.failures)
         self.members = self.learners.members
@@ -53,7 +55,7 @@ class System:
         self.datasets = self.policy_parameters = self.earlier = None
         self.record = self.reporter = self.latest = None
         if ranks.is_root:
-            self._take_charge(start, hosts)
+            self._take_charge(start, hosts, processors)
         if not rehearsed():
             self._phase("compiling the inner loops, once on this machine")
         rehearse_together(ranks, hosts, config, self.domain)
@@ -198,18 +200,18 @@ class System:
             self.reporter.finish(results, self.domain.statistics, run.directory)
         self.ranks.barrier()
 
-    def _take_charge(self, start: Start, hosts: list[str]) -> None:
+    def _take_charge(self, start: Start, hosts: list[str], processors: list[str]) -> None:
         """What root has beside the other ranks: they have no use for it and save the memory."""
         from dials_mpi.progress import Reporter
         from dials_mpi.record import Record
 
         self.record = Record(self.directory, self.domain.statistics)
         self.reporter = Reporter(self.config, len(self.domain.agents), start.position.wall_time)
-        for note in start.notes:
+        for note in (*start.notes, *roundings(processors, self.record.run.processors())):
             self.reporter.say(note)
         LOG.info("%d ranks on %s", self.ranks.size, ", ".join(dict.fromkeys(hosts)))
         holders = [self.ranks.holder(region) for region in range(len(self.domain.regions))]
-        self.record.session(hosts, holders, self.ranks.library)
+        self.record.session(hosts, processors, holders, self.ranks.library)
         self.record.run.commit()
 
     def _play_dataset(self, index: int) -> None:

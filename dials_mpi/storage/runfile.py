@@ -140,6 +140,10 @@ class RunFile:
         """Set the named arrays and attributes of the file, with the next ``commit``."""
         self._changes.append(lambda file: self._write(file, arrays, attributes))
 
+    def write_session(self, **attributes: Any) -> None:
+        """Set attributes of the newest session's configuration, with the next ``commit``."""
+        self._changes.append(lambda file: _sessions(file)[-1].attrs.update(attributes))
+
     def write_networks(self, kind: str, parameters: np.ndarray, tables: list[Any]) -> None:
         """Store ``kind/parameters``, [N, P] or [R, P], and each network's table of names and shapes."""
         self.write({f"{kind}/parameters": parameters, **network_tables(kind, tables)})
@@ -202,17 +206,18 @@ class RunFile:
     def configuration(self) -> str:
         """The newest resolved configuration, YAML."""
         with self._read() as file:
-            chain = file["config"]
-            return text_of(chain[max(chain, key=int)])
+            return text_of(_sessions(file)[-1])
 
     def sessions(self) -> list[tuple[str, int]]:
         """Each session's configuration, YAML, and the steps per agent that had been trained at its start."""
         with self._read() as file:
-            chain = file["config"]
-            ordered = [chain[name] for name in sorted(chain, key=int)]
-            if not ordered:
-                raise ValueError("it has no configuration")
-            return [(text_of(one), int(one.attrs.get("env_steps", 0))) for one in ordered]
+            return [(text_of(one), int(one.attrs.get("env_steps", 0))) for one in _sessions(file)]
+
+    def processors(self) -> list[str]:
+        """The kinds of processor that its sessions have been on, each once; a session may not have told."""
+        with self._read() as file:
+            told = (kind for one in _sessions(file) for kind in np.ravel(one.attrs.get("processors", ())))
+            return list(dict.fromkeys(map(str, told)))
 
     def trained(self) -> int:
         """Steps per agent at the end of the last segment."""
@@ -289,6 +294,14 @@ def _own_attributes() -> dict[str, Any]:
         "h5py": h5py.__version__,
         "hdf5": h5py.version.hdf5_version,
     }
+
+
+def _sessions(file: h5py.File) -> list[h5py.Dataset]:
+    """Their configurations, the first one first."""
+    chain = file["config"]
+    if not len(chain):
+        raise ValueError("it has no configuration")
+    return [chain[name] for name in sorted(chain, key=int)]
 
 
 def _series(file: h5py.File) -> dict[str, h5py.Dataset]:
