@@ -497,7 +497,7 @@ def test_pictures_name_the_seeds_that_are_missing(tmp_path, capsys):
     runs.append(make_run(tmp_path, "g", mode="global", settings=["seed=1"]))
     figure = Figure()
     figures.draw_learning_curves(figure, groups_of(*runs), "wall")
-    assert figure.axes[0].get_title() == "global simulator without seed 0, 2"
+    assert figure.axes[0].get_title() == "global simulator without seeds 0, 2"
     assert "DIALS, F = 4M (3 seeds)" in [text.get_text() for text in figure.legends[0].get_texts()]
     with pytest.raises(SystemExit, match="0"):
         main([*runs, "--out", str(tmp_path / "out")])

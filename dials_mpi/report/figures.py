@@ -155,7 +155,11 @@ def _panels(figure: Figure, count: int, widths: Sequence[float] = (WIDTH, WIDTH)
 
 def _name_size(axes: Axes, same: Sequence[Group], sizes: Sequence[Sequence[Group]]) -> None:
     """The number of agents, where there are others, and the seeds that are missing."""
-    missing = [f"{group.label} without seed {_listed(group.missing)}" for group in same if group.missing]
+    missing = [
+        f"{group.label} without seed{'s' * (len(group.missing) > 1)} {_listed(group.missing)}"
+        for group in same
+        if group.missing
+    ]
     agents = [f"{same[0].agents} agents"] if len(sizes) > 1 else []
     axes.set_title("\n".join(agents + missing))
 
