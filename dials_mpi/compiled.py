@@ -21,7 +21,7 @@ VECTORS = ("avx512f", "avx2", "avx", "sve", "neon")
 def processor() -> str:
     """The kind of processor that machine code is made for here: LLVM's name of it, and its widest vectors.
 
-    On another kind sums are taken in another order, and rounded differently.
+    On another kind sums may be taken in another order, and rounded differently.
     """
     import numba
     from llvmlite.binding import get_host_cpu_features, get_host_cpu_name

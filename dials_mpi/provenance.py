@@ -42,13 +42,14 @@ def roundings(processors: Sequence[str], earlier: Sequence[str]) -> list[str]:
     if len(kinds) > 1:
         counts = ", ".join(f"{processors.count(kind)} on {kind}" for kind in kinds)
         notes.append(
-            f"the ranks run on several kinds of processor ({counts}), which round differently: the results "
-            "now depend on which rank holds which region"
+            f"the ranks run on several kinds of processor ({counts}), which may round differently: the "
+            "results may depend on which rank holds which region"
         )
     if earlier and set(earlier) != set(kinds):
+        here, before = " and ".join(kinds), " and ".join(earlier)
         notes.append(
-            f"this session runs on {' and '.join(kinds)}, those before ran on {' and '.join(earlier)}: they "
-            "round differently, so the results will not be those of an unbroken run to the bit"
+            f"this session runs on {here}, those before ran on {before}: they may round differently, so that "
+            "the results are not to the bit those of an unbroken run"
         )
     return notes
 
