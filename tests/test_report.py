@@ -474,7 +474,15 @@ def test_the_map_lies_as_the_regions_do(tmp_path):
     axes = Figure().add_subplot()
     panels.draw_map(axes, group, 3, 6)
     written = {text.get_position(): text.get_text() for text in axes.texts}
-    assert written == {(0, 0): "3", (1, 0): "5", (0, 1): "4", (1, 1): "6"}  # x is the column
+    assert written == {(0, 0): "3.00", (1, 0): "5.00", (0, 1): "4.00", (1, 1): "6.00"}  # x is the column
+
+
+@pytest.mark.parametrize(
+    ("largest", "decimals"), [(0.1, 2), (9.994, 2), (9.996, 1), (14.6, 1), (99.94, 1), (99.96, 0), (4321, 0)]
+)
+def test_all_returns_of_a_map_have_the_same_decimals(largest, decimals):
+    assert panels.three_digits(largest) == decimals
+    assert len(f"{largest:.{decimals}f}") <= 4
 
 
 def test_curves_against_the_runtime_end_at_the_same_hour(tmp_path):

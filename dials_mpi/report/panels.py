@@ -261,9 +261,15 @@ def draw_map(axes: Axes, group: Group, low: float, high: float) -> None:
     axes.set_title("\n".join([*wrap(group.label, NARROW), f"{group.agents} agents{left_out}"]))
     if max(rows, columns) > 7:
         return
+    decimals = three_digits(max(abs(low), abs(high)))
     for (row, column), value in np.ndenumerate(returns):
         colour = "white" if value < low + 0.6 * (high - low) else "black"
-        axes.text(column, row, f"{value:.3g}", ha="center", va="center", color=colour, size=5.5)
+        axes.text(column, row, f"{value:.{decimals}f}", ha="center", va="center", color=colour, size=5.5)
+
+
+def three_digits(largest: float) -> int:
+    """The decimals with which numbers up to ``largest`` have three digits at most: 2, 1 or 0."""
+    return 2 - sum(round(largest, 3 - power) >= 10**power for power in (1, 2))
 
 
 def regional_returns(group: Group) -> np.ndarray:
