@@ -56,7 +56,7 @@ def test_the_tables_of_the_results_are_those_of_their_runs(words, tmp_path, caps
 
 
 def test_every_archived_run_is_finished_reported_and_small():
-    runs = {path.parent for path in RUNS.glob("*/run.h5")}
+    runs = {path.parent for path in RUNS.rglob("run.h5")}
     reported = {Path(word) for words in REPORTS for word in expanded(words) if word.startswith(str(RUNS))}
     assert runs and runs == reported
     for directory in runs:
