@@ -70,19 +70,59 @@ def importers(of: str, typing: bool = False) -> set[str]:
 def test_the_walk_sees_imports():
     """The rules below mean something: known imports of each kind are found."""
     assert len(FILES) > 15
-    assert Import("dials_mpi.ranks", "numpy", False, False) in IMPORTS
-    assert Import("dials_mpi.ranks", "mpi4py", True, False) in IMPORTS
-    assert Import("dials_mpi.ranks", "mpi4py", False, True) in IMPORTS
-    assert Import("dials_mpi.system", "dials_mpi.joint", False, False) in IMPORTS
+    assert Import("dials_mpi.parallel.communicator", "numpy", False, False) in IMPORTS
+    assert Import("dials_mpi.parallel.communicator", "mpi4py", True, False) in IMPORTS
+    assert Import("dials_mpi.parallel.communicator", "mpi4py", False, True) in IMPORTS
+    assert Import("dials_mpi.run.system", "dials_mpi.algorithm.joint", False, False) in IMPORTS
+
+
+COMMANDS = (
+    *("train", "evaluate", "archive", "fidelity"),
+    *("report", "watch", "study", "bench", "check", "export"),
+)
+FLOORS = {
+    "core": set(),
+    "settings": {"core"},
+    "parallel": {"core", "settings"},
+    "storage": {"core", "settings"},
+    "learning": {"core", "settings"},
+    "domains": {"core", "settings"},
+    "config": {"core", "settings", "domains"},
+    "algorithm": {"core", "settings", "learning", "domains", "config"},
+    "results": {"core", "settings", "learning", "domains", "config", "algorithm", "storage"},
+    "run": {
+        *("core", "settings", "learning", "domains", "config", "algorithm", "storage"),
+        *("parallel", "results"),
+    },
+}
+"""What each package may import at run time; commands and the interfaces for other trainers may import all."""
+
+
+def floor(module: str) -> str:
+    """The package, or the top-level module, that a module lies in."""
+    return module.split(".")[1] if module != "dials_mpi" else ""
+
+
+@pytest.mark.parametrize("package", FLOORS)
+def test_imports_go_downwards(package):
+    own = [found for found in IMPORTS if within(found.importer, f"dials_mpi.{package}") and not found.typing]
+    needed = {found for found in own if within(found.module, "dials_mpi") and floor(found.module) != package}
+    allowed = {"", *FLOORS[package]}
+    assert {found for found in needed if floor(found.module) not in allowed} == set()
+
+
+def test_every_package_has_its_floor():
+    others = {*COMMANDS, "cli", "gym"}
+    assert {floor(name) for name in FILES if name != "dials_mpi"} == {*FLOORS, *others}
 
 
 @pytest.mark.parametrize(
     ("library", "allowed"),
     [
-        ("mpi4py", {"dials_mpi.ranks"}),
+        ("mpi4py", {"dials_mpi.parallel.communicator"}),
         ("h5py", {f"dials_mpi.storage.{name}" for name in ("hdf5", "runfile", "checkpoint")}),
-        ("yaml", {"dials_mpi.yaml_text"}),
-        *((name, set()) for name in ("libsumo", "traci", "sumo")),  # by name: see below
+        ("yaml", {"dials_mpi.settings.yaml_text"}),
+        *((name, set()) for name in ("libsumo", "traci", "sumo", "sumolib")),  # by name: see below
         ("gymnasium", {"dials_mpi.gym.libraries"}),
         ("pettingzoo", {"dials_mpi.gym.libraries"}),
     ],
@@ -91,13 +131,13 @@ def test_a_library_with_one_door(library, allowed):
     assert importers(library, typing=True) <= allowed
 
 
-def test_only_the_doors_to_sumo_and_to_domains_from_outside_import_by_name():
+def test_only_sumo_and_domains_from_outside_are_imported_by_name():
     """An import that the walk would not see."""
     assert importers("importlib.import_module") | importers("importlib") <= {
-        "dials_mpi.domains.traffic.installation",
-        "dials_mpi.domains.traffic.sumo",
+        "dials_mpi.domains.traffic.sumo.installation",
+        "dials_mpi.domains.traffic.sumo.simulation",
         "dials_mpi.domains",
-        "dials_mpi.provenance",  # importlib.metadata
+        "dials_mpi.core.provenance",  # importlib.metadata
     }
 
 
@@ -118,45 +158,14 @@ def test_the_program_does_without_torch():
     assert not any(found.module == "dials_mpi.export.torchscript" and not found.late for found in IMPORTS)
 
 
-def test_numba_has_two_doors():
-    """The decorator, and what is written for the compiler in its own language."""
-    learning = {f"dials_mpi.learning.{name}" for name in ("activations", "products")}
-    assert importers("numba") | importers("llvmlite") <= {"dials_mpi.compiled", *learning}
+def test_numba_is_imported_by_the_decorator_and_the_kernels():
+    allowed = {"dials_mpi.core.jit"} | {name for name in FILES if within(name, "dials_mpi.learning.kernels")}
+    assert importers("numba") | importers("llvmlite") <= allowed
 
 
-def test_domains_know_only_the_settings():
-    for found in IMPORTS:
-        if within(found.importer, "dials_mpi.domains") and within(found.module, "dials_mpi"):
-            ground = ("settings", "values", "errors", "compiled")
-            allowed = ("dials_mpi.domains", *(f"dials_mpi.{name}" for name in ground))
-            assert any(within(found.module, package) for package in allowed), found
-
-
-def test_learning_knows_only_itself():
-    for found in IMPORTS:
-        if within(found.importer, "dials_mpi.learning") and within(found.module, "dials_mpi"):
-            own = found.module == "dials_mpi.compiled" or within(found.module, "dials_mpi.learning")
-            assert own or found.typing, found
-            assert not within(found.module, "dials_mpi.ranks"), found
-
-
-@pytest.mark.parametrize(
-    "module",
-    [
-        *("errors", "values", "yaml_text", "settings", "seeding", "stopwatch", "position", "states"),
-        *("signals", "logs", "pulse", "ranks", "storage"),
-    ],
-)
-def test_the_ground_floor_imports_nothing_from_above(module):
-    names = ["errors", "values", "yaml_text", "settings", "position", "signals", "logs", "pulse", "storage"]
-    own = {f.module for f in IMPORTS if within(f.importer, f"dials_mpi.{module}")}
-    above = {name for name in own if within(name, "dials_mpi") and name != "dials_mpi"}
-    assert [name for name in above if not any(within(name, f"dials_mpi.{ground}") for ground in names)] == []
-
-
-def test_nothing_imports_the_programs():
-    for program in ("train", "bench", "report", "fidelity", "watch", "study", "export", "archive"):
-        own = f"dials_mpi.{program}"
+def test_nothing_imports_the_commands():
+    for command in COMMANDS:
+        own = f"dials_mpi.{command}"
         assert [name for name in importers(own) if not within(name, own)] == []
 
 
@@ -167,7 +176,7 @@ def test_nothing_imports_the_interfaces_for_others():
 
 def test_pictures_are_drawn_by_few():
     """matplotlib is not on every machine, and takes a second to load."""
-    drawers = ("dials_mpi.report", "dials_mpi.watch", "dials_mpi.style")
+    drawers = ("dials_mpi.report", "dials_mpi.watch", "dials_mpi.results.style")
     drawing = {name for name in importers("matplotlib") if not any(within(name, d) for d in drawers)}
     assert drawing and all(name.split(".")[-1] == "drawing" for name in drawing)
     assert not {f.importer for f in IMPORTS if f.module.endswith(".drawing") and not f.late}
@@ -223,7 +232,7 @@ def test_a_worker_stays_light(tmp_path):
     result = launch(str(driver), *SMALL, "--output", "out", ranks=2, cwd=tmp_path)
     assert (result.code, result.stderr) == (0, "")
     root, worker = ((tmp_path / f"modules{rank}").read_text().split() for rank in (0, 1))
-    assert {"numba", "dials_mpi.learners"} <= set(worker)
+    assert {"numba", "dials_mpi.algorithm.learners"} <= set(worker)
     assert {"h5py", "rich"} <= set(root)
     heavy = ("h5py", "rich", "matplotlib", "torch", "scipy.special")
     assert [name for name in heavy if name in worker] == []
