@@ -13,10 +13,10 @@ from typing import NoReturn
 
 from dials_mpi.cli import Parser, word
 from dials_mpi.config import from_yaml
-from dials_mpi.errors import BadInput, Unwritable, refuse
-from dials_mpi.resume import differences
+from dials_mpi.config.comparison import differences
+from dials_mpi.core.errors import BadInput, Unwritable, refuse
+from dials_mpi.settings.values import printable
 from dials_mpi.storage.runfile import RunFile
-from dials_mpi.values import printable
 
 EXAMPLES = """examples:
   python -m dials_mpi.archive runs/figure-3-warehouse/* --out results/runs

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from dials_mpi.errors import BadInput, refuse
-from dials_mpi.ranks import Ranks, launched_as_root
-from dials_mpi.values import printable
+from dials_mpi.core.errors import BadInput, refuse
+from dials_mpi.parallel.communicator import Communicator, launched_as_root
+from dials_mpi.settings.values import printable
 
 
 class Parser(argparse.ArgumentParser):
@@ -51,15 +51,15 @@ def word(text: str) -> str:
     return text
 
 
-def agreed(ranks: Ranks, decide: Callable[[], Any]) -> Any:
+def agreed(comm: Communicator, decide: Callable[[], Any]) -> Any:
     """What root decides before anything else happens on any rank, on every rank.
 
     It is the exit code, on every rank as well, where ``decide`` raises BadInput, which root reads out.
     """
     decision = None
-    if ranks.is_root:
+    if comm.is_root:
         try:
             decision = decide()
         except BadInput as refusal:
             decision = refuse(refusal)
-    return ranks.broadcast(decision)
+    return comm.broadcast(decision)

@@ -17,16 +17,16 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from dials_mpi import joint
+from dials_mpi.algorithm import joint
 from dials_mpi.cli import Parser
 from dials_mpi.config import Config, load
+from dials_mpi.core.errors import BadInput, refuse
+from dials_mpi.core.seeding import Purpose, streams
 from dials_mpi.domains import create
 from dials_mpi.domains.base import Domain
 from dials_mpi.domains.traffic.fidelity import Seen, independent, record, replay
 from dials_mpi.domains.traffic.network import SIDES
-from dials_mpi.errors import BadInput, refuse
-from dials_mpi.seeding import Purpose, streams
-from dials_mpi.values import printable
+from dials_mpi.settings.values import printable
 
 EXAMPLES = """examples:
   python -m dials_mpi.fidelity --config configs/traffic/4.yaml

@@ -11,16 +11,16 @@ import time
 from collections.abc import Sequence
 from typing import NoReturn
 
-from dials_mpi import ranks as mpi
 from dials_mpi.cli import Parser, agreed, word
 from dials_mpi.config import Config, load
-from dials_mpi.errors import DONE, STOPPED, BadInput, refuse
-from dials_mpi.logs import open_logs
-from dials_mpi.ranks import Ranks
-from dials_mpi.signals import Wishes, listen
-from dials_mpi.start import Start, default_ranks, require_time, usable_ranks
-from dials_mpi.values import printable
-from dials_mpi.walltime import Deadline, deadline_of
+from dials_mpi.core.errors import DONE, STOPPED, BadInput, refuse
+from dials_mpi.core.logging import open_logs
+from dials_mpi.core.signals import StopRequests, install_handlers
+from dials_mpi.parallel import communicator as mpi
+from dials_mpi.parallel.communicator import Communicator
+from dials_mpi.run.session import Start, default_ranks, require_time, usable_ranks
+from dials_mpi.run.walltime import Deadline, deadline_of
+from dials_mpi.settings.values import printable
 
 EXAMPLES = """examples:
   mpirun -n 3 python -m dials_mpi.train --config configs/warehouse/fast.yaml
@@ -35,19 +35,19 @@ SIGUSR1 stops the run at the next segment's end, SIGTERM and SIGINT (Ctrl-C) at 
 Exit codes: 0 done, 75 stopped with work left (go on with --resume), 2 bad input, others a crash."""
 
 
-def train(start: Start, ranks: Ranks, deadline: Deadline, wishes: Wishes) -> int:
+def train(start: Start, comm: Communicator, deadline: Deadline, stop_requests: StopRequests) -> int:
     """Algorithm 1, on every rank: the global ranks have global simulators, the others hold the regions.
 
-    In mode untrained no segment refreshes; in mode global the policies train on the global simulator. In
+    In mode untrained no segment refits; in mode global the policies train on the global simulator. In
     the schedule overlapped the global ranks play while the others train. Returns the exit code: done, or
     stopped with work left.
     """
-    from dials_mpi.system import System  # loads numba, which takes a moment
+    from dials_mpi.run.system import System  # loads numba, which takes a moment
 
-    with System(start, ranks, deadline, wishes) as system:
+    with System(start, comm, deadline, stop_requests) as system:
         system.begin()  # line 1
         for segment in start.segments():  # line 2
-            if segment.refresh:  # every F steps
+            if segment.refit:  # every F steps
                 datasets = system.collect(segment)  # line 3
                 system.fit_predictors(datasets, segment)  # lines 4 to 6
             system.play_ahead(segment)  # overlapped: what the next segment would wait for
@@ -91,48 +91,50 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     options = parser.parse_intermixed_args(argv)
     if options.print_config or options.print_ranks:
         sys.exit(_print(options))
-    wishes = listen()
-    mpi.run(lambda ranks: _program(ranks, options, begun, wishes))
+    stop_requests = install_handlers()
+    mpi.run(lambda comm: _program(comm, options, begun, stop_requests))
 
 
-def _program(ranks: Ranks, options: argparse.Namespace, begun: float, wishes: Wishes) -> int:
+def _program(
+    comm: Communicator, options: argparse.Namespace, begun: float, stop_requests: StopRequests
+) -> int:
     deadline = Deadline()  # of root, which decides for all
 
     def plan() -> Start:
         nonlocal deadline
-        deadline, start = _plan(ranks, options, begun)
+        deadline, start = _plan(comm, options, begun)
         return start
 
-    start = agreed(ranks, plan)
+    start = agreed(comm, plan)
     if isinstance(start, int):
         return start
     if start.finished:
-        if ranks.is_root:
+        if comm.is_root:
             where = printable(start.directory)
             print(f"The run in {where} is finished: python -m dials_mpi.evaluate {where}")
         return DONE
-    open_logs(start.directory, ranks.rank, ranks.size, options.log_ranks)
-    return train(start, ranks, deadline, wishes)
+    open_logs(start.directory, comm.rank, comm.size, options.log_ranks)
+    return train(start, comm, deadline, stop_requests)
 
 
-def _plan(ranks: Ranks, options: argparse.Namespace, begun: float) -> tuple[Deadline, Start]:
+def _plan(comm: Communicator, options: argparse.Namespace, begun: float) -> tuple[Deadline, Start]:
     """When the run must stop and where it starts, written to the run file. BadInput: it cannot start."""
+    from dials_mpi.core.provenance import versions
     from dials_mpi.domains import create
-    from dials_mpi.provenance import versions
-    from dials_mpi.resume import begin, find
+    from dials_mpi.run.resume import begin, find
 
     config = load(options.config, options.overrides)
     domain = create(config.domain, config.domain_section)
     program = {**versions(), **domain.versions()}
-    _require_place(ranks.size, len(domain.regions), config.global_ranks)
+    _require_place(comm.size, len(domain.regions), config.global_ranks)
     deadline, notes = deadline_of(options.walltime, begun)
     agents = len(domain.agents)
     directory = options.output or f"runs/{config.domain_key}-{agents}-{config.mode}-seed{config.seed}"
     start = find(config, domain, directory, options.resume)
     start = start._replace(notes=(*start.notes, *notes))
     if not start.finished:
-        require_time(start, deadline, ranks.size)
-        begin(start, program, ranks.size)
+        require_time(start, deadline, comm.size)
+        begin(start, program, comm.size)
     return deadline, start
 
 

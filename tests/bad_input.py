@@ -30,14 +30,18 @@ import pytest
 from conftest import LAUNCHER_PREFIXES, SMALL
 
 from dials_mpi import config as config_module
-from dials_mpi import domains, logs, provenance, ranks, resume, settings, states
+from dials_mpi import domains, settings
 from dials_mpi.config import load
-from dials_mpi.errors import BadInput
-from dials_mpi.members import Members
+from dials_mpi.core import logging as logs
+from dials_mpi.core import provenance
+from dials_mpi.core.errors import BadInput
+from dials_mpi.domains.members import Members
+from dials_mpi.parallel import communicator as ranks
+from dials_mpi.run import resume, states
+from dials_mpi.settings.yaml_text import LARGEST_FILE
 from dials_mpi.storage.checkpoint import Checkpoint
 from dials_mpi.storage.hdf5 import rewriting
 from dials_mpi.storage.runfile import RunFile
-from dials_mpi.yaml_text import LARGEST_FILE
 
 LIMIT = 60
 """Seconds for one answer of the worker; most take a twentieth of one."""
@@ -132,7 +136,9 @@ def serve() -> None:
     parse = config_module.parse
     known = functools.cache(parse)
     config_module.parse = lambda text, *source: (known if isinstance(text, str) else parse)(text, *source)
-    ranks.Ranks.abort = lambda ranks, code: sys.exit(code)  # a crash is the end of its case, not of all
+    ranks.Communicator.abort = lambda ranks, code: sys.exit(
+        code
+    )  # a crash is the end of its case, not of all
     for line in sys.stdin:
         call, *arguments = json.loads(line)
         with overheard() as said:
@@ -191,7 +197,7 @@ def find_start(folder: str, session: bool) -> dict[str, Any]:
 @functools.cache
 def system() -> tuple[Any, Any, Mapping[str, states.Layout]]:
     """Configuration and domain of the runs, and the layouts of their checkpoints."""
-    from dials_mpi import joint
+    from dials_mpi.algorithm import joint
 
     config = load(None, WORDS)
     domain = domains.create(config.domain, config.domain_section)

@@ -34,7 +34,7 @@ SMALL = (
     "influence.hidden=[8,8]",
     "policy.hidden=[16,8]",
 )
-"""A run of four agents in less than a second: 2 segments, a refresh before each."""
+"""A run of four agents in less than a second: 2 segments, a refit before each."""
 
 
 @dataclass(frozen=True)

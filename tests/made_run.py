@@ -26,7 +26,7 @@ def make_run(
     name="run",
     returns=RETURNS,
     finished=True,
-    refresh=True,
+    refit=True,
     settings=(),
     mode="dials",
     timing=None,
@@ -43,7 +43,7 @@ def make_run(
         if mode != "global":
             evaluation["cross_entropy"] = [0.5, 0.7 - 0.2 * k] * (np.shape(row)[1] // 2)
         run.append({f"evaluation/{key}": value for key, value in evaluation.items()})
-        if k == 0 and refresh and mode == "dials":
+        if k == 0 and refit and mode == "dials":
             losses = {"before": [1.0, 1.2], "after": [0.3, 0.5], "constant": [0.6, 0.8]}
             row = {f"influence/cross_entropy_{key}": value for key, value in losses.items()}
             run.append({"influence/env_steps": 0, **row})

@@ -11,9 +11,9 @@ from made_run import RETURNS, make_run
 from dials_mpi import report
 from dials_mpi.archive import archive, main
 from dials_mpi.config import load
+from dials_mpi.core.errors import BadInput
 from dials_mpi.domains import create
-from dials_mpi.errors import BadInput
-from dials_mpi.resume import find
+from dials_mpi.run.resume import find
 from dials_mpi.storage.runfile import RunFile
 
 

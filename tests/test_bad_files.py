@@ -35,8 +35,8 @@ from bad_input import (
     tree,
 )
 
-from dials_mpi.position import Position
 from dials_mpi.storage.hdf5 import rewriting
+from dials_mpi.storage.position import Position
 from dials_mpi.storage.runfile import RunFile
 
 worker, originals, tmp_path = bad_input.worker, bad_input.originals, bad_input.tmp_path
@@ -203,8 +203,8 @@ RUN_FILES: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "cross-entropy a vector": (dataset("evaluation/cross_entropy", np.zeros(4)), "train report"),
     "cross-entropy of text": (dataset("evaluation/cross_entropy", np.full((4, 4), b"x")), "train report"),
-    "refreshes without steps": (dataset("influence/env_steps"), "train report"),
-    "refreshes of one loss only": (dataset("influence/cross_entropy_after"), "train report"),
+    "refits without steps": (dataset("influence/env_steps"), "train report"),
+    "refits of one loss only": (dataset("influence/cross_entropy_after"), "train report"),
     "a loss that is a vector": (dataset("influence/cross_entropy_after", np.zeros(3)), "train report"),
     "memory of text": (dataset("memory/peak_rss", [b"much"]), "report"),
     "memory a group": (group("memory/peak_rss"), "report"),

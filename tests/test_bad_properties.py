@@ -21,9 +21,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from test_config import JUNK, KEYS, PLAIN, VALID, accepts_or_refuses
 
-from dials_mpi import walltime
 from dials_mpi.config import from_yaml, load
-from dials_mpi.errors import BadInput
+from dials_mpi.core.errors import BadInput
+from dials_mpi.run import walltime
 
 worker, originals = bad_input.worker, bad_input.originals
 

@@ -14,10 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from dials_mpi.bench.flop import count, fit_flop, flop_per_agent_step
 from dials_mpi.bench.shares import PARTS, Method, Profile, shares
 from dials_mpi.config import load
+from dials_mpi.core.provenance import own_memory
 from dials_mpi.domains import create
 from dials_mpi.domains.traffic import Traffic, TrafficConfig
 from dials_mpi.domains.traffic.throughput import reset_often, throughput
-from dials_mpi.provenance import own_memory
 
 TRAFFIC = (
     "domain=traffic",

@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 from conftest import SMALL
 
+from dials_mpi.algorithm.joint import TrainedPolicies
 from dials_mpi.check import contract, influence, replay, speed
 from dials_mpi.check.__main__ import main
 from dials_mpi.check.findings import Verdict
 from dials_mpi.check.play import play_globally, play_locally
 from dials_mpi.config import load
+from dials_mpi.core.seeding import Purpose, streams
 from dials_mpi.domains.base import State
-from dials_mpi.joint import TrainedPolicies
 from dials_mpi.learning.influence import Predictor
 from dials_mpi.learning.policy import Policy
-from dials_mpi.seeding import Purpose, streams
 
 sys.path.append(str(Path(__file__).parents[1] / "examples" / "relays"))
 import relays

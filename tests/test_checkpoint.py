@@ -14,23 +14,24 @@ import pytest
 from conftest import SMALL, Program, launch, train
 from test_ranks import differing, results
 
-from dials_mpi import joint, states
+from dials_mpi.algorithm import joint
+from dials_mpi.algorithm.failures import Failures
+from dials_mpi.algorithm.learners import Learners
 from dials_mpi.config import from_yaml, load
+from dials_mpi.config.schedule import segments
+from dials_mpi.core.errors import BadInput, Unwritable
+from dials_mpi.core.timing import PHASES, Stopwatch
 from dials_mpi.domains import create
 from dials_mpi.domains.base import Agent, Region
-from dials_mpi.errors import BadInput, Unwritable
-from dials_mpi.failures import Failures
-from dials_mpi.learners import Learners
-from dials_mpi.position import Position
-from dials_mpi.resume import begin, configuration_of, find
-from dials_mpi.segments import segments
-from dials_mpi.stopwatch import PHASES, Stopwatch
+from dials_mpi.run import states
+from dials_mpi.run.costs import WIDTH, UnrecordedCosts
+from dials_mpi.run.resume import begin, configuration_of, find
 from dials_mpi.storage import checkpoint as checkpoints
 from dials_mpi.storage.checkpoint import Checkpoint
 from dials_mpi.storage.files import claim
 from dials_mpi.storage.hdf5 import rewriting
+from dials_mpi.storage.position import Position
 from dials_mpi.storage.runfile import RunFile
-from dials_mpi.unrecorded import WIDTH, Unrecorded
 
 LAYOUTS = states.layouts({"policy": 5, "predictor": 3})
 CONFIG = load(None, [*SMALL, "total_steps=1024"])
@@ -205,7 +206,7 @@ def test_a_damaged_file_is_not_the_best_and_other_files_are_none(tmp_path):
 @pytest.fixture
 def three(tmp_path, monkeypatch):
     """A run with three checkpoints and one more segment in its run file."""
-    monkeypatch.setattr("dials_mpi.resume.claim", lambda directory: None)  # held until the process ends
+    monkeypatch.setattr("dials_mpi.run.resume.claim", lambda directory: None)  # held until the process ends
     begin(find(CONFIG, DOMAIN, str(tmp_path), resume=False), PROGRAM, ranks=3)
     layouts = states.layouts(joint.widths(joint.tables(CONFIG, DOMAIN)))
     run = RunFile(tmp_path)
@@ -513,7 +514,7 @@ def test_unrecorded_costs_go_over_to_the_ranks_of_the_next_session():
 
     def restored(rank, size, given=rows):
         watch, failures = Stopwatch(), Failures()
-        unrecorded = Unrecorded(watch, failures)
+        unrecorded = UnrecordedCosts(watch, failures)
         unrecorded.restore(given, rank, size)
         return [*unrecorded.row()[:2], unrecorded.row()[-1]]
 

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from dials_mpi import settings
 from dials_mpi.config import Config, from_yaml, load
-from dials_mpi.errors import BadInput
-from dials_mpi.segments import Segment, segments
+from dials_mpi.config.schedule import Segment, segments
+from dials_mpi.core.errors import BadInput
 from dials_mpi.settings import section, section_chosen_by, setting
-from dials_mpi.yaml_text import LARGEST_FILE, parse
+from dials_mpi.settings.yaml_text import LARGEST_FILE, parse
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 GRIDS = {4: (2, 2), 25: (5, 5), 49: (7, 7), 100: (10, 10)}
@@ -405,9 +405,9 @@ def counted(config: Config) -> list[Segment]:
         every = config.segment_every or config.evaluate_every
         if steps >= (len(found) + 1) * every:
             start, end = len(found) * every, (len(found) + 1) * every
-            refresh = config.mode == "dials" and start % config.retrain_every == 0
+            refit = config.mode == "dials" and start % config.retrain_every == 0
             evaluate = end in range(0, config.total_steps + 1, config.evaluate_every)
-            found.append(Segment(len(found), first, updates - first, steps, refresh, evaluate))
+            found.append(Segment(len(found), first, updates - first, steps, refit, evaluate))
             first = updates
     return found
 
@@ -416,12 +416,12 @@ def counted(config: Config) -> list[Segment]:
     memory=st.integers(1, 60),
     every=st.integers(0, 200),
     count=st.integers(1, 12),
-    refresh=st.integers(1, 15),
+    refit=st.integers(1, 15),
     mode=st.sampled_from(["dials", "untrained", "global"]),
     parts=st.sampled_from([None, 1, 2, 5]),
 )
 @hypothesis_settings(deadline=None, max_examples=150, derandomize=True)
-def test_segments_are_those_of_a_plain_count(memory, every, count, refresh, mode, parts):
+def test_segments_are_those_of_a_plain_count(memory, every, count, refit, mode, parts):
     segment_every = memory + every if parts else 0
     every = segment_every * parts if parts else memory + every
     ppo = dataclasses.replace(
@@ -432,7 +432,7 @@ def test_segments_are_those_of_a_plain_count(memory, every, count, refresh, mode
         total_steps=every * count,
         evaluate_every=every,
         segment_every=segment_every,
-        retrain_every=every * refresh,
+        retrain_every=every * refit,
         envs_per_region=1,
         ppo=ppo,
         policy=dataclasses.replace(Config().policy, sequence_length=memory),
@@ -446,14 +446,14 @@ def test_segments_of_the_paper():
     assert len(run) == 40 and run[-1].env_steps == 4_000_000
     assert run[0] == Segment(0, 0, 782, 100_096, True, True)
     assert run[1] == Segment(1, 782, 781, 200_064, False, True)
-    assert [s.index for s in run if s.refresh] == [0]
-    assert [s.index for s in segments(load(None, ["retrain_every=1_000_000"])) if s.refresh] == [
+    assert [s.index for s in run if s.refit] == [0]
+    assert [s.index for s in segments(load(None, ["retrain_every=1_000_000"])) if s.refit] == [
         0,
         10,
         20,
         30,
     ]
-    assert not any(s.refresh for s in segments(load(None, ["mode=untrained"])))
+    assert not any(s.refit for s in segments(load(None, ["mode=untrained"])))
 
 
 # The shipped files ---------------------------------------------------------------------------------------
@@ -533,7 +533,7 @@ def test_no_argument_is_the_papers_largest():
 def test_the_first_commands_are_small(domain):
     config = load(str(CONFIGS / domain / "fast.yaml"))
     assert config.domain_section.grid == (2, 2)
-    assert config.total_steps <= 500_000 and len([s for s in segments(config) if s.refresh]) == 1
+    assert config.total_steps <= 500_000 and len([s for s in segments(config) if s.refit]) == 1
 
 
 # Settings on their own -----------------------------------------------------------------------------------

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from conftest import SMALL, launch
 
-from dials_mpi.evaluate import Evaluation, main
+from dials_mpi.algorithm.evaluation import Evaluation
+from dials_mpi.evaluate import main
 from dials_mpi.storage.hdf5 import rewriting
 
 FIRST_LINE = re.compile(r"mean return (-?\d+\.\d+)(?: \+- (\d+\.\d+))? \((1 episode|\d+ episodes)\)")

@@ -21,19 +21,19 @@ from dials_mpi.storage.checkpoint import Checkpoint, present
 END_WITHIN = 5.0  # seconds
 
 PLACES = {
-    "collect": "dials_mpi.system:System.collect",
-    "scatter": "dials_mpi.ranks:Ranks.scatter",
-    "fit": "dials_mpi.learners:Learners.fit",
-    "train": "dials_mpi.learners:Learners.train",
-    "gather": "dials_mpi.ranks:Ranks.gather",
-    "evaluate": "dials_mpi.system:System.evaluate",
-    "play ahead": "dials_mpi.system:System.play_ahead",
-    "examine": "dials_mpi.evaluate:Exam.trained",
+    "collect": "dials_mpi.run.system:System.collect",
+    "scatter": "dials_mpi.parallel.communicator:Communicator.scatter",
+    "fit": "dials_mpi.algorithm.learners:Learners.fit",
+    "train": "dials_mpi.algorithm.learners:Learners.train",
+    "gather": "dials_mpi.parallel.communicator:Communicator.gather",
+    "evaluate": "dials_mpi.run.system:System.evaluate",
+    "play ahead": "dials_mpi.run.system:System.play_ahead",
+    "examine": "dials_mpi.evaluate:Evaluator.trained",
     "commit": "dials_mpi.storage.runfile:RunFile.commit",  # rows come into run.h5
     "checkpoint": "dials_mpi.storage.checkpoint:writing",
-    "bring": "dials_mpi.ranks:Ranks.bring",  # states come to root, amid the writing of a checkpoint
+    "bring": "dials_mpi.parallel.communicator:Communicator.gather_one_by_one",  # states come to root, amid the writing of a checkpoint
     "settle": "dials_mpi.storage.files:PatientFile.settle",  # all is written, the new file not yet in place
-    "finish": "dials_mpi.system:System.finish",
+    "finish": "dials_mpi.run.system:System.finish",
     "claim": "dials_mpi.storage.files:claim",
     "open": "dials_mpi.storage.files:PatientFile",
     "write": "dials_mpi.storage.files:PatientFile.write",
@@ -423,17 +423,17 @@ def test_a_signal_while_the_inner_loops_are_compiled_comes_after_it():
 import os, signal
 from dials_mpi import rehearsal, signals
 
-class Ranks:
+class Communicator:
     host, rank = "here", 0
 
-def rehearse(config, domain):
+def warm_up(config, domain):
     os.kill(os.getpid(), signal.SIGINT)
     print("compiled")
 
-signals.listen()
-rehearsal.rehearse = rehearse
+signals.install_handlers()
+rehearsal.warm_up = warm_up
 try:
-    rehearsal.rehearse_together(Ranks(), ["here"], None, None)
+    rehearsal.warm_up_together(Communicator(), ["here"], None, None)
 except signals.StopAtOnce as stop:
     print(stop)
 """
@@ -444,8 +444,8 @@ except signals.StopAtOnce as stop:
 def test_a_signal_that_compiled_code_makes_an_error_of_is_still_a_signal(ranks):
     """Where it comes amid a call, Python finds a result and an exception, and makes another of it."""
     script = """
-from dials_mpi.errors import StopAtOnce
-from dials_mpi.ranks import run
+from dials_mpi.core.errors import StopAtOnce
+from dials_mpi.parallel.communicator import run
 
 def program(ranks):
     if ranks.rank < ranks.size - 1:

@@ -11,16 +11,16 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 from pettingzoo.test import parallel_api_test, parallel_seed_test
 
-from dials_mpi.collect import collect
+from dials_mpi.algorithm.collect import collect
+from dials_mpi.algorithm.ials import IALS
+from dials_mpi.algorithm.joint import predictors
 from dials_mpi.config import load
+from dials_mpi.core.errors import BadInput
+from dials_mpi.core.seeding import OTHER_EPISODES, Purpose, stream
 from dials_mpi.domains import create
 from dials_mpi.domains.base import LocalStep, State
-from dials_mpi.domains.traffic.sumo import Simulation
-from dials_mpi.errors import BadInput
+from dials_mpi.domains.traffic.sumo.simulation import Simulation
 from dials_mpi.gym import GlobalEnv, RegionEnv
-from dials_mpi.ials import IALS
-from dials_mpi.joint import predictors
-from dials_mpi.seeding import OTHER_EPISODES, Purpose, stream
 from dials_mpi.storage.runfile import RunFile
 
 FOUR = ("warehouse.grid=[2,2]", "warehouse.horizon=20", "dataset_size=100")
@@ -232,7 +232,7 @@ def test_an_untrained_predictor_is_that_of_a_run_in_this_mode(trained):
 
 
 def test_predictors_of_a_checkpoint(run):
-    """Each segment begins with a refresh: the first checkpoint's are others than the last one's."""
+    """Each segment begins with a refit: the first checkpoint's are others than the last one's."""
     first, last = (RegionEnv.from_run(run, 1, checkpoint=k).predictor.network.vector for k in (128, "newest"))
     assert not np.array_equal(first, last)
     np.testing.assert_array_equal(last, RegionEnv.from_run(run, 1, checkpoint=256).predictor.network.vector)

@@ -70,18 +70,18 @@ def importers(of: str, typing: bool = False) -> set[str]:
 def test_the_walk_sees_imports():
     """The rules below mean something: known imports of each kind are found."""
     assert len(FILES) > 15
-    assert Import("dials_mpi.ranks", "numpy", False, False) in IMPORTS
-    assert Import("dials_mpi.ranks", "mpi4py", True, False) in IMPORTS
-    assert Import("dials_mpi.ranks", "mpi4py", False, True) in IMPORTS
-    assert Import("dials_mpi.system", "dials_mpi.joint", False, False) in IMPORTS
+    assert Import("dials_mpi.parallel.communicator", "numpy", False, False) in IMPORTS
+    assert Import("dials_mpi.parallel.communicator", "mpi4py", True, False) in IMPORTS
+    assert Import("dials_mpi.parallel.communicator", "mpi4py", False, True) in IMPORTS
+    assert Import("dials_mpi.run.system", "dials_mpi.algorithm.joint", False, False) in IMPORTS
 
 
 @pytest.mark.parametrize(
     ("library", "allowed"),
     [
-        ("mpi4py", {"dials_mpi.ranks"}),
+        ("mpi4py", {"dials_mpi.parallel.communicator"}),
         ("h5py", {f"dials_mpi.storage.{name}" for name in ("hdf5", "runfile", "checkpoint")}),
-        ("yaml", {"dials_mpi.yaml_text"}),
+        ("yaml", {"dials_mpi.settings.yaml_text"}),
         *((name, set()) for name in ("libsumo", "traci", "sumo")),  # by name: see below
         ("gymnasium", {"dials_mpi.gym.libraries"}),
         ("pettingzoo", {"dials_mpi.gym.libraries"}),
@@ -94,10 +94,10 @@ def test_a_library_with_one_door(library, allowed):
 def test_only_the_doors_to_sumo_and_to_domains_from_outside_import_by_name():
     """An import that the walk would not see."""
     assert importers("importlib.import_module") | importers("importlib") <= {
-        "dials_mpi.domains.traffic.installation",
-        "dials_mpi.domains.traffic.sumo",
+        "dials_mpi.domains.traffic.sumo.installation",
+        "dials_mpi.domains.traffic.sumo.simulation",
         "dials_mpi.domains",
-        "dials_mpi.provenance",  # importlib.metadata
+        "dials_mpi.core.provenance",  # importlib.metadata
     }
 
 
@@ -121,7 +121,7 @@ def test_the_program_does_without_torch():
 def test_numba_has_two_doors():
     """The decorator, and what is written for the compiler in its own language."""
     learning = {f"dials_mpi.learning.{name}" for name in ("activations", "products")}
-    assert importers("numba") | importers("llvmlite") <= {"dials_mpi.compiled", *learning}
+    assert importers("numba") | importers("llvmlite") <= {"dials_mpi.core.jit", *learning}
 
 
 def test_domains_know_only_the_settings():
@@ -135,9 +135,9 @@ def test_domains_know_only_the_settings():
 def test_learning_knows_only_itself():
     for found in IMPORTS:
         if within(found.importer, "dials_mpi.learning") and within(found.module, "dials_mpi"):
-            own = found.module == "dials_mpi.compiled" or within(found.module, "dials_mpi.learning")
+            own = found.module == "dials_mpi.core.jit" or within(found.module, "dials_mpi.learning")
             assert own or found.typing, found
-            assert not within(found.module, "dials_mpi.ranks"), found
+            assert not within(found.module, "dials_mpi.parallel.communicator"), found
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_nothing_imports_the_interfaces_for_others():
 
 def test_pictures_are_drawn_by_few():
     """matplotlib is not on every machine, and takes a second to load."""
-    drawers = ("dials_mpi.report", "dials_mpi.watch", "dials_mpi.style")
+    drawers = ("dials_mpi.report", "dials_mpi.watch", "dials_mpi.results.style")
     drawing = {name for name in importers("matplotlib") if not any(within(name, d) for d in drawers)}
     assert drawing and all(name.split(".")[-1] == "drawing" for name in drawing)
     assert not {f.importer for f in IMPORTS if f.module.endswith(".drawing") and not f.late}
@@ -223,7 +223,7 @@ def test_a_worker_stays_light(tmp_path):
     result = launch(str(driver), *SMALL, "--output", "out", ranks=2, cwd=tmp_path)
     assert (result.code, result.stderr) == (0, "")
     root, worker = ((tmp_path / f"modules{rank}").read_text().split() for rank in (0, 1))
-    assert {"numba", "dials_mpi.learners"} <= set(worker)
+    assert {"numba", "dials_mpi.algorithm.learners"} <= set(worker)
     assert {"h5py", "rich"} <= set(root)
     heavy = ("h5py", "rich", "matplotlib", "torch", "scipy.special")
     assert [name for name in heavy if name in worker] == []

@@ -223,19 +223,19 @@ def test_fit_reaches_the_known_entropy_if_the_network_can_remember(architecture,
 
 
 @pytest.mark.parametrize("architecture", ["gru", "fnn"])
-def test_two_refreshes_agree_with_torch_optim_going_on_from_the_first(architecture):
+def test_two_refits_agree_with_torch_optim_going_on_from_the_first(architecture):
     classes = (2, 4, 3)
     made = predictor(classes, architecture=architecture, batch_size=6, epochs=3, learning_rate=5e-3)
     twin = TorchTwin(made.network)
     reference = torch.optim.Adam(twin.parameters(), lr=5e-3, eps=made.config.adam_epsilon)
     before = made.network.vector.copy()
-    for refresh in range(2):
-        inputs, sources = bits(20, 5, 3, seed=refresh), some_sources(classes, 20, 5, seed=refresh)
-        made.fit(inputs, sources, np.random.default_rng(refresh))
+    for refit in range(2):
+        inputs, sources = bits(20, 5, 3, seed=refit), some_sources(classes, 20, 5, seed=refit)
+        made.fit(inputs, sources, np.random.default_rng(refit))
         x, u = 2.0 * torch.from_numpy(inputs[:18]) - 1, torch.from_numpy(sources[:18]).long()
         if architecture == "fnn":  # single steps, numbered episode by episode
             x, u = (part.flatten(0, 1).unsqueeze(1) for part in (x, u))
-        stream = np.random.default_rng(refresh)
+        stream = np.random.default_rng(refit)
         for _ in range(3):
             order = stream.permutation(len(x))
             for start in range(0, len(x), 6):

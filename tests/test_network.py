@@ -8,7 +8,7 @@ from torch import nn
 from torch_twin import TorchTwin, assert_close, network
 
 from dials_mpi.learning.adam import Adam
-from dials_mpi.learning.gru import gru_backward, gru_forward
+from dials_mpi.learning.kernels.gru import gru_backward, gru_forward
 from dials_mpi.learning.network import NO_CUTS, Network
 
 # steps, batch, inputs, units

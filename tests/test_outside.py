@@ -5,8 +5,8 @@ import sys
 import pytest
 
 from dials_mpi.config import from_yaml, load
+from dials_mpi.core.errors import BadInput
 from dials_mpi.domains import DOMAINS, create, find
-from dials_mpi.errors import BadInput
 
 WELL = """
 from dataclasses import dataclass

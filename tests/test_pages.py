@@ -114,7 +114,7 @@ def test_the_page_of_checkpoints_lists_what_is_in_one(real_run, tmp_path, schedu
     for name, cells in table_of_page("Datasets", CHECKPOINT_PAGE).items():
         datasets |= {name.replace("KIND", kind): cells for kind in ("policy", "predictor")}
     if schedule == "overlapped":
-        settings = (*SMALL, "warehouse.grid=[1,2]", "schedule=overlapped")  # a refresh would follow
+        settings = (*SMALL, "warehouse.grid=[1,2]", "schedule=overlapped")  # a refit would follow
         assert train(*settings, "--output", str(tmp_path)).code == 0
         real_run = tmp_path
     else:

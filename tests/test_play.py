@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 from torch_twin import TorchTwin
 
 from dials_mpi import config as c
-from dials_mpi import joint
-from dials_mpi.collect import Dataset, collect
+from dials_mpi.algorithm import joint
+from dials_mpi.algorithm.collect import Dataset, collect
+from dials_mpi.algorithm.failures import MOST_IN_A_ROW, Failures
+from dials_mpi.algorithm.ials import IALS, GlobalEnvironment, Outcome
+from dials_mpi.algorithm.learners import TRAINING, EpisodeReturns, Learners, NonFinite
+from dials_mpi.config.schedule import segments as segments_of
 from dials_mpi.domains.base import Agent, GlobalStep, LocalStep, Region, SimulatorFailure, State, Statistic
-from dials_mpi.failures import MOST_IN_A_ROW, Failures
-from dials_mpi.ials import IALS, GlobalEnvironment, Outcome
-from dials_mpi.learners import TRAINING, EpisodeReturns, Learners, NonFinite
 from dials_mpi.learning.influence import Predictor
 from dials_mpi.learning.policy import Policy
 from dials_mpi.learning.ppo import PPO
-from dials_mpi.segments import segments as segments_of
 
 # Regions of one agent that differ in everything.
 AGENTS = (Agent(3, 2), Agent(4, 5), Agent(2, 3))

@@ -5,15 +5,15 @@ from pathlib import Path
 import h5py
 from conftest import SMALL, launch, train
 
-from dials_mpi.compiled import processor
-from dials_mpi.provenance import roundings
+from dials_mpi.core.jit import processor
+from dials_mpi.core.provenance import roundings
 from dials_mpi.storage.runfile import RunFile
 
 OTHER = "another avx2"
 RANK_2_ON_ANOTHER = f"""
 import os
 from dials_mpi import system
-from dials_mpi.ranks import RANK_VARIABLES
+from dials_mpi.parallel.communicator import RANK_VARIABLES
 from dials_mpi.train import main
 if "2" in map(os.environ.get, RANK_VARIABLES):
     system.processor = lambda: "{OTHER}"
@@ -48,7 +48,7 @@ def test_several_kinds_are_recorded_and_said(tmp_path):
 
 
 def test_the_kind_is_what_code_is_made_for():
-    shown = "from dials_mpi.compiled import processor; print(processor())"
+    shown = "from dials_mpi.core.jit import processor; print(processor())"
     mine, other = (launch("-c", shown, environment=given).stdout for given in ({}, {"NUMBA_CPU_NAME": "x"}))
     assert mine.strip() == processor() and other.split() == ["x", *mine.split()[1:]]
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dials_mpi.learning.activations import exp, sigmoid, tanh
-from dials_mpi.learning.products import CHUNK, MANY, linear, of_weights, through_weights
+from dials_mpi.learning.kernels.activations import exp, sigmoid, tanh
+from dials_mpi.learning.kernels.gemm import CHUNK, MANY, linear, of_weights, through_weights
 
 SAMPLES = st.one_of(st.integers(1, 40), st.sampled_from([CHUNK, CHUNK + 3, MANY - 1, MANY, MANY + 7]))
 SIZES = st.one_of(st.integers(1, 20), st.sampled_from([31, 32, 33, 37, 63, 64, 65, 100, 128, 130]))
@@ -89,8 +89,8 @@ def test_machine_code_is_stored_where_that_can_be_done(home, tmp_path):
     """A second process loads what the first compiled; without a store each compiles for itself."""
     program = (
         "import numpy as np\n"
-        "from dials_mpi.compiled import store\n"
-        "from dials_mpi.learning.activations import exp\n"
+        "from dials_mpi.core.jit import store\n"
+        "from dials_mpi.learning.kernels.activations import exp\n"
         "value = exp(np.float32(1.0))\n"
         "print(value, sum(exp.stats.cache_hits.values()), store())"
     )

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from conftest import SMALL, in_terminal
 
+from dials_mpi.algorithm.evaluation import Evaluation
 from dials_mpi.config import load
-from dials_mpi.evaluate import Evaluation
-from dials_mpi.progress import Reporter
+from dials_mpi.run.sinks.console import Reporter
 from dials_mpi.storage.runfile import RunFile
 
 ESCAPE = b"\x1b["

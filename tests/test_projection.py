@@ -13,10 +13,10 @@ from dials_mpi.bench.costs import Costs, read_run
 from dials_mpi.bench.link import ASSUMED, Link
 from dials_mpi.bench.projection import Line, Model, compare, growing, project
 from dials_mpi.config import load
-from dials_mpi.errors import BadInput
-from dials_mpi.ranks import NAP
-from dials_mpi.segments import segments
-from dials_mpi.stopwatch import PHASES
+from dials_mpi.config.schedule import segments
+from dials_mpi.core.errors import BadInput
+from dials_mpi.core.timing import PHASES
+from dials_mpi.parallel.communicator import POLL_SECONDS
 from dials_mpi.storage.runfile import RunFile
 
 FREE = Link(1e30, 0.0, measured=True)
@@ -58,7 +58,7 @@ def test_costs_are_those_of_the_slowest_rank_and_of_all_that_root_does(tmp_path)
     run = read_run(str(made(tmp_path / "run")))
     assert run.costs.regions == 4
     assert run.costs.train == pytest.approx((8 + 10) / 2 / 256)  # per region of the slowest, per step
-    assert run.costs.collect == pytest.approx(10 / 2 / 5)  # two refreshes of 5 episodes
+    assert run.costs.collect == pytest.approx(10 / 2 / 5)  # two refits of 5 episodes
     assert run.costs.evaluate == pytest.approx(1)  # 3 episodes
     assert (run.held, run.steps, run.whole, run.wall) == (2, 256, True, 276)
     assert run.seconds == pytest.approx(
@@ -79,13 +79,13 @@ def test_the_projection_is_the_sum_that_is_done_by_hand(tmp_path):
     run = read_run(str(made(tmp_path / "run")))
     model = Model.of(run.config, [run.costs], checkpoint=0.5, link=FREE)
     terms = project(run.config, model, 8)
-    naps = 2 * 1 + 3 * 3 + 2 * 2 + 2 * 2 + 2 * 1  # segments, evaluations, refreshes (twice), checkpoints
+    naps = 2 * 1 + 3 * 3 + 2 * 2 + 2 * 2 + 2 * 1  # segments, evaluations, refits (twice), checkpoints
     by_hand = {
         "train": 18 / 2,  # one region per worker
-        "fit": 2 * (4 / 2 + 4 / 2) / 2,  # two refreshes, each region's 2 s
+        "fit": 2 * (4 / 2 + 4 / 2) / 2,  # two refits, each region's 2 s
         "collect": 2 * 5 / 4 * 8,  # in proportion to the regions
         "evaluate": (3 + 3) * 3 / 4 * 8,  # three, and three policies that need no training
-        "communicate": naps * NAP,
+        "communicate": naps * POLL_SECONDS,
         "checkpoint": 2 * 0.5 * 8,
     }
     assert terms == pytest.approx(by_hand)
@@ -104,15 +104,15 @@ def test_exchanges_are_the_bytes_and_messages_of_all_regions(agents):
     state = agents * (3 * policy + 1) + 3 * predictor + 1
     metrics, costs, losses = agents * 8 * 6, 8 * (2 * len(PHASES) + 3), 8 * 3
     sent = 2 * metrics + 3 * (4 * agents * policy + costs)  # two segments, three evaluations
-    sent += 2 * (100 * (inputs + sources) + 4 * predictor + losses)  # two refreshes of 100 samples
+    sent += 2 * (100 * (inputs + sources) + 4 * predictor + losses)  # two refits of 100 samples
     sent += 2 * 4 * state  # two checkpoints
     exchanges = 2 + 3 * 3 + 2 * 4 + 2
-    by_hand = exchanges * (NAP + 7 * 0.25) + 7 * sent / 1000
+    by_hand = exchanges * (POLL_SECONDS + 7 * 0.25) + 7 * sent / 1000
     assert project(config, model, 7)["communicate"] == pytest.approx(by_hand)
 
 
 def test_a_longer_run_with_other_datasets_costs_in_proportion(tmp_path):
-    """The same system with 5 segments of 128 steps, a refresh before the first, and twice as much of all."""
+    """The same system with 5 segments of 128 steps, a refit before the first, and twice as much of all."""
     run = read_run(str(made(tmp_path / "run")))
     longer = ["total_steps=640", "retrain_every=640", "dataset_size=200", "evaluation_episodes=6"]
     config = load(None, [*SMALL, *longer])
@@ -136,7 +136,7 @@ def test_two_sizes_tell_the_fixed_part():
 
 
 def test_work_hides_behind_training_as_long_as_that_lasts():
-    """Two segments of 4.5 s with a refresh before each; collecting takes 10 s, an evaluation 6 s."""
+    """Two segments of 4.5 s with a refit before each; collecting takes 10 s, an evaluation 6 s."""
     config = load(None, SMALL)
     model = Model(9 / 256, 0, Line(10, 0), Line(6, 0), 0, FREE)
     terms = projection._terms(config, model, 4, segments(config), held=1, hidden=True)
@@ -163,7 +163,7 @@ def test_a_run_is_compared_with_its_own_projection(tmp_path):
     assert compared["fit"] == pytest.approx((8, 8))
     assert compared["collect"] == pytest.approx((10, 10))
     assert compared["evaluate"] == pytest.approx((9, 9))
-    naps = 21 * NAP
+    naps = 21 * POLL_SECONDS
     assert compared["communicate"] == pytest.approx((naps, 0.85))
     assert compared["wall"] == pytest.approx((18 + 8 + 10 + 9 + naps + 2 * 0.5 * 4, 276))
 
@@ -204,12 +204,12 @@ def test_runs_that_tell_no_costs_are_refused(tmp_path, how, words):
         read_run(str(directory))
 
 
-def test_a_run_without_refreshes_is_refused(tmp_path):
+def test_a_run_without_refits_is_refused(tmp_path):
     directory = made(tmp_path / "run", last_session=3)
     run = RunFile(directory, {})
     run.write({"influence/env_steps": np.array([10**6])})
     run.commit()
-    with pytest.raises(BadInput, match="no refresh"):
+    with pytest.raises(BadInput, match="no refit"):
         read_run(str(directory))
 
 

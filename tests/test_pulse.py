@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dials_mpi import pulse as module
-from dials_mpi.pulse import Pulse
+from dials_mpi.parallel import heartbeat as module
+from dials_mpi.parallel.heartbeat import Heartbeat
 
 HOSTS = ["alpha", "beta", "gamma"]
 
@@ -32,7 +32,7 @@ def clock(monkeypatch):
 
 
 def pulse(clock, rank=0, silence=10.0, hosts=HOSTS):
-    return Pulse(rank, hosts, silence, clock.sent.append, clock.got)
+    return Heartbeat(rank, hosts, silence, clock.sent.append, clock.got)
 
 
 def wait(clock, own, seconds, signs=()):

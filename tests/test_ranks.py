@@ -1,4 +1,4 @@
-"""Ranks: the same results at any number of them; placement and messages, on real MPI.
+"""Communicator: the same results at any number of them; placement and messages, on real MPI.
 
 The tests marked mpi need a world of their own: the last test starts them under mpirun.
 """
@@ -18,7 +18,7 @@ from conftest import SMALL, launch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dials_mpi.ranks import Ranks, connect
+from dials_mpi.parallel.communicator import Communicator, connect
 
 # Independence of the rank count --------------------------------------------------------------------------
 
@@ -116,10 +116,10 @@ def test_each_region_has_one_holder_and_the_load_is_balanced(regions, data):
     size = data.draw(st.one_of(st.just(1), st.integers(players + 1, regions + players)))
     places = []
     for rank in range(size):
-        ranks = Ranks(World(rank, size), "none")
-        places.append(ranks.place(regions, global_ranks=players))
+        ranks = Communicator(World(rank, size), "none")
+        places.append(ranks.assign_regions(regions, global_ranks=players))
         assert ranks.is_global == (rank < players)
-        assert all(ranks.holder(region) == rank for region in places[-1])
+        assert all(ranks.owner(region) == rank for region in places[-1])
     assert [i for place in places for i in place] == list(range(regions)), (
         "every region once, contiguous and in order"
     )
@@ -132,9 +132,9 @@ def test_each_region_has_one_holder_and_the_load_is_balanced(regions, data):
 @given(regions=st.integers(1, 300), size=st.integers(1, 20))
 def test_root_can_hold_all(regions, size):
     for rank in range(size):
-        ranks = Ranks(World(rank, size), "none")
-        assert ranks.place(regions, on_root=True) == (list(range(regions)) if rank == 0 else [])
-        assert ranks.holder(regions - 1) == 0
+        ranks = Communicator(World(rank, size), "none")
+        assert ranks.assign_regions(regions, on_root=True) == (list(range(regions)) if rank == 0 else [])
+        assert ranks.owner(regions - 1) == 0
 
 
 # Messages, on worlds of every size -----------------------------------------------------------------------
@@ -147,7 +147,7 @@ def ranks(request):
     """Regions on workers or all on root, and one or two ranks with global simulators."""
     ranks = connect()
     on_root, players = request.param
-    ranks.mine = ranks.place(REGIONS, on_root, players)
+    ranks.mine = ranks.assign_regions(REGIONS, on_root, players)
     yield ranks
     ranks.barrier()
 
@@ -265,7 +265,7 @@ def test_states_come_to_root_one_after_the_other(ranks):
         assert (state == row(i, 300_000)).all()
         taken.append(i)
 
-    ranks.bring(ranks.mine, make, 300_000, take if ranks.is_root else None)
+    ranks.gather_one_by_one(ranks.mine, make, 300_000, take if ranks.is_root else None)
     assert made == ranks.mine
     assert taken == (list(range(REGIONS)) if ranks.is_root else [])
 
@@ -274,7 +274,7 @@ def test_states_come_to_root_one_after_the_other(ranks):
 def test_states_go_to_their_holders(ranks):
     taken = {}
     rows = (row(i, 300_000) for i in range(REGIONS)) if ranks.is_root else None
-    ranks.hand_out(rows, 300_000, lambda i, state: taken.update({i: state.copy()}))
+    ranks.scatter_one_by_one(rows, 300_000, lambda i, state: taken.update({i: state.copy()}))
     assert list(taken) == ranks.mine
     assert all((state == row(i, 300_000)).all() for i, state in taken.items())
 
@@ -282,27 +282,27 @@ def test_states_go_to_their_holders(ranks):
 @pytest.mark.mpi
 def test_all_agree_on_the_most_that_any_rank_wants(ranks):
     for who in range(ranks.size):
-        assert ranks.most(2 if ranks.rank == who else 0) == 2
-    assert ranks.most(0) == 0
+        assert ranks.allreduce_max(2 if ranks.rank == who else 0) == 2
+    assert ranks.allreduce_max(0) == 0
 
 
 @pytest.mark.mpi
 def test_all_know_the_hosts_and_give_signs_of_life(ranks):
-    hosts = ranks.meet(silence=0.2)
+    hosts = ranks.exchange_hosts(silence=0.2)
     assert hosts == [ranks.host] * ranks.size
     watched = range(1, ranks.size) if ranks.is_root else [0] if ranks.rank == 1 else []
     heard, limit = set(), time.monotonic() + 20
     while heard < set(watched) and time.monotonic() < limit:
         time.sleep(0.01)
-        ranks.pulse.beat()
-        heard.update(ranks.pulse._got())
+        ranks.heartbeat.beat()
+        heard.update(ranks.heartbeat._got())
     assert heard == set(watched)
     ranks.barrier()
 
 
 @pytest.mark.mpi
 def test_nothing_of_mpich_is_left_in_shared_memory_when_this_is_killed(ranks):
-    ranks.meet(silence=0.0)
+    ranks.exchange_hosts(silence=0.0)
     ranks.barrier()
     maps = Path("/proc/self/maps").read_text().splitlines()
     names = [line.split()[5] for line in maps if "mpich_shm_" in line]

@@ -18,14 +18,15 @@ from test_ranks import differing, results
 from unequal_domain import AGENTS, REGIONS, Locally, Unequal, UnequalConfig, World
 
 from dials_mpi import config as c
-from dials_mpi import joint, states
-from dials_mpi.collect import collect
+from dials_mpi.algorithm import joint
+from dials_mpi.algorithm.collect import collect
+from dials_mpi.algorithm.evaluation import evaluate
+from dials_mpi.algorithm.learners import TRAINING, Learners
+from dials_mpi.config.schedule import segments as segments_of
+from dials_mpi.core.seeding import Purpose, streams
 from dials_mpi.domains.base import Region
-from dials_mpi.evaluate import evaluate
-from dials_mpi.learners import TRAINING, Learners
-from dials_mpi.members import Members
-from dials_mpi.seeding import Purpose, streams
-from dials_mpi.segments import segments as segments_of
+from dials_mpi.domains.members import Members
+from dials_mpi.run import states
 
 CONFIG = c.Config(
     domain="unequal_domain:Unequal",
@@ -63,7 +64,7 @@ def test_agents_rows_come_back_from_their_regions_rows(sizes, seed, data):
     assert sorted(packed) == sorted(held)
     together = np.zeros((len(sizes), members.most * width))
     for k, row in packed.items():
-        together[k, : len(row)] = row  # as Ranks.gather does
+        together[k, : len(row)] = row  # as Communicator.gather does
     back = members.unpack(together)
     assert back.shape == (sum(sizes), width)
     for i in range(sum(sizes)):

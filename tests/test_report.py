@@ -11,7 +11,7 @@ from made_run import FOUR, RETURNS, TIMING, make_run, rows_of
 from matplotlib.figure import Figure
 
 from dials_mpi import report
-from dials_mpi.errors import BadInput
+from dials_mpi.core.errors import BadInput
 from dials_mpi.report import figures, panels, runtimes, statistics
 from dials_mpi.report.__main__ import main
 from dials_mpi.report.runs import require_same_system
@@ -59,7 +59,7 @@ def test_seeds_are_averaged_over_those_that_have_come_so_far(tmp_path):
     np.testing.assert_allclose(group.returns.mean, [3, 5])
     np.testing.assert_allclose(group.returns.standard_error, [2 / np.sqrt(3), 1])
     assert [run.name for run in group.unfinished] == ["c"]
-    np.testing.assert_allclose(group.refreshes.after, [0.4])
+    np.testing.assert_allclose(group.refits.after, [0.4])
 
 
 def test_runs_that_differ_in_their_blocks_are_compared(tmp_path):
@@ -75,7 +75,7 @@ def test_a_single_run_has_the_standard_error_over_its_episodes(tmp_path):
     np.testing.assert_allclose(group.returns.standard_error, [0.5, 1])
 
 
-def test_methods_have_their_colours_and_refresh_intervals_their_shades(tmp_path):
+def test_methods_have_their_colours_and_refit_intervals_their_shades(tmp_path):
     runs = [
         make_run(tmp_path, "often", settings=["retrain_every=1280"]),
         make_run(tmp_path, "once", settings=["retrain_every=4_000_000"]),
@@ -117,14 +117,14 @@ def test_runs_of_other_settings_are_not_averaged_over_sizes(tmp_path):
         report.read_runs([runs[0], other])
 
 
-def test_f_does_not_separate_runs_without_refreshes(tmp_path):
+def test_f_does_not_separate_runs_without_refits(tmp_path):
     runs = [make_run(tmp_path, str(k), mode="global", settings=[f"seed={k}"]) for k in range(2)]
     runs.append(make_run(tmp_path, "2", mode="global", settings=["seed=2", "retrain_every=1280"]))
     (group,) = report.group_runs(report.read_runs(runs))
     assert len(group.runs) == 3
 
 
-def test_labels_of_runs_without_refreshes_do_not_speak_of_f(tmp_path):
+def test_labels_of_runs_without_refits_do_not_speak_of_f(tmp_path):
     runs = [make_run(tmp_path, n, mode="global", settings=[f"total_steps={n}"]) for n in ("1280", "2560")]
     labels = {group.label for group in report.group_runs(report.read_runs(runs))}
     assert labels == {"global simulator, total_steps=1280", "global simulator, total_steps=2560"}
@@ -144,9 +144,9 @@ def test_runtimes_are_those_of_the_slowest_rank_in_each_phase(tmp_path, clock, h
     assert runtimes.runtime(run, clock) == pytest.approx(hours)
 
 
-def test_runtimes_of_more_steps_are_scaled_by_steps_and_by_refreshes(tmp_path):
+def test_runtimes_of_more_steps_are_scaled_by_steps_and_by_refits(tmp_path):
     run = report.read_run(make_run(tmp_path, settings=["retrain_every=2560"], timing=TIMING))
-    # 1,280 steps and one refresh were done; 12,800 steps take ten times the training and five refreshes.
+    # 1,280 steps and one refit were done; 12,800 steps take ten times the training and five refits.
     assert runtimes.runtime(run, "wall", 12_800) == pytest.approx((20.0, 0.6))
     untrained = report.read_run(make_run(tmp_path, "u", mode="untrained", timing=TIMING))
     assert runtimes.runtime(untrained, "wall", 12_800) == pytest.approx((20.0, 0.0))
@@ -350,7 +350,7 @@ def test_runtime_bars_tell_finished_runs_from_unfinished_ones(tmp_path):
 
 
 def test_a_run_that_has_only_begun_is_drawn_without_a_warning(tmp_path):
-    run = make_run(tmp_path, returns=RETURNS[:1], finished=False, timing=TIMING, refresh=False)
+    run = make_run(tmp_path, returns=RETURNS[:1], finished=False, timing=TIMING, refit=False)
     nothing = {phase: [np.zeros((3, 2))] for phase in TIMING}
     other = make_run(tmp_path, "b", RETURNS[:1], finished=False, settings=["seed=1"], timing=nothing)
     with warnings.catch_warnings():
@@ -527,9 +527,9 @@ def test_systems_of_several_sizes_have_a_panel_each(tmp_path):
         assert len(figure.axes) == count, name
 
 
-def test_the_cross_entropy_falls_at_a_refresh(tmp_path):
+def test_the_cross_entropy_falls_at_a_refit(tmp_path):
     (group,) = groups_of(make_run(tmp_path))
-    steps, losses = panels.with_refreshes(group)
+    steps, losses = panels.with_refits(group)
     assert steps.tolist() == [0, 0, 1280]
     np.testing.assert_allclose(losses, [0.6, 0.4, 0.5])
 
@@ -573,7 +573,7 @@ def test_a_run_without_an_evaluation_is_refused(tmp_path, capsys):
     ],
 )
 def test_runs_that_do_not_belong_together_are_refused(tmp_path, capsys, change, reason):
-    runs = [make_run(tmp_path, "a"), make_run(tmp_path, "b", refresh=False, **change)]
+    runs = [make_run(tmp_path, "a"), make_run(tmp_path, "b", refit=False, **change)]
     assert reason in refused(capsys, *runs, "--out", tmp_path / "out")
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from conftest import launch
 
-from dials_mpi.errors import BadInput, Unwritable
+from dials_mpi.core.errors import BadInput, Unwritable
 from dials_mpi.storage.hdf5 import rewriting
 from dials_mpi.storage.runfile import FORMAT_VERSION, NAME, RunFile
 

@@ -17,14 +17,14 @@ from test_ranks import differing, results
 from test_survive import Session, ranks_of, require_end
 from test_train import refused
 
-from dials_mpi import joint
-from dials_mpi.collect import blocks, collect, shares
+from dials_mpi.algorithm import joint
+from dials_mpi.algorithm.collect import blocks, collect, shares
+from dials_mpi.algorithm.evaluation import evaluate
+from dials_mpi.algorithm.learners import Learners
 from dials_mpi.config import Config, load
+from dials_mpi.config.schedule import segments
+from dials_mpi.core.seeding import Purpose, streams
 from dials_mpi.domains import create
-from dials_mpi.evaluate import evaluate
-from dials_mpi.learners import Learners
-from dials_mpi.seeding import Purpose, streams
-from dials_mpi.segments import segments
 from dials_mpi.storage.checkpoint import present
 
 COMMON = (
@@ -204,7 +204,7 @@ def test_episodes_played_apart_are_the_same_to_the_bit(architecture):
 # While the others train ----------------------------------------------------------------------------------
 
 
-def test_with_a_single_refresh_both_schedules_are_the_same(trained):
+def test_with_a_single_refit_both_schedules_are_the_same(trained):
     once = (*WAREHOUSE, "total_steps=384", "retrain_every=384")
     ahead = trained(*once, OVERLAPPED, ranks=3)
     assert differing(results(trained(*once)), results(ahead)) == []
@@ -237,7 +237,7 @@ class ByHand:
 
         for segment in segments(config):
             remember()
-            if segment.refresh:
+            if segment.refit:
                 episodes = config.dataset_episodes
                 policies = joint.policies(config, domain, joint_policies[max(segment.index - 1, 0)])
                 random = streams(config.seed, Purpose.COLLECT_ACTIONS, episodes, segment.index)
@@ -251,7 +251,7 @@ class ByHand:
         self.policies, self.predictors = remember()
 
 
-def test_a_refresh_has_data_of_the_joint_policy_one_segment_older(trained):
+def test_a_refit_has_data_of_the_joint_policy_one_segment_older(trained):
     expected = ByHand(load(None, [*WAREHOUSE, OVERLAPPED]))
     ahead = results(trained(*WAREHOUSE, OVERLAPPED, ranks=3))
     assert ahead["policy/parameters"] == expected.policies.tobytes()
@@ -282,7 +282,7 @@ def test_segments_shorter_than_the_time_between_evaluations(trained):
     ids=list(DOMAINS),
 )
 def test_an_overlapped_run_goes_on_from_any_segment(trained, tmp_path, settings):
-    """After each segment the run ends, and is made longer on other ranks: before a refresh too."""
+    """After each segment the run ends, and is made longer on other ranks: before a refit too."""
     settings, shapes = (*settings, OVERLAPPED), [(3, 1), (None, 1), (4, 2), (5, 3), (2, 1)]
     whole = int(next(s for s in reversed(settings) if s.startswith("total_steps")).partition("=")[2])
     for k, steps in enumerate(range(128, whole + 1, 128)):
@@ -293,7 +293,7 @@ def test_an_overlapped_run_goes_on_from_any_segment(trained, tmp_path, settings)
     assert_same(trained(*settings), tmp_path)
 
 
-def test_the_policies_that_play_for_the_next_refresh_are_in_the_checkpoint(trained):
+def test_the_policies_that_play_for_the_next_refit_are_in_the_checkpoint(trained):
     directory = trained(*WAREHOUSE, OVERLAPPED, "checkpoint_keep=9")
     held = {}
     for path in present(directory):

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import scipy.stats
 
-from dials_mpi.seeding import Purpose, stream, streams
+from dials_mpi.core.seeding import Purpose, stream, streams
 
 KEYS = list(itertools.product((0, 1, 2**32 - 1), Purpose, (0, 1, 99), (0, 1, 40)))
 

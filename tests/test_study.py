@@ -27,11 +27,12 @@ from bad_input import FILES, ODD, one_sentence, refused, table, tree, with_files
 from conftest import SMALL, Finished, Program, content, in_terminal, launch, mpirun
 from test_survive import DOMAINS, results
 
+from dials_mpi.algorithm.evaluation import Evaluation
 from dials_mpi.config import load
+from dials_mpi.core.errors import CRASHED, DONE, REFUSED, STOPPED, BadInput
 from dials_mpi.domains.base import Statistic
-from dials_mpi.errors import CRASHED, DONE, REFUSED, STOPPED, BadInput
-from dials_mpi.evaluate import Evaluation
-from dials_mpi.progress import Reporter
+from dials_mpi.run.sinks.console import Reporter
+from dials_mpi.run.walltime import RESERVE, Deadline, clock, seconds
 from dials_mpi.storage.checkpoint import present
 from dials_mpi.storage.hdf5 import rewriting
 from dials_mpi.storage.runfile import RunFile
@@ -41,7 +42,6 @@ from dials_mpi.study.process import Ended
 from dials_mpi.study.reporting import report
 from dials_mpi.study.series import Series
 from dials_mpi.study.state import Phase, State, remaining, state_of
-from dials_mpi.walltime import RESERVE, Deadline, clock, seconds
 
 worker, tmp_path = bad_input.worker, bad_input.tmp_path
 

@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 from conftest import Program, generators, launch
 
+from dials_mpi.core.errors import BadInput
 from dials_mpi.domains.base import SimulatorFailure
-from dials_mpi.domains.traffic import Traffic, TrafficConfig, installation, sumo
+from dials_mpi.domains.traffic import Traffic, TrafficConfig
 from dials_mpi.domains.traffic.network import PHASES, SIDES, Network
-from dials_mpi.errors import BadInput
+from dials_mpi.domains.traffic.sumo import installation
+from dials_mpi.domains.traffic.sumo import simulation as sumo
 
 installation.version()  # makes SUMO's Python modules importable
 sumolib = importlib.import_module("sumolib")
@@ -479,7 +481,7 @@ class Missing:
 sys.meta_path.insert(0, Missing())
 os.environ["PATH"] = {path!r}
 from dials_mpi.domains.traffic import installation
-from dials_mpi.errors import BadInput
+from dials_mpi.core.errors import BadInput
 
 try:
     print(installation.versions({backend!r}))

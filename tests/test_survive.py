@@ -53,7 +53,7 @@ DOMAINS = {
         "influence.epochs=2",
     ),
 }
-"""Four agents, 12 segments of 0.1 to 0.3 s: every second is evaluated, every fourth begins with a refresh."""
+"""Four agents, 12 segments of 0.1 to 0.3 s: every second is evaluated, every fourth begins with a refit."""
 
 MOST_RANKS = 5
 STOPPED = 75

@@ -15,11 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from traffic_common import CYCLE, EAST, NORTH, SIDES, SOUTH, WEST, api, random_actions
 
+from dials_mpi.core.errors import BadInput
 from dials_mpi.domains import DOMAINS, create
-from dials_mpi.domains.traffic import Traffic, TrafficConfig, sumo
-from dials_mpi.domains.traffic.crossings import Lights
+from dials_mpi.domains.traffic import Traffic, TrafficConfig
+from dials_mpi.domains.traffic.junctions import Lights
 from dials_mpi.domains.traffic.network import Network
-from dials_mpi.errors import BadInput
+from dials_mpi.domains.traffic.sumo import simulation as sumo
 
 # --- the domain and its settings ---
 

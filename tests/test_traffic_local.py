@@ -11,7 +11,7 @@ from conftest import generators
 from traffic_common import EAST, NORTH, SIDES, SOUTH, WEST, api, random_actions
 
 from dials_mpi.domains.traffic import Traffic, TrafficConfig
-from dials_mpi.domains.traffic.entries import Hold
+from dials_mpi.domains.traffic.insertion import Hold
 from dials_mpi.domains.traffic.platoons import Platoons
 
 # --- the local simulators: exactness (Definition 3) ---

@@ -16,12 +16,12 @@ import pytest
 import torch
 from conftest import SMALL, Program, content, launch, mpirun, train
 
-from dials_mpi import joint
-from dials_mpi.collect import collect
+from dials_mpi.algorithm import joint
+from dials_mpi.algorithm.collect import collect
+from dials_mpi.algorithm.evaluation import evaluate
 from dials_mpi.config import from_yaml, load
+from dials_mpi.core.seeding import Purpose, streams
 from dials_mpi.domains import create
-from dials_mpi.evaluate import evaluate
-from dials_mpi.seeding import Purpose, streams
 from dials_mpi.train import main as train_main
 
 N, EPISODES, SEGMENTS, HORIZON = 4, 3, 2, 20
@@ -71,7 +71,7 @@ def test_influence(run):
     for name in ("before", "after"):
         losses = group[f"cross_entropy_{name}"][()]
         assert losses.shape == (2, N) and (losses > 0).all() and (losses < 3).all()
-    # One refresh goes on from the other: fresh networks are near log 4, and three epochs help.
+    # One refit goes on from the other: fresh networks are near log 4, and three epochs help.
     assert np.allclose(group["cross_entropy_before"][0], np.log(4), atol=0.2)
     assert group["cross_entropy_after"][()].mean() < group["cross_entropy_before"][()].mean()
 

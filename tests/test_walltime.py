@@ -10,11 +10,11 @@ import pytest
 from conftest import SMALL, train
 
 from dials_mpi.config import Config, load
-from dials_mpi.errors import BadInput
-from dials_mpi.position import Position
-from dials_mpi.segments import segments
-from dials_mpi.start import Start, require_time
-from dials_mpi.walltime import Deadline, Pace, deadline_of, scheduler_end, seconds, work
+from dials_mpi.config.schedule import segments
+from dials_mpi.core.errors import BadInput
+from dials_mpi.run.session import Start, require_time
+from dials_mpi.run.walltime import Deadline, Pace, deadline_of, scheduler_end, seconds, work
+from dials_mpi.storage.position import Position
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ OVERLAPPED = (
 def test_what_is_played_ahead_takes_time_only_beside_the_training():
     config = load(None, OVERLAPPED)
     first, second, third = segments(config)[:3]
-    assert (first.refresh, second.refresh, third.refresh) == (True, False, True)
+    assert (first.refit, second.refit, third.refit) == (True, False, True)
     ahead = (["train"], ["collect"])
     assert work(config, second, third, 3, first=False) == [ahead, "checkpoint"]
     assert work(config, first, second, 3, first=True) == [
@@ -166,7 +166,7 @@ def test_what_is_played_ahead_takes_time_only_beside_the_training():
     assert pace.takes([ahead, "checkpoint"]) == 8
     assert pace.takes(work(config, second, third, 1, first=False)) == 13, "a single rank does it in sequence"
     everywhere = load(None, [*OVERLAPPED, "mode=global"])
-    assert work(everywhere, first._replace(refresh=False), second, 3, first=True) == [
+    assert work(everywhere, first._replace(refit=False), second, 3, first=True) == [
         "train",
         "evaluate",
         "checkpoint",

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from conftest import generators
 
+from dials_mpi.core.errors import BadInput
 from dials_mpi.domains import DOMAINS, create
 from dials_mpi.domains.warehouse import (
     Warehouse,
@@ -16,7 +17,6 @@ from dials_mpi.domains.warehouse import (
 )
 from dials_mpi.domains.warehouse.floor import lay_out
 from dials_mpi.domains.warehouse.region import CENTRE, NEXT_CELL, SHELF_AT, SHELF_CELLS
-from dials_mpi.errors import BadInput
 
 UP, DOWN, LEFT, RIGHT = range(4)
 ITEM_ORDER = (

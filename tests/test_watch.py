@@ -17,14 +17,15 @@ from matplotlib.figure import Figure
 from PIL import Image
 from scipy.stats import binomtest
 
-from dials_mpi import domains, joint
-from dials_mpi.collect import collect
+from dials_mpi import domains
+from dials_mpi.algorithm import joint
+from dials_mpi.algorithm.collect import collect
 from dials_mpi.config import load
+from dials_mpi.core.errors import BadInput
+from dials_mpi.core.seeding import OTHER_EPISODES, Purpose, streams
 from dials_mpi.domains import create
 from dials_mpi.domains.traffic.network import SIDES
-from dials_mpi.errors import BadInput
 from dials_mpi.learning.influence import Predictor
-from dials_mpi.seeding import OTHER_EPISODES, Purpose, streams
 from dials_mpi.storage import files
 from dials_mpi.storage.runfile import RunFile
 from dials_mpi.watch import film, influence
@@ -239,7 +240,7 @@ def test_sampled_cars_have_an_arrow():
 @pytest.mark.parametrize("settings", [GRID, TRAFFIC])
 def test_a_film_shows_what_a_picture_shows(settings):
     """Only what moves is drawn anew; the same comes out when everything is."""
-    from dials_mpi.style import style
+    from dials_mpi.results.style import style
     from dials_mpi.watch.episodes import Moment
 
     domain = domain_of(*settings)

@@ -9,22 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from dials_mpi import ranks as mpi
 from dials_mpi.bench import floors, projection, tables
-from dials_mpi.bench.costs import (
-    Recorded,
-    measured_costs,
-    read_run,
-    require_same_costs,
-    require_spread,
-)
-from dials_mpi.choice import runs_and_settings
+from dials_mpi.bench.costs import Recorded, measured_costs, read_run, require_same_costs, require_spread
 from dials_mpi.cli import Parser, agreed, word
 from dials_mpi.config import Config, load
+from dials_mpi.core.errors import BadInput
 from dials_mpi.domains import create
-from dials_mpi.errors import BadInput
-from dials_mpi.ranks import Ranks
-from dials_mpi.values import printable
+from dials_mpi.parallel import communicator as mpi
+from dials_mpi.parallel.communicator import Communicator
+from dials_mpi.results.choice import runs_and_settings
+from dials_mpi.settings.values import printable
 
 EXAMPLES = """examples:
   mpirun -n 3 python -m dials_mpi.bench --config configs/warehouse/4.yaml --json bench.json
@@ -86,30 +80,30 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     mpi.run(lambda ranks: _program(ranks, options))
 
 
-def _program(ranks: Ranks, options: argparse.Namespace) -> int:
-    task = agreed(ranks, lambda: _plan(options))
+def _program(comm: Communicator, options: argparse.Namespace) -> int:
+    task = agreed(comm, lambda: _plan(options))
     if isinstance(task, int):
         return task
     found: dict[str, Any] = {}
     if not task.runs:
-        found = _measure(ranks, task.config, options)
+        found = _measure(comm, task.config, options)
     if options.project:
-        found |= _project(ranks, task, options.folder, found)
-    if ranks.is_root and options.json:
+        found |= _project(comm, task, options.folder, found)
+    if comm.is_root and options.json:
         flat = {}
         for group, own in found.items():
             flat |= {group: own} if group in ("shares", "projection", "comparison") else own
         Path(options.json).write_text(json.dumps(flat, indent=2) + "\n")
-    ranks.barrier()
+    comm.barrier()
     return 0
 
 
-def _measure(ranks: Ranks, config: Config, options: argparse.Namespace) -> dict[str, Any]:
+def _measure(comm: Communicator, config: Config, options: argparse.Namespace) -> dict[str, Any]:
     """Measure and show; the figures, on root, elsewhere none."""
     from dials_mpi.bench.measure import measure, tiles
 
-    figures = measure(config, ranks, options.updates, options.folder, options.matmul)
-    if not ranks.is_root:
+    figures = measure(config, comm, options.updates, options.folder, options.matmul)
+    if not comm.is_root:
         return {}
     if options.tiles:
         figures["tiles"] = tiles(create(config.domain, config.domain_section))
@@ -117,13 +111,13 @@ def _measure(ranks: Ranks, config: Config, options: argparse.Namespace) -> dict[
     return figures
 
 
-def _project(ranks: Ranks, task: Task, folder: str, figures: dict[str, Any]) -> dict[str, Any]:
+def _project(comm: Communicator, task: Task, folder: str, figures: dict[str, Any]) -> dict[str, Any]:
     """Project and show, on root; figures: what was measured, where there are no runs."""
     from dials_mpi.bench.checkpoints import write_seconds_per_region
     from dials_mpi.bench.link import measure_link
 
-    link = measure_link(ranks)
-    if not ranks.is_root:
+    link = measure_link(comm)
+    if not comm.is_root:
         return {}
     config = task.config
     costs = [run.costs for run in task.runs] or [measured_costs(config, figures)]

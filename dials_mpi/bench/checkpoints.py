@@ -9,12 +9,13 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from dials_mpi import joint, states
+from dials_mpi.algorithm import joint
 from dials_mpi.bench.subject import Subject
 from dials_mpi.config import Config
+from dials_mpi.core.provenance import memory
 from dials_mpi.domains import create
-from dials_mpi.position import Position
-from dials_mpi.provenance import memory
+from dials_mpi.run import states
+from dials_mpi.storage.position import Position
 
 TIMES = 3
 """How often each is done; the median counts."""
@@ -28,9 +29,9 @@ def checkpoint_figures(subject: Subject, folder: str) -> dict[str, float]:
 
     What is written there is removed.
     """
-    from dials_mpi.upkeep import load, save
+    from dials_mpi.run.checkpointing import load, save
 
-    ranks, learners, tables = subject.ranks, subject.learners, subject.tables
+    ranks, learners, tables = subject.comm, subject.learners, subject.tables
     if ranks.is_root:
         from dials_mpi.storage.checkpoint import Checkpoint
 

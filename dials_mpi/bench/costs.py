@@ -11,8 +11,8 @@ import numpy as np
 from dials_mpi import settings
 from dials_mpi.bench.flop import fit_flop
 from dials_mpi.config import Config, from_yaml
-from dials_mpi.errors import BadInput
-from dials_mpi.values import printable, shown
+from dials_mpi.core.errors import BadInput
+from dials_mpi.settings.values import printable, shown
 
 PHASES = ("collect", "influence", "train", "communicate", "evaluate")
 """Those of a run file that are read here; ``wait`` too where a run tells it from communicate."""
@@ -32,8 +32,8 @@ class Costs:
     """CPU seconds in a system of so many regions.
 
     Of the slowest rank that trains: train, per step of one region, with all its agents; fit, per
-    floating-point operation of one region's refresh. Of the ranks with global simulators, all together and
-    for all regions: collect and evaluate, per episode. Fit and collect are 0 where nothing is ever refreshed.
+    floating-point operation of one region's refit. Of the ranks with global simulators, all together and
+    for all regions: collect and evaluate, per episode. Fit and collect are 0 where nothing is ever refitted.
     """
 
     regions: int
@@ -101,11 +101,11 @@ def read_run(directory: str) -> Recorded:
         timing = {name: np.asarray(file.read(f"timing/{name}"), np.float64) for name in names}
         holders = np.asarray(file.read("placement/rank"), np.int64)
         wall = float(file.read("evaluation/wall_time")[-1])
-        refreshes = np.zeros(0)
+        refits = np.zeros(0)
         if file.has("influence/env_steps"):
-            refreshes = np.asarray(file.read("influence/env_steps"), np.float64)
+            refits = np.asarray(file.read("influence/env_steps"), np.float64)
         ranks = int(file.attributes()["ranks"])
-        return _recorded(config, timing, refreshes, np.bincount(holders, minlength=ranks), wall, where)
+        return _recorded(config, timing, refits, np.bincount(holders, minlength=ranks), wall, where)
     except DAMAGE as error:
         reason = printable(" ".join(str(error).split()))[:300]
         raise BadInput(f"{where} is not a run file, or a damaged one: {reason}") from error
@@ -133,35 +133,33 @@ def require_same_costs(one: Config, other: Config, where: str) -> None:
 def _recorded(
     config: Config,
     timing: Mapping[str, np.ndarray],
-    refreshes: np.ndarray,
+    refits: np.ndarray,
     regions: np.ndarray,
     wall: float,
     where: str,
 ) -> Recorded:
-    """timing: env_steps [t] and each phase [t, W, 2]; refreshes: steps before each; regions: of each rank
+    """timing: env_steps [t] and each phase [t, W, 2]; refits: steps before each; regions: of each rank
     of the last session."""
     ranks, ends = len(regions), timing["env_steps"]
     same = np.isfinite(timing["train"][:, :, 1]).sum(axis=1) == ranks
     own = {phase: rows[same][:, :ranks] for phase, rows in timing.items() if rows.ndim == 3}
     steps = np.diff(ends, prepend=0.0)[same]
-    # A refresh lies in the row that ends behind it.
-    in_row = np.searchsorted(ends, refreshes, side="right")
-    refreshed = np.bincount(in_row[in_row < len(ends)], minlength=len(ends))[same]
+    # A refit lies in the row that ends behind it.
+    in_row = np.searchsorted(ends, refits, side="right")
+    refitted = np.bincount(in_row[in_row < len(ends)], minlength=len(ends))[same]
     if not steps.sum():
         raise BadInput(
             f"{where} holds no training yet on {ranks} ranks: give a run that has trained a segment"
         )
-    if config.mode == "dials" and not refreshed.sum():
-        raise BadInput(
-            f"{where} holds no refresh of the predictors on {ranks} ranks: give a run that has one"
-        )
+    if config.mode == "dials" and not refitted.sum():
+        raise BadInput(f"{where} holds no refit of the predictors on {ranks} ranks: give a run that has one")
     holding = regions > 0
     train, fit = (
         (own[phase][:, holding, 1] / regions[holding]).max(axis=1).sum() for phase in ("train", "influence")
     )
     slowest = {phase: own[phase][:, holding, 1].max(axis=1).sum() for phase in ("train", "influence")}
     collect, evaluate = (own[phase][:, :, 1].sum(axis=1) for phase in ("collect", "evaluate"))
-    number = refreshed.sum()
+    number = refitted.sum()
     costs = Costs(
         regions=int(regions.sum()),
         train=train / steps.sum(),

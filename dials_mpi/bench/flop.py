@@ -82,7 +82,7 @@ def flop_per_agent_step(config: Config) -> float:
 
 
 def fit_flop(config: Config) -> float:
-    """Of one refresh of one predictor, the mean over the regions: its epochs, and the cross-entropy on the
+    """Of one refit of one predictor, the mean over the regions: its epochs, and the cross-entropy on the
     held-out episodes before and after them."""
     horizon, held_out = config.domain_section.horizon, config.held_out_episodes
     steps = (config.dataset_episodes - held_out) * horizon

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dials_mpi.ranks import Ranks
+from dials_mpi.parallel.communicator import Communicator
 
 BYTES = 1 << 20
 """Of a large message."""
@@ -31,24 +31,24 @@ ASSUMED = Link(bytes_per_second=1e9, seconds_per_message=20e-6, measured=False)
 """Of one rank, which has none to exchange with: a cluster's network, taken low."""
 
 
-def measure_link(ranks: Ranks) -> Link:
+def measure_link(comm: Communicator) -> Link:
     """Of these ranks, called by all of them; whose regions are then placed elsewhere."""
-    if ranks.size == 1:
+    if comm.size == 1:
         return ASSUMED
-    many, few, large = (_gather_seconds(ranks, *how) for how in ((MANY, 8), (FEW, 8), (LARGE, BYTES)))
+    many, few, large = (_gather_seconds(comm, *how) for how in ((MANY, 8), (FEW, 8), (LARGE, BYTES)))
     message = max(many - few, 0.0) / (MANY - FEW)
     # Messages whose number makes no difference to the clock cost about nothing.
     return Link(LARGE * BYTES / large, message, measured=True)
 
 
-def _gather_seconds(ranks: Ranks, messages: int, size: int) -> float:
+def _gather_seconds(comm: Communicator, messages: int, size: int) -> float:
     """Wall-clock seconds until root has so many messages of ``size`` bytes, the shortest of TIMES."""
     row = np.zeros(size, np.uint8)
-    rows = dict.fromkeys(ranks.place(messages), row)
+    rows = dict.fromkeys(comm.assign_regions(messages), row)
     seconds = []
     for _ in range(TIMES):
-        ranks.barrier()
+        comm.barrier()
         start = time.perf_counter()
-        ranks.gather(rows, size, np.uint8)
+        comm.gather(rows, size, np.uint8)
         seconds.append(time.perf_counter() - start)
     return min(seconds)

@@ -14,9 +14,9 @@ from dials_mpi.bench.flop import fit_flop, flop_per_agent_step
 from dials_mpi.bench.shares import PARTS, shares
 from dials_mpi.bench.subject import Subject
 from dials_mpi.config import Config
+from dials_mpi.core.provenance import memory, own_memory
 from dials_mpi.domains.base import Domain
-from dials_mpi.provenance import memory, own_memory
-from dials_mpi.ranks import Ranks
+from dials_mpi.parallel.communicator import Communicator
 
 TILES = (1, 8, 16, 32, 64, 256)
 """Numbers of traffic's local regions in one SUMO process at which it is measured."""
@@ -45,13 +45,15 @@ ROW = (
 """What every rank brings to root."""
 
 
-def measure(config: Config, ranks: Ranks, updates: int, folder: str, library: str | None) -> Figures | None:
+def measure(
+    config: Config, comm: Communicator, updates: int, folder: str, library: str | None
+) -> Figures | None:
     """Collect, fit, evaluate and train ``updates`` updates per region twice; the figures, on root.
 
     folder: where a checkpoint is written, and removed. library: whose matrix products are the floor,
     default the best. Ranks that hold no region (root, where there are others) sleep while the others train.
     """
-    subject = Subject(config, ranks)
+    subject = Subject(config, comm)
     subject.warm_up()
     row = dict.fromkeys(ROW, 0.0)
     if subject.predicts:
@@ -65,14 +67,14 @@ def measure(config: Config, ranks: Ranks, updates: int, folder: str, library: st
     row["regions"] = len(subject.mine)
     row["steps"] = updates * config.ppo.memory_size * len(subject.learners.agents)
     row |= zip(PARTS, subject.profile(updates), strict=True)
-    rows = ranks.gather_by_rank(np.array([row[name] for name in ROW]))
+    rows = comm.gather_by_rank(np.array([row[name] for name in ROW]))
     checkpoint = checkpoint_figures(subject, folder)
-    if not ranks.is_root:
+    if not comm.is_root:
         return None
     by_rank = dict(zip(ROW, rows.T, strict=True))
     return {
         "setting": {
-            "ranks": ranks.size,
+            "ranks": comm.size,
             "training_ranks": int((by_rank["steps"] > 0).sum()),
             "agents": len(subject.domain.agents),
             "regions": len(subject.domain.regions),
@@ -110,7 +112,7 @@ def _floors(subject: Subject, library: str | None) -> np.ndarray:
     At once on as many training ranks as there are cores: more cannot run at a time, and a hundred that load
     torch would not find the memory. Zeros elsewhere.
     """
-    subject.ranks.barrier()
+    subject.comm.barrier()
     if not subject.among_first(_cores()):
         return np.zeros(3)
     library = library or floors.best_library()

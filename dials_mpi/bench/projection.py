@@ -16,10 +16,10 @@ from dials_mpi.bench.costs import Costs, Recorded
 from dials_mpi.bench.flop import fit_flop
 from dials_mpi.bench.link import Link
 from dials_mpi.config import Config
+from dials_mpi.config.schedule import Segment, segments
+from dials_mpi.core.timing import PHASES
 from dials_mpi.domains import create
-from dials_mpi.ranks import NAP
-from dials_mpi.segments import Segment, segments
-from dials_mpi.stopwatch import PHASES
+from dials_mpi.parallel.communicator import POLL_SECONDS
 
 REGIONS = (4, 25, 49, 100, 400, 1024, 10_000)
 
@@ -56,7 +56,7 @@ class Line(NamedTuple):
 class Model:
     """What a run costs, by number of regions: seconds.
 
-    train, per step, and fit, per refresh: of one region on the slowest worker. collect, per refresh, and
+    train, per step, and fit, per refit: of one region on the slowest worker. collect, per refit, and
     evaluate, each time: all regions. checkpoint: of one region in a file.
     """
 
@@ -133,16 +133,16 @@ def _terms(
     hidden: root collects and evaluates while the workers train.
     """
     training = [held * model.train * segment.updates * config.ppo.memory_size for segment in schedule]
-    refreshes = sum(segment.refresh for segment in schedule)
+    refits = sum(segment.refit for segment in schedule)
     collecting, evaluating = model.collect(regions), model.evaluate(regions)
     if hidden:
         collecting, evaluating = _exposed(schedule, training, collecting, evaluating)
     else:
-        collecting *= refreshes
+        collecting *= refits
         evaluating *= 1 + sum(segment.evaluate for segment in schedule)
     return {
         "train": sum(training),
-        "fit": held * refreshes * model.fit,
+        "fit": held * refits * model.fit,
         "collect": collecting,
         "evaluate": evaluating,
         "communicate": _exchanges(config, schedule, model.link, regions),
@@ -155,15 +155,15 @@ def _exposed(
 ) -> tuple[float, float]:
     """Seconds of collecting and of evaluating that no training hides.
 
-    While a segment trains, root evaluates what was there at its beginning, and collects for a refresh at
+    While a segment trains, root evaluates what was there at its beginning, and collects for a refit at
     its end. Nothing hides the first datasets and the last evaluation.
     """
-    collecting = collect if schedule[0].refresh else 0.0
+    collecting = collect if schedule[0].refit else 0.0
     evaluating = evaluate if schedule[-1].evaluate else 0.0
     due = True  # the evaluation before any training
     for k, (segment, hiding) in enumerate(zip(schedule, training, strict=True)):
         following = schedule[k + 1] if k + 1 < len(schedule) else None
-        now = (collect if following and following.refresh else 0.0, evaluate if due else 0.0)
+        now = (collect if following and following.refit else 0.0, evaluate if due else 0.0)
         if sum(now):
             share = max(0.0, 1 - hiding / sum(now))
             collecting, evaluating = collecting + share * now[0], evaluating + share * now[1]
@@ -173,16 +173,17 @@ def _exposed(
 
 def _exchanges(config: Config, schedule: Sequence[Segment], link: Link, regions: int) -> float:
     """Seconds of all exchanges of a run: bytes, messages, and a nap in each until it is noticed."""
-    from dials_mpi import joint, states
-    from dials_mpi.learners import TRAINING
+    from dials_mpi.algorithm import joint
+    from dials_mpi.algorithm.learners import TRAINING
+    from dials_mpi.domains.members import Members
     from dials_mpi.learning.influence import Fit
-    from dials_mpi.members import Members
+    from dials_mpi.run import states
 
     domain = create(config.domain, config.domain_section)
     widths = joint.widths(joint.tables(config, domain))
     region = domain.regions[0]
     sample = region.input_size * np.dtype(region.input_type).itemsize + len(region.source_classes)
-    refreshes = sum(segment.refresh for segment in schedule)
+    refits = sum(segment.refit for segment in schedule)
     evaluations = 1 + sum(segment.evaluate for segment in schedule)
     members = Members(domain.regions)
     row = 4 * members.width(states.layouts(widths))
@@ -191,12 +192,16 @@ def _exchanges(config: Config, schedule: Sequence[Segment], link: Link, regions:
     exchanges = (
         (len(schedule), 1, members.most * 8 * len(TRAINING)),  # metrics
         (evaluations, 3, policies + 8 * (2 * len(PHASES) + 3)),  # policies, costs of each rank
-        (refreshes, 2, config.dataset_size * sample),  # inputs and sources
-        (refreshes, 2, 4 * widths.get("predictor", 0) + 8 * len(Fit._fields)),  # predictors and their losses
+        (refits, 2, config.dataset_size * sample),  # inputs and sources
+        (refits, 2, 4 * widths.get("predictor", 0) + 8 * len(Fit._fields)),  # predictors and their losses
         (_checkpoints(config, schedule), 1, row),
     )
     return sum(
-        often * (number * (NAP + regions * link.seconds_per_message) + regions * size / link.bytes_per_second)
+        often
+        * (
+            number * (POLL_SECONDS + regions * link.seconds_per_message)
+            + regions * size / link.bytes_per_second
+        )
         for often, number, size in exchanges
     )
 

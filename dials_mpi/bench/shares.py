@@ -42,7 +42,7 @@ class Method(NamedTuple):
 
 def training_methods(config: Config, domain: Domain) -> list[Method]:
     """The methods that train, Algorithm 3 and PPO."""
-    from dials_mpi.ials import IALS
+    from dials_mpi.algorithm.ials import IALS
     from dials_mpi.learning.adam import Adam
     from dials_mpi.learning.influence import Predictor
     from dials_mpi.learning.ppo import PPO
@@ -66,7 +66,7 @@ def training_methods(config: Config, domain: Domain) -> list[Method]:
 
 def global_methods(config: Config, domain: Domain) -> list[Method]:
     """The methods that collect and evaluate: Algorithm 2."""
-    from dials_mpi.joint import TrainedPolicies
+    from dials_mpi.algorithm.joint import TrainedPolicies
     from dials_mpi.learning.influence import Predictor
 
     return [
@@ -82,7 +82,7 @@ def _simulator_methods(config: Config, domain: Domain, simulator: object) -> lis
         *(Method(type(simulator), name, "simulator") for name in ("step", "reset")),
     ]
     if config.domain == "traffic":
-        from dials_mpi.domains.traffic.sumo import Simulation
+        from dials_mpi.domains.traffic.sumo.simulation import Simulation
 
         methods.append(Method(Simulation, "step", "sumo"))
     return methods

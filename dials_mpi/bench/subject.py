@@ -9,19 +9,19 @@ from dataclasses import replace
 
 import numpy as np
 
-from dials_mpi import joint
+from dials_mpi.algorithm import joint
+from dials_mpi.algorithm.collect import Dataset, collect
+from dials_mpi.algorithm.evaluation import evaluate
+from dials_mpi.algorithm.learners import TRAINING, Learners
 from dials_mpi.bench.floors import timed
 from dials_mpi.bench.shares import PARTS, Profile, global_methods, training_methods
-from dials_mpi.collect import Dataset, collect
 from dials_mpi.config import Config
+from dials_mpi.config.schedule import Segment
+from dials_mpi.core.seeding import Purpose, streams
 from dials_mpi.domains import create
 from dials_mpi.domains.base import Domain
-from dials_mpi.evaluate import evaluate
-from dials_mpi.learners import TRAINING, Learners
-from dials_mpi.ranks import Ranks
-from dials_mpi.rehearsal import rehearse_together
-from dials_mpi.seeding import Purpose, streams
-from dials_mpi.segments import Segment
+from dials_mpi.parallel.communicator import Communicator
+from dials_mpi.run.warm_up import warm_up_together
 
 FIT_EPOCHS = 5
 """Epochs of the measured fit; how long one takes does not depend on their number."""
@@ -41,17 +41,19 @@ class Subject:
     measured fit's epochs and without annealing, as at the beginning of a long run.
     """
 
-    def __init__(self, config: Config, ranks: Ranks) -> None:
+    def __init__(self, config: Config, comm: Communicator) -> None:
         influence = replace(
             config.influence,
             epochs=FIT_EPOCHS,
             learning_rate=max(config.influence.learning_rate, FIT_LEARNING_RATE),
         )
         self.config = replace(config, influence=influence, ppo=replace(config.ppo, anneal=False))
-        self.ranks = ranks
+        self.comm = comm
         self.domain = create(config.domain, config.domain_section)
-        self.mine = ranks.place(len(self.domain.regions), config.mode == "global", config.global_ranks)
-        rehearse_together(ranks, ranks.meet(silence=0), self.config, self.domain)
+        self.mine = comm.assign_regions(
+            len(self.domain.regions), config.mode == "global", config.global_ranks
+        )
+        warm_up_together(comm, comm.exchange_hosts(silence=0), self.config, self.domain)
         self.learners = Learners(self.config, self.domain, self.mine)
         self.tables = joint.tables(config, self.domain)
         self.datasets: dict[int, Dataset] = {}
@@ -60,7 +62,7 @@ class Subject:
     def among_first(self, count: int) -> bool:
         """Whether this rank is one of the first so many that hold regions."""
         before = range(self.mine[0]) if self.mine else ()
-        return bool(self.mine) and len({self.ranks.holder(i) for i in before}) < count
+        return bool(self.mine) and len({self.comm.owner(i) for i in before}) < count
 
     @property
     def predicts(self) -> bool:
@@ -81,7 +83,7 @@ class Subject:
         spent = np.zeros(2)
         policies, _ = self._networks()
         played = None
-        if self.ranks.is_root:
+        if self.comm.is_root:
             profile, actions = Profile(), streams(0, Purpose.COLLECT_ACTIONS, episodes)
             with profile.watching(global_methods(self.config, self.domain)), timed() as seconds:
                 profile.take()
@@ -97,14 +99,14 @@ class Subject:
         }
         for name in Dataset._fields:
             blocks = [getattr(dataset, name) for dataset in played] if played else None
-            self.ranks.scatter(blocks, {i: getattr(dataset, name) for i, dataset in self.datasets.items()})
+            self.comm.scatter(blocks, {i: getattr(dataset, name) for i, dataset in self.datasets.items()})
         return spent
 
     def fit(self) -> float:
         """Fit this rank's predictors to the datasets, after a first time to little of them; CPU seconds."""
         few = {i: Dataset(*(part[:WARMING] for part in dataset)) for i, dataset in self.datasets.items()}
         self.learners.fit(few, self._segment(0))
-        self.ranks.barrier()
+        self.comm.barrier()
         with timed() as seconds:
             self.learners.fit(self.datasets, self._segment(0))
         return float(seconds[1])
@@ -113,13 +115,13 @@ class Subject:
         """Evaluate the present networks, maybe in another domain; root's CPU seconds, 0 elsewhere."""
         policies, predictors = self._networks()
         with timed() as seconds:
-            if self.ranks.is_root:
+            if self.comm.is_root:
                 evaluate(self.config, domain or self.domain, policies, predictors, episodes, segment=0)
         return float(seconds[1])
 
     def train(self, updates: int) -> np.ndarray:
         """So many updates of each of this rank's policies; wall-clock and CPU seconds [2]."""
-        self.ranks.barrier()
+        self.comm.barrier()
         with timed() as seconds:
             if self.mine:
                 self.learners.train(self._segment(updates))
@@ -127,7 +129,7 @@ class Subject:
 
     def profile(self, updates: int) -> np.ndarray:
         """The same and what comes behind a segment, in seconds of PARTS; zeros where nothing trains."""
-        self.ranks.barrier()
+        self.comm.barrier()
         profile = Profile()
         watched = training_methods(self.config, self.domain) if self.mine else []
         profile.take()
@@ -136,9 +138,9 @@ class Subject:
             if self.mine:
                 rows = self.learners.train(self._segment(updates))
         with profile("waiting"):
-            self.ranks.barrier()
+            self.comm.barrier()
         with profile("communication"):
-            self.learners.members.gather(self.ranks, rows, len(TRAINING), np.float64)
+            self.learners.members.gather(self.comm, rows, len(TRAINING), np.float64)
             self._gather("policy")
         return profile.take() if self.mine else np.zeros(len(PARTS))
 
@@ -150,7 +152,7 @@ class Subject:
     def _networks(self) -> tuple[list, list]:
         """All regions' policies and predictors as they are, on root; elsewhere nothing."""
         policies, predictors = self._gather("policy"), self._gather("predictor") if self.predicts else None
-        if not self.ranks.is_root:
+        if not self.comm.is_root:
             return [], []
         return (
             joint.policies(self.config, self.domain, policies),
@@ -160,5 +162,5 @@ class Subject:
     def _gather(self, kind: str) -> np.ndarray | None:
         vectors, width = getattr(self.learners, f"{kind}_vectors")(), joint.widths(self.tables)[kind]
         if kind == "predictor":
-            return self.ranks.gather(vectors, width, np.float32)
-        return self.learners.members.gather(self.ranks, vectors, width, np.float32)
+            return self.comm.gather(vectors, width, np.float32)
+        return self.learners.members.gather(self.comm, vectors, width, np.float32)

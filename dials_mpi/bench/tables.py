@@ -11,7 +11,7 @@ from rich.table import Table
 from dials_mpi.bench.costs import Costs, Recorded
 from dials_mpi.bench.projection import TERMS, Line, Model, growing
 from dials_mpi.config import Config
-from dials_mpi.segments import segments
+from dials_mpi.config.schedule import segments
 
 WIDTH = 120
 """Columns where there is no terminal."""

@@ -9,21 +9,21 @@ from typing import NoReturn
 
 from rich.console import Console
 
+from dials_mpi.algorithm.joint import JointPolicy, TrainedPolicies
 from dials_mpi.check.contract import check_contract
 from dials_mpi.check.findings import Finding, Verdict
 from dials_mpi.check.influence import Actors, check_influence, random_actors
 from dials_mpi.check.play import play_globally
 from dials_mpi.check.replay import check_replay
 from dials_mpi.check.speed import check_speed
-from dials_mpi.choice import Choice, is_run
 from dials_mpi.cli import Parser, word
 from dials_mpi.config import Config, load
+from dials_mpi.core.errors import BadInput, refuse
+from dials_mpi.core.seeding import Purpose, streams
 from dials_mpi.domains import create
 from dials_mpi.domains.base import Domain
-from dials_mpi.errors import BadInput, refuse
-from dials_mpi.joint import JointPolicy, TrainedPolicies
-from dials_mpi.seeding import Purpose, streams
-from dials_mpi.values import printable
+from dials_mpi.results.choice import Choice, is_run
+from dials_mpi.settings.values import printable
 
 EXAMPLES = """examples:
   python -m dials_mpi.check my_package.my_module:MyDomain

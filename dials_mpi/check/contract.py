@@ -18,8 +18,8 @@ from dials_mpi.check.play import (
     random_actions,
     random_sources,
 )
+from dials_mpi.core.seeding import Purpose, streams
 from dials_mpi.domains.base import Agent, Domain, State, Statistic
-from dials_mpi.seeding import Purpose, streams
 
 EPISODES = 3
 OTHER_SEED = 1

@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dials_mpi.algorithm.ials import IALS, Environment, Outcome
+from dials_mpi.algorithm.joint import JointPolicy, RandomPolicy
 from dials_mpi.check.findings import Finding, good, note
 from dials_mpi.check.play import Played, agents_of
 from dials_mpi.check.replay import difference
+from dials_mpi.core.seeding import Purpose, streams
 from dials_mpi.domains.base import Domain, LocalSimulator
-from dials_mpi.ials import IALS, Environment, Outcome
-from dials_mpi.joint import JointPolicy, RandomPolicy
 from dials_mpi.learning.influence import Predictor
-from dials_mpi.seeding import Purpose, streams
 
 
 class Actors(NamedTuple):

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from dials_mpi.algorithm.joint import JointPolicy
+from dials_mpi.core.seeding import Purpose, streams
 from dials_mpi.domains.base import Domain, State
-from dials_mpi.joint import JointPolicy
-from dials_mpi.members import Members
-from dials_mpi.seeding import Purpose, streams
+from dials_mpi.domains.members import Members
 
 
 @dataclass

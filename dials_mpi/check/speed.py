@@ -10,10 +10,10 @@ import numpy as np
 from dials_mpi.check.findings import Finding, good, note
 from dials_mpi.check.play import agents_of, random_actions, random_sources
 from dials_mpi.config import Config
+from dials_mpi.core.seeding import Purpose, stream, streams
 from dials_mpi.domains.base import Domain
+from dials_mpi.domains.members import Members
 from dials_mpi.learning.influence import Predictor
-from dials_mpi.members import Members
-from dials_mpi.seeding import Purpose, stream, streams
 
 SECONDS = 1.0
 """CPU time of one measurement."""

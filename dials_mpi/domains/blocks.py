@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dials_mpi.errors import BadInput
+from dials_mpi.core.errors import BadInput
 
 Pair = tuple[int, int]
 

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from dials_mpi.choice import Choice
 from dials_mpi.cli import Parser, word
-from dials_mpi.errors import BadInput, refuse
+from dials_mpi.core.errors import BadInput, refuse
 from dials_mpi.export import arrays
 from dials_mpi.export.describe import describe_policy, describe_run
+from dials_mpi.results.choice import Choice
+from dials_mpi.settings.values import printable
 from dials_mpi.storage.files import whole
-from dials_mpi.values import printable
 
 EXAMPLES = """examples:
   python -m dials_mpi.export runs/warehouse-4-dials-seed0 --region 2 --out robot.pt

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from dials_mpi.choice import Choice
+from dials_mpi.core.provenance import versions
 from dials_mpi.learning.policy import Policy
-from dials_mpi.provenance import versions
+from dials_mpi.results.choice import Choice
 
 FORMAT_VERSION = 1
 """Of the exported files; to be raised when their content changes its meaning."""

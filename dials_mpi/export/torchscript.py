@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dials_mpi.errors import BadInput
+from dials_mpi.core.errors import BadInput
 from dials_mpi.learning.policy import Policy
 
 try:

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from dials_mpi.choice import Choice
 from dials_mpi.config import Config, load
+from dials_mpi.core.seeding import OTHER_EPISODES, Purpose, stream
 from dials_mpi.domains import create
 from dials_mpi.domains.base import Closable, GlobalSimulator
 from dials_mpi.gym.libraries import Box, Discrete, ParallelEnv
 from dials_mpi.gym.spaces import action_space, observation_space
-from dials_mpi.seeding import OTHER_EPISODES, Purpose, stream
+from dials_mpi.results.choice import Choice
 
 
 class GlobalEnv(ParallelEnv[str, np.ndarray, int]):

@@ -8,16 +8,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from dials_mpi.choice import Choice
+from dials_mpi.algorithm.ials import IALS
 from dials_mpi.config import Config, load
+from dials_mpi.core.errors import BadInput
+from dials_mpi.core.seeding import OTHER_EPISODES, Purpose, stream
 from dials_mpi.domains import create
 from dials_mpi.domains.base import Closable
-from dials_mpi.errors import BadInput
 from dials_mpi.gym.libraries import AutoresetMode, VectorEnv, batch_space
 from dials_mpi.gym.spaces import action_space, observation_space
-from dials_mpi.ials import IALS
 from dials_mpi.learning.influence import Predictor
-from dials_mpi.seeding import OTHER_EPISODES, Purpose, stream
+from dials_mpi.results.choice import Choice
 
 
 class RegionEnv(VectorEnv):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dials_mpi.compiled import compiled
+from dials_mpi.core.jit import compiled
 
 
 class Adam:

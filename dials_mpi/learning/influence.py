@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from dials_mpi.compiled import compiled
-from dials_mpi.learning.activations import exp
+from dials_mpi.core.jit import compiled
 from dials_mpi.learning.adam import Adam
+from dials_mpi.learning.kernels.activations import exp
 from dials_mpi.learning.network import Network, advance, workspace
 from dials_mpi.learning.policy import draw, log_sum_exp
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Fit(NamedTuple):
-    """Cross-entropies in nats per source on the held-out episodes of a refresh.
+    """Cross-entropies in nats per source on the held-out episodes of a refit.
 
     before, after: of the predictor, just before and just after it is fitted to the other episodes;
     constant: of the class frequencies of those other episodes, a predictor that looks at nothing.

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dials_mpi.compiled import compiled
-from dials_mpi.learning.gru import gru_backward, gru_forward
-from dials_mpi.learning.products import linear, of_weights, through_weights
+from dials_mpi.core.jit import compiled
+from dials_mpi.learning.kernels.gemm import linear, of_weights, through_weights
+from dials_mpi.learning.kernels.gru import gru_backward, gru_forward
 
 Table = tuple[tuple[str, tuple[int, ...]], ...]
 

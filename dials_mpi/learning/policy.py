@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from dials_mpi.compiled import compiled
+from dials_mpi.core.jit import compiled
 from dials_mpi.learning.network import Network, advance
 
 if TYPE_CHECKING:

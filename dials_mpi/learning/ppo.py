@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from dials_mpi.compiled import compiled
+from dials_mpi.core.jit import compiled
 from dials_mpi.learning.adam import Adam
 from dials_mpi.learning.policy import Policy, log_sum_exp
 

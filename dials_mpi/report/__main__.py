@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from dials_mpi.cli import Parser, word
-from dials_mpi.errors import BadInput, refuse
-from dials_mpi.plain import PlainConsole
+from dials_mpi.core.console import PlainConsole
+from dials_mpi.core.errors import BadInput, refuse
 from dials_mpi.report import group_runs, notes, report
 from dials_mpi.report.runtimes import CLOCKS
 from dials_mpi.report.tables import summary_table
-from dials_mpi.values import printable
+from dials_mpi.settings.values import printable
 
 MOST_STEPS = 10**12
 

@@ -13,7 +13,7 @@ from dials_mpi.report import panels
 from dials_mpi.report.groups import Group
 from dials_mpi.report.panels import regional_returns
 from dials_mpi.report.runtimes import Clock
-from dials_mpi.style import (
+from dials_mpi.results.style import (
     BAR_WIDTH,
     HEIGHT,
     LEGEND_ROW,
@@ -39,12 +39,12 @@ def pictures(groups: Sequence[Group]) -> dict[str, Draw]:
     """What can be drawn of these groups, by the name of the file."""
     timed = any(run.timing for group in groups for run in group.runs)
     predicted = any(group.cross_entropy is not None for group in groups)
-    refreshed = timed and any(group.refreshes is not None for group in groups)
+    refitted = timed and any(group.refits is not None for group in groups)
     drawn = {
         "learning-curves": draw_learning_curves,
         "overview": draw_overview if timed else None,
         "cross-entropy": draw_cross_entropy if predicted else None,
-        "refresh-intervals": draw_refresh_intervals if refreshed else None,
+        "refresh-intervals": draw_refit_intervals if refitted else None,
         "regions": draw_regions,
     }
     return {name: draw for name, draw in drawn.items() if draw}
@@ -101,9 +101,9 @@ def draw_cross_entropy(figure: Figure, groups: Sequence[Group], clock: Clock) ->
     _add_legend(figure, [group for same in sizes for group in same], bands=False)
 
 
-def draw_refresh_intervals(figure: Figure, groups: Sequence[Group], clock: Clock) -> None:
+def draw_refit_intervals(figure: Figure, groups: Sequence[Group], clock: Clock) -> None:
     """Returns and cross-entropies against the runtime, a row for each size (Figures 4, 7 and 8)."""
-    dials = [group for group in groups if group.refreshes is not None and group.runs[0].timing]
+    dials = [group for group in groups if group.refits is not None and group.runs[0].timing]
     sizes = by_size(dials)
     axes = _panels(figure, 2 * len(sizes), [WIDTH, WIDTH])
     for returns, losses, same in zip(axes[::2], axes[1::2], sizes, strict=True):

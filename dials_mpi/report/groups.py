@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dials_mpi.config import Config
-from dials_mpi.report.runs import Refreshes, Run, standard_error
-from dials_mpi.style import look
+from dials_mpi.report.runs import Refits, Run, standard_error
+from dials_mpi.results.style import look
 
 METHODS = {"dials": "DIALS", "untrained": "untrained", "global": "global simulator"}
 MOST_TOLD = 3
@@ -63,12 +63,12 @@ class Group:
         return self.average([run.cross_entropy for run in self.runs])
 
     @cached_property
-    def refreshes(self) -> Refreshes | None:
+    def refits(self) -> Refits | None:
         """Averaged over the runs that have come so far; None without any."""
-        parts = [run.refreshes for run in self.runs if run.refreshes is not None]
+        parts = [run.refits for run in self.runs if run.refits is not None]
         if not parts:
             return None
-        return Refreshes(*(np.nanmean(_padded(column), axis=0) for column in zip(*parts, strict=True)))
+        return Refits(*(np.nanmean(_padded(column), axis=0) for column in zip(*parts, strict=True)))
 
     @property
     def finished(self) -> list[Run]:
@@ -114,9 +114,9 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
 
 
 def _free_look(config: Config, taken: Collection[int]) -> int:
-    """By the number of refreshes, so that it is the same in all reports; another one where that is taken."""
-    refreshes = -(-config.total_steps // _without_seed(config).retrain_every)
-    usual = bisect(REFRESHES, refreshes)
+    """By the number of refits, so that it is the same in all reports; another one where that is taken."""
+    refits = -(-config.total_steps // _without_seed(config).retrain_every)
+    usual = bisect(REFRESHES, refits)
     return usual if usual not in taken else next(k for k in count() if k not in taken)
 
 
@@ -161,7 +161,7 @@ def _method(group: Sequence[Run]) -> str:
 
 
 def _without_seed(config: Config) -> Config:
-    """What runs that are averaged have in common; F means nothing where there are no refreshes."""
+    """What runs that are averaged have in common; F means nothing where there are no refits."""
     every = config.retrain_every if config.mode == "dials" else config.total_steps
     return replace(config, seed=0, retrain_every=every)
 

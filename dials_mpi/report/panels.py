@@ -11,9 +11,9 @@ import numpy as np
 from dials_mpi.domains import find
 from dials_mpi.domains.pictures import SMALL_PRINT
 from dials_mpi.report.groups import Curve, Group, short
-from dials_mpi.report.runs import Refreshes
+from dials_mpi.report.runs import Refits
 from dials_mpi.report.runtimes import CLOCKS, Clock, mean_runtime, runtime, spent
-from dials_mpi.style import LEVEL, MAP_COLOURS, OPEN_CIRCLE, REFERENCE_COLOUR, UNFINISHED
+from dials_mpi.results.style import LEVEL, MAP_COLOURS, OPEN_CIRCLE, REFERENCE_COLOUR, UNFINISHED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,18 +55,18 @@ def draw_returns_in_time(axes: Axes, groups: Sequence[Group], clock: Clock) -> N
 
 
 def draw_cross_entropy(axes: Axes, groups: Sequence[Group]) -> None:
-    """Cross-entropy against steps, falling at each refresh, with the level of the constant rates.
+    """Cross-entropy against steps, falling at each refit, with the level of the constant rates.
 
-    Between refreshes it is that of the evaluations' episodes, after a refresh that of the held-out ones.
+    Between refits it is that of the evaluations' episodes, after a refit that of the held-out ones.
     """
     for group in groups:
-        steps, losses = with_refreshes(group)
+        steps, losses = with_refits(group)
         axes.plot(steps, losses, color=group.colour, linestyle=group.line)
         _mark_unfinished(axes, group, group.cross_entropy.env_steps, group.cross_entropy)
-        if group.refreshes is not None:
-            _draw_refreshes(axes, group, group.refreshes)
-    if any(group.refreshes is not None for group in groups):
-        axes.plot([], [], "o", color=REFERENCE_COLOUR, markersize=2.4, label="just refreshed")
+        if group.refits is not None:
+            _draw_refits(axes, group, group.refits)
+    if any(group.refits is not None for group in groups):
+        axes.plot([], [], "o", color=REFERENCE_COLOUR, markersize=2.4, label="just refitted")
         axes.plot([], [], color=REFERENCE_COLOUR, linestyle=LEVEL, label="constant-rate predictor")
     _label_losses(axes)
     _label_steps(axes)
@@ -89,14 +89,14 @@ def mean_elapsed(group: Group, clock: Clock) -> np.ndarray:
     return group.average(hours).mean.cumsum()
 
 
-def with_refreshes(group: Group) -> tuple[np.ndarray, np.ndarray]:
-    """The evaluations' steps and cross-entropies, and behind an evaluation those of the refresh there."""
-    curve, refreshes = group.cross_entropy, group.refreshes
-    if refreshes is None:
+def with_refits(group: Group) -> tuple[np.ndarray, np.ndarray]:
+    """The evaluations' steps and cross-entropies, and behind an evaluation those of the refit there."""
+    curve, refits = group.cross_entropy, group.refits
+    if refits is None:
         return curve.env_steps, curve.mean
-    where = np.searchsorted(curve.env_steps, refreshes.env_steps, side="right")
-    steps = np.insert(curve.env_steps, where, refreshes.env_steps)
-    return steps, np.insert(curve.mean, where, refreshes.after)
+    where = np.searchsorted(curve.env_steps, refits.env_steps, side="right")
+    steps = np.insert(curve.env_steps, where, refits.env_steps)
+    return steps, np.insert(curve.mean, where, refits.after)
 
 
 def _draw_returns(axes: Axes, group: Group, places: np.ndarray) -> None:
@@ -118,11 +118,11 @@ def _draw_circle(axes: Axes, colour: Any, x: float, y: float) -> None:
     axes.plot([x], [y], color=colour, **OPEN_CIRCLE)
 
 
-def _draw_refreshes(axes: Axes, group: Group, refreshes: Refreshes) -> None:
+def _draw_refits(axes: Axes, group: Group, refits: Refits) -> None:
     points = {"s": 6, "color": [group.colour], "linewidths": 0, "zorder": 3, "clip_on": False}
-    axes.scatter(refreshes.env_steps, refreshes.after, **points)
-    steps = np.append(refreshes.env_steps, max(group.cross_entropy.env_steps[-1], refreshes.env_steps[-1]))
-    levels = np.append(refreshes.constant, refreshes.constant[-1])
+    axes.scatter(refits.env_steps, refits.after, **points)
+    steps = np.append(refits.env_steps, max(group.cross_entropy.env_steps[-1], refits.env_steps[-1]))
+    levels = np.append(refits.constant, refits.constant[-1])
     axes.step(steps, levels, where="post", color=group.colour, linestyle=LEVEL, linewidth=1)
 
 

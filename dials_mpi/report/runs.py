@@ -11,18 +11,18 @@ import numpy as np
 
 from dials_mpi import settings
 from dials_mpi.config import Config, from_yaml
+from dials_mpi.core.errors import BadInput
 from dials_mpi.domains import find
-from dials_mpi.errors import BadInput
+from dials_mpi.settings.values import printable
 from dials_mpi.storage.hdf5 import DAMAGE
 from dials_mpi.storage.runfile import RunFile
-from dials_mpi.values import printable
 
 SPENT = ("train", "collect", "influence")
 """The phases of which the paper's runtimes consist (Appendix G)."""
 
 
-class Refreshes(NamedTuple):
-    """Each refresh of the predictors [R]: steps per agent, and nats per source averaged over regions."""
+class Refits(NamedTuple):
+    """Each refit of the predictors [R]: steps per agent, and nats per source averaged over regions."""
 
     env_steps: np.ndarray
     before: np.ndarray
@@ -48,7 +48,7 @@ class Run:
     wall_time: np.ndarray
     returns: np.ndarray
     cross_entropy: np.ndarray | None
-    refreshes: Refreshes | None
+    refits: Refits | None
     references: Mapping[str, float]
     statistics: Mapping[str, np.ndarray]
     timing: Mapping[str, np.ndarray]
@@ -124,7 +124,7 @@ def _read_evaluated(file: RunFile, config: Config) -> Run:
         cross_entropy=series("evaluation/cross_entropy", 2).mean(axis=1)
         if file.has("evaluation/cross_entropy")
         else None,
-        refreshes=_read_refreshes(file) if file.has("influence") else None,
+        refits=_read_refits(file) if file.has("influence") else None,
         references={
             name: float(_numbers(file, f"reference/{name}", 2).mean())
             for name in ("random", *find(config.domain)[0].hand_coded)
@@ -170,13 +170,13 @@ def _mean_of_known(rows: np.ndarray) -> np.ndarray:
     )
 
 
-def _read_refreshes(file: RunFile) -> Refreshes:
+def _read_refits(file: RunFile) -> Refits:
     steps = _numbers(file, "influence/env_steps", 1)
     losses = [
         _numbers(file, f"influence/cross_entropy_{name}", 2)[: len(steps)].mean(axis=1)
-        for name in Refreshes._fields[1:]
+        for name in Refits._fields[1:]
     ]
-    return Refreshes(steps, *losses)
+    return Refits(steps, *losses)
 
 
 def read_runs(directories: Sequence[str]) -> list[Run]:

@@ -56,8 +56,8 @@ def runtime(run: Run, clock: Clock, steps: int | None = None) -> Runtime:
     if steps is None:
         return Runtime(training, influence)
     done = run.env_steps[-1]
-    refreshes = 0 if run.refreshes is None else len(run.refreshes.env_steps)
-    each = influence / refreshes if refreshes else 0.0
+    refits = 0 if run.refits is None else len(run.refits.env_steps)
+    each = influence / refits if refits else 0.0
     return Runtime(training * steps / done if done else np.nan, each * -(-steps // run.config.retrain_every))
 
 

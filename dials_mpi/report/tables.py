@@ -22,7 +22,7 @@ ALL = "all"
 
 
 def summary_row(run: Run) -> dict[str, Any]:
-    """One run in a line; F is empty without refreshes, the best return is that of the best evaluation."""
+    """One run in a line; F is empty without refits, the best return is that of the best evaluation."""
     config, seconds = run.config, float(run.wall_time[-1])
     return {
         "run": run.name,

@@ -19,8 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from dials_mpi.errors import BadInput
-from dials_mpi.position import Position
+from dials_mpi.core.errors import BadInput
 from dials_mpi.storage.hdf5 import (
     float32,
     network_tables,
@@ -31,6 +30,7 @@ from dials_mpi.storage.hdf5 import (
     rewriting,
     text_of,
 )
+from dials_mpi.storage.position import Position
 
 FORMAT_VERSION = 2
 DAMAGED = ".damaged"

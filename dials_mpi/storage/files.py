@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dials_mpi.errors import BadInput, Unwritable
-from dials_mpi.values import printable
+from dials_mpi.core.errors import BadInput, Unwritable
+from dials_mpi.settings.values import printable
 
 LOCK = ".lock"
 PARTIAL = ".partial"

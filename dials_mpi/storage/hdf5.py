@@ -13,10 +13,10 @@ from typing import Any, BinaryIO
 import h5py
 import numpy as np
 
-from dials_mpi.errors import BadInput
-from dials_mpi.signals import held
+from dials_mpi.core.errors import BadInput
+from dials_mpi.core.signals import deferred
+from dials_mpi.settings.values import printable
 from dials_mpi.storage.files import replacing
-from dials_mpi.values import printable
 
 FORMAT = "v110"
 """Readable by HDF5 1.10 and later. Older formats are read back while they are written, which does not go well
@@ -100,7 +100,7 @@ def rewriting(path: Path, begin_empty: bool = False) -> Iterator[h5py.File]:
 
     Unwritable: the disk takes no more.
     """
-    with held(), replacing(path) as file:  # HDF5 calls the file's methods
+    with deferred(), replacing(path) as file:  # HDF5 calls the file's methods
         if not begin_empty:
             with open(path, "rb") as old:
                 shutil.copyfileobj(old, file, 1 << 20)

@@ -16,7 +16,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from dials_mpi.errors import BadInput
+from dials_mpi.core.errors import BadInput
+from dials_mpi.settings.values import printable
 from dials_mpi.storage.hdf5 import (
     float32,
     network_tables,
@@ -26,7 +27,6 @@ from dials_mpi.storage.hdf5 import (
     rewriting,
     text_of,
 )
-from dials_mpi.values import printable
 
 FORMAT_VERSION = 1
 NAME = "run.h5"

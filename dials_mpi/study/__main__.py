@@ -10,18 +10,18 @@ from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
 from dials_mpi.cli import Parser, word
-from dials_mpi.errors import DONE, REFUSED, STOPPED, BadInput, refuse
-from dials_mpi.ranks import launched, launched_as_root
-from dials_mpi.start import default_ranks
+from dials_mpi.core.errors import DONE, REFUSED, STOPPED, BadInput, refuse
+from dials_mpi.parallel.communicator import launched, launched_as_root
+from dials_mpi.results.style import require_report_libraries
+from dials_mpi.run.session import default_ranks
+from dials_mpi.run.walltime import deadline_of
+from dials_mpi.settings.values import shown
 from dials_mpi.study.board import show_states
 from dials_mpi.study.launch import plan_launch
 from dials_mpi.study.plan import Study, StudyRun, load_study
 from dials_mpi.study.reporting import report
 from dials_mpi.study.series import Series
 from dials_mpi.study.state import Phase, State, state_of
-from dials_mpi.style import require_report_libraries
-from dials_mpi.values import shown
-from dials_mpi.walltime import deadline_of
 
 EXAMPLES = """examples:
   python -m dials_mpi.study configs/studies/figure-3-warehouse-small.yaml --report figures

@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from dials_mpi.errors import BadInput
-from dials_mpi.start import usable_ranks
+from dials_mpi.core.errors import BadInput
+from dials_mpi.run.session import usable_ranks
+from dials_mpi.settings.values import shown
 from dials_mpi.study.plan import StudyRun
-from dials_mpi.values import shown
 
 RANKS = "{ranks}"
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dials_mpi.config import Config, load
+from dials_mpi.core.errors import BadInput
 from dials_mpi.domains import create
-from dials_mpi.errors import BadInput
-from dials_mpi.values import printable, shown
-from dials_mpi.yaml_text import parse, read, scalar
+from dials_mpi.settings.values import printable, shown
+from dials_mpi.settings.yaml_text import parse, read, scalar
 
 KEYS = ("systems", "methods", "settings", "ranks")
 SYSTEM_KEYS = ("config", "seeds", "settings")

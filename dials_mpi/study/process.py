@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import IO, Any, NamedTuple
 
+from dials_mpi.settings.values import printable
 from dials_mpi.study import leash
-from dials_mpi.values import printable
 
 TICK = 1.0
 """Seconds between two looks at a program that runs."""

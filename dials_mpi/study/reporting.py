@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dials_mpi.errors import CRASHED, DONE, say_error
+from dials_mpi.core.errors import CRASHED, DONE, print_error
 from dials_mpi.study.plan import StudyRun
 from dials_mpi.study.process import leashed
 from dials_mpi.study.state import Phase, state_of
@@ -32,7 +32,7 @@ def report(runs: Sequence[StudyRun], folder: str) -> int:
     for domain in domains:
         directories = [str(run.directory) for run in there if run.config.domain == domain]
         if not directories:
-            say_error(
+            print_error(
                 f"no run of the {domain} domain has an evaluation yet: there is nothing to report of it"
             )
             codes.append(CRASHED)

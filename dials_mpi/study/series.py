@@ -8,18 +8,18 @@ from collections.abc import Mapping
 from enum import Enum, auto
 
 from dials_mpi.config import load
-from dials_mpi.errors import CRASHED, DONE, REFUSED, STOPPED, BadInput, say_error
-from dials_mpi.position import Position
-from dials_mpi.start import Start, require_time
+from dials_mpi.core.errors import CRASHED, DONE, REFUSED, STOPPED, BadInput, print_error
+from dials_mpi.run.session import Start, require_time
+from dials_mpi.run.walltime import Deadline, clock
+from dials_mpi.settings.values import printable
 from dials_mpi.storage import checkpoint as checkpoints
 from dials_mpi.storage.checkpoint import Checkpoint
+from dials_mpi.storage.position import Position
 from dials_mpi.study.board import Board, summary
 from dials_mpi.study.launch import Launch
 from dials_mpi.study.plan import StudyRun
 from dials_mpi.study.process import Ended, Processes
 from dials_mpi.study.state import Phase, State, state_of
-from dials_mpi.values import printable
-from dials_mpi.walltime import Deadline, clock
 
 PATIENCE = 2.0
 """Seconds between two looks at runs that others have, when there is nothing else to do."""
@@ -94,7 +94,7 @@ class Series:
         if not _as_planned(run):
             self.board.ends(run, "has failed: its configuration is another one now")
             changed = f"its configuration {printable(run.file)} has changed since the study began"
-            say_error(f"{run.name}: {changed}: start the study again")
+            print_error(f"{run.name}: {changed}: start the study again")
             return Outcome.FAILED
         return self._run(run)
 
@@ -117,7 +117,7 @@ class Series:
         self.board.ends(run, _words(outcome, ended, self.states[run.name]))
         if outcome is Outcome.FAILED:
             for line in ended.last_lines:
-                say_error(f"{run.name}: {line.removeprefix('dials_mpi: ')}")
+                print_error(f"{run.name}: {line.removeprefix('dials_mpi: ')}")
         return outcome
 
     def _attempt(self, run: StudyRun) -> tuple[Outcome, Ended]:

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from dials_mpi.errors import BadInput
-from dials_mpi.resume import configuration_of, differences
+from dials_mpi.config.comparison import differences
+from dials_mpi.core.errors import BadInput
+from dials_mpi.run.resume import configuration_of
+from dials_mpi.settings.values import printable
 from dials_mpi.storage.files import holder
 from dials_mpi.storage.hdf5 import DAMAGE
 from dials_mpi.storage.runfile import RunFile
 from dials_mpi.study.plan import StudyRun
-from dials_mpi.values import printable
 
 
 class Phase(StrEnum):

@@ -15,13 +15,13 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from dials_mpi.choice import Choice, add_arguments
 from dials_mpi.cli import Parser, word
+from dials_mpi.core.errors import CRASHED, BadInput, print_error, refuse
 from dials_mpi.domains.base import Drawable, SimulatorFailure
-from dials_mpi.errors import CRASHED, BadInput, refuse, say_error
+from dials_mpi.results.choice import Choice, add_arguments
+from dials_mpi.results.style import style
+from dials_mpi.settings.values import printable
 from dials_mpi.storage.files import whole
-from dials_mpi.style import style
-from dials_mpi.values import printable
 from dials_mpi.watch.episodes import Episode, GlobalEpisode, LocalEpisode, Moment
 from dials_mpi.watch.film import FILMS, LEAST_FPS, MOST_FPS, ffmpeg
 
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except BadInput as refusal:
         sys.exit(refuse(refusal))
     except SimulatorFailure as failure:
-        say_error(f"{failure}; nothing was written")
+        print_error(f"{failure}; nothing was written")
         sys.exit(CRASHED)
     for line in said:
         print(line)

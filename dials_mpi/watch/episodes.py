@@ -7,11 +7,11 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from dials_mpi.choice import Choice
+from dials_mpi.algorithm.ials import IALS
+from dials_mpi.algorithm.joint import RandomPolicy, TrainedPolicies
+from dials_mpi.core.seeding import OTHER_EPISODES, Purpose, stream
 from dials_mpi.domains.base import GlobalSimulator, LocalSimulator
-from dials_mpi.ials import IALS
-from dials_mpi.joint import RandomPolicy, TrainedPolicies
-from dials_mpi.seeding import OTHER_EPISODES, Purpose, stream
+from dials_mpi.results.choice import Choice
 
 
 class Moment(NamedTuple):

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dials_mpi.choice import Choice
-from dials_mpi.collect import Dataset, collect
+from dials_mpi.algorithm.collect import Dataset, collect
+from dials_mpi.core.seeding import OTHER_EPISODES, Purpose, streams
 from dials_mpi.learning.influence import Predictor
-from dials_mpi.seeding import OTHER_EPISODES, Purpose, streams
+from dials_mpi.results.choice import Choice
 
 BINS = 10
 """Of equal width, of predicted probabilities."""

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from dials_mpi.collect import Dataset
+from dials_mpi.algorithm.collect import Dataset
 from dials_mpi.domains.base import Source
 from dials_mpi.domains.pictures import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
 from dials_mpi.watch.influence import Calibration

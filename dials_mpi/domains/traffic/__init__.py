@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dials_mpi.core.errors import BadInput
 from dials_mpi.domains.base import Agent, Drawing, Region, Source
 from dials_mpi.domains.blocks import blocks, require_fit
-from dials_mpi.domains.traffic import installation
 from dials_mpi.domains.traffic.controllers import CONTROLLERS, TrafficController
-from dials_mpi.domains.traffic.crossings import CELL_LENGTH, Crossings
 from dials_mpi.domains.traffic.demand import STATISTICS
-from dials_mpi.domains.traffic.entries import Drop, Entrances, Hold
+from dials_mpi.domains.traffic.insertion import Drop, Entrances, Hold
+from dials_mpi.domains.traffic.junctions import CELL_LENGTH, Crossings
 from dials_mpi.domains.traffic.network import PHASES, SIDES, Network
 from dials_mpi.domains.traffic.platoons import platoons
 from dials_mpi.domains.traffic.simulators import TrafficGlobalSimulator, TrafficLocalSimulator
-from dials_mpi.errors import BadInput
+from dials_mpi.domains.traffic.sumo import installation
 from dials_mpi.settings import setting
 
 if TYPE_CHECKING:

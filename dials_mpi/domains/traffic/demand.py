@@ -8,9 +8,9 @@ import numpy as np
 
 from dials_mpi.domains.base import Statistic
 from dials_mpi.domains.traffic import kernels
-from dials_mpi.domains.traffic.crossings import Crossings
+from dials_mpi.domains.traffic.junctions import Crossings
 from dials_mpi.domains.traffic.network import Network, copy_of, vehicle
-from dials_mpi.domains.traffic.sumo import CAR, Entry, Simulation
+from dials_mpi.domains.traffic.sumo.simulation import CAR, Entry, Simulation
 
 STATISTICS = (
     Statistic("arrived", "vehicles", "that reached the end of their way"),

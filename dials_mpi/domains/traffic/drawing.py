@@ -30,9 +30,9 @@ from dials_mpi.domains.pictures import (
     lay_bare,
     number_size,
 )
-from dials_mpi.domains.traffic.crossings import Crossings
+from dials_mpi.domains.traffic.junctions import Crossings
 from dials_mpi.domains.traffic.network import HEADING, LINKS, SIDES
-from dials_mpi.domains.traffic.sumo import CAR, Sight
+from dials_mpi.domains.traffic.sumo.simulation import CAR, Sight
 
 SPEED_COLOURS = LinearSegmentedColormap.from_list("speed", [VERMILION, ORANGE, SKY, BLUE])
 LIGHT_COLOURS = {"G": GREEN, "g": GREEN, "y": YELLOW, "r": VERMILION}

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dials_mpi.domains.traffic import Traffic
-from dials_mpi.domains.traffic.crossings import Crossings
+from dials_mpi.domains.traffic.junctions import Crossings
 from dials_mpi.domains.traffic.network import SIDES
 from dials_mpi.domains.traffic.simulators import TrafficGlobalSimulator
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dials_mpi.compiled import compiled_exactly
+from dials_mpi.core.jit import compiled_exactly
 
 
 @compiled_exactly

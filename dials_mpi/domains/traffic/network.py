@@ -20,8 +20,9 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
-from dials_mpi.domains.traffic import installation, sumo
-from dials_mpi.errors import BadInput
+from dials_mpi.core.errors import BadInput
+from dials_mpi.domains.traffic.sumo import installation
+from dials_mpi.domains.traffic.sumo import simulation as sumo
 
 SIDES = ("west", "south", "east", "north")
 """The side of a crossing from which an incoming edge comes, in the order of the observation."""

@@ -14,10 +14,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dials_mpi.domains.traffic import installation, sumo
-from dials_mpi.domains.traffic.crossings import Crossings
 from dials_mpi.domains.traffic.demand import Demand
+from dials_mpi.domains.traffic.junctions import Crossings
 from dials_mpi.domains.traffic.network import Network, cache
+from dials_mpi.domains.traffic.sumo import installation
+from dials_mpi.domains.traffic.sumo import simulation as sumo
 
 HEADWAYS = (2, 3, 4, 5)
 """Steps since the vehicle before; the last one stands for more."""

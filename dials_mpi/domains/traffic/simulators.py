@@ -9,9 +9,9 @@ import numpy as np
 from dials_mpi.domains.base import GlobalStep, LocalStep, State
 from dials_mpi.domains.blocks import joined
 from dials_mpi.domains.clocks import Clocks
-from dials_mpi.domains.traffic.crossings import Crossings
 from dials_mpi.domains.traffic.demand import Demand
-from dials_mpi.domains.traffic.entries import Entrances
+from dials_mpi.domains.traffic.insertion import Entrances
+from dials_mpi.domains.traffic.junctions import Crossings
 from dials_mpi.domains.traffic.network import SIDES, copy_of
 
 

@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from dials_mpi.domains.traffic import Traffic, TrafficConfig, sumo
-from dials_mpi.domains.traffic.crossings import Crossings
+from dials_mpi.domains.traffic import Traffic, TrafficConfig
+from dials_mpi.domains.traffic.junctions import Crossings
 from dials_mpi.domains.traffic.network import Network
+from dials_mpi.domains.traffic.sumo import simulation as sumo
 
 
 class Tape:

@@ -27,14 +27,7 @@ from dials_mpi.domains.pictures import (
     number_size,
 )
 from dials_mpi.domains.warehouse.floor import PITCH, Block, Floor
-from dials_mpi.domains.warehouse.region import (
-    ABSENT,
-    NO_SHELF,
-    SHELF_AT,
-    SHELF_CELLS,
-    SIDE_CELLS,
-    SIZE,
-)
+from dials_mpi.domains.warehouse.region import ABSENT, NO_SHELF, SHELF_AT, SHELF_CELLS, SIDE_CELLS, SIZE
 from dials_mpi.domains.warehouse.simulators import WarehouseGlobalSimulator, WarehouseLocalSimulator
 
 ITEM_COLOURS = LinearSegmentedColormap.from_list("age", ["#FFF3A8", ORANGE, "#B04000", "#501400"])

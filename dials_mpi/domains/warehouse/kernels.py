@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dials_mpi.compiled import compiled_exactly
+from dials_mpi.core.jit import compiled_exactly
 from dials_mpi.domains.warehouse.region import CELLS, NEXT_CELL, SHELF_AT, SLOTS
 
 

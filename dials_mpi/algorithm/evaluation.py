@@ -1,0 +1,130 @@
+"""The joint policy on the global simulator: returns, and how well the influence predictors predict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from dials_mpi.algorithm import joint
+from dials_mpi.algorithm.collect import Trajectories, blocks, collect
+from dials_mpi.algorithm.failures import Failures
+from dials_mpi.config import Config
+from dials_mpi.core.seeding import Purpose, streams
+from dials_mpi.domains.base import Domain, GlobalSimulator
+from dials_mpi.learning.influence import Predictor
+from dials_mpi.learning.policy import Policy
+
+
+class Evaluation(NamedTuple):
+    """Undiscounted returns float64 [E, N]; cross-entropy in nats per source [R], where there are AIPs.
+
+    statistics: the domain's own figures of each episode, by name, float64 [E].
+    """
+
+    returns: np.ndarray
+    statistics: Mapping[str, np.ndarray]
+    cross_entropy: np.ndarray | None = None
+
+    @property
+    def mean(self) -> float:
+        """The mean over episodes and agents."""
+        return float(self.returns.mean())
+
+    def statistic(self, name: str) -> float | None:
+        """A statistic's mean over the episodes that have it; None where none has."""
+        values = self.statistics[name]
+        known = values[np.isfinite(values)]
+        return float(known.mean()) if known.size else None
+
+    @property
+    def standard_error(self) -> float:
+        """Of the mean, over the episodes (agents of one episode are not independent); NaN for one."""
+        by_episode = self.returns.mean(axis=1)
+        if len(by_episode) < 2:
+            return float("nan")
+        return float(by_episode.std(ddof=1) / np.sqrt(len(by_episode)))
+
+
+class Evaluator:
+    """The episodes of one evaluation, which players share: each gives a row for every episode of its own."""
+
+    def __init__(
+        self, config: Config, domain: Domain, episodes: int, segment: int, failures: Failures | None = None
+    ) -> None:
+        """segment: keys the random streams, which belong to episodes."""
+        self.config, self.domain, self.episodes = config, domain, episodes
+        self.segment, self.failures = segment, failures
+
+    def trained(self, policies: list[Policy], predictors: list[Predictor], share: slice) -> np.ndarray:
+        """Trained policies, acting by sampling: rows float64 [episodes of the share, N (+ R) + statistics].
+
+        predictors: empty where there are none; else their cross-entropy on these episodes is measured, which
+        no predictor was trained on: that of an episode is the mean of its block.
+        """
+        played = self._play(lambda _, streams: joint.TrainedPolicies(policies, streams), share)
+        losses = np.empty((len(played.returns), len(predictors)))
+        for block in blocks(self.domain, len(losses)):
+            for i, predictor in enumerate(predictors):
+                inputs, sources = played.datasets[i]
+                losses[block, i] = predictor.cross_entropy(inputs[block], sources[block])
+        return self._rows(played, losses)
+
+    def scripted(self, name: str, share: slice) -> np.ndarray:
+        """The random policy or one of ``domain.hand_coded``: rows as of ``trained`` without predictors."""
+        policy = partial(joint.scripted, name, self.domain)
+        return self._rows(self._play(policy, share))
+
+    def result(self, rows: np.ndarray) -> Evaluation:
+        """What the rows of all episodes say."""
+        statistics = self.domain.statistics
+        returns, rest = np.hsplit(rows, [len(self.domain.agents)])
+        losses, figures = np.hsplit(rest, [rest.shape[1] - len(statistics)])
+        named = {figure.name: values for figure, values in zip(statistics, figures.T, strict=True)}
+        return Evaluation(returns, named, losses.mean(axis=0) if losses.size else None)
+
+    def _play(
+        self,
+        policy: Callable[[GlobalSimulator, Sequence[np.random.Generator]], joint.JointPolicy],
+        share: slice,
+    ) -> Trajectories:
+        actions, simulators = (
+            streams(self.config.seed, purpose, self.episodes, self.segment)[share]
+            for purpose in (Purpose.EVALUATION_ACTIONS, Purpose.EVALUATION)
+        )
+        return collect(
+            self.domain,
+            simulators,
+            lambda simulator, part: policy(simulator, actions[part]),
+            self.failures,
+        )
+
+    def _rows(self, played: Trajectories, *more: np.ndarray) -> np.ndarray:
+        figures = [played.statistics[figure.name][:, None] for figure in self.domain.statistics]
+        return np.hstack([played.returns, *more, *figures])
+
+
+ALL = slice(None)
+
+
+def evaluate(
+    config: Config,
+    domain: Domain,
+    policies: list[Policy],
+    predictors: list[Predictor],
+    episodes: int,
+    segment: int,
+) -> Evaluation:
+    """The trained policies, all episodes; see ``Evaluator``."""
+    evaluator = Evaluator(config, domain, episodes, segment)
+    return evaluator.result(evaluator.trained(policies, predictors, ALL))
+
+
+def evaluate_scripted(
+    config: Config, domain: Domain, name: str, episodes: int, segment: int = 0
+) -> Evaluation:
+    """The random policy or one of ``domain.hand_coded``, all episodes."""
+    evaluator = Evaluator(config, domain, episodes, segment)
+    return evaluator.result(evaluator.scripted(name, ALL))

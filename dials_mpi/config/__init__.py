@@ -1,0 +1,5 @@
+"""The configuration of a run: its settings, which values go together, and the schedule of its segments."""
+
+from dials_mpi.config.schema import PPO, Config, Influence, Policy, from_yaml, load
+
+__all__ = ["PPO", "Config", "Influence", "Policy", "from_yaml", "load"]

@@ -1,0 +1,272 @@
+"""The whole configuration: what a run does, as frozen dataclasses read from YAML and overrides.
+
+Every default is the paper's setting for the warehouse with 100 agents (Tables 4 to 6); where the paper
+is silent, the authors' code decides. A Config that exists is valid: combinations are checked when it
+is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dials_mpi import domains, settings
+from dials_mpi.config import validation as combinations
+from dials_mpi.settings import section, section_chosen_by, setting
+from dials_mpi.settings.values import printable
+from dials_mpi.settings.yaml_text import parse, read
+
+ARCHITECTURES = ("gru", "fnn")
+UPKEEP = ("checkpoint_every", "checkpoint_minutes", "checkpoint_keep", "silence", "global_ranks")
+"""Settings that bear on no result."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The policy network of each agent (Table 5)."""
+
+    architecture: str = setting("gru", "Network: recurrent or feedforward (Table 5)", choices=ARCHITECTURES)
+    hidden: tuple[int, int] = setting(
+        (256, 128),
+        "Units of the first layer (the GRU, if there is one) and the second (Table 5)",
+        low=1,
+        high=4096,
+    )
+    sequence_length: int = setting(
+        8,
+        "Steps over which a GRU is trained by backpropagation; an FNN ignores it (Table 5)",
+        low=1,
+        high=4096,
+    )
+
+
+@dataclass(frozen=True)
+class PPO:
+    """How each agent learns (Table 6; schedules and time limits as in the authors' code)."""
+
+    rollout_steps: int = setting(
+        8,
+        "T: steps in an environment before advantages are estimated with a bootstrapped value (Table 6)",
+        low=1,
+        high=100_000,
+    )
+    memory_size: int = setting(128, "Steps per agent and update (Table 6)", low=1, high=1_000_000)
+    minibatch_size: int = setting(32, "Steps per gradient step (Table 6)", low=1, high=1_000_000)
+    epochs: int = setting(3, "Passes over the memory in an update (Table 6)", low=1, high=1000)
+    learning_rate: float = setting(2.5e-4, "Adam's step size at the start (Table 6)", low=0, high=1)
+    clip: float = setting(0.1, "Epsilon of the clipped policy ratio at the start (Table 6)", low=0, high=1)
+    anneal: bool = setting(
+        True, "Whether learning_rate and clip fall linearly to 0 over total_steps (authors' code)"
+    )
+    discount: float = setting(0.99, "Gamma (Table 6)", low=0, high=1)
+    gae_lambda: float = setting(0.95, "Lambda of generalised advantage estimation (Table 6)", low=0, high=1)
+    entropy_coefficient: float = setting(0.01, "Beta, weight of the entropy bonus (Table 6)", low=0, high=100)
+    value_coefficient: float = setting(1.0, "C_1, weight of the value loss (Table 6)", low=0, high=100)
+    clip_value_loss: bool = setting(
+        True, "The larger of the value loss and that with the change of value clipped to clip (authors' code)"
+    )
+    normalise_advantages: bool = setting(
+        True, "Advantages get mean 0 and deviation 1 in each minibatch (authors' code)"
+    )
+    max_gradient_norm: float = setting(
+        0.0, "Longer gradients are cut to this length; 0 is never (authors' code)", low=0, high=1e9
+    )
+    time_limit: str = setting(
+        "bootstrap",
+        "The value after an episode's last step: bootstrapped, or zero as in the authors' code, where it "
+        "made policies collapse (docs/differences.md)",
+        choices=("bootstrap", "terminal"),
+    )
+    adam_epsilon: float = setting(1e-8, "Adam's epsilon (torch's default)", low=1e-16, high=1)
+
+
+@dataclass(frozen=True)
+class Influence:
+    """The approximate influence predictor of each region (Table 4)."""
+
+    architecture: str = setting("gru", "Network: recurrent or feedforward (Table 4)", choices=ARCHITECTURES)
+    hidden: tuple[int, int] = setting(
+        (64, 64),
+        "Units of the first layer (the GRU, if there is one) and the second (Table 4)",
+        low=1,
+        high=4096,
+    )
+    learning_rate: float = setting(1e-4, "Adam's step size (Table 4)", low=0, high=1)
+    batch_size: int = setting(
+        32, "Per gradient step: whole episodes for a GRU, samples for an FNN (Table 4)", low=1, high=1_000_000
+    )
+    epochs: int = setting(300, "Passes over the dataset per refit (Table 4)", low=1, high=100_000)
+    held_out: float = setting(
+        0.1,
+        "Share of the episodes, the last ones and at least one, kept for the reported loss (authors' code)",
+        low=0,
+        high=1,
+    )
+    adam_epsilon: float = setting(1e-8, "Adam's epsilon (torch's default)", low=1e-16, high=1)
+
+    def held_out_episodes(self, episodes: int) -> int:
+        """How many of so many episodes, the last ones and at least one, are kept out of training."""
+        return max(1, round(self.held_out * episodes))
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run. ``domain_section`` is the domain's own dataclass; in YAML its key is the domain's name.
+
+    Every domain's dataclass has the attribute ``horizon``, the steps in an episode.
+    BadInput: a combination of values that cannot work; the message says which values would.
+    """
+
+    domain: str = setting(
+        "warehouse",
+        "The system that is simulated: warehouse, traffic, a name under which an installed package offers "
+        "one, or a class of your own as module:Class",
+    )
+    mode: str = setting(
+        "dials",
+        "dials: influence predictors are trained; untrained: they stay random; global: no local simulators",
+        choices=("dials", "untrained", "global"),
+    )
+    seed: int = setting(0, "Start of every random stream; 32 bits", low=0, high=2**32 - 1)
+    total_steps: int = setting(
+        4_000_000,
+        "Steps each agent learns from (Section 5.3); a multiple of evaluate_every",
+        low=1,
+        high=10**12,
+    )
+    retrain_every: int = setting(
+        4_000_000,
+        "F: steps per agent between refits of the predictors; a multiple of evaluate_every; total_steps "
+        "or more is once, at the start (warehouse: 4M, Appendix D.2)",
+        low=1,
+        high=10**12,
+    )
+    evaluate_every: int = setting(
+        100_000,
+        "Steps per agent between evaluations on the global simulator (authors' code)",
+        low=1,
+        high=10**12,
+    )
+    segment_every: int = setting(
+        0,
+        "Steps per agent between the points at which a run can stop and go on: there the simulators begin "
+        "new episodes; 0 is evaluate_every, else a divisor of it",
+        low=0,
+        high=10**12,
+    )
+    schedule: str = setting(
+        "synchronous",
+        "synchronous: training waits for evaluations and datasets; overlapped: they are played while the "
+        "next segment trains, and a refit has data from a joint policy one segment older",
+        choices=("synchronous", "overlapped"),
+    )
+    global_ranks: int = setting(
+        1,
+        "Ranks that run global simulators side by side, each some of the episodes; a run of one rank has one",
+        low=1,
+        high=10_000,
+    )
+    evaluation_episodes: int = setting(32, "Episodes per evaluation", low=1, high=10_000)
+    dataset_size: int = setting(
+        10_000, "Samples per region and refit; a multiple of the horizon (Table 4)", low=1, high=10_000_000
+    )
+    envs_per_region: int = setting(
+        16, "Environments of a region that run side by side and fill one memory together", low=1, high=4096
+    )
+    checkpoint_every: int = setting(
+        1, "Segments between checkpoints; 0: only checkpoint_minutes counts", low=0, high=1_000_000
+    )
+    checkpoint_minutes: float = setting(
+        0.0,
+        "Minutes after which the next segment's end writes a checkpoint in any case; 0: only "
+        "checkpoint_every counts",
+        low=0,
+        high=1e6,
+    )
+    checkpoint_keep: int = setting(
+        2,
+        "Checkpoints that are kept: the newest ones, and beside them the best",
+        low=1,
+        high=10**6,
+    )
+    silence: float = setting(
+        600.0, "Seconds without a sign of life after which a rank is reported; 0 is never", low=0, high=1e6
+    )
+    domain_section: Any = field(
+        default_factory=domains.DOMAINS["warehouse"][1],
+        metadata=section_chosen_by("domain", tuple(domains.DOMAINS), domains.section, "The domain."),
+    )
+    policy: Policy = field(default_factory=Policy, metadata=section("The policy network of each agent."))
+    ppo: PPO = field(
+        default_factory=PPO, metadata=section("Proximal policy optimisation, each agent its own.")
+    )
+    influence: Influence = field(
+        default_factory=Influence, metadata=section("The influence predictor of each region.")
+    )
+
+    def __post_init__(self) -> None:
+        combinations.check(self)
+
+    @property
+    def domain_key(self) -> str:
+        """The key of the domain's own section."""
+        return domains.section(self.domain)[0]
+
+    @property
+    def overlapped(self) -> bool:
+        """Whether the global simulators play while the policies train."""
+        return self.schedule == "overlapped"
+
+    @property
+    def steps_per_env(self) -> int:
+        """Steps of one environment in an update's memory."""
+        return self.ppo.memory_size // self.envs_per_region
+
+    @property
+    def dataset_episodes(self) -> int:
+        """Whole episodes per region and refit."""
+        return self.dataset_size // self.domain_section.horizon
+
+    @property
+    def held_out_episodes(self) -> int:
+        """How many of these are kept out of training."""
+        return self.influence.held_out_episodes(self.dataset_episodes)
+
+    @property
+    def total_updates(self) -> int:
+        """Updates of each policy in the whole run."""
+        return self.updates(self.total_steps)
+
+    def updates(self, steps: int) -> int:
+        """Updates until at least this many steps per agent are done."""
+        return -(-steps // self.ppo.memory_size)
+
+    def to_yaml(self) -> str:
+        """Every key with its value and meaning; ``from_yaml`` reads it back to an equal Config."""
+        return settings.dump(self)
+
+    def decisive(self) -> dict[str, Any]:
+        """Every setting that bears on the results, by its dotted key."""
+        return {key: value for key, value in settings.flat(self).items() if key not in UPKEEP}
+
+    def digest(self) -> str:
+        """SHA-256 (hex) of the decisive settings: equal for equal ones, however they were written."""
+        unsaid = settings.unsaid(self)
+        return settings.digest({key: value for key, value in self.decisive().items() if key not in unsaid})
+
+
+def load(file: str | None, overrides: Sequence[str] = ()) -> Config:
+    """The configuration of a run: defaults, then the YAML file, then overrides such as ``ppo.clip=0.2``.
+
+    BadInput: the file cannot be read, or a key, a value or a combination is refused.
+    """
+    if file is None:
+        return settings.build(Config, {}, "the defaults", overrides)
+    name = printable(file)
+    return settings.build(Config, parse(read(file), name), name, overrides)
+
+
+def from_yaml(text: str, source: str = "the stored configuration") -> Config:
+    """The configuration in a YAML text, such as ``Config.to_yaml`` wrote. BadInput as in ``load``."""
+    return settings.build(Config, parse(text, source), source)

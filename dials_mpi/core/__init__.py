@@ -1,0 +1,1 @@
+"""The base of the package: errors, signals, logs, compiled functions, random streams, timing, provenance."""

@@ -1,0 +1,1 @@
+"""SUMO: the only place that imports libsumo, traci and sumolib."""

@@ -1,0 +1,109 @@
+"""Where SUMO is on this machine: its programs, its Python modules, and how old they are.
+
+A wheel (eclipse-sumo), a SUMO that $SUMO_HOME names, or one on the path.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+from dials_mpi.core.errors import BadInput
+
+BACKENDS = ("auto", "libsumo", "traci")
+OLDEST = (1, 20)
+"""The oldest SUMO that the traffic domain was run with."""
+
+_INSTALL = "install it with pip install 'dials_mpi[traffic]'"
+
+
+def versions(backend: str = "auto", gui: bool = False) -> dict[str, str]:
+    """SUMO's version and the Python module that is used. BadInput: not installed, too old, or not so."""
+    return {"sumo": version(), "sumo_module": module(backend, gui).__name__}
+
+
+@functools.cache
+def program(name: str) -> str:
+    """The path of one of SUMO's programs: of the wheel eclipse-sumo, else of $SUMO_HOME, else on the path.
+
+    BadInput: it is in none of them.
+    """
+    _prepare()
+    inside = Path(os.environ.get("SUMO_HOME", ""), "bin", name)
+    found = str(inside) if inside.is_file() else shutil.which(name)
+    if not found:
+        raise BadInput(f"SUMO's program {name} is not found: {_INSTALL}")
+    return found
+
+
+@functools.cache
+def version() -> str:
+    """The version of SUMO's programs, such as "1.28.0". BadInput: it is older than OLDEST."""
+    asked = program("netconvert")
+    found = re.search(r"(\d+)\.(\d+)\.\d+", _run([asked, "--version"]))
+    if not found:
+        raise BadInput(f"{asked} does not tell its version: {_INSTALL}")
+    if tuple(map(int, found.groups())) < OLDEST:
+        oldest = ".".join(map(str, OLDEST))
+        raise BadInput(f"SUMO is {found.group()} ({asked}), older than {oldest}: {_INSTALL}")
+    return found.group()
+
+
+def simulator(gui: bool) -> str:
+    """The path of SUMO itself, with or without a window. BadInput: it is not found."""
+    return program("sumo-gui" if gui else "sumo")
+
+
+def netconvert(arguments: Sequence[str]) -> None:
+    """Run netconvert; RuntimeError with what it said where it fails."""
+    _run([program("netconvert"), *arguments])
+
+
+def _run(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+@functools.cache
+def _prepare() -> None:
+    """Make SUMO known to itself: the wheel eclipse-sumo where there is one, else what $SUMO_HOME names."""
+    try:
+        # Also says where its map projections are, without which it grumbles.
+        os.environ["SUMO_HOME"] = importlib.import_module("sumo").SUMO_HOME
+    except ImportError:
+        # A SUMO that was installed in another way has its Python modules here.
+        tools = os.path.join(os.environ.get("SUMO_HOME", ""), "tools")
+        if os.path.isdir(tools) and tools not in sys.path:
+            sys.path.append(tools)
+
+
+@functools.cache
+def module(backend: str, gui: bool) -> ModuleType:
+    """libsumo or traci. BadInput: it cannot be loaded."""
+    _prepare()
+    if backend == "libsumo" and gui:
+        raise BadInput("traffic.gui needs traffic.sumo=traci: libsumo has no window")
+    if gui and sys.platform == "linux" and not os.environ.get("DISPLAY"):
+        raise BadInput("traffic.gui needs a screen, and DISPLAY is not set: set it, or traffic.gui=false")
+    names = ["traci"] if gui else ["libsumo", "traci"] if backend == "auto" else [backend]
+    reason: ImportError | None = None
+    for name in names:
+        try:
+            loaded = importlib.import_module(name)
+        except ImportError as error:
+            reason = reason or error
+            continue
+        if name == "traci":
+            simulator(gui)
+        return loaded
+    raise BadInput(f"SUMO's Python module {names[0]} cannot be loaded ({reason}): {_INSTALL}") from reason

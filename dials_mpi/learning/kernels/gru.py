@@ -1,0 +1,104 @@
+"""A gated recurrent unit along whole sequences: forward, and its gradient by hand.
+
+The cell is torch's own (gate order reset, update, new; Cho et al., 2014). What is ours is the order of the
+work: all input products in one call before the loop over time, all weight gradients in two large products
+after it, written straight into the network's gradient vector.
+
+Shapes: S steps, B sequences, I inputs, H units. w_ih [3H, I], w_hh [3H, H], b_ih [3H], b_hh [3H].
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dials_mpi.core.jit import compiled
+from dials_mpi.learning.kernels.activations import sigmoid, tanh
+from dials_mpi.learning.kernels.gemm import MANY, linear, linear_transposed, of_weights, through_weights
+
+_ONE = np.float32(1)
+
+
+@compiled
+def _thirds(values):
+    """Views of [3 H] numbers: those of the reset, update and new gate, [H] each."""
+    size = values.shape[0] // 3
+    return values[:size], values[size : 2 * size], values[2 * size :]
+
+
+@compiled
+def _cell(gates, products, before, after):
+    """One sequence, one step: from the state before to that after, [H].
+
+    The gates [3 H] hold the input's products and then their own values; products: the state's.
+    """
+    reset, update, new = _thirds(gates)
+    state_reset, state_update, state_new = _thirds(products)
+    for j in range(before.shape[0]):
+        r = sigmoid(reset[j] + state_reset[j])
+        z = sigmoid(update[j] + state_update[j])
+        n = tanh(new[j] + r * state_new[j])
+        reset[j], update[j], new[j] = r, z, n
+        after[j] = n + z * (before[j] - n)
+
+
+@compiled
+def _cell_back(gates, products, before, d_state):
+    """Gradients take the place of the gates (of the input's products) and of the state's products.
+
+    What is left in d_state is the part that goes past the gates into the state before.
+    """
+    reset, update, new = _thirds(gates)
+    state_reset, state_update, state_new = _thirds(products)
+    for j in range(before.shape[0]):
+        d, r, z, n = d_state[j], reset[j], update[j], new[j]
+        d_n = d * (_ONE - z) * (_ONE - n * n)
+        d_z = d * (before[j] - n) * z * (_ONE - z)
+        d_r = d_n * state_new[j] * r * (_ONE - r)
+        reset[j], update[j], new[j] = d_r, d_z, d_n
+        state_reset[j], state_update[j], state_new[j] = d_r, d_z, d_n * r
+        d_state[j] = d * z
+
+
+@compiled
+def gru_forward(x, h0, keep, w_ih, w_hh, b_ih, b_hh, gates, products, entering, states):
+    """The states [S, B, H] along sequences x [S, B, I] from h0 [B, H].
+
+    keep [S, B] or [0, 0]: 0 where a new episode begins at that step, so that the state entering it is zero.
+    gates, products [S, B, 3H], entering [S, B, H]: what ``gru_backward`` needs.
+    """
+    steps, batch, size = states.shape
+    linear(x.reshape(-1, x.shape[2]), w_ih, b_ih, gates.reshape(-1, 3 * size))
+    transposed = np.ascontiguousarray(w_hh.T) if steps * batch >= MANY else w_hh
+    for s in range(steps):
+        before = entering[s]
+        before[:] = h0 if s == 0 else states[s - 1]
+        if keep.size:
+            for b in range(batch):
+                before[b] *= keep[s, b]
+        if steps * batch < MANY:
+            linear(before, w_hh, b_hh, products[s])
+        else:
+            linear_transposed(before, transposed, b_hh, products[s])
+        for b in range(batch):
+            _cell(gates[s, b], products[s, b], before[b], states[s, b])
+
+
+@compiled
+def gru_backward(x, d_states, keep, w_hh, gates, products, entering, d_w_ih, d_w_hh, d_b_ih, d_b_hh):
+    """From the gradient of all states [S, B, H], which is used up, to that of the weights, written out.
+
+    The others: as ``gru_forward`` left them. h0 is a constant (truncated back-propagation: a stored state
+    of the acting policy), and so is x.
+    """
+    steps, batch, size = d_states.shape
+    for s in range(steps - 1, -1, -1):
+        for b in range(batch):
+            _cell_back(gates[s, b], products[s, b], entering[s, b], d_states[s, b])
+        if s > 0:
+            through_weights(products[s], w_hh, d_states[s], 1)
+            for b in range(batch):
+                cut = keep[s, b] if keep.size else _ONE
+                for j in range(size):
+                    d_states[s - 1, b, j] += d_states[s, b, j] * cut
+    of_weights(products.reshape(-1, 3 * size), entering.reshape(-1, size), d_w_hh, d_b_hh)
+    of_weights(gates.reshape(-1, 3 * size), x.reshape(-1, x.shape[2]), d_w_ih, d_b_ih)

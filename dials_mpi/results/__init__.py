@@ -1,0 +1,1 @@
+"""A run read back: its configuration, series, policies and predictors."""

@@ -1,0 +1,82 @@
+"""How the pictures look: colours and lines of the methods, and the settings of matplotlib."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from dials_mpi.core.errors import BadInput
+from dials_mpi.domains.pictures import BLUE, GREEN, SMALL_PRINT, VERMILION
+
+COLOURS = {"dials": BLUE, "untrained": VERMILION, "global": GREEN}
+REFERENCE_COLOUR = "#555555"
+SHADES = (0.0, -0.6, 0.35, 0.6, -0.3, 0.78)  # towards white, or black where negative
+LINES = ("-", (0, (4, 1.2)), (0, (4, 1.2, 1, 1.2)), (0, (1.6, 0.8)), (0, (4, 1, 1, 1, 1, 1)))
+LEVEL = (0, (1, 1.5))
+WIDTH, HEIGHT, LEGEND_ROW = 3.3, 2.2, 0.13  # inches: a column of a paper
+PAGE = 7.0  # inches, of text
+BAR_WIDTH, MAP_SIDE, TITLE_ROW = 1.2, 1.5, 0.15
+MAP_COLOURS = "viridis"
+UNFINISHED = "////"  # hatches
+OPEN_CIRCLE = {"marker": "o", "markersize": 3.5, "markerfacecolor": "white", "ls": "", "clip_on": False}
+LONGEST_LABEL = 32  # characters, of a legend with two columns
+SETTINGS = {
+    "font.size": 7,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.xmargin": 0.025,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E6E6E6",
+    "grid.linewidth": 0.5,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "lines.linewidth": 1.2,
+    "axes.titlesize": 7,
+    "hatch.linewidth": 0.5,
+    "legend.frameon": False,
+    "legend.fontsize": SMALL_PRINT,
+    "legend.handlelength": 2.2,
+    "legend.columnspacing": 1.2,
+    "savefig.dpi": 300,
+    "text.parse_math": False,  # names are made up by users
+    "svg.hashsalt": "dials_mpi",
+}
+
+
+def look(method: str, k: int) -> tuple[tuple[float, ...], Any]:
+    """Colour and line of the k-th group of a method."""
+    return _shade(COLOURS[method], SHADES[k % len(SHADES)]), LINES[k % len(LINES)]
+
+
+def _shade(colour: str, amount: float) -> tuple[float, ...]:
+    """The colour mixed with white or, for a negative amount, with black."""
+    rgb = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
+    return tuple(round(part + abs(amount) * ((amount > 0) - part), 4) for part in rgb)
+
+
+def require_report_libraries() -> None:
+    """BadInput: matplotlib or scipy, of which the report's pictures and statistics are made, is missing."""
+    try:
+        import scipy  # noqa: F401
+    except ImportError as error:
+        raise BadInput(
+            "scipy, which makes the report's statistics, is not installed: pip install 'dials_mpi[report]'"
+        ) from error
+    with style():
+        pass
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The pictures' own style, whatever the user's is. BadInput: matplotlib is not installed."""
+    try:
+        from matplotlib import style as matplotlib_style
+    except ImportError as error:
+        raise BadInput(
+            "matplotlib, which draws the pictures, is not installed: pip install 'dials_mpi[report]'"
+        ) from error
+    with matplotlib_style.context(["default", SETTINGS]):
+        yield

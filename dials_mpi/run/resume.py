@@ -1,0 +1,220 @@
+"""Where the run of a directory starts: anew, or from its newest good checkpoint. Root alone looks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from dials_mpi.config import Config, from_yaml
+from dials_mpi.config.comparison import differences
+from dials_mpi.config.schedule import collects_ahead, segments
+from dials_mpi.core.errors import BadInput, Unwritable
+from dials_mpi.domains.base import Domain
+from dials_mpi.domains.members import Members
+from dials_mpi.run import states
+from dials_mpi.run.costs import WIDTH
+from dials_mpi.run.session import Start
+from dials_mpi.settings.values import printable
+from dials_mpi.storage import checkpoint as checkpoints
+from dials_mpi.storage.checkpoint import Checkpoint
+from dials_mpi.storage.files import claim, sweep
+from dials_mpi.storage.hdf5 import Newer
+from dials_mpi.storage.runfile import RunFile
+
+
+def find(config: Config, domain: Domain, directory: str, resume: bool) -> Start:
+    """Where the run of a directory starts; this process holds the directory from now to its end.
+
+    BadInput: there is a run and ``resume`` is not wanted; or another process runs there; or that run's
+    configuration, run file or checkpoints do not fit; or its checkpoints are gone.
+    """
+    run, where = RunFile(directory), printable(directory)
+    if run.exists() and not resume:
+        raise BadInput(
+            f"there is a run in {where} already: go on with it with --resume, or choose another directory "
+            "with --output"
+        )
+    before = _configuration_before(directory, config) if run.exists() else None
+    if before is None and checkpoints.present(run.directory):
+        raise BadInput(
+            f"there are checkpoints and no {run.path.name} in {where}: put it back, or choose another "
+            "directory with --output"
+        )
+    warning = _claim(run.directory)
+    begun = Start(config, directory, continued=before is not None, notes=(warning,) if warning else ())
+    if before is None:
+        return begun
+    if run.finished() and config.total_steps == before.total_steps:
+        return begun._replace(finished=True)
+    newest, damaged = _newest(run.directory, config, domain)
+    if newest is None and _is_past_checkpoints(run, before):  # never from the beginning over results
+        raise BadInput(
+            f"{where} holds results and no checkpoint to go on from: put its newest one back, or choose "
+            "another directory with --output"
+        )
+    begun = begun._replace(
+        damaged=tuple(damaged), notes=(*begun.notes, *damaged.values(), _from_where(newest))
+    )
+    if newest is None:
+        return begun
+    _require_rows(run, newest)
+    position = newest.position
+    if from_yaml(newest.configuration).global_ranks != config.global_ranks:
+        position = replace(position, seconds={})  # as long as it took elsewhere
+    return begun._replace(position=position, checkpoint=newest.path)
+
+
+def begin(start: Start, program: Mapping[str, Any], ranks: int) -> None:
+    """Write down in the run file that a session begins here; program: attributes that identify it.
+
+    BadInput: the disk takes nothing.
+    """
+    run, config, position = RunFile(start.directory), start.config, start.position
+    identity = {"domain": config.domain, "mode": config.mode, "seed": config.seed}
+    attributes = {**program, **identity, "config_digest": config.digest(), "finished": False}
+    session = {
+        "env_steps": position.env_steps,
+        "config_digest": config.digest(),
+        "creator": program["creator"],
+        "git_commit": program["git_commit"],
+        "ranks": ranks,
+    }
+    try:
+        sweep(run.directory)
+        for path in start.damaged:
+            checkpoints.set_aside(path)
+        if start.continued:
+            run.go_on(config.to_yaml(), attributes, session, position.lengths)
+        elif run.exists():
+            raise BadInput(f"a run in {printable(start.directory)} has begun in this moment: start again")
+        else:
+            run.create(config.to_yaml(), attributes, session)
+    except (OSError, Unwritable) as error:
+        raise BadInput(str(error)) from error
+
+
+def _configuration_before(directory: str, config: Config) -> Config:
+    """The configuration of the run's last session. BadInput: this one differs where it must not."""
+    run = RunFile.open(directory)
+    before = configuration_of(run)
+    _require_same(before, config, str(run.path))
+    return before
+
+
+def configuration_of(run: RunFile) -> Config:
+    """The configuration that a run goes on with.
+
+    total_steps is that of the last session that trained anything: a larger one can still be taken back.
+    BadInput: the file or a configuration cannot be read.
+    """
+    where = f"the configuration in {printable(str(run.path))}"
+    sessions, trained = run.sessions(), run.trained()
+    newest = config = from_yaml(sessions[-1][0], where)
+    for text, begun in reversed(sessions):
+        config = from_yaml(text, where)
+        if trained > begun:
+            break
+        trained = begun
+    return replace(newest, total_steps=config.total_steps)
+
+
+def _is_past_checkpoints(run: RunFile, before: Config) -> bool:
+    """Whether there must have been checkpoints, or can be none."""
+    segments_done = run.lengths().get("training/env_steps", 0)
+    return run.finished() or run.archived() or segments_done > before.checkpoint_every > 0
+
+
+def _require_same(before: Config, config: Config, where: str) -> None:
+    """BadInput: see ``differences``."""
+    changed = differences(before, config)
+    if changed:
+        raise BadInput(
+            f"the run in {printable(where)} has other settings: {changed}: give the same ones, or "
+            "choose another directory with --output"
+        )
+
+
+def _claim(directory: Path) -> str | None:
+    missing = [folder for folder in (directory, *directory.parents) if not os.path.lexists(folder)]
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        return claim(directory)
+    except (OSError, ValueError, RecursionError) as error:
+        for folder in missing:
+            with suppress(OSError, ValueError):
+                folder.rmdir()
+        reason = getattr(error, "strerror", None) or error
+        raise BadInput(
+            f"the run directory {printable(str(directory))} cannot be written ({reason}): "
+            "choose another one with --output"
+        ) from error
+
+
+def _newest(directory: Path, config: Config, domain: Domain) -> tuple[Checkpoint | None, dict[Path, str]]:
+    """The newest checkpoint that is whole, and the newer ones that are not, with what is wrong with them."""
+    damaged: dict[Path, str] = {}
+    for path in checkpoints.present(directory):
+        try:
+            checkpoint = Checkpoint(path)
+            verify(checkpoint, config, domain)
+            return checkpoint, damaged
+        except Newer:
+            raise
+        except BadInput as error:
+            damaged[path] = str(error)
+    if damaged:
+        first = next(iter(damaged.values()))
+        raise BadInput(
+            f"none of the checkpoints in {printable(str(directory))} can be used ({first}): put back a good "
+            "one, or choose another directory with --output"
+        )
+    return None, damaged
+
+
+def verify(checkpoint: Checkpoint, config: Config, domain: Domain) -> None:
+    """BadInput: the checkpoint is not what was written, or of another run."""
+    where = printable(str(checkpoint.path))
+    before = from_yaml(checkpoint.configuration, f"the configuration in {where}")
+    if before.digest() != checkpoint.digest:
+        raise BadInput(f"{where} is damaged: its configuration has another digest")
+    if any(len(row) != WIDTH for row in checkpoint.position.unrecorded):
+        raise BadInput(f"{where} is damaged: its unrecorded costs are none")
+    done = segments(before)[: checkpoint.position.segments]
+    steps = done[-1].env_steps if len(done) == checkpoint.position.segments > 0 else -1
+    if not steps == checkpoint.position.env_steps == _number(checkpoint.path):
+        raise BadInput(f"{where} is damaged: its segments, steps and name do not agree")
+    changed = differences(before, config)
+    if changed:
+        raise BadInput(f"{where} is of another run: {changed}")
+    from dials_mpi.algorithm.joint import tables, widths  # loads numba, which takes a moment
+
+    wide = widths(tables(config, domain))
+    layouts = states.layouts(wide)
+    if collects_ahead(config, checkpoint.position.segments):
+        layouts |= states.earlier(wide["policy"])
+    checkpoint.verify(layouts, Members(domain.regions).numbers(layouts))
+
+
+def _number(path: Path) -> int:
+    return int(path.stem.rpartition("-")[2])
+
+
+def _require_rows(run: RunFile, checkpoint: Checkpoint) -> None:
+    """The run file must hold what the checkpoint goes on from."""
+    there = run.lengths()
+    missing = [name for name, rows in checkpoint.position.lengths.items() if there.get(name, 0) < rows]
+    if missing:
+        raise BadInput(
+            f"{printable(str(run.path))} has fewer rows of {missing[0]} than {checkpoint.path.name} goes on "
+            "from: put back the run file that belongs to it, or choose another directory with --output"
+        )
+
+
+def _from_where(checkpoint: Checkpoint | None) -> str:
+    if checkpoint is None:
+        return "the run had not come to its first checkpoint: it starts at the beginning"
+    return f"going on from {checkpoint.position.env_steps:,} steps ({checkpoint.path.name})"

@@ -1,0 +1,1 @@
+"""Where a run reports to: the run file, the console and others."""

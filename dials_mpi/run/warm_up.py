@@ -1,0 +1,80 @@
+"""A first run through everything that is compiled, by one process before the others need it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dials_mpi.core.jit import store
+from dials_mpi.core.signals import deferred
+from dials_mpi.domains.base import SimulatorFailure
+from dials_mpi.learning.influence import Predictor
+from dials_mpi.learning.ppo import PPO
+
+if TYPE_CHECKING:
+    from dials_mpi.config import Config
+    from dials_mpi.domains.base import Domain
+    from dials_mpi.parallel.communicator import Communicator
+
+
+def is_warm() -> bool:
+    """Whether there is machine code of this package's functions already."""
+    return bool(store()) and any(Path(store()).rglob("*.nbi"))
+
+
+def warm_up_together(comm: Communicator, hosts: Sequence[str], config: Config, domain: Domain) -> None:
+    """One rank of each machine compiles, and the others load it; hosts: each rank's machine.
+
+    No signal comes in between: the compiler calls back into Python, where an exception would get lost.
+    """
+    first = hosts.index(comm.host) == comm.rank
+    if first:
+        with deferred():
+            warm_up(config, domain)
+    comm.barrier()
+    if not first:
+        with deferred():
+            _run_learning_functions(config, domain)
+
+
+def warm_up(config: Config, domain: Domain) -> None:
+    """Act, update, fit, sample and step once: what is compiled for it lies in the store from then on.
+
+    Compiling takes seconds of one process; a hundred that begin together would all do it.
+    """
+    _run_learning_functions(config, domain)
+    region = domain.regions[0]
+    simulator = domain.local_simulator([0], 1, [np.random.default_rng(0)])
+    with suppress(SimulatorFailure):
+        simulator.reset()
+        simulator.step(
+            np.zeros((len(region.agents), 1), np.int64),
+            np.zeros((1, 1, len(region.source_classes)), np.int64),
+        )
+
+
+def _run_learning_functions(config: Config, domain: Domain) -> None:
+    region = domain.regions[0]
+    actor = domain.agents[region.agents[0]]
+    envs, kind = config.envs_per_region, region.input_type
+    agent = PPO(config.policy, config.ppo, actor, envs)
+    observations = np.zeros((envs, actor.observation_size), kind)
+    for _ in range(agent.length):
+        agent.act(observations)
+        agent.observe(np.zeros(envs, np.float32), np.ones(envs, bool), observations)
+    agent.update(observations, 0.0)
+
+    predictor = Predictor(replace(config.influence, epochs=1), region, trainable=True)
+    predictor.sample(
+        np.zeros((envs, region.input_size), kind),
+        predictor.network.initial_state(envs),
+        np.zeros((envs, len(region.source_classes)), np.float32),
+    )
+    inputs = np.zeros((2, 2, region.input_size), kind)
+    sources = np.zeros((2, 2, len(region.source_classes)), np.uint8)
+    predictor.fit(inputs, sources, np.random.default_rng(0))

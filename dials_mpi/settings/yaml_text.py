@@ -1,0 +1,87 @@
+"""YAML text: from a file to plain data, with one-sentence errors, and a value back to text."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import yaml
+
+from dials_mpi.core.errors import BadInput
+from dials_mpi.settings.values import printable, shown
+
+LARGEST_FILE = 2**18  # bytes; a configuration has a few thousand
+
+
+def read(file: str) -> str:
+    """The text of a UTF-8 file. BadInput: it cannot be read, is too large or is not UTF-8."""
+    name = printable(file)
+    try:
+        with open(file, "rb") as stream:
+            data = stream.read(LARGEST_FILE + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise BadInput(f"{name}: cannot be read ({reason}), give the path of a YAML file") from None
+    if len(data) > LARGEST_FILE:
+        raise BadInput(f"{name}: is larger than {LARGEST_FILE} bytes, give the path of a YAML file")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{name}: byte {error.start} is not UTF-8, save the file as UTF-8 text") from None
+
+
+def parse(text: str, source: str) -> dict[Any, Any]:
+    """The mapping in a YAML text; empty text is the empty mapping. BadInput names ``source``.
+
+    Duplicate keys are refused, and so are anchors, aliases and tags, which settings have no use for.
+    """
+    content = parse_value(text, source)
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        found = shown(content)
+        raise BadInput(f"{source}: the top level is {found}, but must be a mapping: lines like 'key: value'")
+    return content
+
+
+def parse_value(text: str, source: str) -> Any:
+    """What a YAML text says, be it a mapping, a list or a scalar. BadInput names ``source``."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = ", ".join(part for part in (error.context, error.problem) if part)
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        where, problem = f", line {line}", f"the character U+{error.character:04X} is not allowed in YAML"
+    except RecursionError:
+        where, problem = "", "lists or mappings are nested too deeply"
+    except ValueError as error:  # a scalar that looks like a number or a date and is none
+        where, problem = "", f"a value cannot be read ({error}), correct it or quote it"
+    raise BadInput(f"{source}{where}: cannot be read as settings: {' '.join(problem.split())}")
+
+
+def scalar(value: Any) -> str:
+    """A value, or a tuple of values, as YAML on one line."""
+    return yaml.safe_dump([value], default_flow_style=True, width=math.inf).strip()[1:-1]
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as data only: no anchors, no aliases, no tags, no key twice."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event = self.peek_event()
+        if event.anchor or getattr(event, "tag", None):
+            problem = "anchors, aliases and tags are not supported, write the value out"
+            raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                problem = f"the key {shown(key.value)} appears twice, keep one of the two"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
