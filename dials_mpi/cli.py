@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -28,10 +30,11 @@ class Parser(argparse.ArgumentParser):
         )
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As of argparse."""
+        """As of argparse, with the user's home for a ~ that the shell has left."""
         if self._alone and not launched_as_root():
             sys.exit(0)
-        return super().parse_known_args(args, namespace)
+        given = sys.argv[1:] if args is None else args
+        return super().parse_known_args([_at_home(text) for text in given], namespace)
 
     def _print_message(self, message: str, file: object = None) -> None:
         if launched_as_root():
@@ -49,6 +52,33 @@ def word(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("is empty, give a value or leave the option out")
     return text
+
+
+def _at_home(text: str) -> str:
+    """An argument ~/x or --option=~/x with the user's home in it; shells leave the second as it is."""
+    option, equals, value = text.partition("=")
+    if option.startswith("--") and value.startswith("~"):
+        return option + equals + os.path.expanduser(value)
+    return os.path.expanduser(text)
+
+
+def command(program: str, *paths: str | os.PathLike[str]) -> str:
+    """A command line to paste into a shell: a program of this package and its files or directories."""
+    return " ".join([f"python -m dials_mpi.{program}", *(_quoted(os.fspath(path)) for path in paths)])
+
+
+def _quoted(path: str) -> str:
+    """A path as one word of a command line, on one line, which is neither an option nor in the home."""
+    path = f"./{path}" if path.startswith(("-", "~")) else path
+    if path.isprintable():
+        return shlex.quote(path)
+    # $'...' is the shells' way to write bytes that cannot be shown.
+    plain = (char if char.isprintable() and char not in "'\\" else _escaped(char) for char in path)
+    return f"$'{''.join(plain)}'"
+
+
+def _escaped(char: str) -> str:
+    return "".join(f"\\{byte:03o}" for byte in os.fsencode(char))
 
 
 def agreed(comm: Communicator, decide: Callable[[], Any]) -> Any:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import NoReturn
 
-from dials_mpi.cli import Parser, agreed, word
+from dials_mpi.cli import Parser, agreed, command, word
 from dials_mpi.config import Config, load
 from dials_mpi.core.errors import DONE, STOPPED, BadInput, refuse
 from dials_mpi.core.logging import open_logs
@@ -111,7 +111,7 @@ def _program(
     if start.finished:
         if comm.is_root:
             where = printable(start.directory)
-            print(f"The run in {where} is finished: python -m dials_mpi.evaluate {where}")
+            print(f"The run in {where} is finished: {command('evaluate', start.directory)}")
         return DONE
     open_logs(start.directory, comm.rank, comm.size, options.log_ranks)
     return train(start, comm, deadline, stop_requests)
@@ -125,7 +125,7 @@ def _plan(comm: Communicator, options: argparse.Namespace, begun: float) -> tupl
 
     config = load(options.config, options.overrides)
     domain = create(config.domain, config.domain_section)
-    program = {**versions(), **domain.versions()}
+    program = {**domain.versions(), **versions(), "mpi_library": comm.library}
     _require_place(comm.size, len(domain.regions), config.global_ranks)
     deadline, notes = deadline_of(options.walltime, begun)
     agents = len(domain.agents)

@@ -26,8 +26,14 @@ _INSTALL = "install it with pip install 'dials_mpi[traffic]'"
 
 
 def versions(backend: str = "auto", gui: bool = False) -> dict[str, str]:
-    """SUMO's version and the Python module that is used. BadInput: not installed, too old, or not so."""
-    return {"sumo": version(), "sumo_module": module(backend, gui).__name__}
+    """Of the SUMO that simulates, the Python module that it is used by, and of netconvert, which builds the
+    networks. BadInput: one of them is not installed or too old."""
+    netconvert = version()
+    return {
+        "sumo": simulator_version(backend, gui),
+        "sumo_module": module(backend, gui).__name__,
+        "netconvert": netconvert,
+    }
 
 
 @functools.cache
@@ -46,20 +52,50 @@ def program(name: str) -> str:
 
 @functools.cache
 def version() -> str:
-    """The version of SUMO's programs, such as "1.28.0". BadInput: it is older than OLDEST."""
-    asked = program("netconvert")
-    found = re.search(r"(\d+)\.(\d+)\.\d+", _run([asked, "--version"]))
+    """The version of netconvert, such as "1.28.0". BadInput: it is older than OLDEST."""
+    return _program_version("netconvert")
+
+
+@functools.cache
+def simulator_version(backend: str, gui: bool) -> str:
+    """The version of the SUMO that simulates: libsumo's own, or that of the program which traci talks to.
+
+    BadInput: it is older than OLDEST, or cannot be loaded.
+    """
+    used = module(backend, gui)
+    if used.__name__ == "libsumo":
+        return _young_enough(used.getVersion()[1], used.__file__ or "libsumo")
+    return _program_version(_simulator_name(gui))
+
+
+def _program_version(name: str) -> str:
+    asked = program(name)
+    try:
+        said = _run([asked, "--version"])
+    except (OSError, RuntimeError):
+        said = ""
+    return _young_enough(said, asked)
+
+
+def _young_enough(said: str, asked: str) -> str:
+    """The version in what a program or module says of itself. BadInput: there is none, or an old one."""
+    found = re.search(r"(\d+)[._](\d+)[._](\d+)", said)  # 1.28.0, or v1_28_0+0123-abc of a developer
     if not found:
         raise BadInput(f"{asked} does not tell its version: {_INSTALL}")
+    version = ".".join(found.groups())
     if tuple(map(int, found.groups())) < OLDEST:
         oldest = ".".join(map(str, OLDEST))
-        raise BadInput(f"SUMO is {found.group()} ({asked}), older than {oldest}: {_INSTALL}")
-    return found.group()
+        raise BadInput(f"SUMO is {version} ({asked}), older than {oldest}: {_INSTALL}")
+    return version
 
 
 def simulator(gui: bool) -> str:
     """The path of SUMO itself, with or without a window. BadInput: it is not found."""
-    return program("sumo-gui" if gui else "sumo")
+    return program(_simulator_name(gui))
+
+
+def _simulator_name(gui: bool) -> str:
+    return "sumo-gui" if gui else "sumo"
 
 
 def netconvert(arguments: Sequence[str]) -> None:
