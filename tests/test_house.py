@@ -118,16 +118,20 @@ def test_the_program_does_without_torch():
     assert not any(found.module == "dials_mpi.export.torchscript" and not found.late for found in IMPORTS)
 
 
-def test_numba_has_two_doors():
-    """The decorator, and what is written for the compiler in its own language."""
+def test_numba_has_few_doors():
+    """The decorator, its cache, and what is written for the compiler in its own language."""
     learning = {f"dials_mpi.learning.{name}" for name in ("activations", "products")}
-    assert importers("numba") | importers("llvmlite") <= {"dials_mpi.core.jit", *learning}
+    assert importers("numba") | importers("llvmlite") <= {
+        "dials_mpi.core.jit",
+        "dials_mpi.core.kernel_cache",
+        *learning,
+    }
 
 
 def test_domains_know_only_the_settings():
     for found in IMPORTS:
         if within(found.importer, "dials_mpi.domains") and within(found.module, "dials_mpi"):
-            ground = ("settings", "values", "errors", "compiled")
+            ground = ("settings", "values", "errors", "compiled", "cache")
             allowed = ("dials_mpi.domains", *(f"dials_mpi.{name}" for name in ground))
             assert any(within(found.module, package) for package in allowed), found
 
