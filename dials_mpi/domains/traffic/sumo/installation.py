@@ -13,14 +13,20 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
 from dials_mpi.core.errors import BadInput
+from dials_mpi.settings.values import printable
 
 BACKENDS = ("auto", "libsumo", "traci")
 OLDEST = (1, 20)
 """The oldest SUMO that the traffic domain was run with."""
+
+_PARTS = {"libsumo": "libsumo.py", "traci": "constants.py", "sumolib": "miscutils.py"}
+"""SUMO's Python modules, which import each other, and a file of each by which it is known."""
 
 _INSTALL = "install it with pip install 'dials_mpi[traffic]'"
 
@@ -43,8 +49,9 @@ def program(name: str) -> str:
     BadInput: it is in none of them.
     """
     _prepare()
-    inside = Path(os.environ.get("SUMO_HOME", ""), "bin", name)
-    found = str(inside) if inside.is_file() else shutil.which(name)
+    home = os.environ.get("SUMO_HOME")
+    inside = Path(home, "bin", name) if home else None
+    found = str(inside) if inside and inside.is_file() else shutil.which(name)
     if not found:
         raise BadInput(f"SUMO's program {name} is not found: {_INSTALL}")
     return found
@@ -89,6 +96,13 @@ def _young_enough(said: str, asked: str) -> str:
     return version
 
 
+def simulator_version(backend: str) -> str:
+    """The version of the SUMO that simulates, which may be another than that of netconvert."""
+    if module(backend, gui=False).__name__ == "libsumo":
+        return str(module(backend, gui=False).getVersion()[1])
+    return _run([simulator(gui=False), "--version"]).partition("\n")[0]
+
+
 def simulator(gui: bool) -> str:
     """The path of SUMO itself, with or without a window. BadInput: it is not found."""
     return program(_simulator_name(gui))
@@ -113,25 +127,39 @@ def _run(command: list[str]) -> str:
 @functools.cache
 def _prepare() -> None:
     """Make SUMO known to itself: the wheel eclipse-sumo where there is one, else what $SUMO_HOME names."""
+    wheel = _wheel()
+    if wheel:
+        os.environ["SUMO_HOME"] = str(wheel)
+        if not os.environ.get("PROJ_LIB") and not os.environ.get("PROJ_DATA"):
+            # Where its map projections are, without which it prints warnings.
+            os.environ["PROJ_LIB"] = os.environ["PROJ_DATA"] = str(wheel / "data" / "proj")
+        return
+    # A SUMO that was installed in another way has its Python modules here.
+    home = os.environ.get("SUMO_HOME")
+    tools = os.path.join(home, "tools") if home else ""
+    if os.path.isdir(tools) and tools not in sys.path:
+        sys.path.append(tools)
+
+
+def _wheel() -> Path | None:
+    """Where the wheel is: not by importing ``sumo``, which may be a file or folder of the user's."""
     try:
-        # Also says where its map projections are, without which it grumbles.
-        os.environ["SUMO_HOME"] = importlib.import_module("sumo").SUMO_HOME
-    except ImportError:
-        # A SUMO that was installed in another way has its Python modules here.
-        tools = os.path.join(os.environ.get("SUMO_HOME", ""), "tools")
-        if os.path.isdir(tools) and tools not in sys.path:
-            sys.path.append(tools)
+        folder = Path(str(distribution("eclipse-sumo").locate_file("sumo")))
+    except PackageNotFoundError:
+        return None
+    return folder if (folder / "bin").is_dir() else None
 
 
 @functools.cache
 def module(backend: str, gui: bool) -> ModuleType:
-    """libsumo or traci. BadInput: it cannot be loaded."""
+    """libsumo or traci. BadInput: it cannot be loaded, or another module of its name is found first."""
     _prepare()
     if backend == "libsumo" and gui:
         raise BadInput("traffic.gui needs traffic.sumo=traci: libsumo has no window")
     if gui and sys.platform == "linux" and not os.environ.get("DISPLAY"):
         raise BadInput("traffic.gui needs a screen, and DISPLAY is not set: set it, or traffic.gui=false")
     names = ["traci"] if gui else ["libsumo", "traci"] if backend == "auto" else [backend]
+    _require_own()
     reason: ImportError | None = None
     for name in names:
         try:
@@ -143,3 +171,19 @@ def module(backend: str, gui: bool) -> ModuleType:
             simulator(gui)
         return loaded
     raise BadInput(f"SUMO's Python module {names[0]} cannot be loaded ({reason}): {_INSTALL}") from reason
+
+
+def _require_own() -> None:
+    """BadInput: another module would be imported in place of SUMO's; it is not executed to find that out."""
+    for name, part in _PARTS.items():
+        try:
+            spec = find_spec(name)
+        except (ImportError, ValueError):
+            continue
+        places = (spec.submodule_search_locations or ()) if spec else ()
+        if spec and not any(Path(place, part).is_file() for place in places):
+            found = printable(spec.origin or next(iter(places), name))
+            raise BadInput(
+                f"{found} would be imported in place of SUMO's Python module {name}: rename it, or take its "
+                "folder out of PYTHONPATH"
+            )
