@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -60,25 +59,6 @@ def _at_home(text: str) -> str:
     if option.startswith("--") and value.startswith("~"):
         return option + equals + os.path.expanduser(value)
     return os.path.expanduser(text)
-
-
-def command(program: str, *paths: str | os.PathLike[str]) -> str:
-    """A command line to paste into a shell: a program of this package and its files or directories."""
-    return " ".join([f"python -m dials_mpi.{program}", *(_quoted(os.fspath(path)) for path in paths)])
-
-
-def _quoted(path: str) -> str:
-    """A path as one word of a command line, on one line, which is neither an option nor in the home."""
-    path = f"./{path}" if path.startswith(("-", "~")) else path
-    if path.isprintable():
-        return shlex.quote(path)
-    # $'...' is the shells' way to write bytes that cannot be shown.
-    plain = (char if char.isprintable() and char not in "'\\" else _escaped(char) for char in path)
-    return f"$'{''.join(plain)}'"
-
-
-def _escaped(char: str) -> str:
-    return "".join(f"\\{byte:03o}" for byte in os.fsencode(char))
 
 
 def agreed(comm: Communicator, decide: Callable[[], Any]) -> Any:

@@ -11,10 +11,11 @@ import time
 from collections.abc import Sequence
 from typing import NoReturn
 
-from dials_mpi.cli import Parser, agreed, command, word
+from dials_mpi.cli import Parser, agreed, word
 from dials_mpi.config import Config, load
 from dials_mpi.core.errors import DONE, STOPPED, BadInput, refuse
 from dials_mpi.core.logging import open_logs
+from dials_mpi.core.shell import command
 from dials_mpi.core.signals import StopRequests, install_handlers
 from dials_mpi.parallel import communicator as mpi
 from dials_mpi.parallel.communicator import Communicator

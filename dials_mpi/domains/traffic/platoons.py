@@ -46,7 +46,7 @@ def platoons(
     edge_length: float, speed_limit: float, inflow: float, yellow: int, backend: str = "auto"
 ) -> Platoons:
     """Those of a network with such edges and lights; recorded at the first call (a second of work)."""
-    versions = installation.version(), installation.simulator_version(backend)
+    versions = installation.version(), installation.simulator_version(backend, False)
     name = cache.key(json.dumps([edge_length, speed_limit, inflow, yellow, sumo.CAR, *versions]))
     folder = cache.folder("platoons")
     stored = cache.read(folder / f"{name}.json") if folder else None

@@ -10,10 +10,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from dials_mpi.algorithm.evaluation import Evaluation
-from dials_mpi.cli import command
 from dials_mpi.config import Config
 from dials_mpi.core.console import LastingConsole
 from dials_mpi.core.logging import LOG
+from dials_mpi.core.shell import command
 from dials_mpi.domains.base import Statistic
 from dials_mpi.parallel.communicator import launched
 from dials_mpi.run.walltime import clock

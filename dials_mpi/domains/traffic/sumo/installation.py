@@ -96,13 +96,6 @@ def _young_enough(said: str, asked: str) -> str:
     return version
 
 
-def simulator_version(backend: str) -> str:
-    """The version of the SUMO that simulates, which may be another than that of netconvert."""
-    if module(backend, gui=False).__name__ == "libsumo":
-        return str(module(backend, gui=False).getVersion()[1])
-    return _run([simulator(gui=False), "--version"]).partition("\n")[0]
-
-
 def simulator(gui: bool) -> str:
     """The path of SUMO itself, with or without a window. BadInput: it is not found."""
     return program(_simulator_name(gui))
