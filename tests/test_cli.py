@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from conftest import SMALL, launch, train
 
-from dials_mpi.cli import Parser, command
+from dials_mpi.cli import Parser
+from dials_mpi.core.shell import command
 
 NAMES = ["plain", "two words", "it's", '"$HOME"', "a;b|c&d>e", "*", "~", "~/x", "-n", "=", "é", "\\", "#"]
 ODD = ["two\nlines", "\x1b[31mred", "byte \udcff", "tab\tand 'quote'\n", "\x0177", "\\\n"]
