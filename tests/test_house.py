@@ -80,7 +80,7 @@ def test_the_walk_sees_imports():
     ("library", "allowed"),
     [
         ("mpi4py", {"dials_mpi.parallel.communicator"}),
-        ("h5py", {f"dials_mpi.storage.{name}" for name in ("hdf5", "runfile", "checkpoint")}),
+        ("h5py", {f"dials_mpi.storage.{name}" for name in ("hdf5", "runfile", "checkpoint", "probe")}),
         ("yaml", {"dials_mpi.settings.yaml_text"}),
         *((name, set()) for name in ("libsumo", "traci", "sumo")),  # by name: see below
         ("gymnasium", {"dials_mpi.gym.libraries"}),
@@ -97,7 +97,7 @@ def test_only_the_doors_to_sumo_and_to_domains_from_outside_import_by_name():
         "dials_mpi.domains.traffic.sumo.installation",
         "dials_mpi.domains.traffic.sumo.simulation",
         "dials_mpi.domains",
-        "dials_mpi.core.provenance",  # importlib.metadata
+        "dials_mpi.core.provenance",  # asks modules for their versions
     }
 
 
