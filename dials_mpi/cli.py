@@ -53,6 +53,13 @@ def word(text: str) -> str:
     return text
 
 
+def add_unchecked(parser: argparse.ArgumentParser) -> None:
+    """The option of programs that read runs."""
+    parser.add_argument(
+        "--unchecked", action="store_true", help="read a run whose files another program has changed, too"
+    )
+
+
 def _at_home(text: str) -> str:
     """An argument ~/x or --option=~/x with the user's home in it; shells leave the second as it is."""
     option, equals, value = text.partition("=")
