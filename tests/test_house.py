@@ -124,6 +124,11 @@ def test_numba_has_two_doors():
     assert importers("numba") | importers("llvmlite") <= {"dials_mpi.core.jit", *learning}
 
 
+def test_consoles_are_plain_ones():
+    """Which show text as it is, however narrow the terminal says to be."""
+    assert importers("rich.console", typing=True) == {"dials_mpi.core.console"}
+
+
 def test_domains_know_only_the_settings():
     for found in IMPORTS:
         if within(found.importer, "dials_mpi.domains") and within(found.module, "dials_mpi"):
@@ -144,11 +149,12 @@ def test_learning_knows_only_itself():
     "module",
     [
         *("errors", "values", "yaml_text", "settings", "seeding", "stopwatch", "position", "states"),
-        *("signals", "logs", "pulse", "ranks", "storage"),
+        *("signals", "logs", "pulse", "launchers", "shared_memory", "ranks", "storage"),
     ],
 )
 def test_the_ground_floor_imports_nothing_from_above(module):
     names = ["errors", "values", "yaml_text", "settings", "position", "signals", "logs", "pulse", "storage"]
+    names += ["launchers", "shared_memory"]
     own = {f.module for f in IMPORTS if within(f.importer, f"dials_mpi.{module}")}
     above = {name for name in own if within(name, "dials_mpi") and name != "dials_mpi"}
     assert [name for name in above if not any(within(name, f"dials_mpi.{ground}") for ground in names)] == []

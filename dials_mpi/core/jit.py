@@ -74,5 +74,6 @@ def compiled_exactly(function: Callable) -> Callable:
 def _compile(function: Callable, **options: Any) -> Callable:
     import numba
 
+    numba.config.DISABLE_JIT = 0  # NUMBA_DISABLE_JIT=1: products.py does not exist as plain Python
     numba.config.CACHE_DIR = store() or numba.config.CACHE_DIR
     return numba.njit(cache=bool(store()), **options)(function)
