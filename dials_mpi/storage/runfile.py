@@ -254,6 +254,11 @@ class RunFile:
             *earlier, newest = _sessions(file)
             return _told([newest]), _told(earlier)
 
+    def ranks(self) -> list[int]:
+        """How many ranks each session was on; 0 of one that has not told."""
+        with self._read() as file:
+            return [int(one.attrs.get("ranks", 0)) for one in _sessions(file)]
+
     def trained(self) -> int:
         """Steps per agent at the end of the last segment."""
         return int(self.last_row("training").get("env_steps", 0))

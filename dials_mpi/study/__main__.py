@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from dials_mpi.cli import Parser, word
 from dials_mpi.core.errors import DONE, REFUSED, STOPPED, BadInput, refuse
-from dials_mpi.parallel.communicator import launched, launched_as_root
+from dials_mpi.core.launchers import launched, launched_as_root
 from dials_mpi.results.style import require_report_libraries
 from dials_mpi.run.session import default_ranks
 from dials_mpi.run.walltime import deadline_of

@@ -85,6 +85,14 @@ def _phase(run: StudyRun, file: RunFile) -> tuple[Phase, str]:
     return Phase.FINISHED if same and file.finished() else Phase.CUT_OFF, ""
 
 
+def ranks_of_sessions(run: StudyRun) -> list[int]:
+    """How many ranks each session of a run was on; empty where there is no file, or none that can be read."""
+    try:
+        return RunFile.open(run.directory).ranks() if RunFile(run.directory).exists() else []
+    except (BadInput, *DAMAGE):
+        return []
+
+
 def remaining(runs: Sequence[StudyRun], states: Mapping[str, State]) -> float:
     """Seconds of wall-clock time that these runs still need, NaN if there is nothing to tell by.
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
-from rich.console import Console
 from rich.progress import Progress
 
 from dials_mpi.cli import Parser, word
+from dials_mpi.core.console import PlainConsole
 from dials_mpi.core.errors import CRASHED, BadInput, print_error, refuse
 from dials_mpi.domains.base import Drawable, SimulatorFailure
 from dials_mpi.results.choice import Choice, add_arguments
@@ -199,7 +199,7 @@ def _seed(options: argparse.Namespace, choice: Choice) -> int:
 @contextmanager
 def _progress(what: str, number: int) -> Iterator[Callable[[int], None]]:
     """A bar at a terminal; what it gives is told how many more are done."""
-    console = Console(stderr=True)
+    console = PlainConsole(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=number)
         yield lambda more: bar.update(task, advance=more)
