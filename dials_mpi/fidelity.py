@@ -22,11 +22,11 @@ from dials_mpi.config import Config, load
 from dials_mpi.core.console import PlainConsole
 from dials_mpi.core.errors import BadInput, refuse
 from dials_mpi.core.seeding import Purpose, streams
+from dials_mpi.core.text import printable
 from dials_mpi.domains import create
 from dials_mpi.domains.base import Domain
 from dials_mpi.domains.traffic.fidelity import Seen, independent, record, replay
 from dials_mpi.domains.traffic.network import SIDES
-from dials_mpi.settings.values import printable
 
 EXAMPLES = """examples:
   python -m dials_mpi.fidelity --config configs/traffic/4.yaml

@@ -19,11 +19,11 @@ from dials_mpi.core.launchers import launched_as_root
 from dials_mpi.core.logging import open_logs
 from dials_mpi.core.shell import command
 from dials_mpi.core.signals import StopRequests
+from dials_mpi.core.text import printable
 from dials_mpi.parallel import communicator as mpi
 from dials_mpi.parallel.communicator import Communicator
 from dials_mpi.run.session import Start, default_ranks, require_time, usable_ranks
 from dials_mpi.run.walltime import Deadline, deadline_of
-from dials_mpi.settings.values import printable
 
 EXAMPLES = """examples:
   mpirun -n 3 python -m dials_mpi.train --config configs/warehouse/fast.yaml

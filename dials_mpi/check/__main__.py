@@ -19,10 +19,10 @@ from dials_mpi.config import Config, load
 from dials_mpi.core.console import PlainConsole
 from dials_mpi.core.errors import BadInput, refuse
 from dials_mpi.core.seeding import Purpose, streams
+from dials_mpi.core.text import printable
 from dials_mpi.domains import create
 from dials_mpi.domains.base import Domain
 from dials_mpi.results.choice import Choice, is_run
-from dials_mpi.settings.values import printable
 
 EXAMPLES = """examples:
   python -m dials_mpi.check my_package.my_module:MyDomain

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from dials_mpi.core.errors import BadInput
-from dials_mpi.settings.values import shown
+from dials_mpi.core.text import shown
 
 
 class Launcher(NamedTuple):

@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 from dials_mpi.core.errors import BadInput
-from dials_mpi.settings.values import printable
+from dials_mpi.core.text import printable
 from dials_mpi.storage.files import free_name, keep
 from dials_mpi.storage.hdf5 import float32, network_tables, reading, require_version, rewriting, text_of
 from dials_mpi.storage.seal import require_seal

@@ -12,7 +12,7 @@ from types import FrameType
 from typing import IO, Any, NamedTuple
 
 from dials_mpi.core import signals
-from dials_mpi.settings.values import printable
+from dials_mpi.core.text import printable
 from dials_mpi.study import leash
 
 TICK = 1.0

@@ -9,9 +9,9 @@ from enum import Enum, auto
 
 from dials_mpi.config import load
 from dials_mpi.core.errors import CRASHED, DONE, REFUSED, STOPPED, BadInput, print_error
+from dials_mpi.core.text import printable
 from dials_mpi.run.session import Start, require_time
 from dials_mpi.run.walltime import Deadline, clock
-from dials_mpi.settings.values import printable
 from dials_mpi.storage import checkpoint as checkpoints
 from dials_mpi.storage.checkpoint import Checkpoint
 from dials_mpi.storage.position import Position

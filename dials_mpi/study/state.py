@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from dials_mpi.config.comparison import differences
 from dials_mpi.core.errors import BadInput
+from dials_mpi.core.text import printable
 from dials_mpi.run.resume import configuration_of
-from dials_mpi.settings.values import printable
 from dials_mpi.storage.files import holder
 from dials_mpi.storage.hdf5 import DAMAGE
 from dials_mpi.storage.runfile import RunFile

@@ -17,10 +17,10 @@ from rich.progress import Progress
 from dials_mpi.cli import Parser, word
 from dials_mpi.core.console import PlainConsole
 from dials_mpi.core.errors import CRASHED, BadInput, print_error, refuse
+from dials_mpi.core.text import printable
 from dials_mpi.domains.base import Drawable, SimulatorFailure
 from dials_mpi.results.choice import Choice, add_arguments
 from dials_mpi.results.style import style
-from dials_mpi.settings.values import printable
 from dials_mpi.storage.files import whole
 from dials_mpi.watch.episodes import Episode, GlobalEpisode, LocalEpisode, Moment
 from dials_mpi.watch.film import FILMS, LEAST_FPS, MOST_FPS, ffmpeg
