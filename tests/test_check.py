@@ -424,7 +424,7 @@ def test_the_program_checks_a_run_with_its_policies(trained, capsys, monkeypatch
     assert "the run's predictors draw: give the trained policies a mean return of" in out
     with pytest.raises(SystemExit, match="2"):
         main([run, "seed=1"])
-    assert "seed=1 is one argument too many: a run has its own configuration" in capsys.readouterr().err
+    assert "seed=1 is given beside the run" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         main([run, "--checkpoint", "7"])
     assert "no 7 checkpoint" in capsys.readouterr().err

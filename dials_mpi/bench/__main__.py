@@ -11,14 +11,13 @@ from typing import Any, NamedTuple, NoReturn
 
 from dials_mpi.bench import floors, projection, tables
 from dials_mpi.bench.costs import Recorded, measured_costs, read_run, require_same_costs, require_spread
-from dials_mpi.cli import Parser, add_unchecked, agreed, word
+from dials_mpi.cli import Parser, add_unchecked, agreed, runs_and_settings, word
 from dials_mpi.config import Config, load
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.text import printable
 from dials_mpi.domains import create
 from dials_mpi.parallel import communicator as mpi
 from dials_mpi.parallel.communicator import Communicator
-from dials_mpi.results.choice import runs_and_settings
 
 EXAMPLES = """examples:
   mpirun -n 3 python -m dials_mpi.bench --config configs/warehouse/4.yaml --json bench.json
@@ -46,7 +45,9 @@ class Task(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The command line."""
-    parser = Parser("bench", "Measure training speed beside the machine's own limits.", EXAMPLES, alone=False)
+    parser = Parser(
+        "bench", "Measure training speed, and compare it with the machine's limits.", EXAMPLES, alone=False
+    )
     parser.add_argument(
         "arguments", nargs="*", metavar="DIR | key=value", help="runs to project, or settings"
     )

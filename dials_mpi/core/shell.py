@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 
 
-def command(program: str, *paths: str | os.PathLike[str]) -> str:
-    """A command line to paste into a shell: a program of this package and its files or directories."""
-    return " ".join([f"python -m dials_mpi.{program}", *(_quoted(os.fspath(path)) for path in paths)])
+def program(name: str) -> str:
+    """How to start a command of this package: as this process was started, by ``dials`` or by its module."""
+    return f"dials {name}" if os.path.basename(sys.argv[0]) == "dials" else f"python -m dials_mpi.{name}"
+
+
+def command(name: str, *paths: str | os.PathLike[str]) -> str:
+    """A command line to paste into a shell: a command of this package and its files or directories."""
+    return " ".join([program(name), *(_quoted(os.fspath(path)) for path in paths)])
 
 
 def _quoted(path: str) -> str:
-    """A path as one word of a command line, on one line, which is neither an option nor in the home."""
+    """A path as one printable word that a shell takes neither for an option nor for a home directory."""
     path = f"./{path}" if path.startswith(("-", "~")) else path
     if path.isprintable():
         return shlex.quote(path)
-    # $'...' is the shells' way to write bytes that cannot be shown.
+    # $'...' is the shells' notation for bytes that cannot be printed.
     plain = (char if char.isprintable() and char not in "'\\" else _escaped(char) for char in path)
     return f"$'{''.join(plain)}'"
 

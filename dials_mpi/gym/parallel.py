@@ -14,7 +14,7 @@ from dials_mpi.domains import create
 from dials_mpi.domains.base import Closable, GlobalSimulator
 from dials_mpi.gym.libraries import Box, Discrete, ParallelEnv
 from dials_mpi.gym.spaces import action_space, observation_space
-from dials_mpi.results.choice import Choice
+from dials_mpi.results.run import Run
 
 
 class GlobalEnv(ParallelEnv[str, np.ndarray, int]):
@@ -56,7 +56,7 @@ class GlobalEnv(ParallelEnv[str, np.ndarray, int]):
 
         unchecked: also where another program has changed its file.
         """
-        return cls(Choice.of_run(directory, unchecked=unchecked).config)
+        return cls(Run.open(directory, unchecked=unchecked).config)
 
     def observation_space(self, agent: str) -> Box:
         """The space of an agent's observations."""

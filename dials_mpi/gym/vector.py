@@ -17,7 +17,7 @@ from dials_mpi.domains.base import Closable
 from dials_mpi.gym.libraries import AutoresetMode, VectorEnv, batch_space
 from dials_mpi.gym.spaces import action_space, observation_space
 from dials_mpi.learning.influence import Predictor
-from dials_mpi.results.choice import Choice
+from dials_mpi.results.run import Run
 
 
 class RegionEnv(VectorEnv):
@@ -91,11 +91,11 @@ class RegionEnv(VectorEnv):
         unchecked: files that another program has changed are read as well. BadInput: as of the constructor,
         or there is no run, checkpoint or predictor.
         """
-        choice = Choice.of_run(directory, checkpoint, unchecked)
-        if not choice.predictors:
+        run = Run.open(directory, checkpoint, unchecked)
+        if not run.predictors:
             raise BadInput("the run has no influence predictors: its mode is global")
-        _require_region(region, len(choice.predictors))
-        return cls(choice.config, region, num_envs, choice.predictors[region])
+        _require_region(region, len(run.predictors))
+        return cls(run.config, region, num_envs, run.predictors[region])
 
     def reset(
         self, *, seed: int | None = None, options: Mapping[str, Any] | None = None

@@ -33,7 +33,7 @@ and tables.md, with each table as CSV: returns (interquartile means), improvemen
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The command line; it needs no MPI."""
-    parser = Parser("report", "Draw and tabulate runs, finished or not, from their run files.", EXAMPLES)
+    parser = Parser("report", "Draw pictures and tables of runs, finished or not.", EXAMPLES)
     parser.add_argument("directories", nargs="+", metavar="DIR", help="the directory of a run")
     parser.add_argument(
         "--out", required=True, metavar="FOLDER", type=word, help="where the files go; made if missing"
