@@ -13,9 +13,11 @@ from typing import NoReturn
 
 from dials_mpi.cli import Parser, agreed, word
 from dials_mpi.config import Config, load
+from dials_mpi.core.console import LastingConsole
 from dials_mpi.core.errors import DONE, STOPPED, BadInput, refuse
 from dials_mpi.core.logging import open_logs
 from dials_mpi.core.signals import StopRequests, install_handlers
+from dials_mpi.output import command
 from dials_mpi.parallel import communicator as mpi
 from dials_mpi.parallel.communicator import Communicator
 from dials_mpi.run.session import Start, default_ranks, require_time, usable_ranks
@@ -59,6 +61,7 @@ def train(start: Start, comm: Communicator, deadline: Deadline, stop_requests: S
     return DONE
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The command line."""
     begun = time.monotonic()
@@ -111,7 +114,9 @@ def _program(
     if start.finished:
         if comm.is_root:
             where = printable(start.directory)
-            print(f"The run in {where} is finished: python -m dials_mpi.evaluate {where}")
+            LastingConsole(soft_wrap=True).print(
+                f"The run in {where} is finished: python -m dials_mpi.evaluate {where}"
+            )
         return DONE
     open_logs(start.directory, comm.rank, comm.size, options.log_ranks)
     return train(start, comm, deadline, stop_requests)

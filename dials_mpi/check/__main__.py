@@ -16,12 +16,13 @@ from dials_mpi.check.influence import Actors, check_influence, random_actors
 from dials_mpi.check.play import play_globally
 from dials_mpi.check.replay import check_replay
 from dials_mpi.check.speed import check_speed
-from dials_mpi.cli import Parser, word
+from dials_mpi.cli import Parser, integer, word
 from dials_mpi.config import Config, load
 from dials_mpi.core.errors import BadInput, refuse
 from dials_mpi.core.seeding import Purpose, streams
 from dials_mpi.domains import create
 from dials_mpi.domains.base import Domain
+from dials_mpi.output import command
 from dials_mpi.results.choice import Choice, is_run
 from dials_mpi.settings.values import printable
 
@@ -42,6 +43,7 @@ EPISODES, MOST_EPISODES = 32, 100_000
 SIGNS = {Verdict.GOOD: "[green]good [/]", Verdict.NOTE: "     ", Verdict.WRONG: "[bold red]wrong[/]"}
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The command line; it needs no MPI."""
     parser = Parser("check", "Put a domain to the test.", EXAMPLES)
@@ -54,7 +56,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         "--checkpoint", metavar="WHICH", type=word, help="best, newest or its steps: of a run, not its end"
     )
     parser.add_argument(
-        "--episodes", type=int, default=EPISODES, help=f"of the replay (default {EPISODES}): more see finer"
+        "--episodes",
+        type=integer,
+        default=EPISODES,
+        help=f"of the replay (default {EPISODES}): more see finer",
     )
     options = parser.parse_intermixed_args(argv)
     try:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import Any
 
 from rich.console import Console
+
+from dials_mpi.output import discard
 
 
 class PlainConsole(Console):
@@ -29,6 +29,4 @@ class LastingConsole(PlainConsole):
     def on_broken_pipe(self) -> None:
         """In place of rich's, which ends the program."""
         self.quiet = True
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())  # takes what is still in the buffer
-        os.close(nowhere)
+        discard()
