@@ -14,6 +14,7 @@ from typing import NoReturn
 from dials_mpi import __version__
 from dials_mpi.core.errors import DONE, REFUSED, refuse
 from dials_mpi.core.launchers import launched_as_root
+from dials_mpi.core.output import command_line
 from dials_mpi.core.text import shown
 
 COMMANDS = {
@@ -46,29 +47,29 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The command line of ``dials`` and of ``python -m dials_mpi``."""
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] not in COMMANDS:
-        sys.exit(_answer(words) if launched_as_root() else _code(words))
+        _answer(words)
     _append_working_folder()
     name, *rest = words
     resolve_name(f"dials_mpi.{name}{'.__main__' * (name in PACKAGES)}:main")(rest)
     raise AssertionError(f"{name} has returned")
 
 
-def _answer(words: Sequence[str]) -> int:
-    """Print what a command line without a command asks for, or why it is refused; the exit code."""
-    if _code(words) == DONE:
+@command_line
+def _answer(words: Sequence[str]) -> NoReturn:
+    """Without a command: print help or version, or why the words are refused, and exit; only root prints."""
+    asked = bool(words) and words[0] in ("-h", "--help", "-V", "--version")
+    if not launched_as_root():
+        sys.exit(DONE if asked else REFUSED)
+    if asked:
         version = words[0] in ("--version", "-V")
         lines = "\n".join(f"  {name:<10}{about}" for name, about in COMMANDS.items())
         print(f"dials_mpi {__version__}" if version else HELP.format(commands=lines))
-        return DONE
+        sys.exit(DONE)
     if not words:
-        return refuse(f"no command is given: give one of {', '.join(COMMANDS)}; see dials --help")
+        sys.exit(refuse(f"no command is given: give one of {', '.join(COMMANDS)}; see dials --help"))
     near = get_close_matches(words[0], COMMANDS, n=1)
     remedy = f"the nearest is {near[0]}" if near else f"give one of {', '.join(COMMANDS)}"
-    return refuse(f"there is no command {shown(words[0])}: {remedy}; see dials --help")
-
-
-def _code(words: Sequence[str]) -> int:
-    return DONE if words and words[0] in ("-h", "--help", "-V", "--version") else REFUSED
+    sys.exit(refuse(f"there is no command {shown(words[0])}: {remedy}; see dials --help"))
 
 
 def _append_working_folder() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from dials_mpi.core import shell
 from dials_mpi.core.errors import BadInput, refuse
 from dials_mpi.core.launchers import launched_as_root
-from dials_mpi.core.text import printable
+from dials_mpi.core.text import printable, shown
+from dials_mpi.settings import numerals
 
 if TYPE_CHECKING:
     from dials_mpi.parallel.communicator import Communicator
@@ -74,7 +76,7 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
         "--checkpoint",
         metavar="WHICH",
         type=word,
-        help="use the networks of this checkpoint: best, newest or its steps; default: those at the run's end",
+        help="use the networks of this checkpoint: best, newest or its steps (default: the run's end)",
     )
 
 
@@ -146,6 +148,24 @@ def _at_home(text: str) -> str:
     if option.startswith("--") and value.startswith("~"):
         return option + equals + os.path.expanduser(value)
     return os.path.expanduser(text)
+
+
+def integer(text: str) -> int:
+    """The type of an option that is a whole number, written as in settings: 010 is refused, it may mean 8."""
+    return int(_numeral(text, numerals.WHOLE, "a whole number"))
+
+
+def real(text: str) -> float:
+    """The type of an option that is a number, neither infinite nor NaN, written as in settings."""
+    return float(_numeral(text, numerals.NUMBER, "a number"))
+
+
+def _numeral(text: str, form: re.Pattern[str], kind: str) -> str:
+    if form.fullmatch(text) and len(text) <= numerals.LONGEST:
+        return text
+    found = numerals.odd(text)
+    remedy = f"{found.why}: {found.remedy}" if found else f"give {kind}"
+    raise argparse.ArgumentTypeError(f"is {shown(text)}, {'which ' * bool(found)}{remedy}")
 
 
 def agreed(comm: Communicator, decide: Callable[[], T]) -> T | int:

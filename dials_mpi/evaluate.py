@@ -16,8 +16,9 @@ from typing import Any, NoReturn
 import numpy as np
 
 from dials_mpi.algorithm.evaluation import Evaluation, evaluate, evaluate_scripted
-from dials_mpi.cli import Parser, add_run_arguments, policy_of, run_of, word
+from dials_mpi.cli import Parser, add_run_arguments, integer, policy_of, run_of, word
 from dials_mpi.core.errors import BadInput, refuse
+from dials_mpi.core.output import command_line
 from dials_mpi.core.seeding import OTHER_EPISODES
 from dials_mpi.core.text import printable
 from dials_mpi.domains.base import Domain
@@ -33,11 +34,12 @@ EXAMPLES = """examples:
 MOST_EPISODES = 1_000_000
 
 
+@command_line
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The command line; it needs no MPI."""
     parser = Parser("evaluate", "Play a joint policy on the global simulator.", EXAMPLES)
     add_run_arguments(parser)
-    parser.add_argument("--episodes", type=int, default=100, help="number of episodes (default 100)")
+    parser.add_argument("--episodes", type=integer, default=100, help="number of episodes (default 100)")
     parser.add_argument("--json", metavar="FILE", type=word, help="also write the results to FILE")
     options = parser.parse_intermixed_args(argv)
     try:

@@ -35,7 +35,7 @@ def descriptions() -> dict[str, str]:
 
 def test_every_command_is_in_the_table():
     assert set(script.COMMANDS) == set(COMMANDS)
-    assert script.COMMANDS == descriptions()
+    assert descriptions() == script.COMMANDS
     assert {name for name in COMMANDS if f"dials_mpi.{name}.__main__" in FILES} == set(script.PACKAGES)
 
 

@@ -14,10 +14,11 @@ from dials_mpi.check.influence import Actors, check_influence, random_actors
 from dials_mpi.check.play import play_globally
 from dials_mpi.check.replay import check_replay
 from dials_mpi.check.speed import check_speed
-from dials_mpi.cli import Parser, add_checkpoint, add_unchecked, is_run, require_no_settings
+from dials_mpi.cli import Parser, add_checkpoint, add_unchecked, integer, is_run, require_no_settings
 from dials_mpi.config import Config, load
 from dials_mpi.core.console import PlainConsole
 from dials_mpi.core.errors import BadInput, refuse
+from dials_mpi.core.output import command_line
 from dials_mpi.core.seeding import Purpose, streams
 from dials_mpi.domains import create
 from dials_mpi.domains.base import Domain
@@ -40,6 +41,7 @@ EPISODES, MOST_EPISODES = 32, 100_000
 SIGNS = {Verdict.GOOD: "[green]good [/]", Verdict.NOTE: "     ", Verdict.WRONG: "[bold red]wrong[/]"}
 
 
+@command_line
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The command line; it needs no MPI."""
     parser = Parser("check", "Check that a domain keeps its contract, and measure its simulators.", EXAMPLES)
@@ -51,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     add_checkpoint(parser)
     parser.add_argument(
         "--episodes",
-        type=int,
+        type=integer,
         default=EPISODES,
         help=f"of the replay (default {EPISODES}); more give a smaller error",
     )

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 from rich.progress import Progress
 
-from dials_mpi.cli import Parser, add_run_arguments, policy_of, run_of, word
+from dials_mpi.cli import Parser, add_run_arguments, integer, policy_of, real, run_of, word
 from dials_mpi.core.console import PlainConsole
 from dials_mpi.core.errors import CRASHED, BadInput, print_error, refuse
+from dials_mpi.core.output import command_line
 from dials_mpi.core.text import printable
 from dials_mpi.domains.base import Drawable, SimulatorFailure
 from dials_mpi.results.run import RANDOM, TRAINED, Run
@@ -44,6 +45,7 @@ EPISODES, MOST_EPISODES = 200, 100_000
 MOST_SEED = 2**32 - 1
 
 
+@command_line
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The command line; it needs no MPI."""
     parser = Parser(
@@ -52,16 +54,16 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     add_run_arguments(parser)
     parser.add_argument("--out", required=True, metavar="FILE", type=word, help="png, svg, pdf, gif or mp4")
     parser.add_argument(
-        "--region", type=int, metavar="I", help="show the local simulator of region I, not the global one"
+        "--region", type=integer, metavar="I", help="show the local simulator of region I, not the global one"
     )
-    parser.add_argument("--steps", type=int, help="number of steps (default: a whole episode)")
-    parser.add_argument("--seed", type=int, help="seed of the episode (default: the run's seed)")
-    parser.add_argument("--fps", type=float, default=10, help="frames per second of a film (default 10)")
+    parser.add_argument("--steps", type=integer, help="number of steps (default: a whole episode)")
+    parser.add_argument("--seed", type=integer, help="seed of the episode (default: the run's seed)")
+    parser.add_argument("--fps", type=real, default=10, help="frames per second of a film (default 10)")
     parser.add_argument(
         "--influence", action="store_true", help="draw the predictions of the region's predictor"
     )
     parser.add_argument(
-        "--episodes", type=int, help=f"number of episodes of --influence (default {EPISODES})"
+        "--episodes", type=integer, help=f"number of episodes of --influence (default {EPISODES})"
     )
     options = parser.parse_intermixed_args(argv)
     try:
