@@ -238,7 +238,7 @@ def test_the_program_projects_a_run_file(tmp_path):
     assert "assumed" in printed
     assert terms["checkpoint"] > 0
     assert figures["comparison"]["train"] == pytest.approx({"projected": 18, "measured": 18})
-    assert "What grows: evaluate" in printed
+    assert "Grows most: evaluate" in printed
 
 
 def test_the_program_projects_what_it_measures_on_three_ranks(tmp_path):

@@ -182,7 +182,7 @@ def test_the_tables_hold_the_hand_computed_numbers(tmp_path):
     ]
     page = (tmp_path / "out" / "tables.md").read_text()
     assert "| DIALS, F = 2.56K | 2 | 1 | 2 | 2560 | 4 | 0.12 | 4.12 | 1 | 0.055 | 1.055 |" in page
-    assert "scaled from the steps that were done to 2,560" in page
+    assert "Runtimes are scaled to 2,560 steps per agent" in page
 
 
 def test_an_unfinished_run_is_in_no_mean_and_said_so(tmp_path):

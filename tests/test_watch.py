@@ -469,8 +469,11 @@ REFUSALS: dict[str, tuple[list[str], list[str]]] = {
     "no frames": (["run", "--out", "x.gif", "--fps", "0"], ["--fps is 0"]),
     "too many frames": (["run", "--out", "x.gif", "--fps", "51"], ["--fps is 51", "to 50"]),
     "too few frames": (["run", "--out", "x.gif", "--fps", "0.001"], ["--fps is 0.001", "from 0.1"]),
-    "frames nan": (["run", "--out", "x.gif", "--fps", "nan"], ["--fps is nan"]),
-    "hand-coded alone": (["run", *OUT, "--region", "1", "--policy", "oldest"], ["whole system", "random"]),
+    "frames nan": (["run", "--out", "x.gif", "--fps", "nan"], ["--fps: is 'nan'"]),
+    "hand-coded alone": (
+        ["run", *OUT, "--region", "1", "--policy", "oldest"],
+        ["needs the global simulator", "random"],
+    ),
     "alone without a run": (
         ["--config", "good.yaml", *OUT, "--policy", "random", "--region", "1"],
         ["influence predictor", "directory"],

@@ -1,4 +1,4 @@
-"""What a checkpoint costs, beside a file of as many bytes that is only written and synchronised."""
+"""The time of a checkpoint, compared with a plain file of the same size, written and synchronised."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from dials_mpi.run import states
 from dials_mpi.storage.position import Position
 
 TIMES = 3
-"""How often each is done; the median counts."""
+"""Repetitions of each measurement; the median counts."""
 
 TRIED = 16
-"""Regions of the file that is written for a projection."""
+"""Regions in the file that is written for a projection."""
 
 
 def checkpoint_figures(subject: Subject, folder: str) -> dict[str, float]:
-    """Of a checkpoint of all regions in ``folder``: bytes, and wall-clock seconds; on root, elsewhere none.
+    """Bytes and wall-clock seconds of a checkpoint of all regions in ``folder``, on root; elsewhere empty.
 
-    What is written there is removed.
+    All written files are removed.
     """
     from dials_mpi.run.checkpointing import load, save
 

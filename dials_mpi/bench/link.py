@@ -1,4 +1,4 @@
-"""What an exchange between ranks costs: a rate for bytes, and a cost for each message."""
+"""The speed of exchanges between ranks: bytes per second, and seconds per message."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import numpy as np
 from dials_mpi.parallel.communicator import Communicator
 
 BYTES = 1 << 20
-"""Of a large message."""
+"""The size of a large message."""
 
 MANY, FEW, LARGE = 4096, 512, 64
-"""Numbers of messages whose times are compared: empty ones, and large ones."""
+"""Numbers of messages that are timed: small ones (many, few) and large ones."""
 
 TIMES = 5
-"""How often each is timed; the shortest counts."""
+"""Repetitions of each measurement; the shortest counts."""
 
 
 class Link(NamedTuple):
-    """bytes_per_second into or out of root; seconds_per_message of root's time; measured: or assumed."""
+    """bytes_per_second to or from root; seconds_per_message: root's time; measured: False if assumed."""
 
     bytes_per_second: float
     seconds_per_message: float
@@ -28,7 +28,7 @@ class Link(NamedTuple):
 
 
 ASSUMED = Link(bytes_per_second=1e9, seconds_per_message=20e-6, measured=False)
-"""Of one rank, which has none to exchange with: a cluster's network, taken low."""
+"""For one rank, which cannot measure a link: low values for a cluster's network."""
 
 
 def measure_link(comm: Communicator) -> Link:

@@ -1,6 +1,6 @@
-"""What is measured: the system of a configuration on all ranks, its predictors fitted before it trains.
+"""The measured system: that of a configuration on all ranks, with predictors that are fitted before training.
 
-Untrained predictors would flood traffic's crossings with vehicles.
+Untrained predictors would insert far too many vehicles in traffic.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ FIT_EPOCHS = 5
 """Epochs of the measured fit; how long one takes does not depend on their number."""
 
 FIT_LEARNING_RATE = 1e-3
-"""At least: so few epochs then bring the sources' frequencies near the true ones."""
+"""The lowest learning rate of the fit, so that few epochs give about the sources' true frequencies."""
 
 WARMING = 2
-"""Updates, episodes and steps of an episode before anything is measured: what is compiled or loaded at first
-use is then there."""
+"""Updates, episodes and steps of an episode before measurements, for all that is compiled or loaded at first
+use."""
 
 
 class Subject:
@@ -70,7 +70,7 @@ class Subject:
         return self.config.mode != "global"
 
     def warm_up(self) -> None:
-        """Train, collect and evaluate once, on little."""
+        """Train, collect and evaluate for a short time."""
         self.train(WARMING)
         section = replace(self.config.domain_section, horizon=WARMING)
         self.evaluate(WARMING, create(self.config.domain, section))
@@ -103,7 +103,7 @@ class Subject:
         return spent
 
     def fit(self) -> float:
-        """Fit this rank's predictors to the datasets, after a first time to little of them; CPU seconds."""
+        """Fit this rank's predictors to the datasets, after a short fit for warm-up; CPU seconds."""
         few = {i: Dataset(*(part[:WARMING] for part in dataset)) for i, dataset in self.datasets.items()}
         self.learners.fit(few, self._segment(0))
         self.comm.barrier()

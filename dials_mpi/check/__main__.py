@@ -1,4 +1,4 @@
-"""The command line of the check."""
+"""The command ``check``."""
 
 from __future__ import annotations
 

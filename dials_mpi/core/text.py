@@ -21,5 +21,5 @@ def shown(value: Any) -> str:
 
 
 def printable(text: str) -> str:
-    """The text as it may stand in a one-line message."""
+    """The text without unprintable characters, for a one-line message."""
     return text if text.isprintable() else ascii(text)

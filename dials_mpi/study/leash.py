@@ -1,7 +1,7 @@
-"""``python leash.py PARENT COMMAND...`` becomes a program that gets SIGTERM when the process PARENT ends.
+"""``python leash.py PARENT COMMAND...`` runs a program that gets SIGTERM when the process PARENT ends.
 
-However that ends: not even SIGKILL leaves the program behind. It is a program of its own since subprocess may
-run nothing between fork and exec where there are threads, as behind a bar. Linux alone knows such a thing.
+So a study that is killed, even by SIGKILL, leaves no run behind. It is a separate program because subprocess
+must not run code between fork and exec if there are threads, as with a progress bar. Only Linux has this.
 """
 
 from __future__ import annotations
@@ -9,19 +9,18 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Sequence
 from typing import NoReturn
 
 PR_SET_PDEATHSIG = 1
 
 
-def become(parent: int, command: Sequence[str]) -> NoReturn:
-    """Go on as this program, in the same process."""
+def become(parent: int, command: list[str]) -> NoReturn:
+    """Replace this process by the program."""
     if sys.platform == "linux":
         import ctypes
 
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # which ended a moment ago
+        if os.getppid() != parent:  # the parent has ended already
             sys.exit(128 + signal.SIGTERM)
     try:
         os.execvp(command[0], command)
