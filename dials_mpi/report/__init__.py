@@ -15,7 +15,7 @@ from dials_mpi.core.text import printable
 from dials_mpi.report import tables
 from dials_mpi.report.figures import pictures, save_picture
 from dials_mpi.report.groups import Group, group_runs, short
-from dials_mpi.report.runs import Run, read_run, read_runs
+from dials_mpi.report.runs import RunData, read_run, read_runs
 from dials_mpi.report.runtimes import Clock, timed
 from dials_mpi.report.statistics import ENOUGH
 from dials_mpi.report.tables import Row
@@ -31,7 +31,7 @@ def report(
     clock: Clock = "wall",
     steps: int | None = None,
     unchecked: bool = False,
-) -> tuple[list[Run], list[Path]]:
+) -> tuple[list[RunData], list[Path]]:
     """Write the pictures and tables of these runs; the runs, and the files written.
 
     clock: of the runtimes in pictures. steps: per agent, to which the table of runtimes is scaled.
@@ -56,7 +56,7 @@ def report(
 
 
 def _write_tables(
-    folder: Path, runs: Sequence[Run], groups: Sequence[Group], steps: int | None
+    folder: Path, runs: Sequence[RunData], groups: Sequence[Group], steps: int | None
 ) -> list[Path]:
     """One CSV file for each table, and ``tables.md`` with those of groups."""
     by_run = {

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dials_mpi.config import Config
-from dials_mpi.report.runs import Refits, Run, standard_error
+from dials_mpi.report.runs import Refits, RunData, standard_error
 from dials_mpi.results.style import RGB, look
 
 METHODS = {"dials": "DIALS", "untrained": "untrained", "global": "global simulator"}
@@ -35,7 +35,7 @@ class Curve(NamedTuple):
 class Group:
     """Runs of one configuration that differ in their seed, and how they are drawn."""
 
-    runs: Sequence[Run]
+    runs: Sequence[RunData]
     label: str
     colour: RGB
     line: Any
@@ -70,7 +70,7 @@ class Group:
         return Refits(*(np.nanmean(_padded(column), axis=0) for column in zip(*parts, strict=True)))
 
     @property
-    def finished(self) -> list[Run]:
+    def finished(self) -> list[RunData]:
         """The finished runs."""
         return [run for run in self.runs if run.finished]
 
@@ -80,7 +80,7 @@ class Group:
         return np.array([run.mean[-1] for run in self.finished])
 
     @property
-    def unfinished(self) -> list[Run]:
+    def unfinished(self) -> list[RunData]:
         """The unfinished runs."""
         return [run for run in self.runs if not run.finished]
 
@@ -91,7 +91,7 @@ class Group:
         return Curve(steps, np.nanmean(rows, axis=0), standard_error(rows))
 
 
-def group_runs(runs: Sequence[Run]) -> list[Group]:
+def group_runs(runs: Sequence[RunData]) -> list[Group]:
     """Group runs that differ only in their seed, in order of agents, method, and descending F.
 
     Groups with one label, in systems of different sizes, have one colour and line; so has each F in all
@@ -120,24 +120,24 @@ def _free_look(config: Config, taken: Collection[int]) -> int:
     return usual if usual not in taken else next(k for k in count() if k not in taken)
 
 
-def _by_configuration(runs: Sequence[Run]) -> list[list[Run]]:
-    groups: dict[str, list[Run]] = {}
+def _by_configuration(runs: Sequence[RunData]) -> list[list[RunData]]:
+    groups: dict[str, list[RunData]] = {}
     for run in runs:
         groups.setdefault(_without_seed(run.config).digest(), []).append(run)
     methods = list(METHODS)
 
-    def place(group: Sequence[Run]) -> tuple[int, int, int]:
+    def place(group: Sequence[RunData]) -> tuple[int, int, int]:
         config = group[0].config
         return group[0].agents, methods.index(config.mode), -_without_seed(config).retrain_every
 
     return sorted(groups.values(), key=place)
 
 
-def _others(known: Mapping[int, set[int]], group: Sequence[Run]) -> list[int]:
+def _others(known: Mapping[int, set[int]], group: Sequence[RunData]) -> list[int]:
     return sorted(known[group[0].agents] - {run.config.seed for run in group})
 
 
-def _labels(seeds: Sequence[Sequence[Run]]) -> list[str]:
+def _labels(seeds: Sequence[Sequence[RunData]]) -> list[str]:
     """Each group's label: its method, F of DIALS, and the settings in which groups of the method differ.
 
     Settings of the domain are compared among groups of the same size only.
@@ -156,7 +156,7 @@ def _labels(seeds: Sequence[Sequence[Run]]) -> list[str]:
     return [_label(group[0], named[_method(group)]) for group in seeds]
 
 
-def _method(group: Sequence[Run]) -> str:
+def _method(group: Sequence[RunData]) -> str:
     return group[0].config.mode
 
 
@@ -172,7 +172,7 @@ def _varying(configs: Sequence[Config]) -> list[str]:
     return [key for key in (values[0] if values else ()) if any(v[key] != values[0][key] for v in values)]
 
 
-def _label(run: Run, varying: Collection[str]) -> str:
+def _label(run: RunData, varying: Collection[str]) -> str:
     """A run's method and the varying settings; the run's name if these are many."""
     config, values = run.config, run.config.decisive()
     if len([key for key in varying if key != "retrain_every"]) > MAX_LABEL_SETTINGS:

@@ -31,7 +31,7 @@ class Refits(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Run:
+class RunData:
     """The content of a run file with T evaluations.
 
     env_steps: [T] per agent; wall_time: [T] in seconds; returns: [T, E, N]; cross_entropy: [T], nats per
@@ -82,7 +82,7 @@ class Run:
         return standard_error(self.returns.mean(axis=2).T)
 
 
-def read_run(directory: str, unchecked: bool = False) -> Run:
+def read_run(directory: str, unchecked: bool = False) -> RunData:
     """The run in a directory. BadInput: there is none, it cannot be read, or it has no evaluation yet.
 
     unchecked: also read a file that another program has changed.
@@ -99,7 +99,7 @@ def read_run(directory: str, unchecked: bool = False) -> Run:
         raise BadInput(f"{where} is not a run file, or a damaged one: {reason}") from error
 
 
-def _read_evaluated(file: RunFile, config: Config) -> Run:
+def _read_evaluated(file: RunFile, config: Config) -> RunData:
     """The run. DAMAGE: the file is not as a run writes it."""
     finished = file.finished()  # read first: if it is true, all that follows is final
     steps = _numbers(file, "evaluation/env_steps", 1)
@@ -118,7 +118,7 @@ def _read_evaluated(file: RunFile, config: Config) -> Run:
     returns = series("evaluation/returns", 3)
     if not np.isfinite(returns).all():
         raise ValueError("evaluation/returns are not all finite")
-    return Run(
+    return RunData(
         name=printable(file.directory.resolve().name),
         config=config,
         finished=finished,
@@ -183,17 +183,17 @@ def _read_refits(file: RunFile) -> Refits:
     return Refits(steps, *losses)
 
 
-def read_runs(directories: Sequence[str], unchecked: bool = False) -> list[Run]:
+def read_runs(directories: Sequence[str], unchecked: bool = False) -> list[RunData]:
     """All runs. BadInput: see ``read_run``, or they are not of the same system, or one is given twice."""
     runs = [read_run(directory, unchecked) for directory in directories]
     names = [run.name for run in runs]
     if len(set(names)) < len(names):  # two directories have one name
         runs = [replace(run, name=printable(given)) for run, given in zip(runs, directories, strict=True)]
-    first_of_size: dict[int, Run] = {}
+    first_of_size: dict[int, RunData] = {}
     for run in runs:
         require_same_system(runs[0], run)
         require_same_system(first_of_size.setdefault(run.agents, run), run)
-    seen: dict[str, Run] = {}
+    seen: dict[str, RunData] = {}
     for run in runs:
         twin = seen.setdefault(run.config.digest(), run)
         if twin is not run:
@@ -203,7 +203,7 @@ def read_runs(directories: Sequence[str], unchecked: bool = False) -> list[Run]:
     return runs
 
 
-def require_same_system(one: Run, other: Run) -> None:
+def require_same_system(one: RunData, other: RunData) -> None:
     """BadInput: the runs differ in their domain, or in its settings, but for those of the size.
 
     In a domain without a grid these settings are not known; there, runs with different numbers of agents may

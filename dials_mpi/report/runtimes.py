@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from dials_mpi.report.groups import Group
-from dials_mpi.report.runs import SPENT, Run
+from dials_mpi.report.runs import SPENT, RunData
 
 Clock = Literal["wall", "cpu"]
 CLOCKS: dict[Clock, str] = {"wall": "wall-clock", "cpu": "one core per rank"}
@@ -32,7 +32,7 @@ class Runtime(NamedTuple):
         return self.training + self.influence
 
 
-def spent(run: Run, clock: Clock) -> np.ndarray:
+def spent(run: RunData, clock: Clock) -> np.ndarray:
     """Hours between each evaluation and the previous one, [T, 2]: training; data and predictors.
 
     All ranks wait for the slowest one at the end of a phase, so the hours of phases add up. In the schedule
@@ -50,7 +50,7 @@ def spent(run: Run, clock: Clock) -> np.ndarray:
     return np.concatenate([np.zeros((1, 2)), hours[:-1]]) if run.config.overlapped else hours
 
 
-def runtime(run: Run, clock: Clock, steps: int | None = None) -> Runtime:
+def runtime(run: RunData, clock: Clock, steps: int | None = None) -> Runtime:
     """The runtime of a run so far; steps: scaled to this number of steps per agent."""
     training, influence = spent(run, clock).sum(axis=0)
     if steps is None:
@@ -67,7 +67,7 @@ def mean_runtime(group: Group, clock: Clock, steps: int | None = None) -> Runtim
     return Runtime(*np.mean(parts, axis=0)) if parts else Runtime(np.nan, np.nan)
 
 
-def timed(group: Group, steps: int | None) -> list[Run]:
+def timed(group: Group, steps: int | None) -> list[RunData]:
     """The finished runs; if there are none and runtimes are scaled, those that have trained."""
     begun = [run for run in group.runs if run.env_steps[-1]] if steps is not None else []
     return group.finished or begun
@@ -92,7 +92,7 @@ def mean_memory(group: Group) -> Memory | None:
     return Memory(*np.mean(parts, axis=0)) if parts else None
 
 
-def _memory(run: Run) -> Sequence[float]:
+def _memory(run: RunData) -> Sequence[float]:
     peaks = run.peak_rss / 1e6
     pss = run.pss.sum() / 1e6 if run.pss.size else np.nan
     return peaks[0], peaks[1:].max() if len(peaks) > 1 else np.nan, peaks.sum(), pss

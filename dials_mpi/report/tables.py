@@ -12,7 +12,7 @@ import numpy as np
 from rich.table import Table
 
 from dials_mpi.report.groups import Group, short
-from dials_mpi.report.runs import Run
+from dials_mpi.report.runs import RunData
 from dials_mpi.report.runtimes import CLOCKS, mean_memory, mean_runtime
 from dials_mpi.report.statistics import Interval, interquartile_mean, mean, probability_of_improvement
 
@@ -21,7 +21,7 @@ ALL = "all"
 """In place of a number of agents: all sizes of the system together."""
 
 
-def summary_row(run: Run) -> dict[str, Any]:
+def summary_row(run: RunData) -> dict[str, Any]:
     """One run; F is empty without refits, the best return is that of the best evaluation."""
     config, seconds = run.config, float(run.wall_time[-1])
     return {
@@ -42,7 +42,7 @@ def summary_row(run: Run) -> dict[str, Any]:
     }
 
 
-def curve_rows(run: Run) -> list[dict[str, Any]]:
+def curve_rows(run: RunData) -> list[dict[str, Any]]:
     """One row per evaluation: wall_time in seconds, cross_entropy in nats per source, statistics."""
     losses = np.full(len(run.env_steps), np.nan) if run.cross_entropy is None else run.cross_entropy
     return [
@@ -153,7 +153,7 @@ def write_markdown(file: Path, tables: Mapping[str, Sequence[Row]], notes: Seque
     return file
 
 
-def summary_table(runs: Sequence[Run]) -> Table:
+def summary_table(runs: Sequence[RunData]) -> Table:
     """The summary of all runs, for a terminal."""
     rows = [summary_row(run) for run in runs]
     table = Table(title=f"Mean return per agent and episode, {rows[0]['domain']}")

@@ -13,7 +13,7 @@ from typing import IO, Any, NamedTuple
 
 from dials_mpi.core import signals
 from dials_mpi.core.text import printable
-from dials_mpi.study import leash
+from dials_mpi.study import parent_death
 
 TICK = 1.0
 """Seconds between two checks of a running program."""
@@ -29,9 +29,9 @@ class Ended(NamedTuple):
     last_lines: list[str]
 
 
-def leashed(command: Sequence[str]) -> list[str]:
+def ended_with_this_process(command: Sequence[str]) -> list[str]:
     """The command line of a program that is ended when this process ends, for whatever reason."""
-    return [sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), *command]
+    return [sys.executable, "-I", "-S", parent_death.__file__, str(os.getpid()), *command]
 
 
 class Processes:
@@ -63,7 +63,7 @@ class Processes:
         with (
             tempfile.TemporaryFile() as stderr,
             subprocess.Popen(
-                leashed(command),
+                ended_with_this_process(command),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,

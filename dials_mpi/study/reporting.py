@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dials_mpi.core.errors import CRASHED, DONE, print_error
 from dials_mpi.study.plan import StudyRun
-from dials_mpi.study.process import leashed
+from dials_mpi.study.process import ended_with_this_process
 from dials_mpi.study.state import Phase, state_of
 
 MOST_NAMED = 5
@@ -39,5 +39,7 @@ def report(runs: Sequence[StudyRun], folder: str) -> int:
             continue
         out = Path(folder) / domain if len(domains) > 1 else Path(folder)
         program = (sys.executable, "-m", "dials_mpi.report")
-        codes.append(subprocess.run(leashed([*program, *directories, "--out", str(out)])).returncode)
+        codes.append(
+            subprocess.run(ended_with_this_process([*program, *directories, "--out", str(out)])).returncode
+        )
     return next((code for code in codes if code), DONE)

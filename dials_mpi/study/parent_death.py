@@ -1,4 +1,4 @@
-"""``python leash.py PARENT COMMAND...`` runs a program that gets SIGTERM when the process PARENT ends.
+"""``python parent_death.py PARENT COMMAND...``: run a program that gets SIGTERM when process PARENT ends.
 
 So a study that is killed, even by SIGKILL, leaves no run behind. It is a separate program because subprocess
 must not run code between fork and exec if there are threads, as with a progress bar. Only Linux has this.
