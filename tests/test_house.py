@@ -143,12 +143,33 @@ def test_learning_knows_only_itself():
 @pytest.mark.parametrize(
     "module",
     [
-        *("errors", "values", "yaml_text", "settings", "seeding", "stopwatch", "position", "states"),
+        *(
+            "errors",
+            "numerals",
+            "values",
+            "yaml_text",
+            "settings",
+            "seeding",
+            "stopwatch",
+            "position",
+            "states",
+        ),
         *("signals", "logs", "pulse", "ranks", "storage"),
     ],
 )
 def test_the_ground_floor_imports_nothing_from_above(module):
-    names = ["errors", "values", "yaml_text", "settings", "position", "signals", "logs", "pulse", "storage"]
+    names = [
+        "errors",
+        "numerals",
+        "values",
+        "yaml_text",
+        "settings",
+        "position",
+        "signals",
+        "logs",
+        "pulse",
+        "storage",
+    ]
     own = {f.module for f in IMPORTS if within(f.importer, f"dials_mpi.{module}")}
     above = {name for name in own if within(name, "dials_mpi") and name != "dials_mpi"}
     assert [name for name in above if not any(within(name, f"dials_mpi.{ground}") for ground in names)] == []
