@@ -285,6 +285,7 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     assert (tmp_path / "domain" / "index.html").is_file()
 
 
+@pytest.mark.quick
 def test_links_between_pages_lead_somewhere():
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
@@ -317,6 +318,7 @@ SOURCES = [path.relative_to(ROOT).as_posix() for path in ROOT.glob("[a-z]*/**/*.
 NAMING = [*PAGES, ROOT / "CHANGELOG.md"]
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("page", NAMING, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_the_files_and_modules_that_a_page_names_exist(page):
     text = page.read_text()

@@ -27,6 +27,7 @@ def groups_of(*runs):
 # Numbers -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.quick
 def test_summary_and_curves_hold_the_hand_computed_numbers(tmp_path):
     report.report([make_run(tmp_path, settings=["seed=3"])], str(tmp_path / "out"))
     assert rows_of(tmp_path / "out" / "summary.csv") == [
@@ -152,6 +153,7 @@ def test_runtimes_of_more_steps_are_scaled_by_steps_and_by_refits(tmp_path):
     assert runtimes.runtime(untrained, "wall", 12_800) == pytest.approx((20.0, 0.0))
 
 
+@pytest.mark.quick
 def test_the_tables_hold_the_hand_computed_numbers(tmp_path):
     run = make_run(tmp_path, settings=["retrain_every=2560"], timing=TIMING)
     report.report([run], str(tmp_path / "out"), steps=2560)

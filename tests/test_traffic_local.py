@@ -56,6 +56,7 @@ def replay(domain, actions, sources, before=lambda simulator, t: None):
     return [np.array(part) for part in zip(*parts, strict=True)]
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("inflow", [0.1, 0.6])
 @pytest.mark.parametrize("speed_limit", [10, 14])
 def test_a_crossing_without_neighbours_is_reproduced_exactly(inflow, speed_limit):
