@@ -102,8 +102,8 @@ class GlobalLine:
             following = line.following[chosen[e, queue]]
             self.arrivals[e, following] += following >= 0
         lost = arrive(self.packets, self.arrivals, self.config.room)
-        paid = served * line.value[chosen]
-        rewards = paid - np.add.reduceat(lost * line.value, line.first[:-1], axis=1)
+        earned = served * line.value[chosen]
+        rewards = earned - np.add.reduceat(lost * line.value, line.first[:-1], axis=1)
         sources = np.split(self.arrivals.copy(), line.first[1:-1], axis=1)
         return GlobalStep(self._state(), sources, rewards.T.astype(np.float32), self.clocks.tick())
 
@@ -139,10 +139,10 @@ class LocalLine:
         rewards = []
         for r, (packets, value) in enumerate(zip(self.packets, self.values, strict=True)):
             chosen = np.asarray(actions[r])[:, None]
-            paid = serve(packets, chosen)[:, 0] * value[chosen[:, 0]]
+            earned = serve(packets, chosen)[:, 0] * value[chosen[:, 0]]
             self.arrivals[r] = np.asarray(sources[r], np.int64)
             lost = arrive(packets, self.arrivals[r], self.config.room)
-            rewards.append(paid - np.add.reduce(lost * value, axis=1))
+            rewards.append(earned - np.add.reduce(lost * value, axis=1))
         return LocalStep(self._state(), np.array(rewards, np.float32), self.clocks.tick())
 
     def _state(self) -> State:
