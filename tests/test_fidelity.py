@@ -30,7 +30,6 @@ def test_a_lone_crossing_is_replayed_exactly_by_hold_and_not_by_drop():
     assert abs(dropping.returns.mean() / recording.seen.returns.mean() - 1) > 0.003
 
 
-@pytest.mark.quick
 def test_the_figures_are_sums_and_means_over_the_steps():
     domain = Traffic(TrafficConfig(grid=(1, 2), inflow=0.2, horizon=50))
     recording = record(domain, generators(2), fixed(domain))

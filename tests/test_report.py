@@ -153,7 +153,6 @@ def test_runtimes_of_more_steps_are_scaled_by_steps_and_by_refits(tmp_path):
     assert runtimes.runtime(untrained, "wall", 12_800) == pytest.approx((20.0, 0.0))
 
 
-@pytest.mark.quick
 def test_the_tables_hold_the_hand_computed_numbers(tmp_path):
     run = make_run(tmp_path, settings=["retrain_every=2560"], timing=TIMING)
     report.report([run], str(tmp_path / "out"), steps=2560)
