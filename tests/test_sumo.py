@@ -248,7 +248,6 @@ def test_two_processes_build_the_same_network_at_the_same_time(tmp_path):
 # --- one simulation at a time, and what becomes of it when SUMO breaks down ---
 
 
-@pytest.mark.quick
 def test_only_one_simulation_runs():
     domain = Traffic(TrafficConfig(grid=(1, 2)))
     first, second = domain.global_simulator(generators(1)), domain.global_simulator(generators(1))

@@ -56,7 +56,6 @@ def replay(domain, actions, sources, before=lambda simulator, t: None):
     return [np.array(part) for part in zip(*parts, strict=True)]
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("inflow", [0.1, 0.6])
 @pytest.mark.parametrize("speed_limit", [10, 14])
 def test_a_crossing_without_neighbours_is_reproduced_exactly(inflow, speed_limit):
@@ -179,6 +178,7 @@ def test_regions_with_neighbours_have_the_same_flow_and_return():
 # --- the local simulators: independent tiles ---
 
 
+@pytest.mark.quick
 def test_nobody_comes_to_a_tile_without_sources():
     simulator = Traffic(TrafficConfig()).local_simulator(range(4), 2, generators(4))
     simulator.reset()
