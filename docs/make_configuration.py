@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dials_mpi.config import Config, load
-from dials_mpi.domains import DOMAINS
 from dials_mpi.core.text import shown
+from dials_mpi.domains import DOMAINS
 
 PAGE = Path(__file__).with_name("configuration.md")
 HEAD = """# Configuration
@@ -19,7 +19,9 @@ HEAD = """# Configuration
 A YAML file (`--config FILE`) configures a run. Overrides `key=value` can follow, with dots for sections:
 `ppo.clip=0.2`. Every other key has its default: the paper's setting for the warehouse with 100 agents.
 `--print-config` shows every key with its value; its output is a valid file. Mistakes are reported before
-anything runs, in one sentence with the place and the most similar known key.
+anything runs, in one sentence with the place and the most similar known key. Write numbers as `1_000_000`
+(underscores between thousands) or `2.5e-4`. Values that YAML 1.1 reads as another number or as true or false
+(`010`, `0x1F`, `1:30`, `off`) are refused with a suggestion.
 
 Lengths are steps per agent, not summed over agents. Tables, sections and appendices are those of the paper.
 """
