@@ -69,20 +69,17 @@ def find(config: Config, domain: Domain, directory: str, resume: bool) -> Start:
 
 
 def begin(start: Start, program: Mapping[str, Any], ranks: int) -> None:
-    """Write down in the run file that a session begins here; program: attributes that identify it.
+    """Write down in the run file that a session begins here; program: the versions of all that it runs on.
+
+    The file's own attributes keep those of the first session.
 
     BadInput: the disk takes nothing.
     """
     run, config, position = RunFile(start.directory), start.config, start.position
     identity = {"domain": config.domain, "mode": config.mode, "seed": config.seed}
-    attributes = {**program, **identity, "config_digest": config.digest(), "finished": False}
-    session = {
-        "env_steps": position.env_steps,
-        "config_digest": config.digest(),
-        "creator": program["creator"],
-        "git_commit": program["git_commit"],
-        "ranks": ranks,
-    }
+    digest = config.digest()
+    attributes = {**identity, "config_digest": digest, "finished": False}
+    session = {**program, "env_steps": position.env_steps, "config_digest": digest, "ranks": ranks}
     try:
         sweep(run.directory)
         for path in start.damaged:
@@ -92,7 +89,7 @@ def begin(start: Start, program: Mapping[str, Any], ranks: int) -> None:
         elif run.exists():
             raise BadInput(f"a run in {printable(start.directory)} has begun in this moment: start again")
         else:
-            run.create(config.to_yaml(), attributes, session)
+            run.create(config.to_yaml(), {**program, **attributes}, session)
     except (OSError, Unwritable) as error:
         raise BadInput(str(error)) from error
 
