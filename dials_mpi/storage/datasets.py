@@ -1,7 +1,8 @@
 """Datasets on shared storage, ``DIR/datasets/<env_steps>.h5``: what the predictors of a refit were fitted to.
 
 docs/datasets.md describes the format. Each global rank writes the episodes that it played to a part of its
-own; with several, the file itself refers to the parts (HDF5's virtual datasets). A file is whole or not there.
+own; with several, the file itself refers to the parts (HDF5's virtual datasets). A file is whole or does not
+exist.
 """
 
 from __future__ import annotations
@@ -86,6 +87,11 @@ class DatasetFile:
         if bits is not None:
             shapes["inputs"] = (*shapes["inputs"][:-1], int(bits))
         return shapes
+
+    def classes(self, k: int) -> tuple[int, ...]:
+        """The number of classes of each source of region k."""
+        with self._read() as file:
+            return tuple(int(count) for count in file[f"regions/{k}"].attrs["classes"])
 
     @contextmanager
     def _read(self) -> Iterator[h5py.File]:

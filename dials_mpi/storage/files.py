@@ -190,6 +190,6 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise Unwritable(
-            f"the folder {printable(str(folder))} cannot be made ({error.strerror}): make its parent writable, "
-            "then go on with --resume"
+            f"the folder {printable(str(folder))} cannot be made ({error.strerror}): make its parent "
+            "writable, then go on with --resume"
         ) from error
