@@ -11,8 +11,8 @@ import numpy as np
 from dials_mpi.algorithm.collect import Dataset, Trajectories
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.provenance import versions
+from dials_mpi.core.text import printable
 from dials_mpi.domains.base import Drawable
-from dials_mpi.settings.values import printable
 
 if TYPE_CHECKING:
     from dials_mpi.config import Config

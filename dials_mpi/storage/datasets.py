@@ -18,9 +18,10 @@ import h5py
 import numpy as np
 
 from dials_mpi.core.errors import BadInput
-from dials_mpi.settings.values import printable
+from dials_mpi.core.text import printable
 from dials_mpi.storage.files import make_folder
 from dials_mpi.storage.hdf5 import reading, require_version, rewriting
+from dials_mpi.storage.seal import require_seal
 
 FORMAT_VERSION = 1
 FOLDER = "datasets"
@@ -61,9 +62,12 @@ class DatasetFile:
     """A dataset file that exists, to read region by region."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """BadInput: it is no dataset file, or a damaged one, or of a newer format."""
+        """BadInput: it is no dataset file, or a damaged one, or of a newer format, or a part is missing."""
         self.path = Path(path)
+        require_seal(self.path, WHAT)
         with self._read() as file:
+            for part in _parts(file):
+                require_seal(self.path.with_name(part), WHAT)
             require_version(file, FORMAT_VERSION, self.path, "read it")
             self.attributes: dict[str, Any] = dict(file.attrs)
             self.regions = len(file["regions"])
@@ -179,6 +183,12 @@ def choose(place: str) -> DatasetFile:
         names = ", ".join(printable(file.name) for file in found[:5])
         raise BadInput(f"{printable(place)} has several datasets ({names}): give the path of one of them")
     return DatasetFile(found[0])
+
+
+def _parts(file: h5py.File) -> list[str]:
+    """The names of the files that a virtual file shows; none of another one."""
+    first = file["regions/0/sources"]
+    return [source.file_name for source in first.virtual_sources()] if first.is_virtual else []
 
 
 def _describe(file: h5py.File, attributes: Mapping[str, Any]) -> None:
