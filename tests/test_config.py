@@ -475,6 +475,8 @@ CHANGES = {
     "influence.architecture": "fnn",
     "influence.hidden": "[64,32]",
     "influence.held_out": "0.2",
+    "datasets": "all",
+    "datasets_from": "runs/kept",
 }
 
 
@@ -492,7 +494,8 @@ def test_the_digest_changes_with_every_value_that_bears_on_the_results():
     del values["domain"]
     digests = {key: load(None, [f"{key}={changed(key, value)}"]).digest() for key, value in values.items()}
     same = {key for key, digest in digests.items() if digest == Config().digest()}
-    assert same == {"checkpoint_every", "checkpoint_minutes", "checkpoint_keep", "silence", "global_ranks"}
+    kept = {"checkpoint_every", "checkpoint_minutes", "checkpoint_keep", "datasets"}
+    assert same == {*kept, "silence", "global_ranks"}
     assert len(set(digests.values())) == len(values) - len(same) + 1
 
 

@@ -122,7 +122,10 @@ def test_every_package_has_its_floor():
     ("library", "allowed"),
     [
         ("mpi4py", {"dials_mpi.parallel.communicator"}),
-        ("h5py", {f"dials_mpi.storage.{name}" for name in ("hdf5", "runfile", "checkpoint", "probe")}),
+        (
+            "h5py",
+            {f"dials_mpi.storage.{name}" for name in ("hdf5", "runfile", "checkpoint", "datasets", "probe")},
+        ),
         ("yaml", {"dials_mpi.settings.yaml_text"}),
         *((name, set()) for name in ("libsumo", "traci", "sumo", "sumolib")),  # by name: see below
         ("gymnasium", {"dials_mpi.gym.libraries"}),

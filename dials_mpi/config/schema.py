@@ -18,7 +18,10 @@ from dials_mpi.settings import section, section_chosen_by, setting
 from dials_mpi.settings.yaml_text import parse, read
 
 ARCHITECTURES = ("gru", "fnn")
-UPKEEP = ("checkpoint_every", "checkpoint_minutes", "checkpoint_keep", "silence", "global_ranks")
+UPKEEP = (
+    *("checkpoint_every", "checkpoint_minutes", "checkpoint_keep"),
+    *("silence", "global_ranks", "datasets"),
+)
 """Settings that change no result."""
 
 
@@ -192,6 +195,18 @@ class Config:
     )
     silence: float = setting(
         600.0, "Seconds without a heartbeat after which a rank is reported; 0: never", low=0, high=1e6
+    )
+    datasets: str = setting(
+        "last",
+        "Which refits' datasets are kept in DIR/datasets: none, those of the newest refit, or all",
+        choices=("none", "last", "all"),
+        newer=True,
+    )
+    datasets_from: str = setting(
+        "",
+        "A run's directory, or one of its dataset files: the first refit reads these datasets in place of a "
+        "collection; empty: it collects",
+        newer=True,
     )
     domain_section: Any = field(
         default_factory=domains.DOMAINS["warehouse"][1],
