@@ -180,7 +180,7 @@ def test_a_stream_that_episodes_share_is_found(monkeypatch):
             super().__init__(config, line, [streams[0]] * len(streams))
 
     monkeypatch.setattr(relays, "GlobalLine", Shared)
-    assert "an episode played alone is another one" in wrong(line())
+    assert "an episode played alone differs" in wrong(line())
 
 
 def test_regions_that_know_of_each_other_are_found(monkeypatch):
@@ -189,7 +189,7 @@ def test_regions_that_know_of_each_other_are_found(monkeypatch):
         return step._replace(rewards=step.rewards + np.float32(total))
 
     monkeypatch.setattr(relays, "LocalLine", stepping(relays.LocalLine, change))
-    assert "simulated alone is another one" in wrong(line())
+    assert "simulated alone differs" in wrong(line())
 
 
 @pytest.mark.parametrize("where", ["GlobalLine", "LocalLine"])

@@ -33,6 +33,7 @@ def descriptions() -> dict[str, str]:
     return {ast.literal_eval(call.args[0]): ast.literal_eval(call.args[1]) for call in parsers}
 
 
+@pytest.mark.quick
 def test_every_command_is_in_the_table():
     assert set(script.COMMANDS) == set(COMMANDS)
     assert descriptions() == script.COMMANDS
@@ -48,6 +49,7 @@ def test_help_names_every_command_and_loads_no_library(dials):
     assert launch("-m", "dials_mpi", "-h").stdout == done.stdout
 
 
+@pytest.mark.quick
 def test_version(dials):
     done = launch(dials, "--version")
     assert (done.code, done.stdout, done.stderr) == (0, f"dials_mpi {dials_mpi.__version__}\n", "")

@@ -86,7 +86,7 @@ def check(config: Config, domain: Domain, actors: Actors, episodes: int) -> Iter
 def _subject(options: argparse.Namespace) -> tuple[Config, Domain, Actors]:
     """The domain that the command line names, and the policies to play. BadInput: there is none."""
     if options.domain is None:
-        raise BadInput("no domain is given: give its name, module:Class, or the directory of a run")
+        raise BadInput("no DOMAIN is given: give its name, module:Class, or the directory of a run")
     if is_run(options.domain):
         return _run(options)
     if options.checkpoint:
