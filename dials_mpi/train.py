@@ -19,6 +19,7 @@ from dials_mpi.core.signals import StopRequests, install_handlers
 from dials_mpi.parallel import communicator as mpi
 from dials_mpi.parallel.communicator import Communicator
 from dials_mpi.run.session import Start, default_ranks, require_time, usable_ranks
+from dials_mpi.run.sinks.base import Sink
 from dials_mpi.run.walltime import Deadline, deadline_of
 from dials_mpi.settings.values import printable
 
@@ -35,16 +36,22 @@ SIGUSR1 stops the run at the next segment's end, SIGTERM and SIGINT (Ctrl-C) at 
 Exit codes: 0 done, 75 stopped with work left (go on with --resume), 2 bad input, others a crash."""
 
 
-def train(start: Start, comm: Communicator, deadline: Deadline, stop_requests: StopRequests) -> int:
+def train(
+    start: Start,
+    comm: Communicator,
+    deadline: Deadline,
+    stop_requests: StopRequests,
+    callbacks: Sequence[Sink] = (),
+) -> int:
     """Algorithm 1, on every rank: the global ranks have global simulators, the others hold the regions.
 
     In mode untrained no segment refits; in mode global the policies train on the global simulator. In
     the schedule overlapped the global ranks play while the others train. Returns the exit code: done, or
-    stopped with work left.
+    stopped with work left. callbacks: sinks beside those of the configuration (docs/sinks.md).
     """
     from dials_mpi.run.system import System  # loads numba, which takes a moment
 
-    with System(start, comm, deadline, stop_requests) as system:
+    with System(start, comm, deadline, stop_requests, callbacks) as system:
         system.begin()  # line 1
         for segment in start.segments():  # line 2
             if segment.refit:  # every F steps
@@ -122,10 +129,12 @@ def _plan(comm: Communicator, options: argparse.Namespace, begun: float) -> tupl
     from dials_mpi.core.provenance import versions
     from dials_mpi.domains import create
     from dials_mpi.run.resume import begin, find
+    from dials_mpi.run.sinks import registry
 
     config = load(options.config, options.overrides)
     domain = create(config.domain, config.domain_section)
     program = {**versions(), **domain.versions()}
+    registry.find(config.sinks)
     _require_place(comm.size, len(domain.regions), config.global_ranks)
     deadline, notes = deadline_of(options.walltime, begun)
     agents = len(domain.agents)

@@ -18,7 +18,7 @@ from dials_mpi.settings.values import printable
 from dials_mpi.settings.yaml_text import parse, read
 
 ARCHITECTURES = ("gru", "fnn")
-UPKEEP = ("checkpoint_every", "checkpoint_minutes", "checkpoint_keep", "silence", "global_ranks")
+UPKEEP = ("checkpoint_every", "checkpoint_minutes", "checkpoint_keep", "silence", "global_ranks", "sinks")
 """Settings that bear on no result."""
 
 
@@ -192,6 +192,12 @@ class Config:
     )
     silence: float = setting(
         600.0, "Seconds without a sign of life after which a rank is reported; 0 is never", low=0, high=1e6
+    )
+    sinks: tuple[str, ...] = setting(
+        (),
+        "Where the run records its results beside the run file: csv, tensorboard, or a class of your own as "
+        "module:Class (docs/sinks.md)",
+        newer=True,
     )
     domain_section: Any = field(
         default_factory=domains.DOMAINS["warehouse"][1],
