@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dials_mpi.config import Config, load
+from dials_mpi.core.text import shown
 from dials_mpi.domains import DOMAINS
-from dials_mpi.settings.values import shown
 
 PAGE = Path(__file__).with_name("configuration.md")
 HEAD = """# Configuration

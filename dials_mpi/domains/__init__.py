@@ -10,11 +10,11 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from dials_mpi.core.errors import BadInput
+from dials_mpi.core.imports import import_class
+from dials_mpi.core.text import shown
 from dials_mpi.domains.base import Domain
 from dials_mpi.domains.traffic import Traffic, TrafficConfig
 from dials_mpi.domains.warehouse import Warehouse, WarehouseConfig
-from dials_mpi.settings.imports import import_class
-from dials_mpi.settings.values import shown
 
 #: name -> (domain, the dataclass of its section in the configuration)
 DOMAINS: dict[str, tuple[type, type]] = {

@@ -24,7 +24,7 @@ from dials_mpi.config.schedule import Segment, evaluates, segments
 from dials_mpi.core.errors import Unwritable
 from dials_mpi.core.jit import processor
 from dials_mpi.core.logging import LOG
-from dials_mpi.core.provenance import memory, roundings
+from dials_mpi.core.provenance import PROCESSORS, differences, libraries, memory
 from dials_mpi.core.signals import StopRequests
 from dials_mpi.core.timing import PHASES, Stopwatch
 from dials_mpi.learning.influence import Fit
@@ -56,7 +56,8 @@ class System:
         self.domain = domains.create(config.domain, config.domain_section)
         mine = comm.assign_regions(len(self.domain.regions), config.mode == "global", config.global_ranks)
         hosts = comm.exchange_hosts(config.silence)
-        processors = comm.allgather_names(processor())
+        own = {PROCESSORS: processor(), **libraries()}
+        told = {name: comm.allgather_names(value) for name, value in own.items()}
         self.failures = Failures(comm.rank, comm.heartbeat.beat)
         self.learners = Learners(config, self.domain, mine, self.failures)
         self.members = self.learners.members
@@ -68,7 +69,7 @@ class System:
         self.earlier: np.ndarray | None = None
         self.latest: Evaluation | None = None
         self.stop_requests = stop_requests
-        self.sinks = self._open_sinks(start, hosts, processors, callbacks) if comm.is_root else Sinks()
+        self.sinks = self._open_sinks(start, hosts, told, callbacks) if comm.is_root else Sinks()
         if not is_warm():
             self._phase("compiling the inner loops, once on this machine")
         warm_up_together(comm, hosts, config, self.domain)
@@ -208,7 +209,7 @@ class System:
         self.comm.barrier()
 
     def _open_sinks(
-        self, start: Start, hosts: list[str], processors: list[str], callbacks: Sequence[Sink]
+        self, start: Start, hosts: list[str], told: Mapping[str, list[str]], callbacks: Sequence[Sink]
     ) -> Sinks:
         """Root's sinks, which have been told of the session."""
         from dials_mpi.run.sinks import registry  # other ranks do not load them, and save the memory
@@ -216,17 +217,18 @@ class System:
         from dials_mpi.run.sinks.run_file import RunFileSink
 
         run_file = RunFileSink(self.directory, self.domain.statistics)
-        notes = (*start.notes, *roundings(processors, run_file.run.processors()))
+        here, earlier = run_file.run.told()
+        notes = (*start.notes, *differences({**here, **told}, earlier))
         others = [ConsoleSink(), *registry.create(self.config.sinks), *callbacks]
         sinks = Sinks(run_file, others, start.position.wall_time)
-        sinks.session(self._session(start, hosts, processors))
+        sinks.session(self._session(start, hosts, told))
         for note in notes:
             sinks.message(note)
         LOG.info("%d ranks on %s", self.comm.size, ", ".join(dict.fromkeys(hosts)))
         sinks.flush()
         return sinks
 
-    def _session(self, start: Start, hosts: list[str], processors: list[str]) -> Session:
+    def _session(self, start: Start, hosts: list[str], told: Mapping[str, list[str]]) -> Session:
         region_of = {i: k for k, region in enumerate(self.domain.regions) for i in region.agents}
         return Session(
             directory=Path(self.directory),
@@ -237,9 +239,8 @@ class System:
             wall_time=start.position.wall_time,
             continued=start.continued,
             hosts=hosts,
-            processors=processors,
+            platform=told,
             owners=[self.comm.owner(region) for region in range(len(self.domain.regions))],
-            mpi_library=self.comm.library,
         )
 
     def _end_segment(self, segment: Segment) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from dials_mpi.core.logging import warn
 from dials_mpi.core.signals import stop_request_in
-from dials_mpi.settings.values import printable
+from dials_mpi.core.text import printable
 
 if TYPE_CHECKING:
     from dials_mpi.algorithm.evaluation import Evaluation
@@ -30,7 +30,8 @@ class Session:
 
     env_steps: steps per agent in the checkpoint that the session starts from, 0 without one. wall_time:
     seconds that the sessions before took. continued: there was a session before. region_of: the region of
-    each agent [N]. hosts, processors: of each rank [W]. owners: the rank that trains each region [R].
+    each agent [N]. hosts: the machine of each rank [W]. owners: the rank that trains each region [R].
+    platform: the kind of processor and the versions of libraries, by name, of each rank [W].
     """
 
     directory: Path
@@ -41,9 +42,8 @@ class Session:
     wall_time: float = 0.0
     continued: bool = False
     hosts: Sequence[str] = ()
-    processors: Sequence[str] = ()
     owners: Sequence[int] = ()
-    mpi_library: str = ""
+    platform: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def agents(self) -> int:

@@ -10,12 +10,13 @@ from rich.table import Table
 
 from dials_mpi.algorithm.evaluation import Evaluation
 from dials_mpi.core.console import LastingConsole
+from dials_mpi.core.launchers import launched
 from dials_mpi.core.logging import LOG
+from dials_mpi.core.shell import command
+from dials_mpi.core.text import printable
 from dials_mpi.domains.base import Statistic
-from dials_mpi.parallel.communicator import launched
 from dials_mpi.run.sinks.base import Session, Sink
 from dials_mpi.run.walltime import clock
-from dials_mpi.settings.values import printable
 
 
 class ConsoleSink(Sink):
@@ -79,7 +80,7 @@ class ConsoleSink(Sink):
             self.console.print(_statistics(results, self.about.statistics))
         directory = self.about.directory
         self.message(f"Results: {printable(str(directory / 'run.h5'))}")
-        self.message(f"Evaluate again: python -m dials_mpi.evaluate {printable(str(directory))}")
+        self.message(f"Evaluate again: {command('evaluate', directory)}")
 
     def stopped(self, env_steps: int, wall_time: float) -> None:
         """Say how to continue."""

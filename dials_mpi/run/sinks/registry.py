@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from dials_mpi.core.errors import BadInput
+from dials_mpi.core.imports import import_class
+from dials_mpi.core.text import shown
 from dials_mpi.run.sinks.base import Sink
-from dials_mpi.settings.imports import import_class
-from dials_mpi.settings.values import shown
 
 
 def find(names: Sequence[str]) -> list[type[Sink]]:

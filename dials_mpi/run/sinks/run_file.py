@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from dials_mpi.algorithm.evaluation import Evaluation
+from dials_mpi.core.provenance import PROCESSORS, several
 from dials_mpi.domains.base import Statistic
 from dials_mpi.run.sinks.base import Session, Sink
 from dials_mpi.storage.runfile import RunFile
@@ -21,10 +22,12 @@ class RunFileSink(Sink):
         self.run = RunFile(directory, {statistic.name: statistic.unit for statistic in statistics})
 
     def session(self, session: Session) -> None:
-        """The machine and kind of processor of each rank, and the rank that trains each region."""
-        where = {"hosts": session.hosts, "ranks": len(session.hosts), "mpi_library": session.mpi_library}
-        self.run.write({"placement/rank": session.owners}, **where)
-        self.run.write_session(processors=session.processors)
+        """The machine, kind of processor and libraries of each rank; the rank that trains each region."""
+        self.run.write({"placement/rank": session.owners}, hosts=session.hosts, ranks=len(session.hosts))
+        told = dict(session.platform)
+        processors = told.pop(PROCESSORS)
+        versions = {name: several(kinds) for name, kinds in told.items()}
+        self.run.write_session(**versions, processors=processors, hosts=session.hosts)
 
     def fit(self, env_steps: int, wall_time: float, columns: Sequence[str], losses: np.ndarray) -> None:
         """A row in ``influence``."""

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from dials_mpi.core.errors import BadInput
-from dials_mpi.settings.values import printable, shown
+from dials_mpi.core.text import printable, shown
 
 
 def import_class(key: str, name: str, place: str) -> type:
