@@ -232,6 +232,16 @@ def test_a_run_that_starts_again_drops_all_rows(tmp_path):
     assert [row["return"] for row in table(tmp_path, "evaluation")] == ["2.0"] * 3
 
 
+def test_csv_rows_that_were_written_in_part_are_replaced(tmp_path):
+    """Rows at the checkpoint's own steps, of which a killed process has written the first."""
+    for rows in (1, 3):
+        sink = CsvSink()
+        sink.session(session(tmp_path, env_steps=128, continued=True))
+        sink.fit(128, 1.0, ["before"], np.ones((rows, 1)))
+        sink.flush()
+    assert [row["region"] for row in table(tmp_path, "influence")] == ["0", "1", "2"]
+
+
 def test_csv_rows_name_the_region_and_the_statistics(tmp_path):
     sink = CsvSink()
     sink.session(session(tmp_path))

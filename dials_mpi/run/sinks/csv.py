@@ -87,25 +87,23 @@ class _Table:
     def __init__(self, path: Path, last_kept: int) -> None:
         """Rows with more steps than ``last_kept`` are removed from the file, and an incomplete last line."""
         self.path, self.last_kept = path, last_kept
-        lines = _complete_lines(path)
-        steps = [_steps(line) for line in lines[1:]]
-        kept = lines[:1] + [line for line, n in zip(lines[1:], steps, strict=True) if n <= last_kept]
-        self.has_last, self.header = last_kept in steps, "".join(kept[:1])
-        if path.exists():
-            with replacing(path) as file:
-                file.write(memoryview("".join(kept).encode()))
+        rows = _keep(path, last_kept)
+        self.header = "".join(rows[:1])
+        self.has_last = any(_steps(row) == last_kept for row in rows[1:])
         self.text = io.StringIO()
 
     def add(
         self, columns: Sequence[str], env_steps: int, wall_time: float, rows: Iterable[Sequence[Any]]
     ) -> None:
-        """Add rows of ``columns``, unless the file has them from before the checkpoint.
+        """Add rows of ``columns``. ValueError: the file has other columns.
 
-        ValueError: the file has other columns.
+        Rows at the checkpoint's own steps that were recorded after the checkpoint come again: the file may
+        hold them, or some of them if the process was killed.
         """
-        if env_steps == self.last_kept and self.has_last:
-            return
         self._require_header(_line([*KEYS, *columns]))
+        if env_steps == self.last_kept and self.has_last:
+            _keep(self.path, self.last_kept - 1)
+            self.has_last = False
         self.text.writelines(_line([env_steps, round(wall_time, 3), *row]) for row in rows)
 
     def flush(self) -> None:
@@ -123,11 +121,15 @@ class _Table:
             raise ValueError(f"{self.path} has other columns: move it to another folder")
 
 
-def _complete_lines(path: Path) -> list[str]:
-    """The lines of a file that end with a line break; none if there is no file."""
+def _keep(path: Path, last: int) -> list[str]:
+    """Remove rows with more steps than ``last`` from a file; its lines, the header first."""
     if not path.exists():
         return []
-    return [f"{line}\n" for line in path.read_text().split("\n")[:-1]]
+    complete = [f"{line}\n" for line in path.read_text().split("\n")[:-1]]
+    lines = complete[:1] + [line for line in complete[1:] if _steps(line) <= last]
+    with replacing(path) as file:
+        file.write(memoryview("".join(lines).encode()))
+    return lines
 
 
 def _steps(line: str) -> int:
