@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import Any
 
 from rich.console import Console
+
+from dials_mpi.core.output import discard
 
 NARROWEST = 20
 """Columns: with fewer a table shows nothing, and with COLUMNS=0 no text is shown at all."""
@@ -38,6 +38,4 @@ class LastingConsole(PlainConsole):
     def on_broken_pipe(self) -> None:
         """Drop all further output; rich would end the program here."""
         self.quiet = True
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())  # discards what is still in the buffer
-        os.close(nowhere)
+        discard()
