@@ -137,6 +137,7 @@ def _plan(comm: Communicator, options: argparse.Namespace, begun: float) -> tupl
     """When the run must stop and where it starts, written to the run file. BadInput: it cannot start."""
     from dials_mpi.core.provenance import versions
     from dials_mpi.domains import create
+    from dials_mpi.run.datasets import require_fitting
     from dials_mpi.run.resume import begin, find
     from dials_mpi.run.sinks import registry
 
@@ -152,6 +153,8 @@ def _plan(comm: Communicator, options: argparse.Namespace, begun: float) -> tupl
     unheeded = () if signals.available() else (UNHEEDED,)
     start = start._replace(notes=(*start.notes, *notes, *unheeded))
     if not start.finished:
+        if not start.position.segments:
+            require_fitting(config, domain)
         require_time(start, deadline, comm.size)
         begin(start, program, comm.size)
     return deadline, start

@@ -85,6 +85,7 @@ def sessions(directory: Path) -> int:
 # The grid ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.quick
 def test_the_grid_is_that_of_plain_loops(tmp_path):
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "a.yaml").write_text("warehouse: {grid: [2, 3]}\nppo: {clip: 0.3}\n")
