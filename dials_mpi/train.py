@@ -14,7 +14,6 @@ from typing import NoReturn
 from dials_mpi.cli import Parser, agreed, word
 from dials_mpi.config import Config, load
 from dials_mpi.core import signals
-from dials_mpi.core.console import LastingConsole
 from dials_mpi.core.errors import DONE, STOPPED, BadInput, refuse
 from dials_mpi.core.launchers import launched_as_root
 from dials_mpi.core.logging import open_logs
@@ -125,6 +124,8 @@ def _program(
         return start
     if start.finished:
         if comm.is_root:
+            from dials_mpi.core.console import LastingConsole
+
             where = printable(start.directory)
             shown_again = command("evaluate", start.directory)
             LastingConsole(soft_wrap=True).print(f"The run in {where} is finished: {shown_again}")
