@@ -431,7 +431,9 @@ def test_runtimes_of_a_method_that_never_finished_can_be_scaled(tmp_path):
     report.report([make_run(tmp_path, finished=False, timing=TIMING)], str(tmp_path / "out"), steps=12_800)
     (row,) = rows_of(tmp_path / "out" / "runtimes.csv")
     assert (row["finished runs"], row["training, h, wall-clock"]) == ("0", "20")
-    assert "no run is finished, the runtimes are of unfinished ones" in (tmp_path / "out/tables.md").read_text()
+    assert (
+        "no run is finished, the runtimes are of unfinished ones" in (tmp_path / "out/tables.md").read_text()
+    )
 
 
 def test_six_groups_of_a_method_differ_in_colour_and_line(tmp_path):
