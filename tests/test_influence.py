@@ -11,7 +11,8 @@ from torch_twin import TorchTwin, assert_close
 
 from dials_mpi import config as c
 from dials_mpi.domains.base import Region
-from dials_mpi.learning.influence import Heads, Predictor, constant_cross_entropy, scaled
+from dials_mpi.learning.influence import Heads, Predictor, baseline_cross_entropy
+from dials_mpi.learning.kernels.inputs import scaled
 
 CLASSES = [(2, 4, 3, 2), (4, 4, 4, 4), (2, 2), (3,), (2,), (5, 2)]
 NEARLY_ONE = 1 - 2**-24
@@ -167,19 +168,19 @@ def test_cross_entropy_agrees_with_scipy(classes, architecture):
 
 
 @pytest.mark.parametrize("classes", CLASSES)
-def test_constant_cross_entropy_agrees_with_counting(classes):
+def test_baseline_cross_entropy_agrees_with_counting(classes):
     train, test = some_sources(classes, 4, 5), some_sources(classes, 2, 5, seed=2)
     losses = []
     for m, count in enumerate(classes):
         seen = list(train[..., m].flat)
         for u in test[..., m].flat:
             losses.append(-np.log((seen.count(u) + 1) / (len(seen) + count)))
-    assert constant_cross_entropy(train, test, classes) == pytest.approx(np.mean(losses))
+    assert baseline_cross_entropy(train, test, classes) == pytest.approx(np.mean(losses))
 
 
-def test_constant_cross_entropy_of_a_class_never_seen_is_finite():
+def test_baseline_cross_entropy_of_a_class_never_seen_is_finite():
     train, test = np.zeros((8, 3, 1), np.uint8), np.full((1, 3, 1), 3, np.uint8)
-    assert constant_cross_entropy(train, test, (4,)) == pytest.approx(np.log(28))
+    assert baseline_cross_entropy(train, test, (4,)) == pytest.approx(np.log(28))
 
 
 # --- fitting ---
@@ -271,7 +272,7 @@ def test_a_fit_reports_the_held_out_cross_entropy_before_and_after():
     assert (first.before, first.after, second.before) == (before, between, between)
     assert second.after == made.cross_entropy(*held_out)
     assert len({before, between, second.after}) == 3
-    assert first.constant == constant_cross_entropy(sources[:27], sources[27:], (3, 2))
+    assert first.constant == baseline_cross_entropy(sources[:27], sources[27:], (3, 2))
 
 
 @pytest.mark.parametrize(

@@ -372,7 +372,7 @@ def test_a_segment_begins_with_fresh_state_streams_and_metrics():
 def test_actions_are_drawn_with_the_policys_probabilities():
     setup = SETUPS["fnn"]._replace(envs=20_000, memory=20_000, rollout=1)
     agent = learner(setup)
-    agent.policy.network.parameters[-1][:] = [0.5, -1.0, 1.5, 0.0]
+    agent.policy.network.parameters["head.bias"][:] = [0.5, -1.0, 1.5, 0.0]
     observation = np.ones((1, 5), np.float32)
     outputs, _ = TorchTwin(agent.policy.network).step(torch.ones(1, 5).double(), None)
     expected = outputs[0, :-1].softmax(-1).detach().numpy()

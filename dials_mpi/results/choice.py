@@ -19,6 +19,7 @@ from dials_mpi.domains.base import GlobalSimulator
 from dials_mpi.domains.members import Members
 from dials_mpi.learning.influence import Predictor
 from dials_mpi.learning.policy import Policy
+from dials_mpi.learning.tables import tables, widths
 from dials_mpi.settings.values import printable
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class Choice:
 
     @cached_property
     def _widths(self) -> Mapping[str, int]:
-        return joint.widths(joint.tables(self.config, self.domain))
+        return widths(tables(self.config, self.domain))
 
     def _parameters(self, kind: str) -> np.ndarray:
         """Stored networks, [N, P] or [R, P]. BadInput: none are there, or others than configured."""
