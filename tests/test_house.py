@@ -120,7 +120,7 @@ def test_every_package_has_its_floor():
     ("library", "allowed"),
     [
         ("mpi4py", {"dials_mpi.parallel.communicator"}),
-        ("h5py", {f"dials_mpi.storage.{name}" for name in ("hdf5", "runfile", "checkpoint")}),
+        ("h5py", {f"dials_mpi.storage.{name}" for name in ("hdf5", "runfile", "checkpoint", "probe")}),
         ("yaml", {"dials_mpi.settings.yaml_text"}),
         *((name, set()) for name in ("libsumo", "traci", "sumo", "sumolib")),  # by name: see below
         ("gymnasium", {"dials_mpi.gym.libraries"}),
@@ -137,7 +137,7 @@ def test_only_sumo_and_domains_from_outside_are_imported_by_name():
         "dials_mpi.domains.traffic.sumo.installation",
         "dials_mpi.domains.traffic.sumo.simulation",
         "dials_mpi.domains",
-        "dials_mpi.core.provenance",  # importlib.metadata
+        "dials_mpi.core.provenance",  # asks modules for their versions
     }
 
 
@@ -158,8 +158,9 @@ def test_the_program_does_without_torch():
     assert not any(found.module == "dials_mpi.export.torchscript" and not found.late for found in IMPORTS)
 
 
-def test_numba_is_imported_by_the_decorator_and_the_kernels():
-    allowed = {"dials_mpi.core.jit"} | {name for name in FILES if within(name, "dials_mpi.learning.kernels")}
+def test_numba_is_imported_by_the_decorator_its_cache_and_the_kernels():
+    own = {"dials_mpi.core.jit", "dials_mpi.core.kernel_cache"}
+    allowed = own | {name for name in FILES if within(name, "dials_mpi.learning.kernels")}
     assert importers("numba") | importers("llvmlite") <= allowed
 
 

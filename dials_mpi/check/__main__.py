@@ -16,7 +16,7 @@ from dials_mpi.check.influence import Actors, check_influence, random_actors
 from dials_mpi.check.play import play_globally
 from dials_mpi.check.replay import check_replay
 from dials_mpi.check.speed import check_speed
-from dials_mpi.cli import Parser, word
+from dials_mpi.cli import Parser, add_unchecked, word
 from dials_mpi.config import Config, load
 from dials_mpi.core.errors import BadInput, refuse
 from dials_mpi.core.seeding import Purpose, streams
@@ -56,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     parser.add_argument(
         "--episodes", type=int, default=EPISODES, help=f"of the replay (default {EPISODES}): more see finer"
     )
+    add_unchecked(parser)
     options = parser.parse_intermixed_args(argv)
     try:
         if not 2 <= options.episodes <= MOST_EPISODES:
@@ -98,7 +99,7 @@ def _subject(options: argparse.Namespace) -> tuple[Config, Domain, Actors]:
 def _run(options: argparse.Namespace) -> tuple[Config, Domain, Actors]:
     if extra := [*options.overrides, *filter(None, [options.config])]:
         raise BadInput(f"{printable(extra[0])} is one argument too many: a run has its own configuration")
-    choice = Choice.of_run(options.domain, options.checkpoint)
+    choice = Choice.of_run(options.domain, options.checkpoint, options.unchecked)
     policies = choice.policies
 
     def policy() -> JointPolicy:

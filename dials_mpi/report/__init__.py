@@ -24,15 +24,20 @@ __all__ = ["group_runs", "read_run", "read_runs", "report", "short"]
 
 @style()  # which refuses a missing matplotlib before anything is written
 def report(
-    directories: Sequence[str], out: str, clock: Clock = "wall", steps: int | None = None
+    directories: Sequence[str],
+    out: str,
+    clock: Clock = "wall",
+    steps: int | None = None,
+    unchecked: bool = False,
 ) -> tuple[list[Run], list[Path]]:
     """Write the pictures and tables of these runs; the runs, and the files written.
 
     clock: of the runtimes in pictures. steps: per agent, to which the table of runtimes is scaled.
-    BadInput: see ``read_runs``, or matplotlib or scipy is missing, or the folder cannot be written.
+    unchecked: run files that another program has changed are read as well. BadInput: see ``read_runs``, or
+    matplotlib or scipy is missing, or the folder cannot be written.
     """
     require_report_libraries()
-    runs = read_runs(directories)
+    runs = read_runs(directories, unchecked)
     groups = group_runs(runs)
     folder = Path(out)
     try:

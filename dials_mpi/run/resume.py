@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dials_mpi.config import Config, from_yaml
 from dials_mpi.config.comparison import differences
 from dials_mpi.config.schedule import collects_ahead, segments
@@ -22,16 +24,18 @@ from dials_mpi.run.session import Start
 from dials_mpi.settings.values import printable
 from dials_mpi.storage import checkpoint as checkpoints
 from dials_mpi.storage.checkpoint import Checkpoint
-from dials_mpi.storage.files import claim, sweep
+from dials_mpi.storage.files import claim, free_name, sweep
 from dials_mpi.storage.hdf5 import Newer
-from dials_mpi.storage.runfile import RunFile
+from dials_mpi.storage.runfile import CHANGED, RunFile
+from dials_mpi.storage.seal import Held, require_closed
 
 
 def find(config: Config, domain: Domain, directory: str, resume: bool) -> Start:
     """Where the run of a directory starts; this process holds the directory from now to its end.
 
-    BadInput: there is a run and ``resume`` is not wanted; or another process runs there; or that run's
-    configuration, run file or checkpoints do not fit; or its checkpoints are gone.
+    BadInput: there is a run and ``resume`` is not wanted; or another process runs there, or has the run file
+    open for writing; or that run's configuration, run file or checkpoints do not fit; or its checkpoints are
+    gone.
     """
     run, where = RunFile(directory), printable(directory)
     if run.exists() and not resume:
@@ -39,19 +43,27 @@ def find(config: Config, domain: Domain, directory: str, resume: bool) -> Start:
             f"there is a run in {where} already: go on with it with --resume, or choose another directory "
             "with --output"
         )
-    before = _configuration_before(directory, config) if run.exists() else None
+    before = None
+    if run.exists():
+        run = RunFile.open(directory, unchecked=True)
+        require_closed(run.path)
+        before = _configuration_before(run, config)
     if before is None and checkpoints.present(run.directory):
         raise BadInput(
             f"there are checkpoints and no {run.path.name} in {where}: put it back, or choose another "
             "directory with --output"
         )
     warning = _claim(run.directory)
-    begun = Start(config, directory, continued=before is not None, notes=(warning,) if warning else ())
+    notes = ((warning,) if warning else ()) + ((_kept(run),) if run.changed else ())
+    begun = Start(config, directory, continued=before is not None, changed=run.changed, notes=notes)
     if before is None:
         return begun
-    if run.finished() and config.total_steps == before.total_steps:
+    finished = run.finished() and config.total_steps == before.total_steps
+    if finished and not run.changed:
         return begun._replace(finished=True)
     newest, damaged = _newest(run.directory, config, domain)
+    if finished and (newest is None or segments(config)[newest.position.segments :]):
+        return begun._replace(finished=True)  # nothing to gain its end from but a training
     if newest is None and _is_past_checkpoints(run, before):  # never from the beginning over results
         raise BadInput(
             f"{where} holds results and no checkpoint to go on from: put its newest one back, or choose "
@@ -70,37 +82,35 @@ def find(config: Config, domain: Domain, directory: str, resume: bool) -> Start:
 
 
 def begin(start: Start, program: Mapping[str, Any], ranks: int) -> None:
-    """Write down in the run file that a session begins here; program: attributes that identify it.
+    """Write down in the run file that a session begins here; program: the versions of all that it runs on.
+
+    The file's own attributes keep those of the first session.
 
     BadInput: the disk takes nothing.
     """
     run, config, position = RunFile(start.directory), start.config, start.position
     identity = {"domain": config.domain, "mode": config.mode, "seed": config.seed}
-    attributes = {**program, **identity, "config_digest": config.digest(), "finished": False}
-    session = {
-        "env_steps": position.env_steps,
-        "config_digest": config.digest(),
-        "creator": program["creator"],
-        "git_commit": program["git_commit"],
-        "ranks": ranks,
-    }
+    digest = config.digest()
+    attributes = {**identity, "config_digest": digest, "finished": False}
+    session = {**program, "env_steps": position.env_steps, "config_digest": digest, "ranks": ranks}
     try:
         sweep(run.directory)
         for path in start.damaged:
             checkpoints.set_aside(path)
+        if start.changed:
+            session["rebuilt_from"] = run.rebuild(position.lengths).name
         if start.continued:
             run.go_on(config.to_yaml(), attributes, session, position.lengths)
         elif run.exists():
             raise BadInput(f"a run in {printable(start.directory)} has begun in this moment: start again")
         else:
-            run.create(config.to_yaml(), attributes, session)
+            run.create(config.to_yaml(), {**program, **attributes}, session)
     except (OSError, Unwritable) as error:
         raise BadInput(str(error)) from error
 
 
-def _configuration_before(directory: str, config: Config) -> Config:
+def _configuration_before(run: RunFile, config: Config) -> Config:
     """The configuration of the run's last session. BadInput: this one differs where it must not."""
-    run = RunFile.open(directory)
     before = configuration_of(run)
     _require_same(before, config, str(run.path))
     return before
@@ -163,7 +173,7 @@ def _newest(directory: Path, config: Config, domain: Domain) -> tuple[Checkpoint
             checkpoint = Checkpoint(path)
             verify(checkpoint, config, domain)
             return checkpoint, damaged
-        except Newer:
+        except (Newer, Held):  # it is good, but not for this program, or not now
             raise
         except BadInput as error:
             damaged[path] = str(error)
@@ -211,6 +221,27 @@ def _require_rows(run: RunFile, checkpoint: Checkpoint) -> None:
             f"{printable(str(run.path))} has fewer rows of {missing[0]} than {checkpoint.path.name} goes on "
             "from: put back the run file that belongs to it, or choose another directory with --output"
         )
+    for name, rows in checkpoint.position.lengths.items() if run.changed else ():
+        if not _is_plausible(name, run.read(name)[:rows], checkpoint.position.env_steps):
+            raise BadInput(
+                f"{printable(str(run.path))} was changed by another program, and its {name} cannot be what "
+                "the run wrote: put it back as it was, or choose another directory with --output"
+            )
+
+
+def _is_plausible(name: str, rows: np.ndarray, env_steps: int) -> bool:
+    """Whether rows of a series may be those of a run that came to so many steps."""
+    if name.endswith("/env_steps"):
+        ascending = np.diff(rows, prepend=0, append=env_steps) >= 0 if rows.ndim == 1 else False
+        return rows.dtype.kind == "i" and bool(np.all(ascending))
+    return rows.dtype.kind in "fi"
+
+
+def _kept(run: RunFile) -> str:
+    return (
+        f"{printable(str(run.path))} was changed by another program since the run wrote it: what the run "
+        f"needs of it goes into a new one, the changed one is kept as {free_name(run.path, CHANGED).name}"
+    )
 
 
 def _from_where(checkpoint: Checkpoint | None) -> str:

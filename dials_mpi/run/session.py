@@ -17,7 +17,8 @@ class Start(NamedTuple):
     """How a run begins; the same on every rank.
 
     checkpoint: to go on from, where there is one. continued: there was a session before. finished: there is
-    nothing left to do. damaged: newer checkpoints that are not whole. notes: what root should say.
+    nothing left to do. damaged: newer checkpoints that are not whole. changed: the run file was changed by
+    another program. notes: what root should say.
     """
 
     config: Config
@@ -27,6 +28,7 @@ class Start(NamedTuple):
     continued: bool = False
     finished: bool = False
     damaged: tuple[Path, ...] = ()
+    changed: bool = False
     notes: tuple[str, ...] = ()
 
     def segments(self) -> list[Segment]:

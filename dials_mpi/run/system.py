@@ -23,7 +23,7 @@ from dials_mpi.config.schedule import Segment, evaluates, segments
 from dials_mpi.core.errors import Unwritable
 from dials_mpi.core.jit import processor
 from dials_mpi.core.logging import LOG
-from dials_mpi.core.provenance import memory, roundings
+from dials_mpi.core.provenance import PROCESSORS, differences, libraries, memory
 from dials_mpi.core.signals import StopRequests
 from dials_mpi.core.timing import PHASES, Stopwatch
 from dials_mpi.learning.influence import Fit
@@ -49,7 +49,8 @@ class System:
         self.domain = domains.create(config.domain, config.domain_section)
         mine = comm.assign_regions(len(self.domain.regions), config.mode == "global", config.global_ranks)
         hosts = comm.exchange_hosts(config.silence)
-        processors = comm.allgather_names(processor())
+        own = {PROCESSORS: processor(), **libraries()}
+        told = {name: comm.allgather_names(value) for name, value in own.items()}
         self.failures = Failures(comm.rank, comm.heartbeat.beat)
         self.learners = Learners(config, self.domain, mine, self.failures)
         self.members = self.learners.members
@@ -59,7 +60,7 @@ class System:
         self.datasets = self.policy_parameters = self.earlier = None
         self.record = self.reporter = self.latest = None
         if comm.is_root:
-            self._take_charge(start, hosts, processors)
+            self._take_charge(start, hosts, told)
         if not is_warm():
             self._phase("compiling the inner loops, once on this machine")
         warm_up_together(comm, hosts, config, self.domain)
@@ -204,18 +205,19 @@ class System:
             self.reporter.finish(results, self.domain.statistics, run.directory)
         self.comm.barrier()
 
-    def _take_charge(self, start: Start, hosts: list[str], processors: list[str]) -> None:
+    def _take_charge(self, start: Start, hosts: list[str], told: Mapping[str, list[str]]) -> None:
         """What root has beside the other ranks: they have no use for it and save the memory."""
         from dials_mpi.run.sinks.console import Reporter
         from dials_mpi.run.sinks.run_file import Record
 
         self.record = Record(self.directory, self.domain.statistics)
         self.reporter = Reporter(self.config, len(self.domain.agents), start.position.wall_time)
-        for note in (*start.notes, *roundings(processors, self.record.run.processors())):
+        here, earlier = self.record.run.told()
+        for note in (*start.notes, *differences({**here, **told}, earlier)):
             self.reporter.say(note)
         LOG.info("%d ranks on %s", self.comm.size, ", ".join(dict.fromkeys(hosts)))
         holders = [self.comm.owner(region) for region in range(len(self.domain.regions))]
-        self.record.session(hosts, processors, holders, self.comm.library)
+        self.record.session(hosts, told, holders)
         self.record.run.commit()
 
     def _play_dataset(self, index: int) -> None:

@@ -13,24 +13,25 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
-from itertools import chain, count
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dials_mpi.core.errors import BadInput
+from dials_mpi.storage.files import free_name
 from dials_mpi.storage.hdf5 import (
     float32,
     network_tables,
     reading,
     require_float32,
-    require_seal,
     require_version,
     rewriting,
     text_of,
 )
 from dials_mpi.storage.position import Position
+from dials_mpi.storage.seal import require_seal
 
 FORMAT_VERSION = 2
 DAMAGED = ".damaged"
@@ -45,14 +46,15 @@ _NAME = re.compile(r"checkpoint-(\d+)\.h5")
 class Checkpoint:
     """A checkpoint that is there, to read."""
 
-    def __init__(self, path: Path, trusted: bool = False) -> None:
-        """BadInput: it is no checkpoint, or a damaged one, or of a newer format.
+    def __init__(self, path: Path, trusted: bool = False, unchecked: bool = False) -> None:
+        """BadInput: it is no checkpoint, or a damaged or changed one, or of a newer format.
 
         trusted: this process has written or checked it, and need not read all of it for its checksum.
+        unchecked: another program may have changed it.
         """
         self.path = path
         if not trusted:
-            require_seal(path, "a checkpoint")
+            require_seal(path, "a checkpoint", unchecked)
         with self._read() as file:
             require_version(file, FORMAT_VERSION, path, "go on")
             values = {name: file.attrs[name] for name in _ATTRIBUTES}
@@ -142,7 +144,9 @@ def present(directory: Path) -> list[Path]:
     return [path for _, path in sorted(((int(m[1]), path) for m, path in found if m), reverse=True)]
 
 
-def best(directory: Path, mean_return: Callable[[int], float], trusted: bool = False) -> Path | None:
+def best(
+    directory: Path, mean_return: Callable[[int], float], trusted: bool = False, unchecked: bool = False
+) -> Path | None:
     """The checkpoint with the highest mean return; None where no readable one has any.
 
     mean_return: by env_steps, of the run's evaluations (a checkpoint may be older than its own); NaN is none.
@@ -150,7 +154,7 @@ def best(directory: Path, mean_return: Callable[[int], float], trusted: bool = F
     returns = {}
     for path in present(directory):
         try:
-            returns[path] = mean_return(Checkpoint(path, trusted).position.env_steps)
+            returns[path] = mean_return(Checkpoint(path, trusted, unchecked).position.env_steps)
         except BadInput:
             continue
     known = {path: value for path, value in returns.items() if not math.isnan(value)}
@@ -167,8 +171,7 @@ def prune(directory: Path, keep: int, mean_return: Callable[[int], float]) -> No
 
 def set_aside(path: Path) -> Path:
     """Rename a damaged checkpoint, so that it is neither used nor counted; its new name."""
-    names = (path.with_name(f"{path.name}{DAMAGED}{k or ''}") for k in count())
-    return path.rename(next(name for name in names if not os.path.lexists(name)))
+    return path.rename(free_name(path, DAMAGED))
 
 
 def _require_position(position: Position) -> None:
