@@ -15,7 +15,7 @@ from dials_mpi.cli import Parser, add_unchecked, word
 from dials_mpi.config import from_yaml
 from dials_mpi.config.comparison import differences
 from dials_mpi.core.errors import BadInput, Unwritable, refuse
-from dials_mpi.settings.values import printable
+from dials_mpi.core.text import printable
 from dials_mpi.storage.runfile import RunFile
 
 EXAMPLES = """examples:

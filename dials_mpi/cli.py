@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from dials_mpi.core.errors import BadInput, refuse
-from dials_mpi.parallel.communicator import Communicator, launched_as_root
-from dials_mpi.settings.values import printable
+from dials_mpi.core.launchers import launched_as_root
+from dials_mpi.core.text import printable
+from dials_mpi.parallel.communicator import Communicator
 
 
 class Parser(argparse.ArgumentParser):

@@ -13,15 +13,17 @@ from typing import NoReturn
 
 from dials_mpi.cli import Parser, agreed, word
 from dials_mpi.config import Config, load
+from dials_mpi.core import signals
 from dials_mpi.core.errors import DONE, STOPPED, BadInput, refuse
+from dials_mpi.core.launchers import launched_as_root
 from dials_mpi.core.logging import open_logs
 from dials_mpi.core.shell import command
-from dials_mpi.core.signals import StopRequests, install_handlers
+from dials_mpi.core.signals import StopRequests
+from dials_mpi.core.text import printable
 from dials_mpi.parallel import communicator as mpi
 from dials_mpi.parallel.communicator import Communicator
 from dials_mpi.run.session import Start, default_ranks, require_time, usable_ranks
 from dials_mpi.run.walltime import Deadline, deadline_of
-from dials_mpi.settings.values import printable
 
 EXAMPLES = """examples:
   mpirun -n 3 python -m dials_mpi.train --config configs/warehouse/fast.yaml
@@ -34,6 +36,8 @@ Any number of ranks from 1 to the number of regions + 1 gives the same results, 
 with global_ranks=K it is one, or from K + 1 to the number of regions + K.
 SIGUSR1 stops the run at the next segment's end, SIGTERM and SIGINT (Ctrl-C) at once.
 Exit codes: 0 done, 75 stopped with work left (go on with --resume), 2 bad input, others a crash."""
+
+UNHEEDED = "this is not the main thread: signals stop no run here, and do what they did before"
 
 
 def train(start: Start, comm: Communicator, deadline: Deadline, stop_requests: StopRequests) -> int:
@@ -92,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     options = parser.parse_intermixed_args(argv)
     if options.print_config or options.print_ranks:
         sys.exit(_print(options))
-    stop_requests = install_handlers()
+    stop_requests = signals.install_handlers()
     mpi.run(lambda comm: _program(comm, options, begun, stop_requests))
 
 
@@ -132,7 +136,8 @@ def _plan(comm: Communicator, options: argparse.Namespace, begun: float) -> tupl
     agents = len(domain.agents)
     directory = options.output or f"runs/{config.domain_key}-{agents}-{config.mode}-seed{config.seed}"
     start = find(config, domain, directory, options.resume)
-    start = start._replace(notes=(*start.notes, *notes))
+    unheeded = () if signals.available() else (UNHEEDED,)
+    start = start._replace(notes=(*start.notes, *notes, *unheeded))
     if not start.finished:
         require_time(start, deadline, comm.size)
         begin(start, program, comm.size)
@@ -155,7 +160,7 @@ def _require_place(ranks: int, regions: int, global_ranks: int) -> None:
 
 
 def _print(options: argparse.Namespace) -> int:
-    if not mpi.launched_as_root():
+    if not launched_as_root():
         return DONE
     try:
         config = load(options.config, options.overrides)

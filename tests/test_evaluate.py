@@ -261,7 +261,7 @@ def test_memory_does_not_grow_with_the_episodes(policy):
     domain = create(config.domain, config.domain_section)
     width = widths(tables(config, domain))
     policies, predictors = (
-        make(config, domain, np.zeros((4, widths[kind]), np.float32))
+        make(config, domain, np.zeros((4, width[kind]), np.float32))
         for make, kind in ((joint.policies, "policy"), (joint.predictors, "predictor"))
     )
 

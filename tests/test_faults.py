@@ -418,6 +418,15 @@ def test_a_number_that_is_not_finite_is_named_and_dumped(
     require_good_end(out, trained(*SMALL))
 
 
+def test_numba_that_is_told_not_to_compile_compiles_all_the_same(trained, tmp_path):
+    """NUMBA_DISABLE_JIT=1, a help with other programs: the inner loops do not exist as plain Python."""
+    result = train(*SMALL, "--output", str(tmp_path), environment={"NUMBA_DISABLE_JIT": "1"})
+    assert (result.code, result.stderr) == (0, "")
+    for name, array in content(trained(*SMALL) / "run.h5").items():
+        if name.startswith(("policy/parameters", "predictor/parameters", "evaluation/returns")):
+            np.testing.assert_array_equal(array, content(tmp_path / "run.h5")[name], strict=True)
+
+
 def test_a_signal_while_the_inner_loops_are_compiled_comes_after_it():
     """The compiler calls back into Python, and an exception there is lost: the run would go on."""
     script = """

@@ -164,6 +164,11 @@ def test_numba_is_imported_by_the_decorator_its_cache_and_the_kernels():
     assert importers("numba") | importers("llvmlite") <= allowed
 
 
+def test_consoles_are_plain_ones():
+    """Which show text as it is, however narrow the terminal says to be."""
+    assert importers("rich.console", typing=True) == {"dials_mpi.core.console"}
+
+
 def test_nothing_imports_the_commands():
     for command in COMMANDS:
         own = f"dials_mpi.{command}"

@@ -14,11 +14,11 @@ from dials_mpi.bench.costs import Recorded, measured_costs, read_run, require_sa
 from dials_mpi.cli import Parser, add_unchecked, agreed, word
 from dials_mpi.config import Config, load
 from dials_mpi.core.errors import BadInput
+from dials_mpi.core.text import printable
 from dials_mpi.domains import create
 from dials_mpi.parallel import communicator as mpi
 from dials_mpi.parallel.communicator import Communicator
 from dials_mpi.results.choice import runs_and_settings
-from dials_mpi.settings.values import printable
 
 EXAMPLES = """examples:
   mpirun -n 3 python -m dials_mpi.bench --config configs/warehouse/4.yaml --json bench.json

@@ -12,7 +12,7 @@ from dials_mpi import settings
 from dials_mpi.bench.flop import fit_flop
 from dials_mpi.config import Config, from_yaml
 from dials_mpi.core.errors import BadInput
-from dials_mpi.settings.values import printable, shown
+from dials_mpi.core.text import printable, shown
 
 PHASES = ("collect", "influence", "train", "communicate", "evaluate")
 """Those of a run file that are read here; ``wait`` too where a run tells it from communicate."""

@@ -10,10 +10,10 @@ from typing import NoReturn
 
 from dials_mpi.cli import Parser, add_unchecked, word
 from dials_mpi.core.errors import BadInput, refuse
+from dials_mpi.core.text import printable
 from dials_mpi.export import arrays
 from dials_mpi.export.describe import describe_policy, describe_run
 from dials_mpi.results.choice import Choice
-from dials_mpi.settings.values import printable
 from dials_mpi.storage.files import whole
 
 EXAMPLES = """examples:

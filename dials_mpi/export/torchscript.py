@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from dials_mpi.core.errors import BadInput
+from dials_mpi.core.text import printable
 from dials_mpi.learning.policy import Policy
 from dials_mpi.learning.tables import layers, policy_sizes
-from dials_mpi.settings.values import printable
 
 try:
     import torch

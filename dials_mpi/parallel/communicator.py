@@ -11,7 +11,6 @@ While it waits, a rank gives and looks for signs of life (pulse.py).
 
 from __future__ import annotations
 
-import os
 import pickle
 import platform
 import sys
@@ -19,16 +18,17 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from dials_mpi.core import signals
+from dials_mpi.core import launchers, signals
 from dials_mpi.core.errors import CRASHED, REFUSED, STOPPED, BadInput, Unwritable, print_error, refuse
+from dials_mpi.core.launchers import launched_as_root
 from dials_mpi.core.logging import LOG
+from dials_mpi.parallel import shared_memory
 from dials_mpi.parallel.heartbeat import Heartbeat
 
 if TYPE_CHECKING:
@@ -43,19 +43,6 @@ on, was seen to end before it had read them."""
 
 ABORT_DELAY = 1.0
 """Seconds by which the other ranks leave it to root to end the job when a signal came to all."""
-
-SIZE_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE")
-RANK_VARIABLES = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")
-
-
-def launched_as_root() -> bool:
-    """Whether the launcher made this process rank 0 (or there is none): known before MPI is loaded."""
-    return all(os.environ.get(name, "0") == "0" for name in RANK_VARIABLES)
-
-
-def launched() -> bool:
-    """Whether an MPI launcher started this process; its output may be a pseudo-terminal that none sees."""
-    return any(name in os.environ for name in RANK_VARIABLES)
 
 
 class Communicator:
@@ -73,7 +60,7 @@ class Communicator:
     def exchange_hosts(self, silence: float) -> list[str]:
         """Learn the host of each rank, and begin to watch for those that are silent for so many seconds."""
         hosts = self.allgather_names(self.host)
-        _forget_shared_memory()
+        shared_memory.forget()
         post = _Post(self._comm.Dup())
         self.heartbeat = Heartbeat(self.rank, hosts, silence, post.give, post.got)
         return hosts
@@ -261,19 +248,6 @@ class Communicator:
         raise SystemExit(code)
 
 
-def _forget_shared_memory() -> None:
-    """Remove the name of MPICH's shared memory, which all ranks of this machine have open by now.
-
-    MPICH does so at its own end: a run that is killed would leave it behind, a megabyte per rank.
-    """
-    with suppress(OSError):
-        for line in Path("/proc/self/maps").read_text().splitlines():
-            path = line.split()[-1]
-            if path.startswith("/dev/shm/mpich_shm_"):
-                with suppress(FileNotFoundError):
-                    os.unlink(path)
-
-
 class _Post:
     """Signs of life as messages without content, at most one on its way from each rank."""
 
@@ -294,28 +268,42 @@ class _Post:
 def connect() -> Communicator:
     """Join the other processes of the job.
 
-    BadInput: there is no MPI library, or the launcher belongs to another MPI than the library, which
-    would give as many separate runs as ranks were asked for.
+    BadInput: there is no MPI library, the launcher belongs to another MPI than the library, which would
+    give as many separate runs as ranks were asked for, or there is too little shared memory.
     """
+    MPI = _library()
+    version = MPI.Get_library_version()
+    if not MPI.Is_initialized():
+        launchers.require_numbers()
+        launchers.require_same_kind(version)
+        shared_memory.require_room(version)
+        shared_memory.spare()
+        _begin(MPI)
+    world = MPI.COMM_WORLD
+    launchers.require_noticed(world.size, version)
+    return Communicator(world, version.splitlines()[0].strip(" \0"))
+
+
+def _library() -> ModuleType:
+    """mpi4py's MPI, not begun: where the launcher is another MPI's the library would end the process."""
     try:
-        with warnings.catch_warnings():
-            # mpi4py warns of another MPI's launcher in three lines on every rank; it is refused below.
-            warnings.simplefilter("ignore", RuntimeWarning)
-            from mpi4py import MPI
+        import mpi4py
+
+        mpi4py.rc.initialize, mpi4py.rc.finalize = False, True
+        from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
         raise BadInput(
             f"no MPI library can be loaded ({str(error).splitlines()[0]}): install one into this Python "
             "environment with pip install 'dials_mpi[mpich]', or load your cluster's MPI module"
         ) from error
-    world = MPI.COMM_WORLD
-    library = MPI.Get_library_version().splitlines()[0].strip(" \0")
-    wanted = max(int(os.environ.get(name, "1")) for name in SIZE_VARIABLES)
-    if wanted > world.size:
-        raise BadInput(
-            f"the launcher started {wanted} ranks but the MPI library ({library}) sees {world.size}: "
-            "they are of different MPIs, so start with the mpirun that belongs to this library"
-        )
-    return Communicator(world, library)
+    return MPI
+
+
+def _begin(MPI: ModuleType) -> None:
+    with warnings.catch_warnings():
+        # mpi4py warns of another MPI's launcher in three lines on every rank; it is refused in one.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        MPI.Init_thread()
 
 
 def run(program: Callable[[Communicator], int]) -> NoReturn:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dials_mpi.core.errors import BadInput
+from dials_mpi.core.text import printable
 from dials_mpi.report import tables
 from dials_mpi.report.figures import pictures, save_picture
 from dials_mpi.report.groups import Group, group_runs, short
@@ -17,7 +18,6 @@ from dials_mpi.report.runtimes import Clock, timed
 from dials_mpi.report.statistics import ENOUGH
 from dials_mpi.report.tables import Row
 from dials_mpi.results.style import require_report_libraries, style
-from dials_mpi.settings.values import printable
 
 __all__ = ["group_runs", "read_run", "read_runs", "report", "short"]
 

@@ -9,10 +9,10 @@ from typing import NoReturn
 from dials_mpi.cli import Parser, add_unchecked, word
 from dials_mpi.core.console import PlainConsole
 from dials_mpi.core.errors import BadInput, refuse
+from dials_mpi.core.text import printable
 from dials_mpi.report import group_runs, notes, report
 from dials_mpi.report.runtimes import CLOCKS
 from dials_mpi.report.tables import summary_table
-from dials_mpi.settings.values import printable
 
 MOST_STEPS = 10**12
 

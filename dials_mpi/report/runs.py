@@ -12,8 +12,8 @@ import numpy as np
 from dials_mpi import settings
 from dials_mpi.config import Config, from_yaml
 from dials_mpi.core.errors import BadInput
+from dials_mpi.core.text import printable
 from dials_mpi.domains import find
-from dials_mpi.settings.values import printable
 from dials_mpi.storage.hdf5 import DAMAGE
 from dials_mpi.storage.runfile import RunFile
 

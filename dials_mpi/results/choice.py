@@ -14,13 +14,13 @@ from dials_mpi.algorithm import joint
 from dials_mpi.cli import add_unchecked, word
 from dials_mpi.config import Config, from_yaml, load
 from dials_mpi.core.errors import BadInput
+from dials_mpi.core.text import printable
 from dials_mpi.domains import create
 from dials_mpi.domains.base import GlobalSimulator
 from dials_mpi.domains.members import Members
 from dials_mpi.learning.influence import Predictor
 from dials_mpi.learning.policy import Policy
 from dials_mpi.learning.tables import tables, widths
-from dials_mpi.settings.values import printable
 
 if TYPE_CHECKING:
     from dials_mpi.storage.checkpoint import Checkpoint

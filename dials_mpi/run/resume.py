@@ -15,13 +15,13 @@ from dials_mpi.config import Config, from_yaml
 from dials_mpi.config.comparison import differences
 from dials_mpi.config.schedule import collects_ahead, segments
 from dials_mpi.core.errors import BadInput, Unwritable
+from dials_mpi.core.text import printable
 from dials_mpi.domains.base import Domain
 from dials_mpi.domains.members import Members
 from dials_mpi.learning.tables import tables, widths
 from dials_mpi.run import states
 from dials_mpi.run.costs import WIDTH
 from dials_mpi.run.session import Start
-from dials_mpi.settings.values import printable
 from dials_mpi.storage import checkpoint as checkpoints
 from dials_mpi.storage.checkpoint import Checkpoint
 from dials_mpi.storage.files import claim, free_name, sweep

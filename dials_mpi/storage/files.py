@@ -14,7 +14,7 @@ from itertools import count
 from pathlib import Path
 
 from dials_mpi.core.errors import BadInput, Unwritable
-from dials_mpi.settings.values import printable
+from dials_mpi.core.text import printable
 
 LOCK = ".lock"
 PARTIAL = ".partial"

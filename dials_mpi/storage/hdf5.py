@@ -16,7 +16,7 @@ import numpy as np
 from dials_mpi.core.errors import BadInput, Unwritable
 from dials_mpi.core.logging import LOG
 from dials_mpi.core.signals import deferred
-from dials_mpi.settings.values import printable
+from dials_mpi.core.text import printable
 from dials_mpi.storage.files import replacing
 from dials_mpi.storage.seal import BLOCK, SEAL, damaged, left_open, readable, seal, sealed, unmarked
 from dials_mpi.storage.superblock import HEAD, cleared

@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 from dials_mpi.core.errors import BadInput
-from dials_mpi.settings.values import printable
+from dials_mpi.core.text import printable
 from dials_mpi.storage.files import free_name, keep
 from dials_mpi.storage.hdf5 import float32, network_tables, reading, require_version, rewriting, text_of
 from dials_mpi.storage.seal import require_seal
@@ -253,6 +253,11 @@ class RunFile:
         with self._read() as file:
             *earlier, newest = _sessions(file)
             return _told([newest]), _told(earlier)
+
+    def ranks(self) -> list[int]:
+        """How many ranks each session was on; 0 of one that has not told."""
+        with self._read() as file:
+            return [int(one.attrs.get("ranks", 0)) for one in _sessions(file)]
 
     def trained(self) -> int:
         """Steps per agent at the end of the last segment."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from dials_mpi.core.errors import BadInput
-from dials_mpi.settings.values import printable
+from dials_mpi.core.text import printable
 from dials_mpi.storage import superblock
 
 SEAL = 512
