@@ -1,4 +1,4 @@
-"""Influence predictors against scipy's formulas, torch's optimiser and a data set of known entropy."""
+"""Influence predictors against scipy's formulas, torch's optimiser and a dataset of known entropy."""
 
 import gc
 import tracemalloc
@@ -212,7 +212,7 @@ def known_entropy():
 
 
 @pytest.mark.parametrize(("architecture", "reaches"), [("gru", True), ("fnn", False)])
-def test_fit_reaches_the_known_entropy_if_the_network_can_remember(architecture, reaches):
+def test_fit_reaches_the_known_entropy_if_the_network_is_recurrent(architecture, reaches):
     made = predictor(
         KNOWN_CLASSES, inputs=1, architecture=architecture, epochs=25, learning_rate=1e-2, hidden=(16, 16)
     )
@@ -221,14 +221,14 @@ def test_fit_reaches_the_known_entropy_if_the_network_can_remember(architecture,
     fresh = made.cross_entropy(*known_data(2000, seed=1))
     assert fit.before > known_entropy() + 0.3
     assert fit.after < fit.before - 0.1
-    forgetful = (np.log(2) + scipy.stats.entropy(KNOWN_TABLE, axis=1).mean()) / 2
-    assert fresh == pytest.approx(known_entropy() if reaches else forgetful, abs=0.02)
+    memoryless = (np.log(2) + scipy.stats.entropy(KNOWN_TABLE, axis=1).mean()) / 2
+    assert fresh == pytest.approx(known_entropy() if reaches else memoryless, abs=0.02)
     constant = (np.log(2) + scipy.stats.entropy(KNOWN_TABLE.mean(0))) / 2
     assert fit.constant == pytest.approx(constant, abs=0.02)
 
 
 @pytest.mark.parametrize("architecture", ["gru", "fnn"])
-def test_two_refits_agree_with_torch_optim_going_on_from_the_first(architecture):
+def test_two_refits_agree_with_torch_optim_continuing_from_the_first(architecture):
     classes = (2, 4, 3)
     made = predictor(classes, architecture=architecture, batch_size=6, epochs=3, learning_rate=5e-3)
     twin = TorchTwin(made.network)
@@ -298,7 +298,7 @@ def test_the_last_episodes_and_only_they_are_held_out(episodes, share, kept):
     assert not np.array_equal(fitted(slice(0, 1)), untouched)
 
 
-def test_measuring_leaves_the_predictor_as_it_is():
+def test_measuring_does_not_change_the_predictor():
     made = predictor((3, 2))
     before = made.network.vector.copy()
     made.cross_entropy(bits(4, 5, 3), some_sources((3, 2), 4, 5))

@@ -44,7 +44,7 @@ def run_cell(cell, x, h, keep):
 
 
 class Pass:
-    """One forward and backward pass of our GRU, with the room that it needs."""
+    """One forward and backward pass of the built-in GRU, with its workspace."""
 
     def __init__(self, x, h0, keep, weights):
         (steps, batch), size = x.shape[:2], h0.shape[1]
@@ -155,7 +155,7 @@ def test_advance_step_by_step_gives_what_forward_gives(architecture, inputs, hid
 
 
 @pytest.mark.parametrize("architecture", ["gru", "fnn"])
-def test_two_networks_of_one_shape_taking_turns_keep_their_own_gradients(architecture):
+def test_two_networks_of_equal_sizes_that_share_a_workspace_have_their_own_gradients(architecture):
     nets = [network(architecture, 5, (16, 8), 4, seed=seed) for seed in (0, 1)]
     data = [sequences(net, seed=10 * k) for k, net in enumerate(nets)]
     upstream = some(6, 4, 4, seed=9)

@@ -11,8 +11,9 @@ import pytest
 from conftest import SMALL, launch
 
 from dials_mpi import config as c
+from dials_mpi.core.errors import BadInput
 from dials_mpi.domains.base import Agent, Region
-from dials_mpi.export import arrays
+from dials_mpi.export import arrays, torchscript
 from dials_mpi.learning import network, tables
 from dials_mpi.learning.influence import Predictor, sample
 from dials_mpi.learning.network import FusedNetwork, Network
@@ -148,13 +149,9 @@ def test_both_networks_draw_the_same_actions():
         for _ in range(5):
             observations = rng.integers(2, size=(300, 5)).astype(np.uint8)
             uniforms = rng.random(300, dtype=np.float32)
-            values = [
-                policy.value(observations, state) for policy, state in zip(policies, states, strict=True)
-            ]
-            made = [
-                policy.act(observations, state, uniforms)
-                for policy, state in zip(policies, states, strict=True)
-            ]
+            both = list(zip(policies, states, strict=True))
+            values = [policy.value(observations, state) for policy, state in both]
+            made = [policy.act(observations, state, uniforms) for policy, state in both]
             assert np.array_equal(made[0].actions, made[1].actions) and len(set(made[0].actions)) == 3
             close(made[0].log_probabilities, made[1].log_probabilities)
             close(*values)
@@ -257,6 +254,13 @@ def test_the_plain_network_is_exported_as_arrays(tmp_path):
         assert json.loads(str(stored["description"])) == {"seed": 3}
         flat = np.concatenate([stored[f"0/{name}"].ravel() for name, _ in policy.network.table])
     assert np.array_equal(flat, policy.network.vector)
+
+
+def test_an_architecture_without_a_torch_module_is_refused(tmp_path):
+    _, policy = next(pairs(lambda name: Policy(c.Policy(name, (6, 5)), AGENT)))
+    with pytest.raises(BadInput, match=r"plain-gru .* --all"):
+        torchscript.write(policy, {}, tmp_path / "x.pt")
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- tables ---

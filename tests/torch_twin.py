@@ -1,4 +1,4 @@
-"""The same networks made of torch's own layers, in double precision: what the tests compare with."""
+"""Reference networks of torch's own layers, in double precision."""
 
 import numpy as np
 import torch
