@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dials_mpi.config import Config, load
-from dials_mpi.domains import DOMAINS
 from dials_mpi.core.text import shown
+from dials_mpi.domains import DOMAINS
 
 PAGE = Path(__file__).with_name("configuration.md")
 HEAD = """# Configuration
@@ -19,7 +19,9 @@ HEAD = """# Configuration
 A run is configured by a YAML file (`--config FILE`) and by overrides `key=value` behind it, with dots for
 sections: `ppo.clip=0.2`. What neither says has its default: the paper's setting for the warehouse with 100
 agents. `--print-config` shows every key with its value, and is itself a valid file. Mistakes are refused
-before anything runs, in one sentence that names the place and the nearest known key.
+before anything runs, in one sentence that names the place and the nearest known key. Numbers are written as
+`1_000_000` (underscores between thousands) or `2.5e-4`. What YAML 1.1 reads as another number or as a truth
+value (`010`, `0x1F`, `1:30`, `off`) is refused with the value that may be meant.
 
 Lengths are in steps per agent, not summed over agents. Tables, sections and appendices are the paper's.
 """

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from dials_mpi.cli import Parser, add_unchecked, word
+from dials_mpi.cli import Parser, add_unchecked, integer, word
 from dials_mpi.core.errors import BadInput, refuse
+from dials_mpi.core.output import command_line
 from dials_mpi.core.text import printable
 from dials_mpi.export import arrays
 from dials_mpi.export.describe import describe_policy, describe_run
@@ -25,14 +26,15 @@ returns logits, value and the next state. An .npz file holds the parameters of a
 numpy.load. Both hold a description of the inputs and outputs, in JSON."""
 
 
+@command_line
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The command line; it needs no MPI."""
     parser = Parser("export", "Write a run's trained policies for use without this package.", EXAMPLES)
     parser.add_argument("directory", metavar="DIR", type=word, help="a run")
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--region", type=int, metavar="K", help="the policy of region K, as TorchScript")
+    which.add_argument("--region", type=integer, metavar="K", help="the policy of region K, as TorchScript")
     which.add_argument(
-        "--agent", type=int, metavar="I", help="the policy of agent I, if regions hold several"
+        "--agent", type=integer, metavar="I", help="the policy of agent I, if regions hold several"
     )
     which.add_argument("--all", action="store_true", help="all policies, as arrays")
     parser.add_argument(
@@ -47,10 +49,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     add_unchecked(parser)
     options = parser.parse_args(argv)
     try:
-        said = _export(options)
+        written = _export(options)
     except BadInput as refusal:
         sys.exit(refuse(refusal))
-    print(f"{said} in {printable(options.out)}")
+    print(f"{written} in {printable(options.out)}")
     sys.exit(0)
 
 
