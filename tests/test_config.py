@@ -189,6 +189,7 @@ BROKEN_OVERRIDES = {
 }
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("override", BROKEN_OVERRIDES)
 def test_a_broken_override_is_refused_in_one_sentence(override):
     message = refusal(load, None, ["mode=global", override])
@@ -424,6 +425,7 @@ ODD = [
 ]
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("overrides", [[], ODD])
 def test_what_is_written_reads_back(overrides, tmp_path):
     config = load(None, overrides)
@@ -450,6 +452,7 @@ def test_every_default_is_itself_acceptable():
 
 
 CHANGES = {
+    "sinks": "[csv]",
     "segment_every": "50000",
     "schedule": "overlapped",
     "mode": "global",
@@ -473,6 +476,8 @@ CHANGES = {
     "influence.architecture": "fnn",
     "influence.hidden": "[64,32]",
     "influence.held_out": "0.2",
+    "datasets": "all",
+    "datasets_from": "runs/kept",
 }
 
 
@@ -490,7 +495,8 @@ def test_the_digest_changes_with_every_value_that_bears_on_the_results():
     del values["domain"]
     digests = {key: load(None, [f"{key}={changed(key, value)}"]).digest() for key, value in values.items()}
     same = {key for key, digest in digests.items() if digest == Config().digest()}
-    assert same == {"checkpoint_every", "checkpoint_minutes", "checkpoint_keep", "silence", "global_ranks"}
+    kept = {"checkpoint_every", "checkpoint_minutes", "checkpoint_keep", "datasets", "sinks"}
+    assert same == {*kept, "silence", "global_ranks"}
     assert len(set(digests.values())) == len(values) - len(same) + 1
 
 
@@ -553,6 +559,7 @@ def test_segments_are_those_of_a_plain_count(memory, every, count, refit, mode, 
     assert config.total_updates == sum(segment.updates for segment in segments(config))
 
 
+@pytest.mark.quick
 def test_segments_of_the_paper():
     run = segments(Config())
     assert len(run) == 40 and run[-1].env_steps == 4_000_000
@@ -571,6 +578,7 @@ def test_segments_of_the_paper():
 # The shipped files ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     "file", sorted(CONFIGS.glob("[wt]*/*.yaml")), ids=lambda file: str(file.relative_to(CONFIGS))
 )
@@ -689,6 +697,7 @@ def toy(text: str, *overrides: str) -> Toy:
     return settings.build(Toy, parse(text, "toy"), "toy", overrides)
 
 
+@pytest.mark.quick
 def test_a_setting_chooses_a_section():
     assert toy("mill: {sails: 6, names: [a, b]}").there == Mill(6, ("a", "b"))
     assert toy("place: pump\npump: {pressure: 2}").there == Pump(2.0)
@@ -703,6 +712,7 @@ def test_only_the_chosen_section_is_accepted():
     assert "one of mill, pump" in refusal(toy, "", "place=well")
 
 
+@pytest.mark.quick
 def test_one_sided_bounds_and_lists_of_any_length():
     assert "at least 2" in refusal(toy, "mill: {sails: 1}")
     assert "at most 9" in refusal(toy, "spare: {pressure: 10}")

@@ -285,7 +285,9 @@ def played(env, steps=45, **reset):
     return np.stack(observations)
 
 
-@pytest.mark.parametrize("settings", [FOUR, CROSSINGS], ids=["warehouse", "traffic"])
+@pytest.mark.parametrize(
+    "settings", [pytest.param(FOUR, marks=pytest.mark.quick), CROSSINGS], ids=["warehouse", "traffic"]
+)
 def test_the_same_seed_gives_the_same_episodes(settings):
     """Whatever was played before; without a seed others come, at first those of the configuration."""
     env = RegionEnv.from_config(None, settings, num_envs=3)
