@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dials_mpi.config import Config
 from dials_mpi.domains.base import Agent, Domain, GlobalSimulator
-from dials_mpi.learning.influence import Predictor
-from dials_mpi.learning.policy import Policy
+
+# The functions that build networks import them: that loads numba, which checks of checkpoints do without.
+if TYPE_CHECKING:
+    from dials_mpi.learning.influence import Predictor
+    from dials_mpi.learning.policy import Policy
 
 BLOCK = 8
 """The most episodes in one forward pass. The last bits of a matrix product depend on its number of rows. With
@@ -22,11 +26,15 @@ JointPolicy = Callable[[Sequence[np.ndarray]], np.ndarray]
 
 def policies(config: Config, domain: Domain, parameters: np.ndarray) -> list[Policy]:
     """All agents' policies; parameters float32 [N, W]: the first P numbers of a row are the network's."""
+    from dials_mpi.learning.policy import Policy
+
     return [Policy(config.policy, agent, row) for agent, row in zip(domain.agents, parameters, strict=True)]
 
 
 def predictors(config: Config, domain: Domain, parameters: np.ndarray) -> list[Predictor]:
     """All regions' influence predictors; parameters [R, W] as in ``policies``."""
+    from dials_mpi.learning.influence import Predictor
+
     return [
         Predictor(config.influence, region, row)
         for region, row in zip(domain.regions, parameters, strict=True)
