@@ -33,6 +33,10 @@ FROM = {(-1, 0): "west", (0, -1): "south", (1, 0): "east", (0, 1): "north"}
 ACROSS = {"west": "east", "south": "north", "east": "west", "north": "south"}
 
 
+WITH_TESTS = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
+"""PYTHONPATH of a process that imports this file."""
+
+
 # --- the network, as SUMO's own reader sees it ---
 
 NETWORKS = [
@@ -462,7 +466,7 @@ actions = np.zeros((1, 1), int)
 def in_traci(code, tmp_path):
     """Run what stands above and then the code, in a process of its own."""
     (tmp_path / "driver.py").write_text(PREAMBLE + textwrap.dedent(code))
-    environment = {"PYTHONPATH": str(Path(__file__).parent)}
+    environment = {"PYTHONPATH": WITH_TESTS}
     done = launch(str(tmp_path / "driver.py"), cwd=tmp_path, environment=environment)
     assert (done.code, done.left_over) == (0, []), done.stderr
 
@@ -641,6 +645,6 @@ def test_traci_restarts_episodes_without_a_word(tmp_path):
         "from dials_mpi.domains.traffic import TrafficConfig\n"
         "played(TrafficConfig(grid=(1, 1), inflow=0.5, sumo='traci'), 'global')\n"
     )
-    environment = {"PYTHONPATH": str(Path(__file__).parent)}
+    environment = {"PYTHONPATH": WITH_TESTS}
     done = launch(str(tmp_path / "driver.py"), cwd=tmp_path, environment=environment)
     assert (done.code, done.stdout, done.stderr) == (0, "", "")
