@@ -14,9 +14,11 @@ from typing import NoReturn
 from dials_mpi.cli import Parser, agreed, word
 from dials_mpi.config import Config, load
 from dials_mpi.core import signals
+from dials_mpi.core.console import LastingConsole
 from dials_mpi.core.errors import DONE, STOPPED, BadInput, refuse
 from dials_mpi.core.launchers import launched_as_root
 from dials_mpi.core.logging import open_logs
+from dials_mpi.core.output import command_line
 from dials_mpi.core.shell import command
 from dials_mpi.core.signals import StopRequests
 from dials_mpi.core.text import printable
@@ -64,6 +66,7 @@ def train(start: Start, comm: Communicator, deadline: Deadline, stop_requests: S
     return DONE
 
 
+@command_line
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The command line."""
     begun = time.monotonic()
@@ -116,7 +119,8 @@ def _program(
     if start.finished:
         if comm.is_root:
             where = printable(start.directory)
-            print(f"The run in {where} is finished: {command('evaluate', start.directory)}")
+            shown_again = command("evaluate", start.directory)
+            LastingConsole(soft_wrap=True).print(f"The run in {where} is finished: {shown_again}")
         return DONE
     open_logs(start.directory, comm.rank, comm.size, options.log_ranks)
     return train(start, comm, deadline, stop_requests)
@@ -126,6 +130,7 @@ def _plan(comm: Communicator, options: argparse.Namespace, begun: float) -> tupl
     """When the run must stop and where it starts, written to the run file. BadInput: it cannot start."""
     from dials_mpi.core.provenance import versions
     from dials_mpi.domains import create
+    from dials_mpi.run.datasets import require_fitting
     from dials_mpi.run.resume import begin, find
 
     config = load(options.config, options.overrides)
@@ -139,6 +144,8 @@ def _plan(comm: Communicator, options: argparse.Namespace, begun: float) -> tupl
     unheeded = () if signals.available() else (UNHEEDED,)
     start = start._replace(notes=(*start.notes, *notes, *unheeded))
     if not start.finished:
+        if not start.position.segments:
+            require_fitting(config, domain)
         require_time(start, deadline, comm.size)
         begin(start, program, comm.size)
     return deadline, start

@@ -52,6 +52,7 @@ def test_each_rank_gives_ten_signs_in_the_time_of_silence(clock, rank, watcher):
     assert 29 <= len(clock.sent) <= 31
 
 
+@pytest.mark.quick
 def test_a_silent_rank_is_named_once_with_its_machine(clock, capsys):
     root = pulse(clock)
     wait(clock, root, 9.5, signs=[1])

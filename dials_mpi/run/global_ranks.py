@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from dials_mpi.algorithm import joint
-from dials_mpi.algorithm.collect import Dataset, collect, shares
+from dials_mpi.algorithm.collect import Trajectories, collect, shares
 from dials_mpi.algorithm.evaluation import Evaluation, Evaluator
 from dials_mpi.algorithm.failures import Failures
 from dials_mpi.config import Config
@@ -38,8 +38,8 @@ class GlobalRank:
         """The episodes of each global rank."""
         return shares(self.domain, episodes, self.comm.global_ranks)
 
-    def dataset(self, segment: int) -> list[Dataset]:
-        """Algorithm 2 for the refit before a segment: this rank's episodes, for each region."""
+    def dataset(self, segment: int) -> Trajectories:
+        """Algorithm 2 for the refit before a segment: this rank's episodes."""
         episodes = self.config.dataset_episodes
         share = self.shares(episodes)[self.comm.rank]
         simulators, actions = (
@@ -52,7 +52,8 @@ class GlobalRank:
                 simulators,
                 lambda _, part: joint.TrainedPolicies(self.policies, actions[part]),
                 self.failures,
-            ).datasets
+                with_acts=self.config.datasets != "none",
+            )
 
     def evaluate(self, segments: int) -> Evaluation | None:
         """The trained policies when so many segments are done; root gets the result."""

@@ -20,6 +20,7 @@ from dials_mpi.domains.base import Domain
 from dials_mpi.domains.members import Members
 from dials_mpi.run import states
 from dials_mpi.run.costs import WIDTH
+from dials_mpi.run.datasets import remove_unfinished
 from dials_mpi.run.session import Start
 from dials_mpi.storage import checkpoint as checkpoints
 from dials_mpi.storage.checkpoint import Checkpoint
@@ -94,6 +95,7 @@ def begin(start: Start, program: Mapping[str, Any], ranks: int) -> None:
     session = {**program, "env_steps": position.env_steps, "config_digest": digest, "ranks": ranks}
     try:
         sweep(run.directory)
+        remove_unfinished(run.directory)
         for path in start.damaged:
             checkpoints.set_aside(path)
         if start.changed:

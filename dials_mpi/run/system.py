@@ -10,12 +10,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 
 from dials_mpi import domains
 from dials_mpi.algorithm import joint
-from dials_mpi.algorithm.collect import Dataset
+from dials_mpi.algorithm.collect import Dataset, Trajectories
 from dials_mpi.algorithm.evaluation import Evaluation
 from dials_mpi.algorithm.failures import Failures
 from dials_mpi.algorithm.learners import TRAINING, Learners, NonFinite
@@ -30,6 +31,7 @@ from dials_mpi.learning.influence import Fit
 from dials_mpi.parallel.communicator import Communicator
 from dials_mpi.run.checkpointing import CheckpointManager
 from dials_mpi.run.costs import UnrecordedCosts
+from dials_mpi.run.datasets import DatasetStore
 from dials_mpi.run.global_ranks import GlobalRank
 from dials_mpi.run.session import Start
 from dials_mpi.run.walltime import Deadline
@@ -56,7 +58,10 @@ class System:
         self.tables = joint.tables(config, self.domain)
         self.widths = joint.widths(self.tables)
         self.global_rank = GlobalRank(config, self.domain, comm, self.watch, self.failures)
-        self.datasets = self.policy_parameters = self.earlier = None
+        shares = self.global_rank.shares(config.dataset_episodes)
+        self.store = DatasetStore(config, self.domain, Path(start.directory), comm.rank, shares)
+        self.collected: Trajectories | None = None
+        self.policy_parameters = self.earlier = None
         self.record = self.reporter = self.latest = None
         if comm.is_root:
             self._take_charge(start, hosts, told)
@@ -102,18 +107,22 @@ class System:
         In the schedule overlapped it has played before, but for the first segment.
         """
         episodes = self.config.dataset_episodes
-        if self.datasets is None:
+        if self.collected is None:
             self._play_dataset(segment.index)
+        datasets = self.collected.datasets if self.collected else []
         mine = {
             k: Dataset.empty(self.domain.regions[k], episodes, self.domain.horizon)
             for k in self.learners.regions
         }
         with self._exchange():
             for part in Dataset._fields:
-                blocks = [getattr(dataset, part) for dataset in self.datasets] if self.datasets else None
+                blocks = [getattr(dataset, part) for dataset in datasets] or None
                 room = {k: getattr(dataset, part) for k, dataset in mine.items()}
                 self.comm.scatter(blocks, room, self.global_rank.shares(episodes))
-        self.datasets = None
+        if self.collected and self.collected.acts:  # those of datasets_from have none
+            with self.watch("collect"):
+                self.store.write(self.collected, self._start(segment), *self._collected_for(segment))
+        self.collected = None
         return mine
 
     def fit_predictors(self, datasets: dict[int, Dataset], segment: Segment) -> None:
@@ -126,6 +135,7 @@ class System:
                 rows = {k: np.array(fit) for k, fit in fits.items()}
                 losses = self.comm.gather(rows, len(Fit._fields), np.float64)
         if self.comm.is_root:
+            self.store.join(self._start(segment))
             self.record.refit(self._start(segment), losses)
             means = ", ".join(
                 f"{name} {mean:.3f}" for name, mean in zip(Fit._fields, losses.mean(axis=0), strict=True)
@@ -224,7 +234,8 @@ class System:
         if self.comm.is_global:
             self._phase(f"collecting {self.config.dataset_size:,} samples per region")
             with self.checkpoints.pace("collect"):
-                self.datasets = self.global_rank.dataset(index)
+                kept = self.config.datasets_from and index == 0
+                self.collected = self.store.read() if kept else self.global_rank.dataset(index)
 
     def _play_evaluation(self, env_steps: int, segments: int) -> None:
         """The joint policy is evaluated, and recorded by root.
@@ -240,6 +251,12 @@ class System:
         if self.comm.is_root:
             self.record.evaluation(env_steps, self.reporter.elapsed(), self.latest)
             self.reporter.evaluated(env_steps, self.latest)
+
+    def _collected_for(self, segment: Segment) -> tuple[int, int]:
+        """Steps per agent of the joint policy that plays for the refit before a segment, and its index."""
+        older = self.config.overlapped and segment.index > 0
+        policy = segments(self.config)[segment.index - older]
+        return self._start(policy), segment.index
 
     def _start(self, segment: Segment) -> int:
         """Steps per agent done before a segment."""
