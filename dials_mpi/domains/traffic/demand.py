@@ -16,12 +16,12 @@ from dials_mpi.domains.traffic.vehicles import INSERTION_POSITION, copy_of, vehi
 
 STATISTICS = (
     Statistic("arrived", "vehicles", "that reached the end of their route"),
-    Statistic("travel_time", "s", "of those that arrived, from their demand to their arrival; mean"),
+    Statistic("travel_time", "s", "of those that arrived, from their scheduled departure; mean"),
     Statistic(
         "time_lost",
         "s",
-        "of all vehicles, against driving at the speed limit, with the wait outside the network, until they "
-        "arrived or the episode ended; mean",
+        "of all scheduled vehicles, compared with driving at the speed limit, including the wait outside, until "
+        "arrival or the end of the episode; mean",
     ),
     Statistic("waiting_inside", "vehicles", "that halt on an incoming edge; mean over the steps"),
     Statistic("waiting_outside", "vehicles", "that do not fit on their first edge; mean over the steps"),
