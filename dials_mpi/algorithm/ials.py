@@ -7,14 +7,14 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from dials_mpi.domains.base import GlobalSimulator, LocalSimulator
+from dials_mpi.domains.base import GlobalSimulator, LocalSimulator, Rows
 from dials_mpi.learning.influence import Predictor
 
 
 class Outcome(NamedTuple):
     """What a step brought: observations [N, E, O] (final ones where done), rewards [N, E], done [E]."""
 
-    observations: Sequence[np.ndarray]
+    observations: Rows
     rewards: np.ndarray
     done: np.ndarray
 
@@ -22,9 +22,7 @@ class Outcome(NamedTuple):
 class Environment(Protocol):
     """What N agents train in, E environments side by side."""
 
-    def reset(
-        self, where: np.ndarray | None = None, elapsed: np.ndarray | None = None
-    ) -> Sequence[np.ndarray]:
+    def reset(self, where: np.ndarray | None = None, elapsed: np.ndarray | None = None) -> Rows:
         """Restart the episodes in the mask ``where`` [E]; observations [N, E, O] of all."""
         ...
 
@@ -51,7 +49,7 @@ class IALS:
         self.environments = environments
         self.states = [predictor.network.initial_state(environments) for predictor in predictors]
 
-    def reset(self, where: np.ndarray | None = None, elapsed: np.ndarray | None = None) -> np.ndarray:
+    def reset(self, where: np.ndarray | None = None, elapsed: np.ndarray | None = None) -> Rows:
         """Restart episodes (mask [E], default all) and forget their action-local-state history (ALSH)."""
         state = self.simulator.reset(where, elapsed)
         for history in self.states:
@@ -81,7 +79,7 @@ class GlobalEnvironment:
     def __init__(self, simulator: GlobalSimulator) -> None:
         self.simulator = simulator
 
-    def reset(self, where: np.ndarray | None = None, elapsed: np.ndarray | None = None) -> np.ndarray:
+    def reset(self, where: np.ndarray | None = None, elapsed: np.ndarray | None = None) -> Rows:
         """Restart episodes (mask [E], default all)."""
         return self.simulator.reset(where, elapsed).observations
 

@@ -10,7 +10,7 @@ from math import prod
 import numpy as np
 
 from dials_mpi.config import Config
-from dials_mpi.domains.base import Agent, Domain, GlobalSimulator
+from dials_mpi.domains.base import Agent, Domain, GlobalSimulator, Rows
 from dials_mpi.learning.influence import Predictor
 from dials_mpi.learning.network import Table
 from dials_mpi.learning.policy import Policy
@@ -19,7 +19,7 @@ BLOCK = 8
 """Most episodes in one forward pass. The last bits of a matrix product depend on its number of rows: blocks
 that are always the same give the same actions wherever, and beside whichever others, episodes are played."""
 
-JointPolicy = Callable[[Sequence[np.ndarray]], np.ndarray]
+JointPolicy = Callable[[Rows], np.ndarray]
 """Observations [N, E, O] -> actions int [N, E]; it may remember what it saw before."""
 
 
@@ -68,7 +68,7 @@ class TrainedPolicies:
         sizes = [len(streams[block]) for block in self.blocks]
         self.states = [[policy.network.initial_state(size) for size in sizes] for policy in policies]
 
-    def __call__(self, observations: Sequence[np.ndarray]) -> np.ndarray:
+    def __call__(self, observations: Rows) -> np.ndarray:
         """Actions int64 [N, E] for observations [N, E, O]."""
         uniforms = np.empty((len(self.streams), len(self.policies)), np.float32)
         for row, stream in zip(uniforms, self.streams, strict=True):
@@ -88,7 +88,7 @@ class RandomPolicy:
         self.streams = streams
         self.counts = np.array([agent.actions for agent in agents])
 
-    def __call__(self, observations: Sequence[np.ndarray]) -> np.ndarray:
+    def __call__(self, observations: Rows) -> np.ndarray:
         """Actions int64 [N, E], whatever the observations."""
         return np.stack([stream.integers(self.counts) for stream in self.streams], axis=1)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from dials_mpi.config import Config
 from dials_mpi.config.schedule import Segment
 from dials_mpi.core.logging import LOG
 from dials_mpi.core.seeding import Purpose, stream, streams
-from dials_mpi.domains.base import Domain, SimulatorFailure
+from dials_mpi.domains.base import Domain, Rows, SimulatorFailure
 from dials_mpi.domains.members import Members
 from dials_mpi.learning.influence import Fit, Predictor
 from dials_mpi.learning.ppo import METRICS, PPO
@@ -168,9 +168,9 @@ class Rollout:
         self.environment, self.agents, self.failures = environment, agents, failures
         self.elapsed = np.arange(envs) * horizon // envs
         self.returns = EpisodeReturns(len(agents), self.elapsed)
-        self.observations: Sequence[np.ndarray] | None = None  # nothing has begun
+        self.observations: Rows | None = None  # nothing has begun
 
-    def fill(self, steps: int) -> Sequence[np.ndarray]:
+    def fill(self, steps: int) -> Rows:
         """Act for so many steps; the observations [N, E, O] that follow.
 
         Where the simulator breaks down, the agents forget these steps and begin anew.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,12 +19,9 @@ from dials_mpi.parallel.communicator import Communicator
 from dials_mpi.run import states
 from dials_mpi.run.costs import UnrecordedCosts
 from dials_mpi.run.session import Start
+from dials_mpi.run.sinks.base import Sinks
 from dials_mpi.run.walltime import Deadline, Pace, Work, work
 from dials_mpi.storage.position import Position
-
-if TYPE_CHECKING:
-    from dials_mpi.run.sinks.console import Reporter
-    from dials_mpi.run.sinks.run_file import Record
 
 GO_ON, SAVE, STOP = range(3)
 
@@ -34,7 +30,7 @@ Tables = Mapping[str, Sequence[Table]]
 
 
 class CheckpointManager:
-    """One rank's part of keeping a run; record and reporter are root's."""
+    """One rank's part of keeping a run."""
 
     def __init__(
         self,
@@ -45,16 +41,10 @@ class CheckpointManager:
         deadline: Deadline,
         stop_requests: StopRequests,
         unrecorded: UnrecordedCosts,
-        record: Record | None,
-        reporter: Reporter | None,
+        sinks: Sinks,
     ) -> None:
         self.start, self.comm, self.learners = start, comm, learners
-        self.deadline, self.stop_requests, self.record, self.reporter = (
-            deadline,
-            stop_requests,
-            record,
-            reporter,
-        )
+        self.deadline, self.stop_requests, self.sinks = deadline, stop_requests, sinks
         self.tables, self.unrecorded = tables, unrecorded
         position = start.position
         self.pace = Pace(position.seconds if position.ranks == comm.size else None)
@@ -77,9 +67,8 @@ class CheckpointManager:
         return load_earlier(self.comm, self.learners, self.tables, start.checkpoint)
 
     def commit(self) -> None:
-        """What root has noted comes into the run file."""
-        if self.comm.is_root:
-            self.record.run.commit()
+        """Let root's sinks write their records."""
+        self.sinks.flush()
 
     def must_stop_after(self, segment: Segment, earlier: np.ndarray | None) -> bool:
         """Keep what the segment brought; whether to stop here.
@@ -91,8 +80,8 @@ class CheckpointManager:
         if verdict != GO_ON:
             with self.pace("checkpoint"):
                 self._save(segment, earlier)
-        if verdict == STOP and self.comm.is_root:
-            self.reporter.stopped(segment.env_steps)
+        if verdict == STOP:
+            self.sinks.stopped(segment.env_steps, self.sinks.elapsed())
         return verdict == STOP
 
     def _verdict(self, segment: Segment) -> int:
@@ -129,8 +118,8 @@ class CheckpointManager:
             position = Position(
                 segments=segment.index + 1,
                 env_steps=segment.env_steps,
-                wall_time=self.reporter.elapsed(),
-                lengths=self.record.run.lengths(),
+                wall_time=self.sinks.elapsed(),
+                lengths=self.sinks.run_file.run.lengths(),
                 ranks=self.comm.size,
                 seconds=self.pace.usual(),
                 unrecorded=unrecorded.tolist(),
@@ -141,7 +130,7 @@ class CheckpointManager:
         if self.comm.is_root:
             from dials_mpi.storage.checkpoint import prune
 
-            prune(directory, config.checkpoint_keep, self.record.run.mean_return)
+            prune(directory, config.checkpoint_keep, self.sinks.run_file.run.mean_return)
             LOG.info("checkpoint at %d steps", segment.env_steps)
 
 

@@ -8,7 +8,7 @@ the beginning or end of a method.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,16 +34,23 @@ from dials_mpi.run.costs import UnrecordedCosts
 from dials_mpi.run.datasets import DatasetStore
 from dials_mpi.run.global_ranks import GlobalRank
 from dials_mpi.run.session import Start
+from dials_mpi.run.sinks.base import SegmentEnd, Session, Sink, Sinks
 from dials_mpi.run.walltime import Deadline
 from dials_mpi.run.warm_up import is_warm, warm_up_together
 
 
 class System:
-    """One rank's part of the system; on global ranks also the joint policy, on root run file and progress."""
+    """One rank's part of the system; on global ranks also the joint policy, on root the sinks."""
 
     def __init__(
-        self, start: Start, comm: Communicator, deadline: Deadline, stop_requests: StopRequests
+        self,
+        start: Start,
+        comm: Communicator,
+        deadline: Deadline,
+        stop_requests: StopRequests,
+        callbacks: Sequence[Sink] = (),
     ) -> None:
+        """callbacks: further sinks; root alone calls them."""
         config = start.config
         self.config, self.comm, self.directory = config, comm, start.directory
         self.watch = Stopwatch()
@@ -61,10 +68,11 @@ class System:
         shares = self.global_rank.shares(config.dataset_episodes)
         self.store = DatasetStore(config, self.domain, Path(start.directory), comm.rank, shares)
         self.collected: Trajectories | None = None
-        self.policy_parameters = self.earlier = None
-        self.record = self.reporter = self.latest = None
-        if comm.is_root:
-            self._take_charge(start, hosts, told)
+        self.policy_parameters: np.ndarray | None = None
+        self.earlier: np.ndarray | None = None
+        self.latest: Evaluation | None = None
+        self.stop_requests = stop_requests
+        self.sinks = self._open_sinks(start, hosts, told, callbacks) if comm.is_root else Sinks()
         if not is_warm():
             self._phase("compiling the inner loops, once on this machine")
         warm_up_together(comm, hosts, config, self.domain)
@@ -76,17 +84,15 @@ class System:
             deadline,
             stop_requests,
             UnrecordedCosts(self.watch, self.failures),
-            self.record,
-            self.reporter,
+            self.sinks,
         )
 
     def __enter__(self) -> System:
         return self
 
     def __exit__(self, *reason: object) -> None:
-        """Give the terminal back, so that the traceback of a fault comes out below the progress."""
-        if self.comm.is_root:
-            self.reporter.close()
+        """Close the sinks; the console restores the terminal, so that a traceback is printed below it."""
+        self.sinks.close()
 
     def begin(self) -> None:
         """Line 1: networks as they are initialised, which are evaluated, or as the checkpoint holds them."""
@@ -134,13 +140,9 @@ class System:
             with self._exchange():
                 rows = {k: np.array(fit) for k, fit in fits.items()}
                 losses = self.comm.gather(rows, len(Fit._fields), np.float64)
-        if self.comm.is_root:
+        if losses is not None:
             self.store.join(self._start(segment))
-            self.record.refit(self._start(segment), losses)
-            means = ", ".join(
-                f"{name} {mean:.3f}" for name, mean in zip(Fit._fields, losses.mean(axis=0), strict=True)
-            )
-            self._phase(f"cross-entropy of the predictors on held-out episodes: {means}")
+            self.sinks.fit(self._start(segment), self.sinks.elapsed(), Fit._fields, losses)
 
     def play_ahead(self, segment: Segment) -> None:
         """In the schedule overlapped: while the other ranks train, those with global simulators evaluate the
@@ -165,8 +167,8 @@ class System:
         self.checkpoints.pace.note("train", slowest / 1000)
         with self.watch("communicate"):
             rows = self.members.gather(self.comm, metrics, len(TRAINING), np.float64)
-        if self.comm.is_root:
-            self.record.training(segment.env_steps, rows)
+        if rows is not None:
+            self.sinks.training(segment.env_steps, self.sinks.elapsed(), TRAINING, rows)
 
     def evaluate(self, segment: Segment) -> None:
         """The joint policy goes to the global simulators, and is evaluated where the segment ends with that.
@@ -187,8 +189,10 @@ class System:
     def must_stop_after(self, segment: Segment) -> bool:
         """Write down what the segment brought, in a checkpoint where one is due; whether to stop here.
 
-        Root's clock and the signals to any rank decide; all ranks come to the same answer.
+        Root's clock, root's sinks and the signals to any rank decide; all ranks come to the same answer.
         """
+        if self.comm.is_root:
+            self._end_segment(segment)
         stop = self.checkpoints.must_stop_after(segment, self.earlier)
         self.earlier = None
         return stop
@@ -200,34 +204,62 @@ class System:
             self._play_evaluation(last.env_steps, last.index + 1)
             self._record_costs(last.env_steps)
         names = ("random", *self.domain.hand_coded) if self.comm.is_global else ()
-        scripted = {name: self.global_rank.evaluate_scripted(name) for name in names}
-        if self.comm.is_root:
-            run = self.record.run
+        found = {name: self.global_rank.evaluate_scripted(name) for name in names}
+        scripted = {name: result for name, result in found.items() if result is not None}
+        if self.comm.is_root and self.policy_parameters is not None:
+            run = self.sinks.run_file.run
             run.write_networks("policy", self.policy_parameters, self.tables["policy"])
             if self.global_rank.predictors:
                 run.write_networks("predictor", self.predictor_parameters, self.tables["predictor"])
-            self.record.references(scripted)
-            run.write({}, finished=True)
-            run.commit()
-            trained = self.latest or self.record.last_evaluation()
-            results = {"random": scripted.pop("random"), "trained": trained, **scripted}
-            self.reporter.finish(results, self.domain.statistics, run.directory)
+            trained = self.latest or self.sinks.run_file.last_evaluation()
+            self.sinks.references(trained, scripted)
+            self.sinks.flush()
         self.comm.barrier()
 
-    def _take_charge(self, start: Start, hosts: list[str], told: Mapping[str, list[str]]) -> None:
-        """What root has beside the other ranks: they have no use for it and save the memory."""
-        from dials_mpi.run.sinks.console import Reporter
-        from dials_mpi.run.sinks.run_file import Record
+    def _open_sinks(
+        self, start: Start, hosts: list[str], told: Mapping[str, list[str]], callbacks: Sequence[Sink]
+    ) -> Sinks:
+        """Root's sinks, which have been told of the session."""
+        from dials_mpi.run.sinks import registry  # other ranks do not load them, and save the memory
+        from dials_mpi.run.sinks.console import ConsoleSink
+        from dials_mpi.run.sinks.run_file import RunFileSink
 
-        self.record = Record(self.directory, self.domain.statistics)
-        self.reporter = Reporter(self.config, len(self.domain.agents), start.position.wall_time)
-        here, earlier = self.record.run.told()
-        for note in (*start.notes, *differences({**here, **told}, earlier)):
-            self.reporter.say(note)
+        run_file = RunFileSink(self.directory, self.domain.statistics)
+        here, earlier = run_file.run.told()
+        notes = (*start.notes, *differences({**here, **told}, earlier))
+        others = [ConsoleSink(), *registry.create(self.config.sinks), *callbacks]
+        sinks = Sinks(run_file, others, start.position.wall_time)
+        sinks.session(self._session(start, hosts, told))
+        for note in notes:
+            sinks.message(note)
         LOG.info("%d ranks on %s", self.comm.size, ", ".join(dict.fromkeys(hosts)))
-        holders = [self.comm.owner(region) for region in range(len(self.domain.regions))]
-        self.record.session(hosts, told, holders)
-        self.record.run.commit()
+        sinks.flush()
+        return sinks
+
+    def _session(self, start: Start, hosts: list[str], told: Mapping[str, list[str]]) -> Session:
+        region_of = {i: k for k, region in enumerate(self.domain.regions) for i in region.agents}
+        return Session(
+            directory=Path(self.directory),
+            config=self.config,
+            region_of=[region_of[i] for i in range(len(region_of))],
+            statistics=self.domain.statistics,
+            env_steps=start.position.env_steps,
+            wall_time=start.position.wall_time,
+            continued=start.continued,
+            hosts=hosts,
+            platform=told,
+            owners=[self.comm.owner(region) for region in range(len(self.domain.regions))],
+        )
+
+    def _end_segment(self, segment: Segment) -> None:
+        """Root: the sinks write what they have; a callback may request a stop."""
+        self.sinks.flush()
+        end = SegmentEnd(
+            segment.index, segment.env_steps, self.sinks.elapsed(), self.latest, self.policy_parameters
+        )
+        self.sinks.on_segment_end(end)
+        if end.stop_requested:
+            self.stop_requests.stop_soon = True
 
     def _play_dataset(self, index: int) -> None:
         """For the refit before segment ``index``."""
@@ -246,11 +278,10 @@ class System:
             return
         with self.checkpoints.pace("evaluate"), self._dumping():
             self.latest = self.global_rank.evaluate(segments)
-            if self.comm.is_root:
+            if self.latest is not None:
                 _require_finite(self.latest, segments)
-        if self.comm.is_root:
-            self.record.evaluation(env_steps, self.reporter.elapsed(), self.latest)
-            self.reporter.evaluated(env_steps, self.latest)
+        if self.latest is not None:
+            self.sinks.evaluation(env_steps, self.sinks.elapsed(), self.latest)
 
     def _collected_for(self, segment: Segment) -> tuple[int, int]:
         """Steps per agent of the joint policy that plays for the refit before a segment, and its index."""
@@ -300,9 +331,9 @@ class System:
             self.comm.barrier()  # who has not played waits for those who do
         seconds = self.comm.gather_by_rank(self.watch.take().ravel())
         others = self.comm.gather_by_rank(np.array([*memory(), self.failures.take()]))
-        if self.comm.is_root:
+        if seconds is not None and others is not None:
             by_phase = seconds.reshape(self.comm.size, len(PHASES), 2)
-            self.record.costs(env_steps, by_phase, others[:, :2], others[:, 2])
+            self.sinks.costs(env_steps, self.sinks.elapsed(), PHASES, by_phase, others[:, :2], others[:, 2])
 
     @contextmanager
     def _dumping(self) -> Iterator[None]:
@@ -319,8 +350,7 @@ class System:
             raise FloatingPointError(f"{fault}; what led there {where}") from None
 
     def _phase(self, text: str) -> None:
-        if self.comm.is_root:
-            self.reporter.phase(text)
+        self.sinks.phase(self.sinks.elapsed(), text)
 
 
 def _require_finite(evaluation: Evaluation, segment: int) -> None:

@@ -20,8 +20,8 @@ STATISTICS = (
     Statistic(
         "time_lost",
         "s",
-        "of all scheduled vehicles, compared with driving at the speed limit, including the wait outside, until "
-        "arrival or the end of the episode; mean",
+        "of all scheduled vehicles, compared with driving at the speed limit, including the wait outside, "
+        "until arrival or the end of the episode; mean",
     ),
     Statistic("waiting_inside", "vehicles", "that halt on an incoming edge; mean over the steps"),
     Statistic("waiting_outside", "vehicles", "that do not fit on their first edge; mean over the steps"),
