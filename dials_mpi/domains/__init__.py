@@ -40,7 +40,7 @@ def find(name: str) -> tuple[type[Any], type[Any]]:
         raise BadInput(
             f"domain is {shown(name)}: choose {known}, or name a class of your own as module:Class"
         )
-    domain = import_class("domain", name, place)
+    domain: type[Any] = import_class("domain", name, target)
     _require_contract(name, domain)
     return domain, domain.Config
 
