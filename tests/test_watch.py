@@ -162,7 +162,7 @@ def test_cars_and_lights_are_as_in_sumo(policy):
     controller = domain.controller(policy, simulator, generators(1, seed=1))
     simulator.reset()
     drawing = domain.drawing(simulator, fresh_axes(), None)
-    api = simulator.crossings.simulation._api
+    api = simulator.junctions.simulation._api
     assert drawing.widening > 1
     states = set()
     for _ in range(45):
@@ -188,7 +188,7 @@ def test_cars_and_lights_are_as_in_sumo(policy):
         assert drawing.cars.get_array().tolist() == pytest.approx(speeds)
         colours = {"G": "#009E73", "g": "#009E73", "y": "#F0E442", "r": "#D55E00"}
         shown = drawing.lights.get_color().reshape(4, 4, 4)
-        for k, name in enumerate(simulator.crossings.names):
+        for k, name in enumerate(simulator.junctions.names):
             state = api.trafficlight.getRedYellowGreenState(name)
             incoming = [links[0][0] for links in api.trafficlight.getControlledLinks(name)]
             for m, side in enumerate(SIDES):
@@ -196,7 +196,7 @@ def test_cars_and_lights_are_as_in_sumo(policy):
                 assert shown[k, m].tolist() == list(to_rgba(colours[light]))
                 states.add(light.upper())
     assert states == {"G", "Y", "R"} and len(names) > 20
-    for k, name in enumerate(simulator.crossings.names):
+    for k, name in enumerate(simulator.junctions.names):
         for m, side in enumerate(SIDES):
             end = np.array(api.lane.getShape(f"{name}_{side}_0")[-1])
             bar = drawing._bars()[4 * k + m].mean(axis=0)

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from dials_mpi.domains.base import GlobalSimulator, LocalSimulator
+from dials_mpi.domains.base import GlobalSimulator, LocalSimulator, Rows
 from dials_mpi.learning.influence import Predictor
 
 
@@ -17,7 +17,7 @@ class Outcome(NamedTuple):
     observations [N, E, O]: those after the step; where done, the last ones of the episode.
     """
 
-    observations: Sequence[np.ndarray]
+    observations: Rows
     rewards: np.ndarray
     done: np.ndarray
 
@@ -25,9 +25,7 @@ class Outcome(NamedTuple):
 class Environment(Protocol):
     """E environments side by side, in which N agents are trained."""
 
-    def reset(
-        self, where: np.ndarray | None = None, elapsed: np.ndarray | None = None
-    ) -> Sequence[np.ndarray]:
+    def reset(self, where: np.ndarray | None = None, elapsed: np.ndarray | None = None) -> Rows:
         """Restart the episodes in the mask ``where`` [E], default all; the observations [N, E, O] of all.
 
         elapsed: int [E], the steps that a restarted episode has behind it, default 0.
@@ -57,9 +55,7 @@ class IALS:
         self.environments = environments
         self.states = [predictor.network.initial_state(environments) for predictor in predictors]
 
-    def reset(
-        self, where: np.ndarray | None = None, elapsed: np.ndarray | None = None
-    ) -> Sequence[np.ndarray]:
+    def reset(self, where: np.ndarray | None = None, elapsed: np.ndarray | None = None) -> Rows:
         """As ``Environment.reset``; the predictors' states [B, H] of the restarted episodes become zero.
 
         The state stands for the action-local-state history (ALSH).
@@ -92,9 +88,7 @@ class GlobalEnvironment:
     def __init__(self, simulator: GlobalSimulator) -> None:
         self.simulator = simulator
 
-    def reset(
-        self, where: np.ndarray | None = None, elapsed: np.ndarray | None = None
-    ) -> Sequence[np.ndarray]:
+    def reset(self, where: np.ndarray | None = None, elapsed: np.ndarray | None = None) -> Rows:
         """As ``Environment.reset``."""
         return self.simulator.reset(where, elapsed).observations
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dials_mpi.config import Config
-from dials_mpi.domains.base import Agent, Domain, GlobalSimulator
+from dials_mpi.domains.base import Agent, Domain, GlobalSimulator, Rows
 
 # The functions that build networks import them: that loads numba, which checks of checkpoints do without.
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ BLOCK = 8
 fixed blocks an episode's actions depend neither on the rank that plays it nor on the number of other
 episodes."""
 
-JointPolicy = Callable[[Sequence[np.ndarray]], np.ndarray]
+JointPolicy = Callable[[Rows], np.ndarray]
 """Observations [N, E, O] -> actions int [N, E]; it may have a state."""
 
 
@@ -53,7 +53,7 @@ class TrainedPolicies:
         sizes = [len(streams[block]) for block in self.blocks]
         self.states = [[policy.network.initial_state(size) for size in sizes] for policy in policies]
 
-    def __call__(self, observations: Sequence[np.ndarray]) -> np.ndarray:
+    def __call__(self, observations: Rows) -> np.ndarray:
         """Actions int64 [N, E] for observations [N, E, O]."""
         uniforms = np.empty((len(self.streams), len(self.policies)), np.float32)
         for row, stream in zip(uniforms, self.streams, strict=True):
@@ -73,7 +73,7 @@ class RandomPolicy:
         self.streams = streams
         self.counts = np.array([agent.actions for agent in agents])
 
-    def __call__(self, observations: Sequence[np.ndarray]) -> np.ndarray:
+    def __call__(self, observations: Rows) -> np.ndarray:
         """Actions int64 [N, E]; the observations are ignored."""
         return np.stack([stream.integers(self.counts) for stream in self.streams], axis=1)
 

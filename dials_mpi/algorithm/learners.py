@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from dials_mpi.config import Config
 from dials_mpi.config.schedule import Segment
 from dials_mpi.core.logging import LOG
 from dials_mpi.core.seeding import Purpose, stream, streams
-from dials_mpi.domains.base import Domain, SimulatorFailure
+from dials_mpi.domains.base import Domain, Rows, SimulatorFailure
 from dials_mpi.domains.members import Members
 from dials_mpi.learning.influence import Fit, Predictor
 from dials_mpi.learning.ppo import METRICS, PPO
@@ -182,9 +182,9 @@ class Rollout:
         self.environment, self.agents, self.failures = environment, agents, failures
         self.elapsed = np.arange(envs) * horizon // envs
         self.returns = EpisodeReturns(len(agents), self.elapsed)
-        self.observations: Sequence[np.ndarray] | None = None  # until the first reset
+        self.observations: Rows | None = None  # until the first reset
 
-    def fill(self, steps: int) -> Sequence[np.ndarray]:
+    def fill(self, steps: int) -> Rows:
         """Act for so many steps; the observations [N, E, O] after them.
 
         If the simulator fails, the agents drop these steps, and all episodes start again.
@@ -208,7 +208,7 @@ class Rollout:
                 self.failures.beat()
                 return observations
 
-    def _step(self, observations: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+    def _step(self, observations: Rows) -> Rows:
         agents = self.agents
         actions = np.stack([agent.act(observations[n]) for n, agent in enumerate(agents)])
         outcome = self.environment.step(actions)

@@ -17,7 +17,7 @@ COPIED = 16 << 20
 """Bytes that are copied, more than a core's own cache holds."""
 
 TILES = 64
-"""Crossings of local regions in the SUMO process whose bare stepping is traffic's floor."""
+"""Junctions of local regions in the SUMO process whose bare stepping is traffic's floor."""
 
 LIBRARIES = ("torch", "numpy")
 """Whose matrix products: the fastest first."""
@@ -55,7 +55,7 @@ def copy_gigabytes_per_second(seconds: float = 0.1) -> float:
 
 
 def sumo_bare_steps_per_second(domain: Domain, seconds: float = 1.0) -> float:
-    """Crossing-steps per CPU second of SUMO's bare ``simulationStep`` of local regions in traffic."""
+    """Junction-steps per CPU second of SUMO's bare ``simulationStep`` of local regions in traffic."""
     from dials_mpi.domains.traffic.throughput import throughput
 
     tiles = max(1, TILES // len(domain.regions[0].agents))

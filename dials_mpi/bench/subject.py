@@ -1,6 +1,6 @@
 """What is measured: the system of a configuration on all ranks, its predictors fitted before it trains.
 
-Untrained predictors would flood traffic's crossings with vehicles.
+Untrained predictors would flood traffic's junctions with vehicles.
 """
 
 from __future__ import annotations
