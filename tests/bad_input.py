@@ -36,6 +36,7 @@ from dials_mpi.core import logging as logs
 from dials_mpi.core import provenance
 from dials_mpi.core.errors import BadInput
 from dials_mpi.domains.members import Members
+from dials_mpi.learning.tables import tables, widths
 from dials_mpi.parallel import communicator as ranks
 from dials_mpi.run import resume, states
 from dials_mpi.settings import fields as settings
@@ -198,11 +199,9 @@ def find_start(folder: str, session: bool) -> dict[str, Any]:
 @functools.cache
 def system() -> tuple[Any, Any, Mapping[str, states.Layout]]:
     """Configuration and domain of the runs, and the layouts of their checkpoints."""
-    from dials_mpi.algorithm import joint
-
     config = load(None, WORDS)
     domain = domains.create(config.domain, config.domain_section)
-    return config, domain, states.layouts(joint.widths(joint.tables(config, domain)))
+    return config, domain, states.layouts(widths(tables(config, domain)))
 
 
 def write_a_session(start: Any) -> None:

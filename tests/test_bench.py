@@ -308,7 +308,7 @@ def test_only_as_many_ranks_as_cores_load_torch(tmp_path):
 
 
 @pytest.mark.parametrize("tiles", [1, 5])
-def test_local_crossings_are_measured_beside_sumos_own_stepping(tiles):
+def test_local_junctions_are_measured_beside_sumos_own_stepping(tiles):
     rate, bare = throughput(Traffic(TrafficConfig(horizon=30)), tiles, seconds=0.2)
     assert 0 < rate < bare < 1e7
 

@@ -18,8 +18,9 @@ from conftest import Finished, launch
 from dials_mpi.core import cache
 from dials_mpi.core import jit as compiled
 from dials_mpi.core.jit import store
+from dials_mpi.domains.traffic import platoons
 from dials_mpi.domains.traffic.network import FILES, Network
-from dials_mpi.domains.traffic.platoons import platoons
+from dials_mpi.domains.traffic.platoons import recorded_platoons
 from dials_mpi.domains.traffic.sumo import installation
 from dials_mpi.run.warm_up import is_warm
 
@@ -431,12 +432,11 @@ def test_a_network_that_is_there_is_read_though_nothing_can_be_written(home, unw
 
 
 def test_damaged_platoons_are_recorded_anew(home, monkeypatch, capsys):
-    module = sys.modules["dials_mpi.domains.traffic.platoons"]  # the package has the function of this name
-    monkeypatch.setattr(module, "_record", lambda *_: [[(6.0, 8.0)]] * 4)
-    platoons(100.0, 10.0, 0.1, 2)
+    monkeypatch.setattr(platoons, "_record", lambda *_: [[(6.0, 8.0)]] * 4)
+    recorded_platoons(100.0, 10.0, 0.1, 2)
     [file] = (home / "dials_mpi" / "platoons").iterdir()
     file.write_text(json.dumps([[[0.0, 99.0]]] * 4))
-    assert platoons(100.0, 10.0, 0.1, 2).draw(2, 0.0) == (6, 8)
+    assert recorded_platoons(100.0, 10.0, 0.1, 2).draw(2, 0.0) == (6, 8)
     assert f"{file} is damaged" in said(capsys)[0]
 
 
@@ -526,7 +526,7 @@ def test_a_sumo_that_never_starts_is_refused_before_anything_is_begun(how, tmp_p
     broken.write_text(BROKEN[how])
     broken.chmod(0o755)
     script = (
-        "from dials_mpi.domains.traffic import installation\n"
+        "from dials_mpi.domains.traffic.sumo import installation\n"
         f"installation.simulator = lambda gui: {str(broken)!r}\n"
         "from dials_mpi.train import main\n"
         "main()\n"

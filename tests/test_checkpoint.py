@@ -14,7 +14,6 @@ import pytest
 from conftest import SMALL, Program, launch, train
 from test_ranks import differing, results
 
-from dials_mpi.algorithm import joint
 from dials_mpi.algorithm.failures import Failures
 from dials_mpi.algorithm.learners import Learners
 from dials_mpi.config import from_yaml, load
@@ -23,6 +22,7 @@ from dials_mpi.core.errors import BadInput, Unwritable
 from dials_mpi.core.timing import PHASES, Stopwatch
 from dials_mpi.domains import create
 from dials_mpi.domains.base import Agent, Region
+from dials_mpi.learning.tables import tables, widths
 from dials_mpi.run import states
 from dials_mpi.run.costs import WIDTH, UnrecordedCosts
 from dials_mpi.run.resume import begin, configuration_of, find
@@ -84,7 +84,7 @@ def test_networks_of_different_sizes_get_back_what_they_had(mode):
         side_by_side, horizon = None, 20
 
     config = dataclasses.replace(CONFIG, mode=mode)
-    layouts = states.layouts(joint.widths(joint.tables(config, Uneven())))
+    layouts = states.layouts(widths(tables(config, Uneven())))
     owners = [("policy", i) for i in range(3)] + [("predictor", k) for k in range(2) if mode == "dials"]
     old, new = (Learners(config, Uneven(), [0, 1]) for _ in range(2))
     for n, array in enumerate(a for owner in owners for a in old.state(*owner).values()):
@@ -210,7 +210,7 @@ def three(tmp_path, monkeypatch):
     """A run with three checkpoints and one more segment in its run file."""
     monkeypatch.setattr("dials_mpi.run.resume.claim", lambda directory: None)  # held until the process ends
     begin(find(CONFIG, DOMAIN, str(tmp_path), resume=False), PROGRAM, ranks=3)
-    layouts = states.layouts(joint.widths(joint.tables(CONFIG, DOMAIN)))
+    layouts = states.layouts(widths(tables(CONFIG, DOMAIN)))
     run = RunFile(tmp_path)
     for segment in (1, 2, 3):
         run.append({"training/env_steps": 128 * segment})
@@ -376,7 +376,7 @@ def test_what_may_change_may_change(three, override):
 
 
 def test_how_long_work_took_is_known_only_with_as_many_global_ranks(three):
-    layouts = states.layouts(joint.widths(joint.tables(CONFIG, DOMAIN)))
+    layouts = states.layouts(widths(tables(CONFIG, DOMAIN)))
     lengths = RunFile(three).lengths()
     took = {"train": 2.0}
     write(three, at(4, seconds=took, ranks=4, lengths=lengths), rows(4, layouts), layouts)

@@ -21,6 +21,7 @@ from dials_mpi.algorithm.evaluation import evaluate as evaluate_trained
 from dials_mpi.config import load
 from dials_mpi.domains import create
 from dials_mpi.evaluate import main
+from dials_mpi.learning.tables import tables, widths
 from dials_mpi.storage.hdf5 import rewriting
 
 FIRST_LINE = re.compile(r"mean return (-?\d+\.\d+)(?: \+- (\d+\.\d+))? \((1 episode|\d+ episodes)\)")
@@ -259,9 +260,9 @@ def test_memory_does_not_grow_with_the_episodes(policy):
     """But for the figures of each, which are returned: not streams, not simulators, not datasets."""
     config = load(None, FOUR)
     domain = create(config.domain, config.domain_section)
-    widths = joint.widths(joint.tables(config, domain))
+    width = widths(tables(config, domain))
     policies, predictors = (
-        make(config, domain, np.zeros((4, widths[kind]), np.float32))
+        make(config, domain, np.zeros((4, width[kind]), np.float32))
         for make, kind in ((joint.policies, "policy"), (joint.predictors, "predictor"))
     )
 

@@ -1,4 +1,4 @@
-"""Policies as files for others: loaded without this package, they decide as the originals do."""
+"""Exported policies, loaded without this package, give the outputs of the originals."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ logits, values, states = (numpy.stack(part) for part in zip(*steps))
 numpy.savez(sys.argv[3], logits=logits, values=values, states=states)
 print(json.dumps(description))
 """
-"""A program of someone who has PyTorch and the file alone."""
+"""A program that has only PyTorch and the file."""
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def originals(settings, run, file="run.h5"):
 
 
 def episodes(config, domain, policies, count=3):
-    """What each agent sees in whole episodes of the joint policy: float32 [T, E, O] by agent."""
+    """Observations of whole episodes of the joint policy: float32 [T, E, O] by agent."""
     simulators, actions = (
         streams(config.seed, p, count) for p in (Purpose.EVALUATION, Purpose.EVALUATION_ACTIONS)
     )
@@ -93,20 +93,20 @@ def decisions(policy, observations):
 
 
 def read_elsewhere(file, observations, folder):
-    """What the exported policy says to the observations in a process that cannot import this package."""
+    """Outputs of the exported policy in a process that cannot import this package."""
     np.save(folder / "seen.npy", observations)
     (folder / "reader.py").write_text(READER)
-    program = [sys.executable, "-W", "ignore", "-I", "reader.py", str(file), "seen.npy", "said.npz"]
+    program = [sys.executable, "-W", "ignore", "-I", "reader.py", str(file), "seen.npy", "outputs.npz"]
     done = subprocess.run(program, cwd=folder, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
-    return json.loads(done.stdout), np.load(folder / "said.npz")
+    return json.loads(done.stdout), np.load(folder / "outputs.npz")
 
 
-def test_an_exported_policy_decides_as_the_original(export, trained, settings, tmp_path):
+def test_an_exported_policy_gives_the_outputs_of_the_original(export, trained, settings, tmp_path):
     """Along whole episodes, in a process without this package, logits, values and states."""
     run, file = trained(*settings), tmp_path / "two.pt"
-    code, said, wrong = export(run, "--region", 2, "--out", file)
-    assert (code, wrong) == (0, "") and "agent 2 after 256 steps" in said
+    code, stdout, stderr = export(run, "--region", 2, "--out", file)
+    assert (code, stderr) == (0, "") and "agent 2 after 256 steps" in stdout
     config, domain, policies = originals(settings, run)
     observations = episodes(config, domain, policies)[2]
     assert observations.any() and len(observations) == 20
@@ -133,7 +133,7 @@ def test_an_exported_policy_decides_as_the_original(export, trained, settings, t
 
 
 def test_its_file_is_small_and_whole(export, trained, tmp_path):
-    """Nothing but the parameters and the program; what was there before is replaced."""
+    """It holds only the parameters and the program, and replaces an older file."""
     file = tmp_path / "x.pt"
     file.write_text("what was there")
     export(trained(*SMALL), "--region", 0, "--out", file)
@@ -145,8 +145,8 @@ def test_its_file_is_small_and_whole(export, trained, tmp_path):
 def test_all_policies_as_arrays(export, trained, settings, tmp_path):
     """Against the run file, cut into layers as docs/run-file.md says."""
     run, file = trained(*settings), tmp_path / "all.npz"
-    code, said, wrong = export(run, "--all", "--out", file)
-    assert (code, wrong) == (0, "") and said.startswith("4 policies")
+    code, stdout, stderr = export(run, "--all", "--out", file)
+    assert (code, stderr) == (0, "") and stdout.startswith("4 policies")
     with np.load(file) as arrays, h5py.File(run / "run.h5") as stored:
         parameters = stored["policy/parameters"][()]
         table = json.loads(stored["policy/tables"].asstr()[stored["policy/table_of"][0]])
@@ -164,16 +164,18 @@ def test_all_policies_as_arrays(export, trained, settings, tmp_path):
 
 
 def test_policies_of_a_checkpoint(export, trained, tmp_path):
-    """Those of the first segment's end, which are not those of the run's end."""
+    """Those at the end of the first segment, which differ from those at the end of the run."""
     run = trained(*SMALL)
-    code, said, _ = export(run, "--all", "--out", tmp_path / "a.npz", "--checkpoint", 128)
-    assert code == 0 and "after 128 steps" in said
-    code, said, _ = export(run, "--region", 1, "--out", tmp_path / "b.pt", "--checkpoint", 128)
-    assert code == 0 and "after 128 steps" in said
+    code, stdout, _ = export(run, "--all", "--out", tmp_path / "a.npz", "--checkpoint", 128)
+    assert code == 0 and "after 128 steps" in stdout
+    code, stdout, _ = export(run, "--region", 1, "--out", tmp_path / "b.pt", "--checkpoint", 128)
+    assert code == 0 and "after 128 steps" in stdout
     config, domain, policies = originals(SMALL, run, "checkpoint-128.h5")
     with np.load(tmp_path / "a.npz") as arrays:
-        np.testing.assert_array_equal(arrays["1/head.bias"], policies[1].network.parameters[-1])
-        assert not np.array_equal(arrays["1/head.bias"], originals(SMALL, run)[2][1].network.parameters[-1])
+        np.testing.assert_array_equal(arrays["1/head.bias"], policies[1].network.parameters["head.bias"])
+        assert not np.array_equal(
+            arrays["1/head.bias"], originals(SMALL, run)[2][1].network.parameters["head.bias"]
+        )
     observations = episodes(config, domain, policies)[1]
     description, elsewhere = read_elsewhere(tmp_path / "b.pt", observations, tmp_path)
     assert description["env_steps"] == 128
@@ -185,15 +187,15 @@ def test_policies_of_a_checkpoint(export, trained, tmp_path):
 def test_an_agent_of_a_region_of_several_is_named_by_its_own_number(export, trained, tmp_path):
     run = trained(*SMALL, "warehouse.grid=[2,4]", "warehouse.block=[2,2]")
     file = tmp_path / "seven.pt"
-    code, _, wrong = export(run, "--region", 1, "--out", file)
-    assert code == 2 and "region 1 holds the agents 2, 3, 6, 7: choose one with --agent" in wrong
+    code, _, stderr = export(run, "--region", 1, "--out", file)
+    assert code == 2 and "region 1 holds the agents 2, 3, 6, 7: choose one with --agent" in stderr
     assert export(run, "--region", 2, "--out", file)[2].endswith("there are 0 to 1\n")
-    code, said, _ = export(run, "--agent", 7, "--out", file)
-    assert code == 0 and "agent 7" in said
+    code, stdout, _ = export(run, "--agent", 7, "--out", file)
+    assert code == 0 and "agent 7" in stdout
     assert export(run, "--agent", 8, "--out", file)[2].endswith("--agent is 8: there are 0 to 7\n")
 
 
-# What is refused -----------------------------------------------------------------------------------------
+# Refused input ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -216,10 +218,10 @@ def test_an_agent_of_a_region_of_several_is_named_by_its_own_number(export, trai
 def test_bad_arguments(export, trained, tmp_path, monkeypatch, arguments, words):
     run = trained(*SMALL)
     monkeypatch.chdir(tmp_path)
-    code, said, wrong = export(run, *arguments)
-    assert (code, said) == (2, "")
-    assert wrong.startswith("dials_mpi: ") and wrong.count("\n") == 1
-    assert [word for word in words if word not in wrong] == []
+    code, stdout, stderr = export(run, *arguments)
+    assert (code, stdout) == (2, "")
+    assert stderr.startswith("dials_mpi: ") and stderr.count("\n") == 1
+    assert [word for word in words if word not in stderr] == []
     assert list(tmp_path.iterdir()) == []
 
 
@@ -228,13 +230,13 @@ def test_runs_without_policies(export, trained, tmp_path):
     with rewriting(copy / "run.h5") as file:
         del file["policy"]
     for run, words in ((copy, "policy/parameters"), (tmp_path, "run.h5")):
-        code, _, wrong = export(run, "--all", "--out", tmp_path / "x.npz")
-        assert code == 2 and words in wrong and wrong.count("\n") == 1
+        code, _, stderr = export(run, "--all", "--out", tmp_path / "x.npz")
+        assert code == 2 and words in stderr and stderr.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["copy"]
 
 
 def test_a_disk_that_is_full(trained, tmp_path):
-    """It takes the arrays as it takes the program: not, and says so."""
+    """An OSError, though torch raises none."""
     _, _, policies = originals(SMALL, trained(*SMALL))
     full = tmp_path / "full"
     full.symlink_to("/dev/full")
@@ -243,7 +245,7 @@ def test_a_disk_that_is_full(trained, tmp_path):
 
 
 def test_without_torch(trained, tmp_path):
-    """One sentence for the program of one policy; the arrays need none."""
+    """One sentence for the export of one policy; the arrays do not need torch."""
     run = str(trained(*SMALL))
     code = (
         "import sys; sys.modules['torch'] = None\n"

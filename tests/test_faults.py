@@ -431,7 +431,8 @@ def test_a_signal_while_the_inner_loops_are_compiled_comes_after_it():
     """The compiler calls back into Python, and an exception there is lost: the run would go on."""
     script = """
 import os, signal
-from dials_mpi import rehearsal, signals
+from dials_mpi.core import errors, signals
+from dials_mpi.run import warm_up as module
 
 class Communicator:
     host, rank = "here", 0
@@ -441,10 +442,10 @@ def warm_up(config, domain):
     print("compiled")
 
 signals.install_handlers()
-rehearsal.warm_up = warm_up
+module.warm_up = warm_up
 try:
-    rehearsal.warm_up_together(Communicator(), ["here"], None, None)
-except signals.StopAtOnce as stop:
+    module.warm_up_together(Communicator(), ["here"], None, None)
+except errors.StopAtOnce as stop:
     print(stop)
 """
     assert launch("-c", script).stdout.split() == ["compiled", "SIGINT"]

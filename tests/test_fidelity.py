@@ -1,4 +1,4 @@
-"""The comparison of local crossings with the global grid: exact where it must be, and its figures by hand."""
+"""The comparison of local junctions with the global grid: exact where it must be, and its figures by hand."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ def fixed(domain):
     return lambda simulator: lambda seen: domain.controller("fixed", simulator, ()).act()
 
 
-def test_a_lone_crossing_is_replayed_exactly_by_hold_and_not_by_drop():
+def test_a_lone_junction_is_replayed_exactly_by_hold_and_not_by_drop():
     domain = Traffic(TrafficConfig(grid=(1, 1), inflow=0.2))
     recording = record(domain, generators(3), fixed(domain))
-    for ours, truth in zip(replay(domain, recording), recording.seen, strict=True):
+    for ours, truth in zip(replay(domain, recording), recording.measured, strict=True):
         np.testing.assert_allclose(ours, truth, rtol=1e-6)
     dropping = replay(Traffic(TrafficConfig(grid=(1, 1), inflow=0.2, entries="drop")), recording)
-    assert abs(dropping.returns.mean() / recording.seen.returns.mean() - 1) > 0.003
+    assert abs(dropping.returns.mean() / recording.measured.returns.mean() - 1) > 0.003
 
 
 def test_the_figures_are_sums_and_means_over_the_steps():
     domain = Traffic(TrafficConfig(grid=(1, 2), inflow=0.2, horizon=50))
     recording = record(domain, generators(2), fixed(domain))
-    # Once more, with plain sums of what the contract and the crossings say.
+    # Once more, with plain sums of what the contract and the junctions say.
     simulator = domain.global_simulator(generators(2))
     simulator.reset()
     returns, flow, occupied = np.zeros((2, 2)), np.zeros((2, 4)), np.zeros((2, 4, 9))
@@ -46,19 +46,19 @@ def test_the_figures_are_sums_and_means_over_the_steps():
             for e in range(2):
                 flow[i] += step.sources[i, e] / 2
                 occupied[i] += step.state.observations[i, e, :36].reshape(4, 9) / (2 * 50)
-                speed[i] += simulator.crossings.speed_sum[2 * e + i]
-                count[i] += simulator.crossings.count[2 * e + i]
-    seen = recording.seen
-    np.testing.assert_allclose(seen.returns, returns, rtol=1e-6)
-    np.testing.assert_allclose(seen.flow, flow)
-    np.testing.assert_allclose(seen.occupancy, occupied)
-    np.testing.assert_allclose(seen.speed, speed / np.maximum(count, 1))
+                speed[i] += simulator.junctions.speed_sum[2 * e + i]
+                count[i] += simulator.junctions.count[2 * e + i]
+    measured = recording.measured
+    np.testing.assert_allclose(measured.returns, returns, rtol=1e-6)
+    np.testing.assert_allclose(measured.flow, flow)
+    np.testing.assert_allclose(measured.occupancy, occupied)
+    np.testing.assert_allclose(measured.speed, speed / np.maximum(count, 1))
 
 
 def test_the_program_shows_both_rules_by_edge_and_in_sum():
     result = launch("-m", "dials_mpi.fidelity", *TRAFFIC, "--episodes", "2", environment={"COLUMNS": "160"})
     assert (result.code, result.stderr) == (0, "")
-    for word in ("hold", "drop", "west", "north", "mean flow", "largest gap in a crossing's return"):
+    for word in ("hold", "drop", "west", "north", "mean flow", "largest difference in a junction's return"):
         assert word in result.stdout, word
     short = launch("-m", "dials_mpi.fidelity", *TRAFFIC, "--episodes", "2", "--summary", "--policy", "random")
     assert (short.code, short.stderr) == (0, "") and "west" not in short.stdout

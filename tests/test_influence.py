@@ -1,4 +1,4 @@
-"""Influence predictors against scipy's formulas, torch's optimiser and a data set of known entropy."""
+"""Influence predictors against scipy's formulas, torch's optimiser and a dataset of known entropy."""
 
 import gc
 import tracemalloc
@@ -14,8 +14,9 @@ from torch_twin import TorchTwin, assert_close
 
 from dials_mpi import config as c
 from dials_mpi.domains.base import Region
-from dials_mpi.learning import influence
-from dials_mpi.learning.influence import Heads, Predictor, constant_cross_entropy, scaled
+from dials_mpi.learning import builtin, influence
+from dials_mpi.learning.influence import Heads, Predictor, baseline_cross_entropy
+from dials_mpi.learning.kernels.inputs import scaled
 
 CLASSES = [(2, 4, 3, 2), (4, 4, 4, 4), (2, 2), (3,), (2,), (5, 2)]
 NEARLY_ONE = 1 - 2**-24
@@ -172,19 +173,19 @@ def test_cross_entropy_agrees_with_scipy(classes, architecture):
 
 
 @pytest.mark.parametrize("classes", CLASSES)
-def test_constant_cross_entropy_agrees_with_counting(classes):
+def test_baseline_cross_entropy_agrees_with_counting(classes):
     train, test = some_sources(classes, 4, 5), some_sources(classes, 2, 5, seed=2)
     losses = []
     for m, count in enumerate(classes):
         seen = list(train[..., m].flat)
         for u in test[..., m].flat:
             losses.append(-np.log((seen.count(u) + 1) / (len(seen) + count)))
-    assert constant_cross_entropy(train, test, classes) == pytest.approx(np.mean(losses))
+    assert baseline_cross_entropy(train, test, classes) == pytest.approx(np.mean(losses))
 
 
-def test_constant_cross_entropy_of_a_class_never_seen_is_finite():
+def test_baseline_cross_entropy_of_a_class_never_seen_is_finite():
     train, test = np.zeros((8, 3, 1), np.uint8), np.full((1, 3, 1), 3, np.uint8)
-    assert constant_cross_entropy(train, test, (4,)) == pytest.approx(np.log(28))
+    assert baseline_cross_entropy(train, test, (4,)) == pytest.approx(np.log(28))
 
 
 # --- fitting ---
@@ -212,7 +213,7 @@ def known_entropy():
 
 
 @pytest.mark.parametrize(("architecture", "reaches"), [("gru", True), ("fnn", False)])
-def test_fit_reaches_the_known_entropy_if_the_network_can_remember(architecture, reaches):
+def test_fit_reaches_the_known_entropy_if_the_network_is_recurrent(architecture, reaches):
     made = predictor(
         KNOWN_CLASSES, inputs=1, architecture=architecture, epochs=25, learning_rate=1e-2, hidden=(16, 16)
     )
@@ -221,14 +222,14 @@ def test_fit_reaches_the_known_entropy_if_the_network_can_remember(architecture,
     fresh = made.cross_entropy(*known_data(2000, seed=1))
     assert fit.before > known_entropy() + 0.3
     assert fit.after < fit.before - 0.1
-    forgetful = (np.log(2) + scipy.stats.entropy(KNOWN_TABLE, axis=1).mean()) / 2
-    assert fresh == pytest.approx(known_entropy() if reaches else forgetful, abs=0.02)
+    memoryless = (np.log(2) + scipy.stats.entropy(KNOWN_TABLE, axis=1).mean()) / 2
+    assert fresh == pytest.approx(known_entropy() if reaches else memoryless, abs=0.02)
     constant = (np.log(2) + scipy.stats.entropy(KNOWN_TABLE.mean(0))) / 2
     assert fit.constant == pytest.approx(constant, abs=0.02)
 
 
 @pytest.mark.parametrize("architecture", ["gru", "fnn"])
-def test_two_refits_agree_with_torch_optim_going_on_from_the_first(architecture):
+def test_two_refits_agree_with_torch_optim_continuing_from_the_first(architecture):
     classes = (2, 4, 3)
     made = predictor(classes, architecture=architecture, batch_size=6, epochs=3, learning_rate=5e-3)
     twin = TorchTwin(made.network)
@@ -276,7 +277,7 @@ def test_a_fit_reports_the_held_out_cross_entropy_before_and_after():
     assert (first.before, first.after, second.before) == (before, between, between)
     assert second.after == made.cross_entropy(*held_out)
     assert len({before, between, second.after}) == 3
-    assert first.constant == constant_cross_entropy(sources[:27], sources[27:], (3, 2))
+    assert first.constant == baseline_cross_entropy(sources[:27], sources[27:], (3, 2))
 
 
 @pytest.mark.parametrize(
@@ -298,7 +299,7 @@ def test_the_last_episodes_and_only_they_are_held_out(episodes, share, kept):
     assert not np.array_equal(fitted(slice(0, 1)), untouched)
 
 
-def test_measuring_leaves_the_predictor_as_it_is():
+def test_measuring_does_not_change_the_predictor():
     made = predictor((3, 2))
     before = made.network.vector.copy()
     made.cross_entropy(bits(4, 5, 3), some_sources((3, 2), 4, 5))
@@ -333,7 +334,7 @@ def test_a_fitted_predictor_holds_its_vectors_alone(architecture):
         made.fit(bits(episodes, 50, 3), some_sources((3, 2), episodes, 50), np.random.default_rng(0))
         vectors = 4 * made.network.vector.nbytes
         assert vectors <= bytes_of_arrays(made) < vectors + 500
-        assert influence.workspace.cache_info().currsize == 0
+        assert builtin.workspace.cache_info().currsize == 0
 
 
 @pytest.mark.parametrize("architecture", ["gru", "fnn"])

@@ -7,9 +7,10 @@ import torch
 from torch import nn
 from torch_twin import TorchTwin, assert_close, network
 
+from dials_mpi.config import Influence
 from dials_mpi.learning.adam import Adam
+from dials_mpi.learning.builtin import NO_KEEP, BuiltinNetwork
 from dials_mpi.learning.kernels.gru import gru_backward, gru_forward
-from dials_mpi.learning.network import NO_CUTS, Network
 
 # steps, batch, inputs, units
 SHAPES = [(1, 1, 1, 1), (1, 5, 3, 4), (8, 4, 73, 64), (5, 1, 2, 7), (20, 3, 6, 16)]
@@ -43,13 +44,13 @@ def run_cell(cell, x, h, keep):
 
 
 class Pass:
-    """One forward and backward pass of our GRU, with the room that it needs."""
+    """One forward and backward pass of the built-in GRU, with its workspace."""
 
     def __init__(self, x, h0, keep, weights):
         (steps, batch), size = x.shape[:2], h0.shape[1]
         widths = 3 * size, 3 * size, size, size
         *self.left, self.states = (np.full((steps, batch, width), np.nan, np.float32) for width in widths)
-        self.x, self.keep, self.weights = x, NO_CUTS if keep is None else keep, weights
+        self.x, self.keep, self.weights = x, NO_KEEP if keep is None else keep, weights
         gru_forward(x, h0, self.keep, *weights, *self.left, self.states)
 
     def backward(self, d_states):
@@ -107,7 +108,7 @@ def test_gru_agrees_with_torchs_gru_layer_on_each_episode_of_a_cut_sequence():
 
 def sequences(net, steps=6, batch=4, seed=0):
     return (
-        some(steps, batch, net.inputs, seed=seed),
+        some(steps, batch, net.sizes.inputs, seed=seed),
         some(batch, net.state_size, seed=seed + 1),
         resets(steps, batch, seed=seed) if net.state_size else None,
     )
@@ -156,7 +157,7 @@ def test_advance_step_by_step_gives_what_forward_gives(architecture, inputs, hid
 
 
 @pytest.mark.parametrize("architecture", ["gru", "fnn"])
-def test_two_networks_of_one_shape_taking_turns_keep_their_own_gradients(architecture):
+def test_two_networks_of_equal_sizes_that_share_a_workspace_have_their_own_gradients(architecture):
     nets = [network(architecture, 5, (16, 8), 4, seed=seed) for seed in (0, 1)]
     data = [sequences(net, seed=10 * k) for k, net in enumerate(nets)]
     upstream = some(6, 4, 4, seed=9)
@@ -177,13 +178,14 @@ def test_outputs_stay_valid_after_another_pass():
 
 
 def test_parameters_are_views_of_a_given_vector_that_may_be_longer():
-    size = len(Network("gru", 5, (16, 8), 4).vector)
+    config = Influence("gru", (16, 8))
+    size = len(BuiltinNetwork(config, 5, 4).vector)
     vector = np.arange(size + 3, dtype=np.float32)
-    net = Network("gru", 5, (16, 8), 4, vector)
+    net = BuiltinNetwork(config, 5, 4, vector)
     assert len(net.vector) == size
-    assert np.array_equal(np.concatenate([part.ravel() for part in net.parameters]), vector[:size])
+    assert np.array_equal(np.concatenate([part.ravel() for part in net.parameters.values()]), vector[:size])
     vector[0] = -7
-    assert net.parameters[0][0, 0] == -7
+    assert net.parameters["gru.weight_ih"][0, 0] == -7
 
 
 @pytest.mark.parametrize(("architecture", "inputs", "hidden", "outputs"), SIZES)
@@ -202,7 +204,7 @@ def test_initialisation_has_the_distribution_of_torchs_default(architecture):
     torch.manual_seed(0)
     first = nn.GRUCell(inputs, 64) if architecture == "gru" else nn.Linear(inputs, 64)
     layers = {"gru": first, "first": first, "second": nn.Linear(64, 48), "head": nn.Linear(48, outputs)}
-    for (name, _), ours in zip(net.table, net.parameters, strict=True):
+    for name, ours in net.parameters.items():
         layer, parameter = name.split(".")
         theirs = getattr(layers[layer], parameter).detach().flatten().numpy()
         ours = ours.flatten()

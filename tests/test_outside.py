@@ -102,7 +102,11 @@ def test_mistakes_in_the_section_are_refused_as_in_any_other(module):
     ("place", "change", "said"),
     [
         ("{}:Nothing", "", "has no class Nothing"),
-        ("{}:WellConfig", "", "WellConfig has no name, which dials_mpi/domains/base.py asks of every domain"),
+        (
+            "{}:WellConfig",
+            "",
+            "WellConfig has no name, which every domain needs",
+        ),
         ("{}", "", "or name a class of your own as module:Class"),
         (":Well", "", "or name a class of your own as module:Class"),
         ("no_such_module:Well", "", "No module named 'no_such_module': install its package, or put"),

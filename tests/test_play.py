@@ -18,6 +18,7 @@ from dials_mpi.algorithm.ials import IALS, GlobalEnvironment, Outcome
 from dials_mpi.algorithm.learners import TRAINING, EpisodeReturns, Learners, NonFinite
 from dials_mpi.config.schedule import segments as segments_of
 from dials_mpi.domains.base import Agent, GlobalStep, LocalStep, Region, SimulatorFailure, State, Statistic
+from dials_mpi.learning import tables as parameter_tables
 from dials_mpi.learning.influence import Predictor
 from dials_mpi.learning.policy import Policy
 from dials_mpi.learning.ppo import PPO
@@ -269,15 +270,15 @@ def test_a_simulator_that_keeps_breaking_down_ends_the_run():
 
 def test_policies_and_predictors_share_the_rows_of_a_padded_matrix():
     config = c.Config(policy=c.Policy("gru", (9, 7), 8), influence=c.Influence(hidden=(6, 5)))
-    tables = joint.tables(config, WorldDomain())
+    tables = parameter_tables.tables(config, WorldDomain())
     for many, kind in ((joint.policies, "policy"), (joint.predictors, "predictor")):
         sizes = [sum(np.prod(shape, dtype=int) for _, shape in table) for table in tables[kind]]
-        assert joint.widths(tables)[kind] == max(sizes)
+        assert parameter_tables.widths(tables)[kind] == max(sizes)
         rows = np.random.default_rng(0).normal(size=(3, max(sizes) + 2)).astype(np.float32)
         for made, row, length in zip(many(config, WorldDomain(), rows), rows, sizes, strict=True):
             assert np.array_equal(made.network.vector, row[:length])
             row[0] = 7.5
-            assert made.network.parameters[0][0, 0] == 7.5
+            assert made.network.parameters["gru.weight_ih"][0, 0] == 7.5
     assert sizes[0] == 3 * 6 * (2 + 6 + 2) + 5 * (6 + 1) + 1 * (5 + 1)
 
 
@@ -429,7 +430,7 @@ SEGMENT = segments_of(CONFIG)[3]
 def trained(regions, segments=(SEGMENT,)):
     learners = Learners(CONFIG, RandomDomain(), regions)
     rows = [learners.train(segment) for segment in segments]
-    return rows, {i: vector.copy() for i, vector in learners.policy_vectors().items()}
+    return rows, {i: vector.copy() for i, vector in learners.vectors("policy").items()}
 
 
 def test_regions_learn_the_same_together_and_apart():
@@ -459,7 +460,7 @@ def test_regions_train_the_same_in_groups_of_the_size_that_the_domain_likes(side
     (whole_rows,), whole = trained([0, 1, 2])
     for i in range(3):
         np.testing.assert_array_equal(rows[i], whole_rows[i])
-        assert np.array_equal(learners.policy_vectors()[i], whole[i])
+        assert np.array_equal(learners.vectors("policy")[i], whole[i])
 
 
 class BreakingLocal(RandomLocal):
@@ -532,9 +533,9 @@ def test_predictors_fit_the_same_together_and_apart():
 
     def fitted(regions):
         learners = Learners(CONFIG, RandomDomain(), regions)
-        before = {i: vector.copy() for i, vector in learners.predictor_vectors().items()}
+        before = {i: vector.copy() for i, vector in learners.vectors("predictor").items()}
         fits = learners.fit(datasets, SEGMENT)
-        return before, fits, learners.predictor_vectors()
+        return before, fits, learners.vectors("predictor")
 
     before, fits, after = fitted([0, 1, 2])
     for i in range(3):
@@ -588,7 +589,7 @@ def test_a_rank_without_regions_trains_nothing():
 
 def test_a_metric_that_is_not_finite_is_reported_with_agent_and_segment():
     learners = Learners(CONFIG, RandomDomain(), [0, 2])
-    learners.policy_vectors()[2][-1] = np.nan
+    learners.vectors("policy")[2][-1] = np.nan
     with pytest.raises(NonFinite, match="value of agent 2 is not finite in segment 3") as caught:
         learners.train(SEGMENT)
     assert {"rewards", "observations", "policy/first_moment"} <= set(caught.value.arrays)
@@ -597,8 +598,7 @@ def test_a_metric_that_is_not_finite_is_reported_with_agent_and_segment():
 def test_a_weight_that_is_not_finite_is_reported_even_if_no_metric_shows_it():
     learners = Learners(CONFIG, RandomDomain(), [0, 2])
     network = learners.agents[2].policy.network
-    bias = [name for name, _ in network.table].index("second.bias")
-    network.parameters[bias][0] = -np.inf  # behind a ReLU: a unit that is off
+    network.parameters["second.bias"][0] = -np.inf  # behind a ReLU: a unit that is off
     with pytest.raises(NonFinite, match="policy/parameters of agent 2 is not finite in segment 3"):
         learners.train(SEGMENT)
 

@@ -1,4 +1,4 @@
-"""PPO: loss, advantages, memory and whole updates against plain loops and autograd; small tasks learnt."""
+"""PPO: loss, advantages, memory and whole updates against plain loops and autograd; small learning tasks."""
 
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -55,7 +55,7 @@ def plain_loss(outputs, batch, config, clip):
 
 
 def made_up_batch(seed, deviation, steps=8, columns=4, actions=6):
-    """Outputs that differ from the remembered ones by about ``deviation``."""
+    """Outputs that differ from those in the memory by about ``deviation``."""
     torch.manual_seed(seed)
     outputs = torch.randn(steps, columns, actions + 1, dtype=torch.float64)
     before = outputs + deviation * torch.randn_like(outputs)
@@ -66,12 +66,12 @@ def made_up_batch(seed, deviation, steps=8, columns=4, actions=6):
 
 
 def as_arrays(samples):
-    """The same with numpy arrays in place of tensors."""
+    """Numpy arrays in place of tensors."""
     return Samples(*(part if part is None else part.contiguous().numpy() for part in samples))
 
 
 def as_tensors(samples):
-    """The other way round."""
+    """Tensors in place of numpy arrays."""
     return Samples(*(part if part is None else torch.from_numpy(part) for part in samples))
 
 
@@ -98,7 +98,7 @@ def test_loss_gradient_and_metrics_agree_with_autograd(clip_value_loss, normalis
     assert fraction == 0 if clip == 1e9 else fraction > 0 or clip > deviation
 
 
-def test_loss_holds_back_a_ratio_only_in_the_direction_of_its_advantage():
+def test_loss_clips_a_ratio_only_in_the_direction_of_its_advantage():
     config = c.PPO(normalise_advantages=False, entropy_coefficient=0.0, value_coefficient=0.0)
     outputs = torch.tensor([[[0.0, 0.0, 5.0]]])
     for advantage, ratio, moves in [(1, 1.2, False), (1, 0.8, True), (-1, 1.2, True), (-1, 0.8, False)]:
@@ -167,7 +167,7 @@ def test_undiscounted_advantage_of_constant_rewards_is_the_number_of_steps_left(
     assert ours[:, 0].tolist() == [n - 3 for n in left]
 
 
-# --- the memory, seen through what an update is given ---
+# --- the memory, seen through the minibatches of an update ---
 
 
 class Setup(NamedTuple):
@@ -206,7 +206,7 @@ def learner(setup, seed=0, **changes):
 
 
 def watch_loss(monkeypatch):
-    """Keep every (outputs, batch, clip, gradient) that the loss is asked for."""
+    """Record the outputs, batch, clip range and metrics of each call of the loss."""
     seen = []
 
     def watched(outputs, batch, config, clip):
@@ -218,8 +218,8 @@ def watch_loss(monkeypatch):
     return seen
 
 
-class Story:
-    """Random observations, rewards and episode ends; what a memory of them must hold, by a torch twin."""
+class Recording:
+    """Random observations, rewards and episode ends, and the memory of them that a torch twin computes."""
 
     def __init__(self, agent, seed=3):
         self.agent, self.rng = agent, np.random.default_rng(seed)
@@ -230,49 +230,53 @@ class Story:
     def draw(self):
         return self.rng.normal(size=(self.agent.envs, AGENT.observation_size)).astype(np.float32)
 
-    def look(self, observations):
+    def evaluate(self, observations):
         with torch.no_grad():
             return self.twin.step(torch.from_numpy(observations).double(), self.state)
 
     def fill(self):
-        """One memory: arrays [L, E] of what happened."""
+        """Fill the memory once; what it must hold, arrays [L, E, ...] by name."""
         agent = self.agent
-        told = {
+        recorded = {
             name: [] for name in ("observations", "actions", "logp", "values", "rewards", "done", "final")
         }
         for _ in range(agent.length):
-            outputs, self.state = self.look(self.observations)
+            outputs, self.state = self.evaluate(self.observations)
             actions = agent.act(self.observations)
             chosen = torch.from_numpy(actions).unsqueeze(1)
-            told["observations"].append(self.observations)
-            told["actions"].append(actions.copy())
-            told["logp"].append(outputs[:, :-1].log_softmax(-1).gather(1, chosen)[:, 0].numpy())
-            told["values"].append(outputs[:, -1].numpy())
+            recorded["observations"].append(self.observations)
+            recorded["actions"].append(actions.copy())
+            recorded["logp"].append(outputs[:, :-1].log_softmax(-1).gather(1, chosen)[:, 0].numpy())
+            recorded["values"].append(outputs[:, -1].numpy())
             final = self.draw()
-            told["final"].append(self.look(final)[0][:, -1].numpy())
+            recorded["final"].append(self.evaluate(final)[0][:, -1].numpy())
             rewards, done = self.rng.normal(size=agent.envs), self.rng.random(agent.envs) < 0.2
-            told["rewards"].append(rewards)
-            told["done"].append(done)
+            recorded["rewards"].append(rewards)
+            recorded["done"].append(done)
             agent.observe(rewards.astype(np.float32), done, final)
             self.state = self.state * torch.from_numpy(~done).unsqueeze(1)
             self.observations = np.where(done[:, None], self.draw(), final)
-        told["values"].append(self.look(self.observations)[0][:, -1].numpy())
-        return {name: np.array(rows) for name, rows in told.items()}
+        recorded["values"].append(self.evaluate(self.observations)[0][:, -1].numpy())
+        return {name: np.array(rows) for name, rows in recorded.items()}
 
 
 @pytest.mark.parametrize("time_limit", ["terminal", "bootstrap"])
 @pytest.mark.parametrize("setup", SETUPS.values(), ids=SETUPS)
-def test_update_is_given_every_step_once_and_reproduces_what_was_acted(setup, time_limit, monkeypatch):
+def test_an_epoch_uses_each_step_once_and_its_outputs_are_those_of_acting(setup, time_limit, monkeypatch):
     seen = watch_loss(monkeypatch)
     agent = learner(setup, epochs=2, learning_rate=0.0, time_limit=time_limit, discount=0.9, gae_lambda=0.8)
-    story = Story(agent)
+    recording = Recording(agent)
     sequence = setup.sequence if setup.architecture == "gru" else 1
     for _ in range(2):
-        told = story.fill()
-        assert told["done"].any()
-        rewards = told["rewards"] + 0.9 * told["final"] * told["done"] * (time_limit == "bootstrap")
-        advantages = advantages_by_definition(rewards, told["values"], told["done"], 0.9, 0.8, setup.rollout)
-        agent.update(story.observations, 0.0)
+        recorded = recording.fill()
+        assert recorded["done"].any()
+        rewards = recorded["rewards"] + 0.9 * recorded["final"] * recorded["done"] * (
+            time_limit == "bootstrap"
+        )
+        advantages = advantages_by_definition(
+            rewards, recorded["values"], recorded["done"], 0.9, 0.8, setup.rollout
+        )
+        agent.update(recording.observations, 0.0)
         assert len(seen) == 2 * setup.memory // setup.minibatch
         for epoch in (seen[: len(seen) // 2], seen[len(seen) // 2 :]):
             places = set()
@@ -281,16 +285,16 @@ def test_update_is_given_every_step_once_and_reproduces_what_was_acted(setup, ti
                 assert batch.actions.shape == (sequence, setup.minibatch // sequence)
                 for column in range(batch.actions.shape[1]):
                     here = batch.observations[0, column]
-                    ((t, e),) = np.argwhere((told["observations"] == here).all(-1))
+                    ((t, e),) = np.argwhere((recorded["observations"] == here).all(-1))
                     assert t % sequence == 0
                     places |= {(t + s, e) for s in range(sequence)}
                     rows = slice(t, t + sequence), e
-                    assert np.array_equal(batch.observations[:, column], told["observations"][rows])
-                    assert np.array_equal(batch.actions[:, column], told["actions"][rows])
-                    assert_close(batch.log_probabilities[:, column], told["logp"][rows], 1e-5)
-                    assert_close(batch.values[:, column], told["values"][rows], 1e-5)
+                    assert np.array_equal(batch.observations[:, column], recorded["observations"][rows])
+                    assert np.array_equal(batch.actions[:, column], recorded["actions"][rows])
+                    assert_close(batch.log_probabilities[:, column], recorded["logp"][rows], 1e-5)
+                    assert_close(batch.values[:, column], recorded["values"][rows], 1e-5)
                     assert_close(batch.advantages[:, column], advantages[rows], 1e-5)
-                    returns = advantages[rows] + told["values"][rows]
+                    returns = advantages[rows] + recorded["values"][rows]
                     assert_close(batch.returns[:, column], returns, 1e-5)
                 logp = scipy.special.log_softmax(part.outputs[..., :-1], -1)
                 logp = np.take_along_axis(logp, batch.actions[..., None], -1)[..., 0]
@@ -310,9 +314,9 @@ def test_whole_updates_agree_with_autograd_and_torch_optim_on_the_same_minibatch
     reference = torch.optim.Adam(twin.parameters(), eps=agent.config.adam_epsilon)
     metrics, lengths = [], []
     for progress in (0.0, 0.5):
-        story = Story(agent)
-        story.fill()
-        agent.update(story.observations, progress)
+        recording = Recording(agent)
+        recording.fill()
+        agent.update(recording.observations, progress)
         for part in seen:
             batch = as_tensors(part.batch)
             outputs = twin(batch.observations, batch.state, batch.keep)
@@ -333,9 +337,9 @@ def test_whole_updates_agree_with_autograd_and_torch_optim_on_the_same_minibatch
 def test_minibatches_are_drawn_anew_in_every_epoch(monkeypatch):
     seen = watch_loss(monkeypatch)
     agent = learner(SETUPS["fnn"], epochs=2, learning_rate=0.0)
-    story = Story(agent)
-    story.fill()
-    agent.update(story.observations, 0.0)
+    recording = Recording(agent)
+    recording.fill()
+    agent.update(recording.observations, 0.0)
     first, second = ({part.batch.observations.tobytes() for part in half} for half in (seen[:4], seen[4:]))
     assert not first & second
 
@@ -345,21 +349,21 @@ def test_learning_rate_and_clip_fall_with_progress_only_if_annealed(anneal, rema
     seen, rates = watch_loss(monkeypatch), []
     agent = learner(SETUPS["fnn"], anneal=anneal, learning_rate=0.02, clip=0.4)
     monkeypatch.setattr(agent.optimiser, "step", rates.append)
-    story = Story(agent)
-    story.fill()
-    agent.update(story.observations, 0.75)
+    recording = Recording(agent)
+    recording.fill()
+    agent.update(recording.observations, 0.75)
     assert rates == [pytest.approx(0.02 * remaining)] * len(seen)
     assert [part.clip for part in seen] == [pytest.approx(0.4 * remaining)] * len(seen)
 
 
-def test_a_segment_begins_with_fresh_state_streams_and_metrics():
+def test_a_segment_begins_with_new_state_streams_and_metrics():
     agent = learner(SETUPS["gru"])
-    story = Story(agent)
-    story.fill()
-    agent.update(story.observations, 0.0)
+    recording = Recording(agent)
+    recording.fill()
+    agent.update(recording.observations, 0.0)
     vector = agent.policy.network.vector.copy()
     agent.begin_segment(np.random.default_rng(1), np.random.default_rng(2))
-    observations = story.draw()
+    observations = recording.draw()
     actions = agent.act(observations)
     other = learner(SETUPS["gru"])
     other.policy.network.vector[:] = vector
@@ -373,7 +377,7 @@ def test_a_segment_begins_with_fresh_state_streams_and_metrics():
 def test_actions_are_drawn_with_the_policys_probabilities():
     setup = SETUPS["fnn"]._replace(envs=20_000, memory=20_000, rollout=1)
     agent = learner(setup)
-    agent.policy.network.parameters[-1][:] = [0.5, -1.0, 1.5, 0.0]
+    agent.policy.network.parameters["head.bias"][:] = [0.5, -1.0, 1.5, 0.0]
     observation = np.ones((1, 5), np.float32)
     outputs, _ = TorchTwin(agent.policy.network).step(torch.ones(1, 5).double(), None)
     expected = outputs[0, :-1].softmax(-1).detach().numpy()

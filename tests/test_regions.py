@@ -140,7 +140,7 @@ def test_agents_learn_the_same_together_apart_and_in_groups(side_by_side):
         assert sorted(alone.agents) == sorted(region.agents) and list(alone.predictors) == [k]
         for i, row in alone.train(segment).items():
             np.testing.assert_array_equal(row, rows[i])
-            assert np.array_equal(alone.policy_vectors()[i], whole.policy_vectors()[i])
+            assert np.array_equal(alone.vectors("policy")[i], whole.vectors("policy")[i])
 
 
 SETTINGS = (
@@ -206,7 +206,8 @@ def test_a_run_is_what_plain_calls_give(finished):
             np.testing.assert_array_equal(row, metrics[s][i])
         for k in range(3):
             assert file["influence/cross_entropy_after"][s, k] == fits[s][k].after
-    for kind, vectors in (("policy", learners.policy_vectors()), ("predictor", learners.predictor_vectors())):
+    for kind in ("policy", "predictor"):
+        vectors = learners.vectors(kind)
         assert len(file[f"{kind}/parameters"]) == len(vectors)
         for row, number, table in zip(
             file[f"{kind}/parameters"], vectors, file[f"{kind}/table_of"], strict=True
@@ -222,7 +223,7 @@ def networks_of(learners):
     config, domain = learners.config, learners.domain
     rows = [
         [vectors[number].copy() for number in sorted(vectors)]
-        for vectors in (learners.policy_vectors(), learners.predictor_vectors())
+        for vectors in map(learners.vectors, ("policy", "predictor"))
     ]
     return joint.policies(config, domain, rows[0]), joint.predictors(config, domain, rows[1])
 

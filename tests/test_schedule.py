@@ -25,6 +25,7 @@ from dials_mpi.config import Config, load
 from dials_mpi.config.schedule import segments
 from dials_mpi.core.seeding import Purpose, streams
 from dials_mpi.domains import create
+from dials_mpi.learning.tables import tables, widths
 from dials_mpi.storage.checkpoint import present
 
 COMMON = (
@@ -172,7 +173,7 @@ def test_episodes_played_apart_are_the_same_to_the_bit(architecture):
         None, ["warehouse.grid=[2,2]", "warehouse.horizon=20", f"policy.architecture={architecture}"]
     )
     domain = create(config.domain, config.domain_section)
-    width = joint.widths(joint.tables(config, domain))["policy"]
+    width = widths(tables(config, domain))["policy"]
     parameters = np.random.default_rng(5).normal(0, 0.1, (4, width)).astype(np.float32)
     policies, seen = joint.policies(config, domain, parameters), {}
 
@@ -227,7 +228,7 @@ class ByHand:
         def remember():
             policies, predictors = (
                 np.stack([vectors[i].copy() for i in everyone])
-                for vectors in (learners.policy_vectors(), learners.predictor_vectors())
+                for vectors in map(learners.vectors, ("policy", "predictor"))
             )
             joint_policies.append(policies)
             networks = joint.policies(config, domain, policies), joint.predictors(config, domain, predictors)

@@ -1,4 +1,4 @@
-"""The door to SUMO and the road networks, against what SUMO's own reader and its simulation say."""
+"""The interface to SUMO and the road networks, against what SUMO's own reader and its simulation say."""
 
 import functools
 import importlib
@@ -22,15 +22,19 @@ from dials_mpi.domains.base import SimulatorFailure
 from dials_mpi.domains.traffic import Traffic, TrafficConfig
 from dials_mpi.domains.traffic.network import PHASES, SIDES, Network
 from dials_mpi.domains.traffic.sumo import installation
-from dials_mpi.domains.traffic.sumo import simulation as sumo
+from dials_mpi.domains.traffic.sumo.simulation import Insertion, Simulation
 
 installation.version()  # makes SUMO's Python modules importable
 sumolib = importlib.import_module("sumolib")
 
 FROM = {(-1, 0): "west", (0, -1): "south", (1, 0): "east", (0, 1): "north"}
-"""The side on which an end of an edge lies, by where it is from the crossing."""
+"""The side on which an end of an edge lies, by where it is from the junction."""
 
 ACROSS = {"west": "east", "south": "north", "east": "west", "north": "south"}
+
+
+WITH_TESTS = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
+"""PYTHONPATH of a process that imports this file."""
 
 
 # --- the network, as SUMO's own reader sees it ---
@@ -47,8 +51,8 @@ def read_net(network):
     return sumolib.net.readNet(str(network.files()[0]))
 
 
-def side_of(crossing, node):
-    (x, y), (a, b) = crossing.getCoord(), node.getCoord()
+def side_of(junction, node):
+    (x, y), (a, b) = junction.getCoord(), node.getCoord()
     return FROM[np.sign(a - x), np.sign(b - y)]
 
 
@@ -67,14 +71,14 @@ def test_edges_are_alike_and_as_many_as_a_grid_has(network):
 
 @pytest.mark.quick
 @pytest.mark.parametrize("network", NETWORKS, ids=str)
-def test_crossings_are_lights_in_rows_from_north_to_south(network):
+def test_junctions_are_lights_in_rows_from_north_to_south(network):
     net = read_net(network)
-    assert {light.getID() for light in net.getTrafficLights()} == set(network.crossings)
+    assert {light.getID() for light in net.getTrafficLights()} == set(network.junctions)
     types = {node.getID(): node.getType() for node in net.getNodes()}
-    assert {name for name, kind in types.items() if kind == "traffic_light"} == set(network.crossings)
-    assert {kind for name, kind in types.items() if name not in network.crossings} == {"dead_end"}
+    assert {name for name, kind in types.items() if kind == "traffic_light"} == set(network.junctions)
+    assert {kind for name, kind in types.items() if name not in network.junctions} == {"dead_end"}
     shape = network.copies, network.rows, network.columns, 2
-    places = np.array([net.getNode(name).getCoord() for name in network.crossings]).reshape(shape)
+    places = np.array([net.getNode(name).getCoord() for name in network.junctions]).reshape(shape)
     assert np.allclose(np.diff(places, axis=1), [0, -network.edge_length])
     assert np.allclose(np.diff(places, axis=2), [network.edge_length, 0])
 
@@ -83,34 +87,34 @@ def test_crossings_are_lights_in_rows_from_north_to_south(network):
 def test_links_lead_straight_on_from_north_east_south_and_west(network):
     for light in read_net(network).getTrafficLights():
         links = sorted(light.getConnections(), key=lambda link: link[2])
-        crossing = links[0][0].getEdge().getToNode()
+        junction = links[0][0].getEdge().getToNode()
         assert [number for _, _, number in links] == [0, 1, 2, 3]
         for (into, out, _), side in zip(links, ("north", "east", "south", "west"), strict=True):
-            assert into.getEdge().getToNode() is out.getEdge().getFromNode() is crossing
-            assert side_of(crossing, into.getEdge().getFromNode()) == side
-            assert side_of(crossing, out.getEdge().getToNode()) == ACROSS[side]
+            assert into.getEdge().getToNode() is out.getEdge().getFromNode() is junction
+            assert side_of(junction, into.getEdge().getFromNode()) == side
+            assert side_of(junction, out.getEdge().getToNode()) == ACROSS[side]
             assert [c.getDirection() for c in into.getOutgoing()] == ["s"]
 
 
 @pytest.mark.parametrize("network", NETWORKS, ids=str)
 def test_lanes_come_from_west_south_east_and_north(network):
     net = read_net(network)
-    assert len(network.lanes) == 4 * len(network.crossings) == len(set(network.lanes))
+    assert len(network.lanes) == 4 * len(network.junctions) == len(set(network.lanes))
     for i, name in enumerate(network.lanes):
-        edge, crossing = net.getLane(name).getEdge(), net.getNode(network.crossings[i // 4])
-        assert edge.getToNode() is crossing
-        assert side_of(crossing, edge.getFromNode()) == ("west", "south", "east", "north")[i % 4]
+        edge, junction = net.getLane(name).getEdge(), net.getNode(network.junctions[i // 4])
+        assert edge.getToNode() is junction
+        assert side_of(junction, edge.getFromNode()) == ("west", "south", "east", "north")[i % 4]
 
 
 @pytest.mark.parametrize("network", NETWORKS, ids=str)
-def test_edges_begin_outside_where_the_road_ends(network):
+def test_entry_edges_begin_where_the_road_ends(network):
     net = read_net(network)
     ends = [net.getLane(name).getEdge().getFromNode().getType() == "dead_end" for name in network.lanes]
     by_copy = np.array(ends).reshape(network.copies, -1, 4)
-    assert (by_copy == network.outside()).all()
+    assert (by_copy == network.entry_mask()).all()
     assert by_copy[0].sum() == 2 * (network.rows + network.columns)
     places = np.argwhere(by_copy[0].reshape(network.rows, network.columns, 4)).tolist()
-    assert network.entries == [(SIDES[m], row, column) for row, column, m in places]
+    assert network.entry_edges == [(SIDES[m], row, column) for row, column, m in places]
 
 
 @pytest.mark.parametrize("network", NETWORKS, ids=str)
@@ -120,9 +124,9 @@ def test_routes_go_straight_to_the_opposite_side(network):
         element.get("id"): element.get("edges").split()
         for element in ElementTree.parse(network.files()[1]).iter("route")
     }
-    assert len(routes) == network.copies * len(network.entries)
+    assert len(routes) == network.copies * len(network.entry_edges)
     for k in range(network.copies):
-        for side, row, column in network.entries:
+        for side, row, column in network.entry_edges:
             edges = [net.getEdge(name) for name in routes[network.route(k, side, row, column)]]
             first = edges[0].getToNode()
             assert first.getID() == f"{k}_{row}_{column}"
@@ -151,9 +155,9 @@ def test_copies_are_not_connected(network):
 @pytest.mark.parametrize(("phase", "served"), [(0, {"south", "north"}), (2, {"west", "east"})])
 def test_a_green_serves_two_opposite_ways(phase, served):
     network = Network(1, 1, 1, 100.0, 10.0)
-    simulation = sumo.Simulation(*start_of(network))
+    simulation = Simulation(*start_of(network))
     simulation.set_lights([("0_0_0", PHASES[phase])])
-    simulation.enter([sumo.Entry(side, network.route(0, side, 0, 0), 5.1, 10.0) for side in SIDES])
+    simulation.insert([Insertion(side, network.route(0, side, 0, 0), 5.1, 10.0) for side in SIDES])
     arrived = set()
     for _ in range(40):
         simulation.step()
@@ -221,7 +225,7 @@ def test_two_processes_build_the_same_network_at_the_same_time(tmp_path):
     driver = tmp_path / "driver.py"
     driver.write_text(
         "import os, pathlib, time\n"
-        "from dials_mpi.domains.traffic import installation\n"
+        "from dials_mpi.domains.traffic.sumo import installation\n"
         "from dials_mpi.domains.traffic.network import Network\n"
         "build = installation.netconvert\n"
         "def together(arguments):\n"
@@ -256,7 +260,7 @@ def test_only_one_simulation_runs():
     second.reset()
     with pytest.raises(RuntimeError, match="this SUMO simulation has ended"):
         first.step(np.zeros((2, 1), int))
-    first.crossings.simulation.close()
+    first.junctions.simulation.close()
     second.step(np.zeros((2, 1), int))
     first.reset()
     first.step(np.zeros((2, 1), int))
@@ -276,8 +280,8 @@ def break_step(simulation, monkeypatch):
 
 BREAKS = {
     "SUMO failed in step: the road is gone": break_step,
-    "SUMO failed in enter: .*'nowhere'": lambda simulation, _: simulation.enter(
-        [sumo.Entry("lost", "nowhere", 5.1, 10.0)]
+    "SUMO failed in insert: .*'nowhere'": lambda simulation, _: simulation.insert(
+        [Insertion("lost", "nowhere", 5.1, 10.0)]
     ),
     "SUMO failed in remove: .*'nobody'": lambda simulation, _: simulation.remove(["nobody"]),
     "SUMO failed in set_lights: .*'none'": lambda simulation, _: simulation.set_lights([("none", "GrGr")]),
@@ -290,12 +294,12 @@ def test_what_sumo_refuses_is_a_failure_that_a_reset_mends(message, monkeypatch)
     simulator.reset()
     simulator.step(np.zeros((1, 2), int))
     with pytest.raises(SimulatorFailure, match=message):
-        BREAKS[message](simulator.crossings.simulation, monkeypatch)
+        BREAKS[message](simulator.junctions.simulation, monkeypatch)
     monkeypatch.undo()
     with pytest.raises(RuntimeError, match="this SUMO simulation has ended"):
         simulator.step(np.zeros((1, 2), int))
     assert not simulator.reset().inputs.any()
-    assert not simulator.crossings.simulation.vehicles()
+    assert not simulator.junctions.simulation.vehicles()
     for _ in range(40):
         seen = simulator.step(np.zeros((1, 2), int)).state.inputs
     assert seen.any()
@@ -305,9 +309,9 @@ def test_a_simulation_that_does_not_start_is_a_failure(tmp_path, capfd):
     net, *rest = start_of(NETWORKS[0])
     (tmp_path / "net.xml").write_text(net.read_text()[:5000])
     with pytest.raises(SimulatorFailure, match="SUMO does not start"):
-        sumo.Simulation(tmp_path / "net.xml", *rest)
+        Simulation(tmp_path / "net.xml", *rest)
     assert "net.xml" in capfd.readouterr().err  # SUMO says itself what is wrong
-    simulation = sumo.Simulation(net, *rest)
+    simulation = Simulation(net, *rest)
     simulation.step()
 
 
@@ -389,7 +393,7 @@ def test_traci_says_what_sumo_refuses(tmp_path):
         """
         simulator.reset()
         try:
-            simulator.crossings.simulation.remove(["nobody"])
+            simulator.junctions.simulation.remove(["nobody"])
             raise SystemExit("nobody noticed")
         except SimulatorFailure as failure:
             assert "'nobody'" in str(failure), failure
@@ -420,9 +424,9 @@ def test_a_killed_sumo_that_a_reset_finds_is_replaced(tmp_path):
 def test_a_start_that_fails_in_traci_does_not_spoil_the_next(tmp_path):
     in_traci(
         """
-        from dials_mpi.domains.traffic import sumo
+        from dials_mpi.domains.traffic.sumo.simulation import Simulation
         try:
-            sumo.Simulation(Path("nowhere.xml"), [Path("nowhere.xml")], ["0_0_0_west_0"], "traci")
+            Simulation(Path("nowhere.xml"), [Path("nowhere.xml")], ["0_0_0_west_0"], "traci")
             raise SystemExit("it starts")
         except SimulatorFailure as failure:
             assert str(failure).startswith("SUMO does not start"), failure
@@ -464,7 +468,7 @@ actions = np.zeros((1, 1), int)
 def in_traci(code, tmp_path):
     """Run what stands above and then the code, in a process of its own."""
     (tmp_path / "driver.py").write_text(PREAMBLE + textwrap.dedent(code))
-    environment = {"PYTHONPATH": str(Path(__file__).parent)}
+    environment = {"PYTHONPATH": WITH_TESTS}
     done = launch(str(tmp_path / "driver.py"), cwd=tmp_path, environment=environment)
     assert (done.code, done.left_over) == (0, []), done.stderr
 
@@ -485,7 +489,7 @@ if "sumo" in {missing}:
         raise importlib.metadata.PackageNotFoundError(name)
     importlib.metadata.distribution = missing
 os.environ["PATH"] = {path!r}
-from dials_mpi.domains.traffic import installation
+from dials_mpi.domains.traffic.sumo import installation
 from dials_mpi.core.errors import BadInput
 
 try:
@@ -611,7 +615,8 @@ def test_libsumo_tells_the_version_that_it_writes_into_its_output(forgetful, tmp
     (tmp_path / "driver.py").write_text(
         "import libsumo, sys\n"
         "from pathlib import Path\n"
-        "from dials_mpi.domains.traffic import Traffic, TrafficConfig, installation\n"
+        "from dials_mpi.domains.traffic import Traffic, TrafficConfig\n"
+        "from dials_mpi.domains.traffic.sumo import installation\n"
         "net, *_ = Traffic(TrafficConfig(grid=(1, 1)))._network(1, 1, 1).files()\n"
         "libsumo.start(['sumo', '-n', str(net), '--summary-output', 'summary.xml', '--no-step-log'])\n"
         "libsumo.close()\n"
@@ -643,6 +648,6 @@ def test_traci_restarts_episodes_without_a_word(tmp_path):
         "from dials_mpi.domains.traffic import TrafficConfig\n"
         "played(TrafficConfig(grid=(1, 1), inflow=0.5, sumo='traci'), 'global')\n"
     )
-    environment = {"PYTHONPATH": str(Path(__file__).parent)}
+    environment = {"PYTHONPATH": WITH_TESTS}
     done = launch(str(tmp_path / "driver.py"), cwd=tmp_path, environment=environment)
     assert (done.code, done.stdout, done.stderr) == (0, "", "")

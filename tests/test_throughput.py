@@ -1,4 +1,4 @@
-"""What traffic's speed is measured against: SUMO alone, with the very traffic of what it is compared with."""
+"""The reference of traffic's speed: SUMO alone, with the same commands."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,8 @@ from conftest import generators
 from traffic_common import random_actions
 
 from dials_mpi.domains.traffic import Traffic, TrafficConfig
-from dials_mpi.domains.traffic.tape import Recorder
-from dials_mpi.domains.traffic.throughput import Beside, bare_global, beside_bare
+from dials_mpi.domains.traffic.command_log import LoggedTraffic
+from dials_mpi.domains.traffic.throughput import Comparison, compare, compare_global
 
 
 def whole_state(simulation):
@@ -51,14 +51,14 @@ PLAYS = {
 
 @pytest.mark.parametrize("entries", ["hold", "drop"])
 @pytest.mark.parametrize("play", PLAYS)
-def test_a_replay_ends_in_the_very_state_that_was_played(play, entries):
+def test_a_replay_ends_in_the_state_that_was_played(play, entries):
     config = TrafficConfig(grid=(1, 2), inflow=0.3, entries=entries)
-    expected = whole_state(PLAYS[play](Traffic(config)).crossings.simulation)
-    recorder = Recorder(config)
-    recorded = PLAYS[play](recorder)
-    assert recorded.crossings.simulation is recorder.tapes[-1]
-    assert whole_state(recorder.tapes[-1]) == expected
-    replayed, *_ = recorder.tapes[-1].replay()
+    expected = whole_state(PLAYS[play](Traffic(config)).junctions.simulation)
+    logged = LoggedTraffic(config)
+    recorded = PLAYS[play](logged)
+    assert recorded.junctions.simulation is logged.logs[-1]
+    assert whole_state(logged.logs[-1]) == expected
+    replayed, *_ = logged.logs[-1].replay()
     assert whole_state(replayed) == expected
     driving, loaded, _ = expected
     assert len(driving) > 20 and (len(loaded) > len(driving) or entries == "drop" or play != "local")
@@ -66,35 +66,35 @@ def test_a_replay_ends_in_the_very_state_that_was_played(play, entries):
 
 def test_a_replay_without_one_of_the_vehicles_ends_elsewhere():
     """The comparison above would notice."""
-    recorder = Recorder(TrafficConfig(grid=(1, 2)))
-    expected = whole_state(play_global(recorder).crossings.simulation)
-    told = recorder.tapes[-1].told
-    last = max(i for i, (name, _) in enumerate(told) if name == "enter")
-    del told[last]
-    assert whole_state(recorder.tapes[-1].replay().simulation) != expected
+    logged = LoggedTraffic(TrafficConfig(grid=(1, 2)))
+    expected = whole_state(play_global(logged).junctions.simulation)
+    commands = logged.logs[-1].commands
+    last = max(i for i, (name, _) in enumerate(commands) if name == "insert")
+    del commands[last]
+    assert whole_state(logged.logs[-1].replay().simulation) != expected
 
 
-def test_a_tape_holds_what_changes_something_and_nothing_else():
-    recorder = Recorder(TrafficConfig(grid=(1, 2)))
-    play_global(recorder)
-    [tape] = recorder.tapes
-    assert [name for name, _ in tape.told].count("step") == 120
-    assert {name for name, _ in tape.told} == {"step", "enter", "remove", "set_lights"}
-    assert all(arguments[0] for name, arguments in tape.told if name != "step")
+def test_a_log_has_the_commands_that_change_something_and_no_others():
+    logged = LoggedTraffic(TrafficConfig(grid=(1, 2)))
+    play_global(logged)
+    [log] = logged.logs
+    assert [name for name, _ in log.commands].count("step") == 120
+    assert {name for name, _ in log.commands} == {"step", "insert", "remove", "set_lights"}
+    assert all(arguments[0] for name, arguments in log.commands if name != "step")
 
 
-def test_every_start_of_sumo_has_a_tape():
+def test_every_start_of_sumo_has_a_log():
     def play(domain):
         play_global(domain, steps=80)
         play_local(domain, steps=80)
 
-    recorder = Recorder(TrafficConfig(grid=(1, 2)))
-    play(recorder)
-    assert len(recorder.tapes) == 2
-    assert beside_bare(Traffic(recorder.config), play).bare > 0
+    logged = LoggedTraffic(TrafficConfig(grid=(1, 2)))
+    play(logged)
+    assert len(logged.logs) == 2
+    assert compare(Traffic(logged.config), play).bare > 0
 
 
 def test_seconds_of_whole_episodes():
-    beside = bare_global(Traffic(TrafficConfig(horizon=60)), repeats=2)
-    assert isinstance(beside, Beside)
-    assert 0 < beside.stepping < beside.bare < beside.played < 60
+    seconds = compare_global(Traffic(TrafficConfig(horizon=60)), repeats=2)
+    assert isinstance(seconds, Comparison)
+    assert 0 < seconds.stepping < seconds.bare < seconds.played < 60

@@ -17,10 +17,9 @@ from traffic_common import CYCLE, EAST, NORTH, SIDES, SOUTH, WEST, api, random_a
 
 from dials_mpi.core.errors import BadInput
 from dials_mpi.domains import DOMAINS, create
-from dials_mpi.domains.traffic import Traffic, TrafficConfig
+from dials_mpi.domains.traffic import Traffic, TrafficConfig, vehicles
 from dials_mpi.domains.traffic.junctions import Lights
 from dials_mpi.domains.traffic.network import Network
-from dials_mpi.domains.traffic.sumo import simulation as sumo
 
 # --- the domain and its settings ---
 
@@ -121,17 +120,17 @@ class Watcher:
             place = vehicle.getLanePosition(name), vehicle.getSpeed(name)
             self.on.setdefault(vehicle.getLaneID(name), {})[name] = place
         seen, sources, rewards = [], [], []
-        for crossing in (name for region in self.names for name in region):
+        for junction in (name for region in self.names for name in region):
             bits, speeds, entered = [], [], []
             for side in SIDES:
-                here = self.on.get(f"{crossing}_{side}_0", {})
+                here = self.on.get(f"{junction}_{side}_0", {})
                 cells = {int((config.edge_length - position) // 10) for position, _ in here.values()}
                 bits += [int(cell in cells) for cell in range(config.cells)]
                 speeds += [speed for _, speed in here.values()]
-                new = set(here) - set(before.get(f"{crossing}_{side}_0", {}))
+                new = set(here) - set(before.get(f"{junction}_{side}_0", {}))
                 assert len(new) <= 1
                 entered.append(len(new))
-            state = lights.getRedYellowGreenState(crossing)
+            state = lights.getRedYellowGreenState(junction)
             seen.append(bits + [int(state == phase) for phase in CYCLE])
             sources.append(entered)
             rewards.append(sum(speeds) / len(speeds) / config.speed_limit if speeds else 0)
@@ -165,13 +164,13 @@ def test_what_is_seen_agrees_with_a_loop_over_all_vehicles(config):
         assert np.array_equal(state.inputs, expected[..., :-4])
         assert np.array_equal(sources, expected_sources)
         assert rewards == pytest.approx(expected_rewards, rel=1e-6)
-        phases = simulator.crossings.lights.phase.reshape(2, n).T
+        phases = simulator.junctions.lights.phase.reshape(2, n).T
         assert np.array_equal(phases, expected[..., -4:].argmax(-1))
-        crossings = simulator.crossings
-        lanes = [len(watcher.on.get(lane, {})) for lane in crossings.network.lanes]
-        assert crossings.count.ravel().tolist() == lanes
-        speeds = [sum(v for _, v in watcher.on.get(lane, {}).values()) for lane in crossings.network.lanes]
-        assert crossings.speed_sum.ravel() == pytest.approx(speeds)
+        junctions = simulator.junctions
+        lanes = [len(watcher.on.get(lane, {})) for lane in junctions.network.lanes]
+        assert junctions.count.ravel().tolist() == lanes
+        speeds = [sum(v for _, v in watcher.on.get(lane, {}).values()) for lane in junctions.network.lanes]
+        assert junctions.speed_sum.ravel() == pytest.approx(speeds)
         met += [rewards > 0, (phases % 2 == 1)]
     assert (met > 0).all()
 
@@ -262,16 +261,16 @@ def test_a_partial_reset_empties_its_episodes_and_no_other():
     simulator = domain.global_simulator(streams)
     simulator.reset()
     episode(simulator, actions, 80)
-    assert np.unique(simulator.crossings.lights.phase).size > 1
+    assert np.unique(simulator.junctions.lights.phase).size > 1
     waiting = {name.partition(".")[0] for name in api(simulator).simulation.getPendingVehicles()}
     assert waiting == {"0", "1", "2"}
     state, later = simulator.reset(mask), copy.deepcopy(streams)
     left = api(simulator).vehicle.getIDList() + api(simulator).simulation.getPendingVehicles()
     assert {name.partition(".")[0] for name in left} == {"1"}
-    for crossing in simulator.crossings.names:
-        if not crossing.startswith("1_"):
-            assert api(simulator).trafficlight.getRedYellowGreenState(crossing) == "GrGr"
-            lanes = [f"{crossing}_{side}_0" for side in SIDES]
+    for junction in simulator.junctions.names:
+        if not junction.startswith("1_"):
+            assert api(simulator).trafficlight.getRedYellowGreenState(junction) == "GrGr"
+            lanes = [f"{junction}_{side}_0" for side in SIDES]
             assert sum(map(api(simulator).lane.getLastStepVehicleNumber, lanes)) == 0
     empty = np.zeros((4, 2, 40), np.uint8)
     empty[:, :, 36] = 1
@@ -313,9 +312,9 @@ JUNCTION = 14.4
 class Book:
     """What became of every vehicle of one episode, from what SUMO tells after each step."""
 
-    def __init__(self, episode, api, crossings):
+    def __init__(self, episode, api, junctions):
         self.api, self.prefix = api, f"{episode}."
-        self.lanes = {f"{name}_{side}_0" for name in crossings for side in SIDES}
+        self.lanes = {f"{name}_{side}_0" for name in junctions for side in SIDES}
         self.steps, self.wanted, self.travel, self.lost = 0, {}, {}, {}
         self.standing = self.outside = 0
         self.sumos_own = {}
@@ -360,7 +359,7 @@ def test_statistics_agree_with_a_book_of_every_vehicle():
     domain, rng = Traffic(TrafficConfig(grid=(2, 3), inflow=0.2)), np.random.default_rng(0)
     simulator = domain.global_simulator(generators(3))
     simulator.reset()
-    names = np.array(simulator.crossings.names).reshape(3, 6)
+    names = np.array(simulator.junctions.names).reshape(3, 6)
     books = [Book(e, api(simulator), names[e]) for e in range(3)]
     assert [statistic.name for statistic in domain.statistics] == list(simulator.statistics())
     for t in range(180):
@@ -443,15 +442,15 @@ def sumos_own_demand(network, folder, seed):
     returns, arrived = np.zeros(network.copies), np.zeros(network.copies)
     for t in range(300):
         state = CYCLE[[31, 34, 65, 68].index(next(end for end in (31, 34, 65, 68) if t % 68 < end))]
-        for crossing in network.crossings:
-            api.trafficlight.setRedYellowGreenState(crossing, state)
+        for junction in network.junctions:
+            api.trafficlight.setRedYellowGreenState(junction, state)
         api.simulationStep()
         for name in api.simulation.getArrivedIDList():
             arrived[int(name.partition("_")[0])] += 1
-        for crossing in network.crossings:
-            lanes = [f"{crossing}_{side}_0" for side in SIDES]
+        for junction in network.junctions:
+            lanes = [f"{junction}_{side}_0" for side in SIDES]
             speeds = [api.vehicle.getSpeed(v) for i in lanes for v in api.lane.getLastStepVehicleIDs(i)]
-            returns[int(crossing.partition("_")[0])] += np.mean(speeds) / 10 / 4 if speeds else 0
+            returns[int(junction.partition("_")[0])] += np.mean(speeds) / 10 / 4 if speeds else 0
     api.close()
     return returns, arrived
 
@@ -461,7 +460,7 @@ def test_demand_and_drivers_agree_with_sumos_own_flow(tmp_path):
     returns, statistics = hand_coded(domain, "fixed", generators(24))
     simulator = domain.global_simulator(generators(1))
     simulator.reset()
-    simulator.crossings.simulation.close()
+    simulator.junctions.simulation.close()
     own = [sumos_own_demand(Network(2, 2, 8, 100.0, 10.0), tmp_path, seed) for seed in range(3)]
     expected, arrived = np.concatenate(own, axis=1)
     for found, theirs in ((returns, expected), (statistics["arrived"], arrived)):
@@ -480,7 +479,7 @@ def test_the_authors_drivers_drive_in_the_same_way(monkeypatch):
         seen.append(episode(simulator, actions, 200))
         authors = {"accel": "2.6", "decel": "7.5", "tau": "1.0", "minGap": "2.5", "length": "5"}
         authors |= {"id": "car", "carFollowModel": "IDM", "sigma": "0.5", "speedFactor": "1"}
-        monkeypatch.setattr(sumo, "CAR", {**authors, "speedDev": "0.1"})
+        monkeypatch.setattr(vehicles, "CAR", {**authors, "speedDev": "0.1"})
     (ours, _, sources, paid), (theirs, _, their_sources, their_paid) = seen
     assert (ours != theirs).mean() < 1e-4 and (sources != their_sources).mean() < 1e-4
     assert np.abs(paid - their_paid).max() < 1e-3
@@ -489,7 +488,7 @@ def test_the_authors_drivers_drive_in_the_same_way(monkeypatch):
 
 
 @pytest.mark.parametrize("inflow", [0.05, 0.1, 1.0])
-def test_vehicles_come_to_every_way_in_with_the_probability_of_inflow(inflow):
+def test_vehicles_enter_every_entry_edge_with_the_probability_of_inflow(inflow):
     simulator = Traffic(TrafficConfig(grid=(1, 2), inflow=inflow)).global_simulator(generators(4))
     simulator.reset()
     vehicle, first = api(simulator).vehicle, {}
@@ -529,14 +528,14 @@ def test_hand_coded_policies_agree_with_plain_loops(name):
     simulator, rng = Traffic(TrafficConfig(grid=(2, 3))).global_simulator(generators(2)), generators(1)[0]
     act = Traffic(TrafficConfig(grid=(2, 3))).controller(name, simulator, generators(2)).act
     simulator.reset()
-    history = {crossing: [] for crossing in simulator.crossings.names}
+    history = {junction: [] for junction in simulator.junctions.names}
     switches = Counter()
     for t in range(300):
         actions = act()
         for n, e in np.ndindex(6, 2):
-            crossing = f"{e}_{n // 3}_{n % 3}"
-            state = api(simulator).trafficlight.getRedYellowGreenState(crossing)
-            shown = history[crossing]
+            junction = f"{e}_{n // 3}_{n % 3}"
+            state = api(simulator).trafficlight.getRedYellowGreenState(junction)
+            shown = history[junction]
             age = next((i for i, old in enumerate(reversed(shown)) if old != state), len(shown))
             first, second = demand_of_ways(simulator, name == "max-pressure", e, n // 3, n % 3)
             if name == "fixed":
@@ -550,8 +549,8 @@ def test_hand_coded_policies_agree_with_plain_loops(name):
                 switches[state] += expected
         assert actions.shape == (6, 2)
         simulator.step(actions | random_actions(rng, 6, 2) if t > 150 else actions)
-        for crossing, shown in history.items():
-            shown.append(api(simulator).trafficlight.getRedYellowGreenState(crossing))
+        for junction, shown in history.items():
+            shown.append(api(simulator).trafficlight.getRedYellowGreenState(junction))
     assert min(switches["GrGr"], switches["rGrG"]) > 20
 
 
@@ -577,7 +576,7 @@ def watched(name, override=None):
         actions = act()
         state, _, rewards, _ = simulator.step(actions if override is None else override(actions))
         light = api(simulator).trafficlight.getRedYellowGreenState
-        states.append([light(crossing) for crossing in simulator.crossings.names])
+        states.append([light(junction) for junction in simulator.junctions.names])
         parts.append((state.observations, rewards))
         shown = np.array(states[-1]).reshape(2, 6).T
         assert (np.array(CYCLE)[state.observations[..., 36:].argmax(-1)] == shown).all()
@@ -639,7 +638,7 @@ def test_the_actuated_program_goes_on_after_a_partial_reset():
         simulator.step(act())
         shown |= {
             (name, api(simulator).trafficlight.getRedYellowGreenState(name))
-            for name in simulator.crossings.names
+            for name in simulator.junctions.names
         }
     assert len(shown) == 4 * 4
 

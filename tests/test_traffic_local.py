@@ -20,7 +20,7 @@ from dials_mpi.domains.traffic.platoons import Platoons
 def record(domain, episodes, act):
     """A global episode: actions, sources, observations, rewards [T, N, E, ...], and places.
 
-    places: where regions have one crossing, for each step: where a vehicle that came onto edge m of region n
+    places: where regions have one junction, for each step: where a vehicle that came onto edge m of region n
     in episode e was, position and speed by (n, e, m).
     """
     simulator = domain.global_simulator(generators(episodes))
@@ -50,7 +50,7 @@ def replay(domain, actions, sources, before=lambda simulator, t: None):
     for t in range(len(actions)):
         before(simulator, t)
         state, rewards, _ = simulator.step(actions[t][order], sources[t])
-        entered = simulator.crossings.entered.reshape(regions, episodes, -1, 4).swapaxes(1, 2)
+        entered = simulator.junctions.entered.reshape(regions, episodes, -1, 4).swapaxes(1, 2)
         entered = entered.reshape(-1, episodes, 4)
         parts.append((state.observations[back], rewards[back], entered[back]))
     return [np.array(part) for part in zip(*parts, strict=True)]
@@ -58,7 +58,7 @@ def replay(domain, actions, sources, before=lambda simulator, t: None):
 
 @pytest.mark.parametrize("inflow", [0.1, 0.6])
 @pytest.mark.parametrize("speed_limit", [10, 14])
-def test_a_crossing_without_neighbours_is_reproduced_exactly(inflow, speed_limit):
+def test_a_junction_without_neighbours_is_reproduced_exactly(inflow, speed_limit):
     config = TrafficConfig(grid=(1, 1), inflow=inflow, speed_limit=speed_limit)
     domain, rng = Traffic(config), np.random.default_rng(0)
     (actions, sources, seen, paid), _ = record(domain, 3, lambda _: lambda: random_actions(rng, 1, 3))
@@ -70,15 +70,15 @@ def test_a_crossing_without_neighbours_is_reproduced_exactly(inflow, speed_limit
 
 
 def record_blocks(config, episodes, act):
-    """``record`` of blocks; the sources of each crossing by itself, [T, N, E, 4], and the places there."""
+    """``record`` of blocks; the sources of each junction by itself, [T, N, E, 4], and the places there."""
     apart, places = record(Traffic(replace(config, block=(1, 1))), episodes, act)
     parts, _ = record(Traffic(config), episodes, act)
     assert all(np.array_equal(apart[k], parts[k]) for k in (0, 2, 3))
     return parts, apart[1], places
 
 
-def ways_into(grid, block):
-    """For each block its crossings' edges that come from outside it: (number of the crossing, side)."""
+def entry_edges_of(grid, block):
+    """For each block its junctions' edges that come from outside it: (number of the junction, side)."""
     behind = ((0, -1), (1, 0), (0, 1), (-1, 0))  # west, south, east, north
     found = []
     for top in range(0, grid[0], block[0]):
@@ -111,7 +111,7 @@ def test_a_whole_grid_in_one_block_is_reproduced_exactly(grid, inflow):
 def test_blocks_are_reproduced_where_vehicles_enter_as_they_did(grid, block, monkeypatch):
     """But for the thousandths of a metre, and for whom a vehicle that leaves would have to wait outside."""
     config = TrafficConfig(grid=grid, block=block)
-    domain, ways = Traffic(config), ways_into(grid, block)
+    domain, ways = Traffic(config), entry_edges_of(grid, block)
     (actions, sources, seen, paid), apart, places = record_blocks(config, 4, fixed_plan(domain))
     for k, edges in enumerate(ways):
         assert domain.regions[k].source_classes == (2,) * len(edges)
@@ -123,7 +123,7 @@ def test_blocks_are_reproduced_where_vehicles_enter_as_they_did(grid, block, mon
             n, m = ways[k // 4][way]
             return places[t][n, k % 4, m]
 
-        monkeypatch.setattr(Hold, "_place", place)
+        monkeypatch.setattr(Hold, "_position_and_speed", place)
 
     local_seen, local_paid, entered = replay(domain, actions, sources, feed)
     assert np.abs(local_paid - paid).mean() < 2e-3
@@ -154,7 +154,9 @@ def test_regions_with_neighbours_are_reproduced_where_vehicles_enter_as_they_did
     (actions, sources, seen, paid), places = record(domain, 4, fixed_plan(domain))
 
     def feed(simulator, t):
-        monkeypatch.setattr(Hold, "_place", lambda rule, k, m, uniform: places[t][k // 4, k % 4, m])
+        monkeypatch.setattr(
+            Hold, "_position_and_speed", lambda rule, k, m, uniform: places[t][k // 4, k % 4, m]
+        )
 
     local_seen, local_paid, entered = replay(domain, actions, sources, feed)
     assert np.array_equal(entered, sources)
@@ -209,7 +211,7 @@ def local_run(domain, regions, streams, actions, sources, resets):
 
 @pytest.mark.parametrize("entries", ["hold", "drop"])
 def test_a_block_depends_on_its_own_stream_alone(entries):
-    """With 1, 2 and 4 of two crossings in a simulation, and with restarts in the middle."""
+    """With 1, 2 and 4 of two junctions in a simulation, and with restarts in the middle."""
     config = TrafficConfig(grid=(2, 4), block=(2, 1), entries=entries)
     domain, rng, found = Traffic(config), np.random.default_rng(0), {}
     actions, sources = random_actions(rng, 90, 4, 2, 3), (rng.random((90, 4, 3, 6)) < 0.3).astype(int)
@@ -264,12 +266,12 @@ def test_staggered_resets_leave_nothing_behind(entries):
         for _ in range(30):
             simulator.step(random_actions(rng, 2, 3), (rng.random((2, 3, 4)) < 0.5).astype(int))
         assert vehicles_by_environment(simulator)[e] > 10
-        others = simulator.crossings.count.reshape(2, 3, 4).copy()
+        others = simulator.junctions.count.reshape(2, 3, 4).copy()
         state = simulator.reset(np.arange(3) == e)
         assert vehicles_by_environment(simulator)[e] == 0
         assert not state.inputs[:, e].any() and (state.observations[:, e, 36:] == [1, 0, 0, 0]).all()
         others[:, e] = 0
-        assert np.array_equal(simulator.crossings.count.reshape(2, 3, 4), others)
+        assert np.array_equal(simulator.junctions.count.reshape(2, 3, 4), others)
     fresh = domain.local_simulator([0, 1], 3, copy.deepcopy(streams))
     actions, sources = random_actions(rng, 50, 2, 3), (rng.random((50, 2, 3, 4)) < 0.5).astype(int)
     after = [simulator.step(actions[t], sources[t]) for t in range(50)]
@@ -298,7 +300,7 @@ def fed(entries, sources, grid=(1, 1)):
     entered = []
     for now in sources:
         simulator.step(np.zeros((1, len(now)), int), now[None])
-        entered.append(simulator.crossings.entered.copy())
+        entered.append(simulator.junctions.entered.copy())
     return simulator, np.array(entered)
 
 
@@ -311,7 +313,7 @@ def test_hold_loses_nobody_and_lets_nobody_follow_at_once():
         assert not (entered[1:] & entered[:-1]).any()
         backlog = np.cumsum(sources, 0) - np.cumsum(entered, 0)
         assert (backlog >= 0).all() and (backlog[:60] > 0).any()
-        assert np.array_equal(simulator.entrances.waiting, backlog[-1])
+        assert np.array_equal(simulator.insertion.waiting, backlog[-1])
         assert (backlog[-1][:, [SOUTH, NORTH]] == 0).all()  # served by the green
         assert (backlog[-1][:, [WEST, EAST]] > 0).any()  # full up to their beginning
 
@@ -348,7 +350,7 @@ def test_drop_loses_whom_the_one_before_leaves_no_room():
     lost = sources.sum(0) - entered.sum(0)
     assert not (entered & (sources == 0)).any()
     assert lost.min() >= 0 and lost.sum() > 10
-    assert np.array_equal(simulator.entrances.dropped, lost)
+    assert np.array_equal(simulator.insertion.dropped, lost)
     assert not api(simulator).simulation.getPendingVehicles()
     pair = np.zeros((60, 3, 4), int)
     pair[:2] = 1

@@ -30,7 +30,7 @@ SMALL = (
     "influence.hidden=[8,8]",
     "influence.epochs=2",
 )
-"""A run of four crossings in a few seconds: 3 segments, 2 refits, 9 episodes in parts of 8 and 1."""
+"""A run of four junctions in a few seconds: 3 segments, 2 refits, 9 episodes in parts of 8 and 1."""
 
 STATISTICS = {
     "arrived": "vehicles",

@@ -26,6 +26,7 @@ from dials_mpi.core.seeding import OTHER_EPISODES, Purpose, streams
 from dials_mpi.domains import create
 from dials_mpi.domains.traffic.network import SIDES
 from dials_mpi.learning.influence import Predictor
+from dials_mpi.learning.tables import tables, widths
 from dials_mpi.storage import files
 from dials_mpi.storage.runfile import RunFile
 from dials_mpi.watch import film, influence
@@ -161,7 +162,7 @@ def test_cars_and_lights_are_as_in_sumo(policy):
     controller = domain.controller(policy, simulator, generators(1, seed=1))
     simulator.reset()
     drawing = domain.drawing(simulator, fresh_axes(), None)
-    api = simulator.crossings.simulation._api
+    api = simulator.junctions.simulation._api
     assert drawing.widening > 1
     states = set()
     for _ in range(45):
@@ -187,7 +188,7 @@ def test_cars_and_lights_are_as_in_sumo(policy):
         assert drawing.cars.get_array().tolist() == pytest.approx(speeds)
         colours = {"G": "#009E73", "g": "#009E73", "y": "#F0E442", "r": "#D55E00"}
         shown = drawing.lights.get_color().reshape(4, 4, 4)
-        for k, name in enumerate(simulator.crossings.names):
+        for k, name in enumerate(simulator.junctions.names):
             state = api.trafficlight.getRedYellowGreenState(name)
             incoming = [links[0][0] for links in api.trafficlight.getControlledLinks(name)]
             for m, side in enumerate(SIDES):
@@ -195,7 +196,7 @@ def test_cars_and_lights_are_as_in_sumo(policy):
                 assert shown[k, m].tolist() == list(to_rgba(colours[light]))
                 states.add(light.upper())
     assert states == {"G", "Y", "R"} and len(names) > 20
-    for k, name in enumerate(simulator.crossings.names):
+    for k, name in enumerate(simulator.junctions.names):
         for m, side in enumerate(SIDES):
             end = np.array(api.lane.getShape(f"{name}_{side}_0")[-1])
             bar = drawing._bars()[4 * k + m].mean(axis=0)
@@ -278,8 +279,8 @@ def test_the_return_is_that_of_an_independent_replay(watch, run, tmp_path):
     said = done(watch(run, "--policy", "oldest", "--seed", 5, "--out", tmp_path / "x.png"))
     assert said[0] == f"step 20, mean return {played.returns.mean():.2f}" and played.returns.mean() > 1
 
-    widths = joint.widths(joint.tables(config, domain))
-    rows = RunFile.open(str(run)).read("predictor/parameters", (4, widths["predictor"]))
+    width = widths(tables(config, domain))
+    rows = RunFile.open(str(run)).read("predictor/parameters", (4, width["predictor"]))
     predictor = Predictor(config.influence, domain.regions[2], rows[2])
     keys = Purpose.SIMULATOR, Purpose.SOURCES, Purpose.ACTIONS
     chance, sampling, acting = (streams(5, purpose, range(2, 3), OTHER_EPISODES)[0] for purpose in keys)
@@ -402,10 +403,10 @@ def test_predictions_are_those_of_the_training(watch, run, tmp_path):
     said = done(watch(run, "--influence", "--region", 3, "--episodes", 70, "--out", tmp_path / "x.png"))
     config = load(None, SMALL)
     domain = create(config.domain, config.domain_section)
-    widths = joint.widths(joint.tables(config, domain))
+    width = widths(tables(config, domain))
     stored = RunFile.open(str(run))
-    policies = joint.policies(config, domain, stored.read("policy/parameters", (4, widths["policy"])))
-    rows = stored.read("predictor/parameters", (4, widths["predictor"]))
+    policies = joint.policies(config, domain, stored.read("policy/parameters", (4, width["policy"])))
+    rows = stored.read("predictor/parameters", (4, width["predictor"]))
     simulators, actions = (
         streams(config.seed, purpose, 70, OTHER_EPISODES)
         for purpose in (Purpose.EVALUATION, Purpose.EVALUATION_ACTIONS)

@@ -1,28 +1,30 @@
-"""The same networks made of torch's own layers, in double precision: what the tests compare with."""
+"""Reference networks of torch's own layers, in double precision."""
 
 import numpy as np
 import torch
 from torch import nn
 
-from dials_mpi.learning.network import Network
+from dials_mpi.config import Influence
+from dials_mpi.learning.builtin import BuiltinNetwork
+from dials_mpi.learning.tables import layers
 
 
 class TorchTwin(nn.Module):
-    """A two-layer network; it loads a Network's parameters by name and runs step by step."""
+    """A GRU or an FNN with the parameters of a network, which are loaded by name; it runs step by step."""
 
     def __init__(self, network):
         super().__init__()
-        first, second = network.hidden
         shapes = dict(network.table)
         self.names = list(shapes)
-        if network.architecture == "gru":
-            self.gru = nn.GRUCell(network.inputs, first)
+        second, first = shapes["second.weight"]
+        if network.state_size:
+            self.gru = nn.GRUCell(shapes["gru.weight_ih"][1], first)
         else:
-            self.first = nn.Linear(network.inputs, first)
+            self.first = nn.Linear(shapes["first.weight"][1], first)
         self.second = nn.Linear(first, second)
         self.head = nn.Linear(second, shapes["head.bias"][0])
-        parameters = [torch.from_numpy(part) for part in network.parameters]
-        self.load_state_dict(dict(zip(self.names, parameters, strict=True)))
+        parameters = layers(network.table, network.vector)
+        self.load_state_dict({name: torch.from_numpy(part) for name, part in parameters.items()})
         self.double()
 
     def step(self, x, state):
@@ -50,8 +52,8 @@ class TorchTwin(nn.Module):
 
 
 def network(architecture, inputs, hidden, outputs, seed=0):
-    """An initialised Network with room for its gradient."""
-    made = Network(architecture, inputs, hidden, outputs)
+    """An initialised built-in network with a gradient."""
+    made = BuiltinNetwork(Influence(architecture, hidden), inputs, outputs)
     made.initialise(np.random.default_rng(seed))
     made.require_gradient()
     return made

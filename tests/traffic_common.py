@@ -7,7 +7,7 @@ CYCLE = ("GrGr", "yryr", "rGrG", "ryry")
 
 def api(simulator):
     """SUMO's own answers about the running simulation."""
-    return simulator.crossings.simulation._api
+    return simulator.junctions.simulation._api
 
 
 def random_actions(rng, *shape):

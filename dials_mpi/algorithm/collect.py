@@ -10,7 +10,7 @@ import numpy as np
 
 from dials_mpi.algorithm.failures import Failures
 from dials_mpi.algorithm.joint import BLOCK, JointPolicy
-from dials_mpi.domains.base import Domain, GlobalSimulator, Region, SimulatorFailure
+from dials_mpi.domains.base import Domain, GlobalSimulator, Region, Rows, SimulatorFailure
 
 PolicyOfEpisodes = Callable[[GlobalSimulator, slice], JointPolicy]
 """Makes the joint policy for some of the episodes, which run side by side in a simulator of their own."""
@@ -23,8 +23,8 @@ class Step(NamedTuple):
     [N, E]: of the step itself.
     """
 
-    inputs: Sequence[np.ndarray]
-    sources: Sequence[np.ndarray]
+    inputs: Rows
+    sources: Rows
     actions: np.ndarray
     rewards: np.ndarray
 

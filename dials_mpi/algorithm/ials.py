@@ -7,25 +7,29 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from dials_mpi.domains.base import GlobalSimulator, LocalSimulator
+from dials_mpi.domains.base import GlobalSimulator, LocalSimulator, Rows
 from dials_mpi.learning.influence import Predictor
 
 
 class Outcome(NamedTuple):
-    """What a step brought: observations [N, E, O] (final ones where done), rewards [N, E], done [E]."""
+    """The result of a step: rewards [N, E], done bool [E].
 
-    observations: Sequence[np.ndarray]
+    observations [N, E, O]: those after the step; where done, the last ones of the episode.
+    """
+
+    observations: Rows
     rewards: np.ndarray
     done: np.ndarray
 
 
 class Environment(Protocol):
-    """What N agents train in, E environments side by side."""
+    """E environments side by side, in which N agents are trained."""
 
-    def reset(
-        self, where: np.ndarray | None = None, elapsed: np.ndarray | None = None
-    ) -> Sequence[np.ndarray]:
-        """Restart the episodes in the mask ``where`` [E]; observations [N, E, O] of all."""
+    def reset(self, where: np.ndarray | None = None, elapsed: np.ndarray | None = None) -> Rows:
+        """Restart the episodes in the mask ``where`` [E], default all; the observations [N, E, O] of all.
+
+        elapsed: int [E], the steps that a restarted episode has behind it, default 0.
+        """
         ...
 
     def step(self, actions: np.ndarray) -> Outcome:
@@ -34,9 +38,9 @@ class Environment(Protocol):
 
 
 class IALS:
-    """Local simulators driven by influence predictors instead of the rest of the system.
+    """Local simulators whose influence sources are sampled from influence predictors.
 
-    One predictor and one random stream (for sampling the sources) per region of the simulator.
+    predictors, streams (for sampling the sources): one per region of the simulator.
     sources: those of the last step, int [R, E, M].
     """
 
@@ -51,8 +55,11 @@ class IALS:
         self.environments = environments
         self.states = [predictor.network.initial_state(environments) for predictor in predictors]
 
-    def reset(self, where: np.ndarray | None = None, elapsed: np.ndarray | None = None) -> np.ndarray:
-        """Restart episodes (mask [E], default all) and forget their action-local-state history (ALSH)."""
+    def reset(self, where: np.ndarray | None = None, elapsed: np.ndarray | None = None) -> Rows:
+        """As ``Environment.reset``; the predictors' states [B, H] of the restarted episodes become zero.
+
+        The state stands for the action-local-state history (ALSH).
+        """
         state = self.simulator.reset(where, elapsed)
         for history in self.states:
             history[slice(None) if where is None else where] = 0
@@ -60,7 +67,7 @@ class IALS:
         return state.observations
 
     def step(self, actions: np.ndarray) -> Outcome:
-        """Sample the influence sources given the history, then the local transition (Equation 1)."""
+        """Sample the influence sources given the history, then do the local transition (Equation 1)."""
         self.sources = self._sample_sources()
         state, rewards, done = self.simulator.step(actions, self.sources)
         self.inputs = state.inputs
@@ -76,13 +83,13 @@ class IALS:
 
 
 class GlobalEnvironment:
-    """The global simulator as the environment of all agents together: the paper's baseline GS."""
+    """The global simulator as the training environment of all agents: the paper's baseline GS."""
 
     def __init__(self, simulator: GlobalSimulator) -> None:
         self.simulator = simulator
 
-    def reset(self, where: np.ndarray | None = None, elapsed: np.ndarray | None = None) -> np.ndarray:
-        """Restart episodes (mask [E], default all)."""
+    def reset(self, where: np.ndarray | None = None, elapsed: np.ndarray | None = None) -> Rows:
+        """As ``Environment.reset``."""
         return self.simulator.reset(where, elapsed).observations
 
     def step(self, actions: np.ndarray) -> Outcome:

@@ -1,65 +1,50 @@
-"""The joint policy: what all agents of the whole system do together, trained or not."""
+"""Joint policies: the actions of all agents of the whole system, by trained networks or other rules."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import cache
-from math import prod
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dials_mpi.config import Config
-from dials_mpi.domains.base import Agent, Domain, GlobalSimulator
-from dials_mpi.learning.influence import Predictor
-from dials_mpi.learning.network import Table
-from dials_mpi.learning.policy import Policy
+from dials_mpi.domains.base import Agent, Domain, GlobalSimulator, Rows
+
+# The functions that build networks import them: that loads numba, which checks of checkpoints do without.
+if TYPE_CHECKING:
+    from dials_mpi.learning.influence import Predictor
+    from dials_mpi.learning.policy import Policy
 
 BLOCK = 8
-"""Most episodes in one forward pass. The last bits of a matrix product depend on its number of rows: blocks
-that are always the same give the same actions wherever, and beside whichever others, episodes are played."""
+"""The most episodes in one forward pass. The last bits of a matrix product depend on its number of rows. With
+fixed blocks an episode's actions depend neither on the rank that plays it nor on the number of other
+episodes."""
 
-JointPolicy = Callable[[Sequence[np.ndarray]], np.ndarray]
-"""Observations [N, E, O] -> actions int [N, E]; it may remember what it saw before."""
+JointPolicy = Callable[[Rows], np.ndarray]
+"""Observations [N, E, O] -> actions int [N, E]; it may have a state."""
 
 
 def policies(config: Config, domain: Domain, parameters: np.ndarray) -> list[Policy]:
-    """All agents' policies; parameters float32 [N, P], whose rows may be longer than needed."""
+    """All agents' policies; parameters float32 [N, W]: the first P numbers of a row are the network's."""
+    from dials_mpi.learning.policy import Policy
+
     return [Policy(config.policy, agent, row) for agent, row in zip(domain.agents, parameters, strict=True)]
 
 
 def predictors(config: Config, domain: Domain, parameters: np.ndarray) -> list[Predictor]:
-    """All regions' influence predictors; parameters [R, P] as in ``policies``."""
+    """All regions' influence predictors; parameters [R, W] as in ``policies``."""
+    from dials_mpi.learning.influence import Predictor
+
     return [
         Predictor(config.influence, region, row)
         for region, row in zip(domain.regions, parameters, strict=True)
     ]
 
 
-def tables(config: Config, domain: Domain) -> dict[str, list[Table]]:
-    """Names and shapes of the parameters of each agent's policy and, where there are any, of each region's
-    predictor."""
-    policy = cache(lambda agent: Policy(config.policy, agent).network.table)
-    found = {"policy": [policy(agent) for agent in domain.agents]}
-    if config.mode != "global":
-        predictor = cache(lambda region: Predictor(config.influence, region).network.table)
-        alike = [replace(region, agents=()) for region in domain.regions]
-        found["predictor"] = [predictor(region) for region in alike]
-    return found
-
-
-def widths(tables: Mapping[str, Sequence[Table]]) -> dict[str, int]:
-    """How long the rows are in which the parameters of each kind of network travel: as the longest."""
-    return {
-        kind: max(sum(prod(shape) for _, shape in table) for table in set(own))
-        for kind, own in tables.items()
-    }
-
-
 class TrainedPolicies:
-    """The joint policy of all agents' networks, acting by sampling.
+    """All agents' trained policies; they sample their actions.
 
-    streams: one per episode; each step takes one uniform per agent from it.
+    streams: one per episode; each step takes one uniform number per agent from it.
     """
 
     def __init__(self, policies: Sequence[Policy], streams: Sequence[np.random.Generator]) -> None:
@@ -68,7 +53,7 @@ class TrainedPolicies:
         sizes = [len(streams[block]) for block in self.blocks]
         self.states = [[policy.network.initial_state(size) for size in sizes] for policy in policies]
 
-    def __call__(self, observations: Sequence[np.ndarray]) -> np.ndarray:
+    def __call__(self, observations: Rows) -> np.ndarray:
         """Actions int64 [N, E] for observations [N, E, O]."""
         uniforms = np.empty((len(self.streams), len(self.policies)), np.float32)
         for row, stream in zip(uniforms, self.streams, strict=True):
@@ -82,14 +67,14 @@ class TrainedPolicies:
 
 
 class RandomPolicy:
-    """Every agent picks among its actions with equal probability; one stream per episode."""
+    """Each agent draws one of its actions with equal probability; one stream per episode."""
 
     def __init__(self, agents: Sequence[Agent], streams: Sequence[np.random.Generator]) -> None:
         self.streams = streams
         self.counts = np.array([agent.actions for agent in agents])
 
-    def __call__(self, observations: Sequence[np.ndarray]) -> np.ndarray:
-        """Actions int64 [N, E], whatever the observations."""
+    def __call__(self, observations: Rows) -> np.ndarray:
+        """Actions int64 [N, E]; the observations are ignored."""
         return np.stack([stream.integers(self.counts) for stream in self.streams], axis=1)
 
 

@@ -1,8 +1,8 @@
-"""The regions that one rank holds: their agents' policies, their influence predictors, the optimisers."""
+"""The learners of one rank's regions: policies, influence predictors and their optimisers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,20 +14,20 @@ from dials_mpi.config import Config
 from dials_mpi.config.schedule import Segment
 from dials_mpi.core.logging import LOG
 from dials_mpi.core.seeding import Purpose, stream, streams
-from dials_mpi.domains.base import Domain, SimulatorFailure
+from dials_mpi.domains.base import Domain, Rows, SimulatorFailure
 from dials_mpi.domains.members import Members
 from dials_mpi.learning.influence import Fit, Predictor
 from dials_mpi.learning.ppo import METRICS, PPO
 
 TRAINING = ("episode_return", *METRICS)
-"""What ``Learners.train`` reports of each agent."""
+"""The figures that ``Learners.train`` returns for each agent."""
 
 
 class NonFinite(ArithmeticError):
-    """A number that became infinite or NaN. name: for a file; arrays: what led there, by name."""
+    """A number became infinite or NaN. name: part of a file name; arrays: the data behind it, by name."""
 
     def __init__(self, owner: str, segment: int, what: str, arrays: Mapping[str, np.ndarray]) -> None:
-        """owner: whose it is, such as "agent 3"."""
+        """owner: an agent or a region, such as "agent 3"; what: the number's name."""
         super().__init__(f"{what} of {owner} is not finite in segment {segment}")
         self.name = f"{owner.replace(' ', '')}-segment{segment}"
         self.arrays = arrays
@@ -35,7 +35,10 @@ class NonFinite(ArithmeticError):
 
 class Learners:
     """Line 1 of Algorithm 1: a predictor (AIP) for each of this rank's regions, a policy for each agent in
-    them."""
+    them.
+
+    agents: the PPO learner of each agent, by number; predictors: by region, empty in mode ``global``.
+    """
 
     def __init__(
         self, config: Config, domain: Domain, regions: list[int], failures: Failures | None = None
@@ -47,7 +50,10 @@ class Learners:
         self.predictors = {} if config.mode == "global" else {k: self._predictor(k) for k in regions}
 
     def fit(self, datasets: Mapping[int, Dataset], segment: Segment) -> dict[int, Fit]:
-        """Lines 4 to 6: train each region's predictor on its dataset; the cross-entropies by region."""
+        """Lines 4 to 6: train each region's predictor on its dataset; the cross-entropies by region.
+
+        NonFinite: a cross-entropy or a parameter is infinite or NaN.
+        """
         fits = {}
         for k in self.regions:
             fit = self.predictors[k].fit(*datasets[k], self._stream(Purpose.INFLUENCE_FIT, k, segment))
@@ -60,29 +66,37 @@ class Learners:
         return fits
 
     def train(self, segment: Segment) -> dict[int, np.ndarray]:
-        """Lines 7 to 12: train each policy for one segment; TRAINING by agent, float64."""
+        """Lines 7 to 12: train each policy for one segment; the figures TRAINING by agent, float64
+        [len(TRAINING)].
+
+        NonFinite: a value, a reward, a metric or a parameter is infinite or NaN.
+        """
         rows: dict[int, np.ndarray] = {}
         for regions in self._groups():
             rows |= self._train(regions, segment)
             LOG.info("trained regions %s up to %d steps", regions, segment.env_steps)
         return rows
 
-    def policy_vectors(self) -> dict[int, np.ndarray]:
-        """Each agent's policy parameters, float32 [P]."""
-        return {i: agent.policy.network.vector for i, agent in self.agents.items()}
+    def vectors(self, kind: str) -> dict[int, np.ndarray]:
+        """Parameters float32 [P], not copied: "policy" by agent, "predictor" by region."""
+        return {owner: learner.optimiser.parameters for owner, learner in self._learners(kind).items()}
 
-    def predictor_vectors(self) -> dict[int, np.ndarray]:
-        """Each region's predictor parameters, float32 [P]."""
-        return {k: predictor.network.vector for k, predictor in self.predictors.items()}
+    def state(self, kind: str, owner: int) -> dict[str, np.ndarray]:
+        """Parameters and optimiser state of an agent's "policy" or a region's "predictor": arrays [n] by
+        name, not copied."""
+        state = self._learners(kind)[owner].optimiser.state()
+        return {f"{kind}/{part}": array.reshape(-1) for part, array in state.items()}
 
-    def state(self, kind: str, number: int) -> dict[str, np.ndarray]:
-        """What an agent's "policy" or a region's "predictor" has learnt and its optimiser remembers: arrays
-        [n], not copied."""
-        optimiser = {"policy": self.agents, "predictor": self.predictors}[kind][number].optimiser
-        return {f"{kind}/{part}": array.reshape(-1) for part, array in optimiser.state().items()}
+    def _learners(self, kind: str) -> Mapping[int, PPO | Predictor]:
+        """By owner: an agent owns a policy, a region a predictor."""
+        kinds: dict[str, Mapping[int, PPO | Predictor]] = {
+            "policy": self.agents,
+            "predictor": self.predictors,
+        }
+        return kinds[kind]
 
     def _groups(self) -> list[list[int]]:
-        """The regions in groups that train side by side; on the global simulator all do."""
+        """The regions in groups that train side by side; on the global simulator all of them do."""
         if not self.domain.side_by_side or self.config.mode == "global":
             return [self.regions] if self.regions else []
         return self.members.groups(self.regions, self.domain.side_by_side // self.config.envs_per_region)
@@ -90,8 +104,8 @@ class Learners:
     def _train(self, regions: list[int], segment: Segment) -> dict[int, np.ndarray]:
         """Train the policies of some regions' agents for one segment.
 
-        Every episode starts anew with the segment, at different times of its horizon, so that an update's
-        memory holds all times of an episode.
+        The segment begins with new episodes at different steps of the horizon, so that the memory of an
+        update holds all steps of an episode.
         """
         config = self.config
         # The global simulator has all agents in their own order.
@@ -106,14 +120,14 @@ class Learners:
         for update in range(segment.first_update, segment.first_update + segment.updates):
             observations = rollout.fill(config.steps_per_env)
             for n, (i, agent) in enumerate(zip(numbers, agents, strict=True)):
-                led_there = agent.memory() | self.state("policy", i)
-                seen = {"value": led_there["values"][:-1], "reward": led_there["rewards"]}
-                self._require_finite(f"agent {i}", segment, seen, led_there)
+                inputs = agent.memory() | self.state("policy", i)
+                seen = {"value": inputs["values"][:-1], "reward": inputs["rewards"]}
+                self._require_finite(f"agent {i}", segment, seen, inputs)
                 agent.update(observations[n], update / config.total_updates)
                 metrics = dict(zip(METRICS, agent.mean_metrics(), strict=True))
-                self._require_finite(f"agent {i}", segment, metrics, led_there)
+                self._require_finite(f"agent {i}", segment, metrics, inputs)
         for i, agent in zip(numbers, agents, strict=True):
-            # Once is enough: a broken network soon breaks the losses.
+            # Not at every update: the losses of a network with such a parameter are not finite either.
             state = self.state("policy", i)
             self._require_finite(f"agent {i}", segment, state, agent.memory() | state)
         return {
@@ -147,20 +161,20 @@ class Learners:
         return IALS(simulator, predictors, config.envs_per_region, sources)
 
     def _stream(self, purpose: Purpose, number: int, segment: Segment) -> np.random.Generator:
-        """That of an agent or a region, as the purpose has it."""
+        """The random stream of an agent or a region, depending on the purpose."""
         return stream(self.config.seed, purpose, number, segment.index)
 
     def _require_finite(
-        self, owner: str, segment: Segment, values: Mapping[str, Any], led_there: Mapping[str, np.ndarray]
+        self, owner: str, segment: Segment, values: Mapping[str, Any], inputs: Mapping[str, np.ndarray]
     ) -> None:
-        """NonFinite: one of the values is not; what led there goes with it."""
+        """NonFinite: one of the values is infinite or NaN; inputs: the data behind it."""
         for name, value in values.items():
             if not np.isfinite(value).all():
-                raise NonFinite(owner, segment.index, name, led_there)
+                raise NonFinite(owner, segment.index, name, inputs)
 
 
 class Rollout:
-    """Agents that act side by side in an environment, episode after episode."""
+    """Agents that act in E environments side by side, episode after episode."""
 
     def __init__(
         self, environment: Environment, agents: list[PPO], envs: int, horizon: int, failures: Failures
@@ -168,19 +182,20 @@ class Rollout:
         self.environment, self.agents, self.failures = environment, agents, failures
         self.elapsed = np.arange(envs) * horizon // envs
         self.returns = EpisodeReturns(len(agents), self.elapsed)
-        self.observations: Sequence[np.ndarray] | None = None  # nothing has begun
+        self.observations: Rows | None = None  # until the first reset
 
-    def fill(self, steps: int) -> Sequence[np.ndarray]:
-        """Act for so many steps; the observations [N, E, O] that follow.
+    def fill(self, steps: int) -> Rows:
+        """Act for so many steps; the observations [N, E, O] after them.
 
-        Where the simulator breaks down, the agents forget these steps and begin anew.
+        If the simulator fails, the agents drop these steps, and all episodes start again.
         """
         while True:
             try:
-                if self.observations is None:
-                    self.observations = self.environment.reset(elapsed=self.elapsed)
+                observations = self.observations
+                if observations is None:
+                    observations = self.environment.reset(elapsed=self.elapsed)
                 for _ in range(steps):
-                    self._step()
+                    observations = self._step(observations)
             except SimulatorFailure as failure:
                 self.failures.note(failure)
                 self.observations = None
@@ -188,31 +203,30 @@ class Rollout:
                 for agent in self.agents:
                     agent.forget()
             else:
+                self.observations = observations
                 self.failures.over()
                 self.failures.beat()
-                return self.observations
+                return observations
 
-    def _step(self) -> None:
-        observations, agents = self.observations, self.agents
+    def _step(self, observations: Rows) -> Rows:
+        agents = self.agents
         actions = np.stack([agent.act(observations[n]) for n, agent in enumerate(agents)])
         outcome = self.environment.step(actions)
         for n, agent in enumerate(agents):
             agent.observe(outcome.rewards[n], outcome.done, outcome.observations[n])
         self.returns.add(outcome)
-        self.observations = outcome.observations
-        if outcome.done.any():
-            self.observations = self.environment.reset(where=outcome.done)
+        return self.environment.reset(where=outcome.done) if outcome.done.any() else outcome.observations
 
 
 class EpisodeReturns:
-    """Undiscounted returns of the episodes that were seen whole, of N agents in E environments."""
+    """Undiscounted returns of N agents in E environments, for episodes played from their first step on."""
 
     def __init__(self, agents: int, elapsed: np.ndarray) -> None:
         self.total, self.count = np.zeros(agents), 0
         self.drop(elapsed)
 
     def drop(self, elapsed: np.ndarray) -> None:
-        """All episodes begin anew, so many steps [E] after their beginning."""
+        """All episodes start again; elapsed int [E]: the steps that they have behind them."""
         self.whole = elapsed == 0
         self.running = np.zeros((len(self.total), len(elapsed)))
 
@@ -227,5 +241,5 @@ class EpisodeReturns:
             self.whole = self.whole | outcome.done
 
     def means(self) -> np.ndarray:
-        """Mean return per agent, float64 [N]; NaN where no whole episode has ended."""
+        """Mean return per agent, float64 [N]; NaN if no such episode has ended."""
         return self.total / self.count if self.count else np.full_like(self.total, np.nan)

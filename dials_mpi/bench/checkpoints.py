@@ -9,11 +9,11 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from dials_mpi.algorithm import joint
 from dials_mpi.bench.subject import Subject
 from dials_mpi.config import Config
 from dials_mpi.core.provenance import memory
 from dials_mpi.domains import create
+from dials_mpi.learning import tables as parameters
 from dials_mpi.run import states
 from dials_mpi.storage.position import Position
 
@@ -70,8 +70,8 @@ def write_seconds_per_region(config: Config, folder: str) -> float:
     from dials_mpi.storage.checkpoint import writing
 
     domain = create(config.domain, config.domain_section)
-    names = joint.tables(config, domain)
-    layouts = states.layouts(joint.widths(names))
+    names = parameters.tables(config, domain)
+    layouts = states.layouts(parameters.widths(names))
     # As many networks as a region has on average; for one agent in each, one of each kind.
     each = {kind: round(len(own) / len(domain.regions)) for kind, own in names.items()}
     tables = {kind: own[:1] * TRIED * each[kind] for kind, own in names.items()}

@@ -13,6 +13,7 @@ import numpy as np
 from dials_mpi.config import Config
 from dials_mpi.domains import create
 from dials_mpi.domains.base import Agent, Domain, Region
+from dials_mpi.learning.tables import policy_sizes, predictor_sizes
 
 
 class Count(NamedTuple):
@@ -49,16 +50,14 @@ def count(architecture: str, inputs: int, hidden: tuple[int, int], outputs: int)
 
 def policy_count(config: Config, agent: Agent) -> Count:
     """The operations of an agent's policy, which has one output per action and one for the value."""
-    policy = config.policy
-    return count(policy.architecture, agent.observation_size, policy.hidden, agent.actions + 1)
+    policy, (inputs, outputs) = config.policy, policy_sizes(agent)
+    return count(policy.architecture, inputs, policy.hidden, outputs)
 
 
 def predictor_count(config: Config, region: Region) -> Count:
     """The operations of a region's influence predictor."""
-    from dials_mpi.learning.influence import Heads
-
-    influence, outputs = config.influence, Heads(region.source_classes).outputs
-    return count(influence.architecture, region.input_size, influence.hidden, outputs)
+    influence, (inputs, outputs) = config.influence, predictor_sizes(region)
+    return count(influence.architecture, inputs, influence.hidden, outputs)
 
 
 def flop_per_agent_step(config: Config) -> float:

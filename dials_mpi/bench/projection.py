@@ -173,14 +173,14 @@ def _exposed(
 
 def _exchanges(config: Config, schedule: Sequence[Segment], link: Link, regions: int) -> float:
     """Seconds of all exchanges of a run: bytes, messages, and a nap in each until it is noticed."""
-    from dials_mpi.algorithm import joint
     from dials_mpi.algorithm.learners import TRAINING
     from dials_mpi.domains.members import Members
+    from dials_mpi.learning import tables
     from dials_mpi.learning.influence import Fit
     from dials_mpi.run import states
 
     domain = create(config.domain, config.domain_section)
-    widths = joint.widths(joint.tables(config, domain))
+    widths = tables.widths(tables.tables(config, domain))
     region = domain.regions[0]
     sample = region.input_size * np.dtype(region.input_type).itemsize + len(region.source_classes)
     refits = sum(segment.refit for segment in schedule)

@@ -20,6 +20,7 @@ from dials_mpi.config.schedule import Segment
 from dials_mpi.core.seeding import Purpose, streams
 from dials_mpi.domains import create
 from dials_mpi.domains.base import Domain
+from dials_mpi.learning.tables import tables, widths
 from dials_mpi.parallel.communicator import Communicator
 from dials_mpi.run.warm_up import warm_up_together
 
@@ -55,7 +56,7 @@ class Subject:
         )
         warm_up_together(comm, comm.exchange_hosts(silence=0), self.config, self.domain)
         self.learners = Learners(self.config, self.domain, self.mine)
-        self.tables = joint.tables(config, self.domain)
+        self.tables = tables(config, self.domain)
         self.datasets: dict[int, Dataset] = {}
         self._segments = 0
 
@@ -152,15 +153,13 @@ class Subject:
     def _networks(self) -> tuple[list, list]:
         """All regions' policies and predictors as they are, on root; elsewhere nothing."""
         policies, predictors = self._gather("policy"), self._gather("predictor") if self.predicts else None
-        if not self.comm.is_root:
-            return [], []
         return (
-            joint.policies(self.config, self.domain, policies),
-            joint.predictors(self.config, self.domain, predictors) if self.predicts else [],
+            [] if policies is None else joint.policies(self.config, self.domain, policies),
+            [] if predictors is None else joint.predictors(self.config, self.domain, predictors),
         )
 
     def _gather(self, kind: str) -> np.ndarray | None:
-        vectors, width = getattr(self.learners, f"{kind}_vectors")(), joint.widths(self.tables)[kind]
+        vectors, width = self.learners.vectors(kind), widths(self.tables)[kind]
         if kind == "predictor":
             return self.comm.gather(vectors, width, np.float32)
         return self.learners.members.gather(self.comm, vectors, width, np.float32)

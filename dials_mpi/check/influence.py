@@ -18,7 +18,7 @@ from dials_mpi.check.findings import Finding, good, note
 from dials_mpi.check.play import Played, agents_of
 from dials_mpi.check.replay import difference
 from dials_mpi.core.seeding import Purpose, streams
-from dials_mpi.domains.base import Domain, LocalSimulator
+from dials_mpi.domains.base import Domain, LocalSimulator, Rows
 from dials_mpi.learning.influence import Predictor
 
 
@@ -83,9 +83,7 @@ class ReplayedSources:
     def __init__(self, simulator: LocalSimulator, sources: Sequence[Any]) -> None:
         self.simulator, self.sources = simulator, iter(sources)
 
-    def reset(
-        self, where: np.ndarray | None = None, elapsed: np.ndarray | None = None
-    ) -> Sequence[np.ndarray]:
+    def reset(self, where: np.ndarray | None = None, elapsed: np.ndarray | None = None) -> Rows:
         """Begin all episodes."""
         return self.simulator.reset(where, elapsed).observations
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from dials_mpi.algorithm.joint import JointPolicy
 from dials_mpi.core.seeding import Purpose, streams
-from dials_mpi.domains.base import Domain, State
+from dials_mpi.domains.base import Domain, Rows, State
 from dials_mpi.domains.members import Members
 
 
@@ -65,7 +65,7 @@ class Played:
         return None
 
 
-def _same(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> bool:
+def _same(one: Rows, other: Rows) -> bool:
     pairs = zip(one, other, strict=True)
     return all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in pairs)
 

@@ -1,11 +1,11 @@
-"""The domains, by name: networked systems of local regions. Knows neither learning nor MPI.
+"""The domains, by name: networked systems of local regions, without learning and without MPI.
 
-Those of the paper are here; any other is found by an entry point, or by the place of its class.
+The two domains of the paper are built in; others are found as entry points or as ``module:Class``.
 """
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -17,47 +17,47 @@ from dials_mpi.domains.traffic import Traffic, TrafficConfig
 from dials_mpi.domains.warehouse import Warehouse, WarehouseConfig
 
 #: name -> (domain, the dataclass of its section in the configuration)
-DOMAINS: dict[str, tuple[type, type]] = {
+DOMAINS: dict[str, tuple[type[Domain], type[Any]]] = {
     "warehouse": (Warehouse, WarehouseConfig),
     "traffic": (Traffic, TrafficConfig),
 }
 
 GROUP = "dials_mpi.domains"
-"""The group of entry points by which installed packages offer domains."""
+"""The group of entry points under which installed packages register domains."""
 
 
-def find(name: str) -> tuple[type, type]:
-    """A domain and the dataclass of its section: by its name here or as an entry point, or ``module:Class``.
+def find(name: str) -> tuple[type[Any], type[Any]]:
+    """A domain's class and the dataclass of its section; name: built-in, an entry point, or ``module:Class``.
 
-    BadInput: there is no such domain, it cannot be imported, or it lacks what every domain has.
+    BadInput: there is no such domain, it cannot be imported, or it does not fulfil the contract.
     """
     if name in DOMAINS:
         return DOMAINS[name]
-    place = name if ":" in name else _entry_points().get(name, name)  # to look for these takes a while
-    module, colon, qualified = place.partition(":")
+    target = name if ":" in name else _entry_points().get(name, name)  # looking for these is slow
+    module, colon, qualified = target.partition(":")
     if not colon or not module or not qualified:
         known = ", ".join([*DOMAINS, *_entry_points()])
         raise BadInput(
             f"domain is {shown(name)}: choose {known}, or name a class of your own as module:Class"
         )
-    domain = import_class("domain", name, place)
+    domain: type[Any] = import_class("domain", name, target)
     _require_contract(name, domain)
     return domain, domain.Config
 
 
-def section(name: str) -> tuple[str, type]:
-    """The key of a domain's section in the configuration, and its dataclass. BadInput as of ``find``."""
+def section(name: str) -> tuple[str, type[Any]]:
+    """The key of a domain's section in the configuration, and its dataclass. BadInput: as ``find``."""
     domain, config = find(name)
     return (name if name in DOMAINS else domain.name), config
 
 
 def create(name: str, config: Any) -> Domain:
-    """The domain ``name`` built from its own section of the configuration. BadInput as of ``find``."""
+    """The domain ``name``, built from its section of the configuration. BadInput: as ``find``."""
     return find(name)[0](config)
 
 
 def _entry_points() -> dict[str, str]:
-    """Where the domains of installed packages are, by name."""
+    """The domains of installed packages: ``module:Class`` by name."""
     return {entry.name: entry.value for entry in entry_points(group=GROUP)}
 
 
@@ -65,16 +65,16 @@ MEMBERS = (
     *("name", "Config", "hand_coded", "statistics", "side_by_side"),
     *("versions", "global_simulator", "local_simulator", "controller"),
 )
-"""What a domain's class has; its instances have ``horizon`` and ``regions`` as well."""
+"""The members of a domain's class; its instances also have ``horizon``, ``agents`` and ``regions``."""
 
 
-def _require_contract(name: str, domain: type) -> None:
-    """BadInput: the class is no domain, or its section is not made of settings."""
+def _require_contract(name: str, domain: type[Any]) -> None:
+    """BadInput: the class is not a domain, or its section does not consist of settings."""
     missing = [member for member in MEMBERS if not hasattr(domain, member)]
     if missing:
         raise BadInput(
             f"domain is {shown(name)}, but {domain.__qualname__} has no {missing[0]}, which "
-            "dials_mpi/domains/base.py asks of every domain"
+            "every domain needs (dials_mpi/domains/base.py)"
         )
     config = domain.Config
     if not (isinstance(domain.name, str) and domain.name.isidentifier()):
@@ -82,7 +82,8 @@ def _require_contract(name: str, domain: type) -> None:
             f"domain is {shown(name)}, but the name of {domain.__qualname__} is {shown(domain.name)}: make "
             "it an identifier, which is the key of its section"
         )
-    frozen = is_dataclass(config) and config.__dataclass_params__.frozen
+    parameters: Any = getattr(config, "__dataclass_params__", None)
+    frozen = parameters is not None and parameters.frozen
     if not frozen or "horizon" not in {entry.name for entry in fields(config)}:
         raise BadInput(
             f"domain is {shown(name)}, but {domain.__qualname__}.Config is not a frozen dataclass with a "

@@ -1,23 +1,22 @@
-"""The contract of a domain: what a global simulator, a local simulator and a controller must offer.
+"""The contract of a domain: what its global simulator, local simulator and controllers provide.
 
-There are two index spaces. Agents i = 0..N-1 have observations, actions and rewards; regions k = 0..R-1
-have a local simulator, a d-set and influence sources, and hold one agent or several (Appendix E.2).
+Two kinds of index: agents i = 0..N-1 have observations, actions and rewards; regions k = 0..R-1 have a local
+simulator, a d-set and influence sources, and contain one agent or several (Appendix E.2 of the paper).
 
-Everything is batched: E is the number of episodes that run side by side. The axis of agents or regions
-comes first everywhere, and learning code only ever indexes it (``observations[i]``, ``inputs[k]``): where
-agents or regions differ in size, a domain may return a list of arrays where the text below says
-``[N, E, ...]`` or ``[R, E, ...]``.
+Everything is batched: E is the number of episodes that run side by side. The first axis is that of agents or
+regions, and learning code only indexes it (``observations[i]``, ``inputs[k]``). If agents or regions differ
+in size, ``Rows`` may therefore be a list of arrays instead of an array ``[N, E, ...]`` or ``[R, E, ...]``.
 
 Time: ``observations`` and ``inputs`` belong to the state before a step, ``sources`` to the step itself.
-``reset`` and ``step`` therefore return the pair (observations, inputs) of the state now reached, and
-``step`` the sources that acted while it was reached (Algorithm 2 of the paper: the pair (l_t, u_t)).
+``reset`` and ``step`` return (observations, inputs) of the state that they reach; ``step`` also returns the
+sources that acted during the step (Algorithm 2 of the paper: the pair (l_t, u_t)).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -25,13 +24,13 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
+Rows: TypeAlias = Sequence[np.ndarray] | np.ndarray
+"""An array [E, ...] for each agent or region: a list of arrays, or an array [N, E, ...] or [R, E, ...]."""
+
 
 @dataclass(frozen=True)
 class Agent:
-    """Sizes of what one agent sees and does.
-
-    observation_size: length O of its observation. actions: number of its discrete actions.
-    """
+    """Sizes of an agent: length O of its observation, and number of its discrete actions."""
 
     observation_size: int
     actions: int
@@ -39,11 +38,11 @@ class Agent:
 
 @dataclass(frozen=True)
 class Region:
-    """One local region (Definition 2): the agents that act in it, and the sizes of its influence.
+    """One local region (Definition 2): its agents, and the sizes of its influence predictor.
 
-    agents: their numbers, in the order in which its local simulator has them; every agent of the system is in
-    one region. input_size: length D of the influence predictor's input (the d-separating set, Appendix E.1).
-    source_classes: number of classes C_m, at least 2, of each of the M > 0 influence sources.
+    agents: their indices, in the order of the local simulator; every agent is in exactly one region.
+    input_size: length D of the predictor's input (the d-separating set, Appendix E.1).
+    source_classes: number of classes C_m >= 2 of each of the M > 0 influence sources.
     input_type: of the predictor's input: uint8 (bits) or float32.
     """
 
@@ -55,7 +54,7 @@ class Region:
 
 @dataclass(frozen=True)
 class Statistic:
-    """A figure of an episode that a domain reports beside the return."""
+    """A statistic of an episode that a domain reports beside the return: name, unit and meaning."""
 
     name: str
     unit: str
@@ -63,36 +62,38 @@ class Statistic:
 
 
 class SimulatorFailure(Exception):
-    """A simulator broke down in ``reset`` or ``step`` and what it held is lost; a full ``reset`` starts it
-    anew, with other episodes."""
+    """A simulator failed in ``reset`` or ``step``, and its state is lost.
+
+    A ``reset`` of all episodes starts it again, with other episodes.
+    """
 
 
 class State(NamedTuple):
-    """What can be seen of the state: ``observations [N, E, O]`` by agent, predictor ``inputs [R, E, D]`` by
-    region.
+    """The visible part of a state.
 
-    Both are uint8 (bits) or float32.
+    observations: [N, E, O], by agent; inputs: [R, E, D], input of the predictors, by region. Both are uint8
+    (bits) or float32.
     """
 
-    observations: Sequence[np.ndarray]
-    inputs: Sequence[np.ndarray]
+    observations: Rows
+    inputs: Rows
 
 
 class GlobalStep(NamedTuple):
     """One step of the global simulator.
 
-    state: the state reached. sources: int [R, E, M], rewards: float32 [N, E], of the step itself.
-    done: bool [E], the time limit was reached; the caller then resets those episodes.
+    state: after the step. sources: int [R, E, M], and rewards: float32 [N, E], of the step itself. done: bool
+    [E], the episode has reached its time limit; the caller then resets these episodes.
     """
 
     state: State
-    sources: Sequence[np.ndarray]
+    sources: Rows
     rewards: np.ndarray
     done: np.ndarray
 
 
 class LocalStep(NamedTuple):
-    """One step of the local simulators: as GlobalStep, the sources being an input here."""
+    """One step of the local simulators: as GlobalStep; the sources are an input here."""
 
     state: State
     rewards: np.ndarray
@@ -100,13 +101,13 @@ class LocalStep(NamedTuple):
 
 
 class GlobalSimulator(Protocol):
-    """The whole system (GS): E episodes side by side, episode e drawing from its own stream e."""
+    """The whole system (GS): E episodes side by side; episode e draws random numbers from stream e only."""
 
     def reset(self, where: np.ndarray | None = None, elapsed: np.ndarray | None = None) -> State:
-        """Restart the episodes in the mask ``where`` (bool [E], default all); return the state of all.
+        """Start new episodes in the mask ``where`` (bool [E], default all); return the state of all episodes.
 
-        elapsed: int [E], steps already gone on the restarted episodes' clocks (default 0), so that
-        side-by-side episodes can end at different times.
+        elapsed: int [E], the step counters of the new episodes (default 0), so that episodes side by side
+        reach the time limit at different times.
         """
         ...
 
@@ -115,52 +116,76 @@ class GlobalSimulator(Protocol):
         ...
 
     def statistics(self) -> dict[str, np.ndarray]:
-        """The domain's statistics of the episodes so far, by name: float64 [E] each."""
+        """The domain's statistics of the current episodes up to now, by name: float64 [E] each."""
         ...
 
 
 class LocalSimulator(Protocol):
-    """Some local regions (LS): E environments per region, region r of R drawing from stream r.
+    """Some local regions (LS), E environments each; region r of R draws random numbers from stream r only.
 
     Its N agents are those of its regions, region after region, in the order of ``Region.agents``.
     """
 
     def reset(self, where: np.ndarray | None = None, elapsed: np.ndarray | None = None) -> State:
-        """As GlobalSimulator.reset; the E clocks are the same for every region."""
+        """As GlobalSimulator.reset; environment e of every region has the same step counter."""
         ...
 
-    def step(self, actions: np.ndarray, sources: Sequence[np.ndarray]) -> LocalStep:
-        """Advance by one step under the given influence; actions: int [N, E], sources: int [R, E, M]."""
+    def step(self, actions: np.ndarray, sources: Rows) -> LocalStep:
+        """Advance by one step under the given sources, int [R, E, M]; actions: int [N, E]."""
         ...
 
 
 class Controller(Protocol):
-    """A hand-coded joint policy that reads the global simulator's whole state."""
+    """A hand-coded joint policy that reads the whole state of the global simulator."""
 
     def act(self) -> np.ndarray:
-        """Actions for the present state, int [N, E]; called once before each step."""
+        """The actions for the current state, int [N, E]; called once before each step."""
         ...
 
 
 class Domain(Protocol):
-    """A networked system of N agents in R local regions; built from its own section of the configuration.
+    """A networked system of N agents in R local regions, built from its section of the configuration."""
 
-    hand_coded: names of the hand-coded joint policies, the one to compare with first.
-    statistics: what the global simulator reports of an episode beside the return.
-    side_by_side: the most agents, counted once per episode, that one simulator should hold at a time to be
-    fast; None for any number. Results do not depend on it.
-    """
+    @property
+    def name(self) -> str:
+        """The key of its section."""
+        ...
 
-    name: str
-    horizon: int
-    agents: Sequence[Agent]
-    regions: Sequence[Region]
-    hand_coded: tuple[str, ...]
-    statistics: tuple[Statistic, ...]
-    side_by_side: int | None
+    @property
+    def horizon(self) -> int:
+        """Length of an episode, steps."""
+        ...
+
+    @property
+    def agents(self) -> Sequence[Agent]:
+        """The N agents."""
+        ...
+
+    @property
+    def regions(self) -> Sequence[Region]:
+        """The R regions."""
+        ...
+
+    @property
+    def hand_coded(self) -> tuple[str, ...]:
+        """Names of the hand-coded joint policies; the first one is the main comparison."""
+        ...
+
+    @property
+    def statistics(self) -> tuple[Statistic, ...]:
+        """Those that the global simulator reports of an episode beside the return."""
+        ...
+
+    @property
+    def side_by_side(self) -> int | None:
+        """The largest number of agents, times episodes, with which one simulator is fast; None: any number.
+
+        Results do not depend on it.
+        """
+        ...
 
     def versions(self) -> dict[str, str]:
-        """What the simulators need beside this package, by name. BadInput: it is missing on this machine."""
+        """Versions of other software that the simulators need, by name. BadInput: it is not installed."""
         ...
 
     def global_simulator(self, streams: Sequence[np.random.Generator]) -> GlobalSimulator:
@@ -170,55 +195,58 @@ class Domain(Protocol):
     def local_simulator(
         self, regions: Sequence[int], environments: int, streams: Sequence[np.random.Generator]
     ) -> LocalSimulator:
-        """Local simulators of the given regions, maybe of different sizes, one stream and ``environments``
-        episodes each."""
+        """Local simulators of the given regions, which may differ in size: one stream and ``environments``
+        episodes for each region."""
         ...
 
-    def controller(
-        self, name: str, simulator: GlobalSimulator, streams: Sequence[np.random.Generator]
-    ) -> Controller:
-        """The hand-coded policy ``name`` for a simulator of this domain, whose first ``reset`` comes after
-        this; a random choice that it makes in episode e comes from streams[e]."""
+    def controller(self, name: str, simulator: Any, streams: Sequence[np.random.Generator]) -> Controller:
+        """The hand-coded policy ``name`` for ``simulator``, a global simulator of this domain.
+
+        It is called before the simulator's first ``reset``. Random choices in episode e use streams[e] only.
+        """
         ...
 
 
 @runtime_checkable
 class Closable(Protocol):
-    """A simulator that holds what must be given back: a process, a window."""
+    """A simulator with a resource that must be released: a process, a window."""
 
     def close(self) -> None:
-        """End it; ``reset`` would begin anew."""
+        """Release it; a ``reset`` of all episodes starts the simulator again."""
         ...
 
 
 class Source(NamedTuple):
-    """How an influence source of a region is called, and each of its classes."""
+    """The name of an influence source of a region, and the names of its classes."""
 
     name: str
     classes: tuple[str, ...]
 
 
 class Drawing(Protocol):
-    """A picture of a simulator of one episode, in axes whose limits and aspect it has set.
+    """A picture of a simulator with one episode, in axes whose limits and aspect it has set."""
 
-    artists: matplotlib's, that change from step to step, in the order in which they are drawn.
-    """
-
-    artists: Sequence[Artist]
+    @property
+    def artists(self) -> Sequence[Artist]:
+        """The artists of matplotlib that change from step to step, in the order in which they are drawn."""
+        ...
 
     def update(self, sources: np.ndarray | None) -> None:
-        """Show the simulator's present state; sources: int [M], of a local simulator's step, else None."""
+        """Show the simulator's current state; sources: int [M], of a local simulator's step, else None."""
         ...
 
 
 @runtime_checkable
 class Drawable(Protocol):
-    """What a domain offers besides if it can be watched (``python -m dials_mpi.watch``)."""
+    """What a domain may also provide, for ``python -m dials_mpi.watch``."""
 
     def sources(self, region: int) -> Sequence[Source]:
         """The M influence sources of a region, in the order of its ``source_classes``."""
         ...
 
-    def drawing(self, simulator: GlobalSimulator | LocalSimulator, axes: Axes, region: int | None) -> Drawing:
-        """The picture of a global simulator, or of a local one of this region alone, which was reset."""
+    def drawing(self, simulator: Any, axes: Axes, region: int | None) -> Drawing:
+        """A picture of this domain's global simulator (region None), or of its local simulator of one region.
+
+        The simulator has been reset.
+        """
         ...

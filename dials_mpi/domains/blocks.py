@@ -10,7 +10,7 @@ Pair = tuple[int, int]
 
 
 def require_fit(section: str, grid: Pair, block: Pair) -> None:
-    """BadInput: blocks of so many rows and columns do not fill the grid; section: of the configuration."""
+    """BadInput: ``block`` (rows, columns) does not divide ``grid``; section: its key in the configuration."""
     if any(whole % part for whole, part in zip(grid, block, strict=True)):
         rows, columns = (_divisors(whole) for whole in grid)
         raise BadInput(
@@ -20,7 +20,7 @@ def require_fit(section: str, grid: Pair, block: Pair) -> None:
 
 
 def blocks(grid: Pair, block: Pair) -> list[tuple[int, ...]]:
-    """The agents of each block, of agents that are numbered row by row; blocks and agents row by row."""
+    """The agents of each block. Agents are numbered row by row; blocks and their agents are in that order."""
     rows, columns = grid
     high, wide = block
     return [
@@ -31,7 +31,7 @@ def blocks(grid: Pair, block: Pair) -> list[tuple[int, ...]]:
 
 
 def joined(values: np.ndarray) -> np.ndarray:
-    """What B agents have in each of R blocks, [R, B, E, n], one behind the other: [R, E, B x n]."""
+    """Concatenate the values of the B agents of each of R blocks: [R, B, E, n] to [R, E, B x n]."""
     regions, _, episodes, _ = values.shape
     return values.swapaxes(1, 2).reshape(regions, episodes, -1)
 

@@ -1,4 +1,4 @@
-"""What the drawings of the domains have in common: colours that everybody can tell apart, bare axes."""
+"""Shared by the drawings of the domains: colours for colour-blind readers, axes, colour bars, legends."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ SMALL_PRINT = 6.3
 
 
 def number_size(pitch: float) -> float | None:
-    """Font size of the regions' numbers, so many points apart; None where they could not be read."""
+    """Font size of the regions' numbers, whose distance is ``pitch`` points; None if too small to read."""
     size = min(SMALL_PRINT, 0.3 * pitch)
     return size if size >= 2.5 else None
 
 
 class Extent(NamedTuple):
-    """The part of the plane that is shown; of y, ``bottom`` may be larger than ``top``."""
+    """The limits of the axes; ``bottom`` may be larger than ``top``, for a y axis that points down."""
 
     left: float
     right: float
@@ -33,22 +33,22 @@ class Extent(NamedTuple):
     top: float
 
 
-def lay_bare(axes: Axes, extent: Extent) -> float:
-    """Axes without lines and ticks, a unit being equally long in x and y; its length, points."""
+def bare_axes(axes: Axes, extent: Extent) -> float:
+    """Remove lines and ticks, and set limits and an equal aspect; returns the length of a unit, points."""
     axes.set_axis_off()
     axes.set_aspect("equal")
     axes.set(xlim=(extent.left, extent.right), ylim=(extent.bottom, extent.top))
     return 72 * _width(axes) / abs(extent.right - extent.left)
 
 
-def add_scale(axes: Axes, colours: ScalarMappable, label: str, more: bool = False) -> None:
-    """The scale of the colours, to the right, an inch high; more: larger values look like the largest."""
+def add_colour_bar(axes: Axes, colours: ScalarMappable, label: str, more: bool = False) -> None:
+    """Add a colour bar of about an inch to the right; more: larger values have the colour of the largest."""
     extend = "max" if more else "neither"
     wide, (left, right), (bottom, top) = _width(axes), axes.get_xlim(), axes.get_ylim()
     high = wide * abs((top - bottom) / (right - left))
     length = min(1.2, max(1.0, 0.9 * high))  # longer than its label
     start = 0.02 if length < 0.98 * high else (high - length) / 2 / high
-    inset = axes.inset_axes([1 + 0.06 / wide, start, 0.07 / wide, length / high])
+    inset = axes.inset_axes((1 + 0.06 / wide, start, 0.07 / wide, length / high))
     bar = axes.figure.colorbar(colours, cax=inset, extend=extend, extendfrac=0.06)
     bar.set_label(label, fontsize=SMALL_PRINT, labelpad=2)
     bar.outline.set_linewidth(0.4)
@@ -56,7 +56,7 @@ def add_scale(axes: Axes, colours: ScalarMappable, label: str, more: bool = Fals
 
 
 def add_legend(axes: Axes, handles: Sequence[Artist]) -> None:
-    """What is what, in one row below the picture."""
+    """Add a legend in one row below the picture."""
     axes.legend(
         handles=handles,
         loc="upper left",
@@ -72,5 +72,7 @@ def add_legend(axes: Axes, handles: Sequence[Artist]) -> None:
 
 
 def _width(axes: Axes) -> float:
-    """Inches, however high the figure will be."""
-    return axes.figure.get_figwidth() * axes.get_position(original=True).width
+    """The width of the axes, inches, whatever the height of the figure will be."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    return figure.get_figwidth() * axes.get_position(original=True).width

@@ -21,9 +21,9 @@ EXAMPLES = """examples:
   python -m dials_mpi.export runs/warehouse-4-dials-seed0 --region 2 --out robot.pt
   python -m dials_mpi.export runs/warehouse-4-dials-seed0 --all --out robots.npz --checkpoint best
 
-A .pt file is a program for PyTorch alone, TorchScript: torch.jit.load(FILE)(observation, state) gives logits,
-value and the next state. An .npz file holds the layers of all policies, for numpy.load. Both hold a
-description of what goes in and comes out, JSON."""
+A .pt file is a TorchScript program, which needs only PyTorch: torch.jit.load(FILE)(observation, state)
+returns logits, value and the next state. An .npz file holds the parameters of all policies, for
+numpy.load. Both hold a description of the inputs and outputs, in JSON."""
 
 
 @command_line
@@ -32,12 +32,14 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     parser = Parser("export", "Write a run's trained policies for use without this package.", EXAMPLES)
     parser.add_argument("directory", metavar="DIR", type=word, help="a run")
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--region", type=integer, metavar="K", help="the policy in region K, as TorchScript")
+    which.add_argument("--region", type=integer, metavar="K", help="the policy of region K, as TorchScript")
     which.add_argument(
-        "--agent", type=integer, metavar="I", help="that of agent I, where regions hold several"
+        "--agent", type=integer, metavar="I", help="the policy of agent I, if regions hold several"
     )
     which.add_argument("--all", action="store_true", help="all policies, as arrays")
-    parser.add_argument("--out", required=True, metavar="FILE", type=word, help="ends with .pt, of all .npz")
+    parser.add_argument(
+        "--out", required=True, metavar="FILE", type=word, help="ends with .pt; with --all, .npz"
+    )
     parser.add_argument(
         "--checkpoint",
         metavar="WHICH",
@@ -47,15 +49,15 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     add_unchecked(parser)
     options = parser.parse_args(argv)
     try:
-        said = _export(options)
+        written = _export(options)
     except BadInput as refusal:
         sys.exit(refuse(refusal))
-    print(f"{said} in {printable(options.out)}")
+    print(f"{written} in {printable(options.out)}")
     sys.exit(0)
 
 
 def _export(options: argparse.Namespace) -> str:
-    """Write what the command line asks for; what it was. BadInput: it cannot be had."""
+    """Write the file; what it holds, in words. BadInput: the options or the run do not allow it."""
     ending, write = (".npz", _write_all) if options.all else (".pt", _write_one)
     if not options.out.endswith(ending):
         raise BadInput(f"--out is {printable(options.out)}: choose a name that ends with {ending}")
@@ -64,7 +66,7 @@ def _export(options: argparse.Namespace) -> str:
 
 
 def _write_one(run: Run, options: argparse.Namespace) -> str:
-    # Not at the top: it needs PyTorch, which the rest does without.
+    # Not at the top: only this needs PyTorch.
     from dials_mpi.export import torchscript
 
     agent = _agent(options, run)
@@ -76,7 +78,7 @@ def _write_one(run: Run, options: argparse.Namespace) -> str:
 
 
 def _agent(options: argparse.Namespace, run: Run) -> int:
-    """The number of the agent that is asked for. BadInput: there is none, or several."""
+    """The number of the chosen agent. BadInput: there is no such agent or region, or several."""
     regions, agents = run.domain.regions, len(run.domain.agents)
     if options.region is None:
         if not 0 <= options.agent < agents:

@@ -1,4 +1,4 @@
-"""All policies of a run as plain arrays: one ``.npz``, which numpy alone reads."""
+"""All policies of a run as plain arrays in one ``.npz`` file, which needs only numpy."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ from typing import Any
 import numpy as np
 
 from dials_mpi.learning.policy import Policy
+from dials_mpi.learning.tables import layers
 
 DESCRIPTION = "description"
 
 
 def write(policies: Sequence[Policy], description: Mapping[str, Any], file: Path) -> None:
-    """Write every layer as ``<agent>/<name>``, float32, by the names of ``Network.table``, and the
-    description, JSON, as ``description``. OSError: the folder or the disk does not take it."""
-    arrays = {DESCRIPTION: np.array(json.dumps(description))}
+    """Write the description, JSON, as ``description``, and each parameter as ``<agent>/<name>``, float32.
+
+    The names are those of ``Network.table``. OSError: the file cannot be written.
+    """
+    arrays: dict[str, Any] = {DESCRIPTION: np.array(json.dumps(description))}
     for agent, policy in enumerate(policies):
-        for (name, _), part in zip(policy.network.table, policy.network.parameters, strict=True):
+        for name, part in layers(policy.network.table, policy.network.vector).items():
             arrays[f"{agent}/{name}"] = part
     with file.open("wb") as opened:  # numpy would add .npz to a name
         np.savez(opened, **arrays)

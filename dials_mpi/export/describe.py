@@ -1,4 +1,4 @@
-"""What an exported policy takes and gives, for whoever has nothing but the file."""
+"""The description in an exported file: a policy's inputs and outputs, and where it comes from."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dials_mpi.learning.policy import Policy
 from dials_mpi.results.run import Run
 
 FORMAT_VERSION = 1
-"""Of the exported files; to be raised when their content changes its meaning."""
+"""Of the exported files; raise it when the meaning of their content changes."""
 
 
 def describe_run(run: Run) -> dict[str, Any]:
-    """Where the policies come from, and the networks' common settings; all of it goes into JSON."""
+    """The run that the policies come from, and the settings of their networks; all values fit into JSON."""
     config = run.config
     return {
         "format_version": FORMAT_VERSION,
@@ -29,19 +29,20 @@ def describe_run(run: Run) -> dict[str, Any]:
 
 def describe_policy(policy: Policy) -> dict[str, Any]:
     """Inputs and outputs of one policy by name, in their order: shape (B is free), type, meaning."""
-    network = policy.network
-    actions, memory = network.sizes.outputs - 1, network.state_size
-    remembers = "what the policy remembers" if memory else "empty, as the policy remembers nothing"
+    agent, size = policy.agent, policy.network.state_size
+    state = "the recurrent state" if size else "empty: the policy has no recurrent state"
     return {
-        "actions": actions,
+        "actions": agent.actions,
         "inputs": [
-            _tensor("observation", network.inputs, "the agent's observation, as its simulator gives it"),
-            _tensor("state", memory, f"{remembers}: zeros at the beginning of an episode"),
+            _tensor(
+                "observation", agent.observation_size, "the agent's observation, as its simulator gives it"
+            ),
+            _tensor("state", size, f"{state}; zeros at the beginning of an episode"),
         ],
         "outputs": [
-            _tensor("logits", actions, "the policy draws action a with probability softmax(logits)[a]"),
-            _tensor("value", None, "estimate of the discounted sum of the rewards to come"),
-            _tensor("next_state", memory, "the state for the next step"),
+            _tensor("logits", agent.actions, "the policy draws action a with probability softmax(logits)[a]"),
+            _tensor("value", None, "estimate of the discounted sum of future rewards"),
+            _tensor("next_state", size, "the state for the next step"),
         ],
     }
 

@@ -1,8 +1,7 @@
 """A policy as TorchScript; the only file that imports PyTorch outside of tests and the bench.
 
-Why TorchScript and not torch.export: one call, ``torch.jit.load``, in Python or C++, loads such a file and
-gives what can be called. The archives of torch.export changed in PyTorch 2.8, so that what a newer one writes
-is lost on an older one.
+Why TorchScript and not torch.export: one call, ``torch.jit.load``, in Python or C++, loads such a file. The
+format of torch.export changed in PyTorch 2.8, and older versions cannot read what newer ones write.
 """
 
 from __future__ import annotations
@@ -10,12 +9,14 @@ from __future__ import annotations
 import io
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from dials_mpi.core.errors import BadInput
+from dials_mpi.core.text import printable
 from dials_mpi.learning.policy import Policy
+from dials_mpi.learning.tables import layers, policy_sizes
 
 try:
     import torch
@@ -27,11 +28,11 @@ except ImportError as missing:
     ) from missing
 
 DESCRIPTION = "description.json"
-"""The file inside the file."""
+"""The name of the description within the file, a zip archive."""
 
 
 class Recurrent(nn.Module):
-    """A policy with memory, of torch's own layers; its parameters have the names of ``Network.table``."""
+    """A recurrent policy of torch's own layers; its parameters have the names of ``Network.table``."""
 
     def __init__(self, inputs: int, first: int, second: int, outputs: int) -> None:
         super().__init__()
@@ -42,14 +43,14 @@ class Recurrent(nn.Module):
     def forward(
         self, observation: torch.Tensor, state: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """observation [B, O], state [B, H] -> logits [B, A], value [B], the next state [B, H]."""
+        """Observation [B, O], state [B, H] -> logits [B, A], value [B], the next state [B, H]."""
         state = self.gru(observation, state)
         outputs = self.head(self.second(state).relu())
         return outputs[:, :-1], outputs[:, -1], state
 
 
 class FeedForward(nn.Module):
-    """A policy without memory: its state is [B, 0]."""
+    """A feed-forward policy: its state is [B, 0]."""
 
     def __init__(self, inputs: int, first: int, second: int, outputs: int) -> None:
         super().__init__()
@@ -60,14 +61,21 @@ class FeedForward(nn.Module):
     def forward(
         self, observation: torch.Tensor, state: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """As of Recurrent."""
+        """As ``Recurrent.forward``."""
         outputs = self.head(self.second(self.first(observation).relu()).relu())
         return outputs[:, :-1], outputs[:, -1], state
 
 
+MODULES: dict[str, Callable[[int, int, int, int], nn.Module]] = {"gru": Recurrent, "fnn": FeedForward}
+"""The module of each architecture."""
+
+
 def write(policy: Policy, description: Mapping[str, Any], file: Path) -> None:
-    """Write a policy with its description. OSError: the folder or the disk does not take it."""
-    # By way of memory: torch gives no OSError for a disk that is full.
+    """Write a policy with its description.
+
+    BadInput: there is no module for the policy's architecture. OSError: the file cannot be written.
+    """
+    # Into memory first: torch raises no OSError if the disk is full.
     buffer, module = io.BytesIO(), _module(policy)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # in favour of torch.export: see above
@@ -78,10 +86,14 @@ def write(policy: Policy, description: Mapping[str, Any], file: Path) -> None:
 
 
 def _module(policy: Policy) -> nn.Module:
-    network = policy.network
-    kind = Recurrent if network.state_size else FeedForward
-    module = kind(network.inputs, *network.hidden, network.sizes.outputs)
-    names = [name for name, _ in network.table]
-    parameters = [torch.from_numpy(part.copy()) for part in network.parameters]
-    module.load_state_dict(dict(zip(names, parameters, strict=True)))
+    config, network = policy.config, policy.network
+    if config.architecture not in MODULES:
+        raise BadInput(
+            f"a policy of the architecture {printable(config.architecture)} cannot be exported as "
+            "TorchScript: write all policies as arrays with --all"
+        )
+    inputs, outputs = policy_sizes(policy.agent)
+    module = MODULES[config.architecture](inputs, *config.hidden, outputs)
+    parameters = layers(network.table, network.vector)
+    module.load_state_dict({name: torch.from_numpy(part.copy()) for name, part in parameters.items()})
     return module.requires_grad_(False).eval()

@@ -11,7 +11,7 @@ import numpy as np
 from dials_mpi.config import Config, load
 from dials_mpi.core.seeding import OTHER_EPISODES, Purpose, stream
 from dials_mpi.domains import create
-from dials_mpi.domains.base import Closable, GlobalSimulator
+from dials_mpi.domains.base import Closable, GlobalSimulator, Rows
 from dials_mpi.gym.libraries import Box, Discrete, ParallelEnv
 from dials_mpi.gym.spaces import action_of, action_space, observation_space
 from dials_mpi.results.run import Run
@@ -126,7 +126,7 @@ class GlobalEnv(ParallelEnv[str, np.ndarray, int]):
         """A simulator with an rng of its own, which no run and no ``evaluate`` uses."""
         return self.domain.global_simulator([stream(seed, Purpose.GLOBAL_TRAINING, 0, OTHER_EPISODES)])
 
-    def _observed(self, observations: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    def _observed(self, observations: Rows) -> dict[str, np.ndarray]:
         return {
             agent: own[0].astype(np.float32) for agent, own in zip(self.agents, observations, strict=True)
         }

@@ -8,7 +8,7 @@ from dials_mpi.core.jit import compiled
 
 
 class Adam:
-    """One optimiser of one network: two moment vectors and a count."""
+    """The optimiser of one network: two moment vectors and the number of steps."""
 
     beta1 = 0.9
     beta2 = 0.999
@@ -20,7 +20,7 @@ class Adam:
         self.steps = np.zeros((), np.float32)
 
     def state(self) -> dict[str, np.ndarray]:
-        """All that the network has learnt and the optimiser remembers, not copied: float32 [P], steps []."""
+        """Parameters and moments float32 [P] and the number of steps float32 [], by name, not copied."""
         return {
             "parameters": self.parameters,
             "first_moment": self.first_moment,
@@ -40,10 +40,10 @@ class Adam:
 
 @compiled
 def _step(parameters, gradient, first, second, size, correction, epsilon, keep_1, take_1, keep_2, take_2):
-    """One pass over all four vectors: it takes as long as moving them through the cache.
+    """One pass over all four vectors; memory bandwidth limits its speed.
 
-    Moments far below what a parameter can notice become zero: those of a weight that no input reaches decay
-    for ever, and arithmetic with denormal numbers is many times slower.
+    Moments too small to change a parameter become zero: without a gradient they would decay to denormal
+    numbers, whose arithmetic is many times slower.
     """
     zero, least_1, least_2 = np.float32(0), np.float32(1e-30), np.float32(1e-36)
     for k in range(parameters.size):

@@ -11,7 +11,8 @@ import numpy as np
 
 from dials_mpi.core.jit import compiled
 from dials_mpi.learning.adam import Adam
-from dials_mpi.learning.policy import Policy, log_sum_exp
+from dials_mpi.learning.kernels.sampling import log_sum_exp
+from dials_mpi.learning.policy import Policy
 
 if TYPE_CHECKING:
     from dials_mpi.config import PPO as PPOConfig
@@ -22,9 +23,9 @@ METRICS = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction")
 
 
 class Samples(NamedTuple):
-    """What a gradient step learns from, one column per sequence: [S, n, ...]; ``state [n, H]`` before step 0.
+    """A minibatch of n sequences of S steps: arrays [S, n, ...].
 
-    keep: 0 where a new episode begins at that step, else 1; None for an FNN, whose S is 1.
+    keep [S, n]: 0 where an episode begins at that step, else 1; None if S is 1. state [n, H]: before step 0.
     """
 
     observations: np.ndarray
@@ -38,9 +39,9 @@ class Samples(NamedTuple):
 
 
 class PPO:
-    """One agent that learns: policy, optimiser and the memory of the present update.
+    """One agent's learner: policy, optimiser and the memory of the present update.
 
-    L is the number of steps stored per environment, memory_size / E. Usage, L times: ``act``, then
+    The memory holds L = memory_size / E steps of each of E environments. Usage: L times ``act``, then
     ``observe``; then ``update``.
     """
 
@@ -61,19 +62,19 @@ class PPO:
         self.begin_segment(np.random.default_rng(0), np.random.default_rng(0))
 
     def begin_segment(self, actions: np.random.Generator, minibatches: np.random.Generator) -> None:
-        """Fresh episodes and the segment's own random streams."""
+        """Begin a segment: empty memory, initial states, metrics at zero, and these random streams."""
         self.action_stream, self.minibatch_stream = actions, minibatches
         self.forget()
         self.metrics = np.zeros(len(METRICS))
         self.minibatches = 0
 
     def forget(self) -> None:
-        """Drop what the memory holds since the last update; fresh episodes."""
+        """Empty the memory, and return to the state at the beginning of an episode."""
         self.state = self.policy.network.initial_state(self.envs)
         self.t = 0
 
     def memory(self) -> dict[str, np.ndarray]:
-        """What an update learns from, not copied: arrays [L, E, ...] by name."""
+        """The memory, not copied: arrays [L, E, ...] by name."""
         return {
             "observations": self.observations,
             "actions": self.actions,
@@ -84,13 +85,13 @@ class PPO:
         }
 
     def act(self, observations: np.ndarray) -> np.ndarray:
-        """Choose and remember actions int64 [E] for observations [E, O]."""
+        """Sample actions int64 [E] for observations [E, O], and store the step in the memory."""
         t = self.t
         if t % self.sequence == 0:
             self.states[t // self.sequence] = self.state
         uniforms = self.action_stream.random(self.envs, dtype=np.float32)
         decision = self.policy.act(observations, self.state, uniforms)
-        if self.observations.dtype != observations.dtype:  # bits are kept as bits
+        if self.observations.dtype != observations.dtype:  # bits are stored as bits
             self.observations = self.observations.astype(observations.dtype)
         self.observations[t] = observations
         self.actions[t] = decision.actions
@@ -100,10 +101,10 @@ class PPO:
         return decision.actions
 
     def observe(self, rewards: np.ndarray, done: np.ndarray, final: np.ndarray) -> None:
-        """Remember rewards [E] and done [E]; ``final [E, O]``: the observations that the step reached.
+        """Store rewards [E] and done [E]; final [E, O]: the observations after the step, before any reset.
 
-        An episode that ended at its time limit counts as terminal, or, with time_limit: bootstrap, the
-        value of what it would have gone on with is added to its last reward.
+        done: the episode reached its time limit. With ``time_limit: terminal`` the value after it is zero;
+        with ``bootstrap`` the discounted value of the final observation is added to the last reward.
         """
         self.rewards[self.t] = rewards
         self.done[self.t] = done
@@ -115,11 +116,12 @@ class PPO:
         self.t += 1
 
     def update(self, observations: np.ndarray, progress: float) -> None:
-        """Learn from the full memory; observations [E, O] follow its last step.
+        """Learn from the full memory; observations [E, O]: those after its last step.
 
-        progress: share of the training done, 0..1; learning rate and clip fall linearly with it.
+        progress: share of the training done, 0 to 1; with ``anneal`` the learning rate and the clip range
+        fall linearly with it.
         """
-        config = self.config
+        config, network = self.config, self.policy.network
         self.values[self.length] = self.policy.value(observations, self.state)
         remaining = 1 - progress if config.anneal else 1.0
         advantages = generalised_advantages(
@@ -136,11 +138,11 @@ class PPO:
             order = self.minibatch_stream.permutation(columns)
             for first in range(0, columns, per_minibatch):
                 batch = self._minibatch(advantages, order[first : first + per_minibatch])
-                outputs = self.policy.network.forward(batch.observations, batch.state, batch.keep)
+                outputs = network.forward(batch.observations, batch.state, batch.keep)
                 gradient, metrics = loss(outputs, batch, config, config.clip * remaining)
-                self.policy.network.backward(gradient)
+                network.backward(gradient)
                 if config.max_gradient_norm:
-                    shorten(self.policy.network.gradient, config.max_gradient_norm)
+                    shorten(self.optimiser.gradient, config.max_gradient_norm)
                 self.optimiser.step(config.learning_rate * remaining)
                 self.metrics += metrics
                 self.minibatches += 1
@@ -151,7 +153,7 @@ class PPO:
         return (self.metrics / max(self.minibatches, 1)).astype(np.float32)
 
     def _minibatch(self, advantages: np.ndarray, columns: np.ndarray) -> Samples:
-        """Some sequences of the memory: column b E + e begins at step b S of environment e."""
+        """Some sequences of the memory: number b E + e begins at step b S of environment e."""
         observations, actions, numbers, keep, state = _choose(
             self.observations,
             self.actions,
@@ -163,15 +165,25 @@ class PPO:
             columns,
             self.sequence,
         )
-        return Samples(observations, actions, *numbers, keep if self.sequence > 1 else None, state)
+        log_probabilities, values, advantages, returns = numbers
+        return Samples(
+            observations,
+            actions,
+            log_probabilities,
+            values,
+            advantages,
+            returns,
+            keep if self.sequence > 1 else None,
+            state,
+        )
 
 
 @compiled
 def _choose(observations, actions, log_probabilities, values, advantages, done, states, columns, steps):
-    """Sequences of the memory [L, E, ...] by the number of their column, copied.
+    """Sequences of the memory [L, E, ...], copied; columns [n]: their numbers, as in ``PPO._minibatch``.
 
-    Observations float32 [S, n, O], actions [S, n], [4, S, n]: log-probabilities, values, advantages and
-    returns; keep [S, n]; states [n, H].
+    Observations float32 [S, n, O]; actions [S, n]; log-probabilities, values, advantages and returns [4, S,
+    n]; keep [S, n]; states [n, H].
     """
     count, envs = columns.size, actions.shape[1]
     x = np.empty((steps, count, observations.shape[2]), np.float32)
@@ -199,9 +211,10 @@ def _choose(observations, actions, log_probabilities, values, advantages, done, 
 def loss(
     outputs: np.ndarray, batch: Samples, config: PPOConfig, clip: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """PPO's loss of one minibatch: its gradient in the outputs [S, n, A + 1], and METRICS.
+    """PPO's loss of one minibatch: its gradient in the outputs [S, n, A + 1], and METRICS [5].
 
-    The loss is policy_loss + c_1 value_loss - beta entropy (Schulman et al., 2017, Equation 9).
+    The loss is policy_loss + c_1 value_loss - beta entropy (Schulman et al., 2017, Equation 9). clip: the
+    clip range, epsilon.
     """
     return _loss(
         outputs,
@@ -232,7 +245,7 @@ def _loss(
     value_coefficient,
     entropy_coefficient,
 ):
-    """Sample by sample, in double precision; the gradient written out."""
+    """``loss`` in double precision, with its gradient written by hand."""
     steps, columns, width = outputs.shape
     samples, count = steps * columns, width - 1
     gradient, metrics = np.empty_like(outputs), np.zeros(5)
@@ -251,9 +264,9 @@ def _loss(
             log_ratio = logits[action] - total - old_log_probabilities[s, c]
             ratio = np.exp(log_ratio)
             advantage = (advantages[s, c] - mean) * scale
-            free = advantage * ratio
+            unclipped = advantage * ratio
             clipped = advantage * min(max(ratio, 1 - clip), 1 + clip)
-            d_log_probability = -free / samples if free <= clipped else 0.0
+            d_log_probability = -unclipped / samples if unclipped <= clipped else 0.0
 
             entropy = 0.0
             for k in range(count):
@@ -273,7 +286,7 @@ def _loss(
                     squared, d_value = held * held, held if abs(value - old) < clip else 0.0
             gradient[s, c, count] = d_value * 2 * value_coefficient / samples
 
-            metrics[0] -= min(free, clipped) / samples
+            metrics[0] -= min(unclipped, clipped) / samples
             metrics[1] += squared / samples
             metrics[2] += entropy / samples
             metrics[3] += (ratio - 1 - log_ratio) / samples
@@ -282,7 +295,7 @@ def _loss(
 
 
 def shorten(gradient: np.ndarray, norm: float) -> None:
-    """Scale a gradient vector that is longer than ``norm`` to that length, in place."""
+    """Scale a gradient vector [P] that is longer than ``norm`` to that length, in place."""
     length = _length(gradient)
     if length > norm:
         gradient *= np.float32(norm / length)
@@ -306,8 +319,8 @@ def generalised_advantages(
 ) -> np.ndarray:
     """Generalised advantage estimates (Schulman et al., 2016), float32 [L, E].
 
-    rewards, done: [L, E]; values: [L + 1, E]. The sum of discounted errors is cut every ``rollout_steps``
-    steps (T of Table 6), where the value function takes over, and where an episode is done.
+    rewards, done: [L, E]; values: [L + 1, E]. The sum of discounted temporal-difference errors ends where an
+    episode is done, and after every ``rollout_steps`` steps (T of Table 6), where the value is bootstrapped.
     """
     alive = 1.0 - done.astype(np.float32)
     errors = rewards + discount * values[1:] * alive - values[:-1]

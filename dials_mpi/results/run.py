@@ -18,6 +18,7 @@ from dials_mpi.domains.base import GlobalSimulator
 from dials_mpi.domains.members import Members
 from dials_mpi.learning.influence import Predictor
 from dials_mpi.learning.policy import Policy
+from dials_mpi.learning.tables import tables, widths
 from dials_mpi.results.checkpoints import require_same_run
 from dials_mpi.storage import checkpoint as checkpoints
 from dials_mpi.storage.checkpoint import Checkpoint
@@ -116,7 +117,7 @@ class Run:
     def _parameters(self, kind: str) -> np.ndarray:
         """The networks' parameters, [N, P] or [R, P]. BadInput: there are none, or of another shape."""
         number = Members(self.domain.regions).numbers([kind])[kind]
-        width = joint.widths(joint.tables(self.config, self.domain))[kind]
+        width = widths(tables(self.config, self.domain))[kind]
         return self._stored.read(f"{kind}/parameters", (number, width))
 
     @cached_property

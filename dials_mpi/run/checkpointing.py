@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from dials_mpi.algorithm.joint import widths
 from dials_mpi.algorithm.learners import Learners
 from dials_mpi.config.schedule import Segment, collects_ahead
 from dials_mpi.core.logging import LOG
 from dials_mpi.core.provenance import versions
 from dials_mpi.core.signals import StopRequests
-from dials_mpi.learning.network import Table
+from dials_mpi.learning.tables import Table, widths
 from dials_mpi.parallel.communicator import Communicator
 from dials_mpi.run import states
 from dials_mpi.run.costs import UnrecordedCosts
@@ -26,7 +25,7 @@ from dials_mpi.storage.position import Position
 GO_ON, SAVE, STOP = range(3)
 
 Tables = Mapping[str, Sequence[Table]]
-"""Names and shapes, of each kind of network one per owner (``joint.tables``)."""
+"""Names and shapes, of each kind of network one per owner (``learning.tables``)."""
 
 
 class CheckpointManager:

@@ -18,6 +18,7 @@ from dials_mpi.core.errors import BadInput, Unwritable
 from dials_mpi.core.text import printable
 from dials_mpi.domains.base import Domain
 from dials_mpi.domains.members import Members
+from dials_mpi.learning.tables import tables, widths
 from dials_mpi.run import states
 from dials_mpi.run.costs import WIDTH
 from dials_mpi.run.datasets import remove_unfinished
@@ -202,8 +203,6 @@ def verify(checkpoint: Checkpoint, config: Config, domain: Domain) -> None:
     changed = differences(before, config)
     if changed:
         raise BadInput(f"{where} is of another run: {changed}")
-    from dials_mpi.algorithm.joint import tables, widths  # loads numba, which takes a moment
-
     wide = widths(tables(config, domain))
     layouts = states.layouts(wide)
     if collects_ahead(config, checkpoint.position.segments):

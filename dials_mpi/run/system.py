@@ -28,6 +28,7 @@ from dials_mpi.core.provenance import PROCESSORS, differences, libraries, memory
 from dials_mpi.core.signals import StopRequests
 from dials_mpi.core.timing import PHASES, Stopwatch
 from dials_mpi.learning.influence import Fit
+from dials_mpi.learning.tables import tables, widths
 from dials_mpi.parallel.communicator import Communicator
 from dials_mpi.run.checkpointing import CheckpointManager
 from dials_mpi.run.costs import UnrecordedCosts
@@ -62,8 +63,8 @@ class System:
         self.failures = Failures(comm.rank, comm.heartbeat.beat)
         self.learners = Learners(config, self.domain, mine, self.failures)
         self.members = self.learners.members
-        self.tables = joint.tables(config, self.domain)
-        self.widths = joint.widths(self.tables)
+        self.tables = tables(config, self.domain)
+        self.widths = widths(self.tables)
         self.global_rank = GlobalRank(config, self.domain, comm, self.watch, self.failures)
         shares = self.global_rank.shares(config.dataset_episodes)
         self.store = DatasetStore(config, self.domain, Path(start.directory), comm.rank, shares)
@@ -295,10 +296,10 @@ class System:
 
     def _gather(self) -> None:
         """The networks as they are now go to the global ranks."""
-        self._gather_policies(self.learners.policy_vectors())
+        self._gather_policies(self.learners.vectors("policy"))
         if self.config.mode == "global":
             return
-        parameters = self._to_global("predictor", self.learners.predictor_vectors())
+        parameters = self._to_global("predictor", self.learners.vectors("predictor"))
         if parameters is not None:
             self.predictor_parameters = parameters
             self.global_rank.predictors = joint.predictors(self.config, self.domain, parameters)

@@ -1,4 +1,4 @@
-"""A first run through everything that is compiled, by one process before the others need it."""
+"""Compile all inner loops by calling them once, in one process per machine before the others need them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def is_warm() -> bool:
-    """Whether there is machine code of this package's functions already."""
+    """Whether the cache holds compiled code of this package already."""
     place = store()
     with suppress(OSError):
         return place is not None and any(place.glob("*.nbc"))
@@ -30,9 +30,10 @@ def is_warm() -> bool:
 
 
 def warm_up_together(comm: Communicator, hosts: Sequence[str], config: Config, domain: Domain) -> None:
-    """One rank of each machine compiles, and the others load it; hosts: each rank's machine.
+    """One rank of each machine compiles, and the others load the code from the cache.
 
-    No signal comes in between: the compiler calls back into Python, where an exception would get lost.
+    hosts: the machine of each rank. Signals are handled afterwards: an exception within the compiler's
+    callbacks into Python would be lost.
     """
     first = hosts.index(comm.host) == comm.rank
     if first:
@@ -45,9 +46,9 @@ def warm_up_together(comm: Communicator, hosts: Sequence[str], config: Config, d
 
 
 def warm_up(config: Config, domain: Domain) -> None:
-    """Act, update, fit, sample and step once: what is compiled for it lies in the store from then on.
+    """Act, update, fit, sample and step once: the compiled code is in the cache from then on.
 
-    Compiling takes seconds of one process; a hundred that begin together would all do it.
+    Compiling takes one process some seconds; without this call every rank would compile at its start.
     """
     _run_learning_functions(config, domain)
     region = domain.regions[0]
@@ -56,7 +57,7 @@ def warm_up(config: Config, domain: Domain) -> None:
         simulator.reset()
         simulator.step(
             np.zeros((len(region.agents), 1), np.int64),
-            np.zeros((1, 1, len(region.source_classes)), np.int64),
+            [np.zeros((1, len(region.source_classes)), np.int64)],
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from dials_mpi.algorithm.ials import IALS
 from dials_mpi.algorithm.joint import JointPolicy, RandomPolicy, TrainedPolicies
 from dials_mpi.core.seeding import OTHER_EPISODES, Purpose, stream
-from dials_mpi.domains.base import GlobalSimulator, LocalSimulator
+from dials_mpi.domains.base import GlobalSimulator, LocalSimulator, Rows
 from dials_mpi.results.run import TRAINED, Run
 
 
@@ -75,7 +75,7 @@ class LocalEpisode:
 
     def play(self, steps: int) -> Iterator[Moment]:
         """See Episode."""
-        observations: Sequence[np.ndarray] = self._environment.reset()
+        observations: Rows = self._environment.reset()
         yield Moment(0, np.zeros(len(self._agents)))
         for step in range(1, steps + 1):
             observations, rewards, _ = self._environment.step(self._policy(observations))

@@ -1,9 +1,9 @@
-"""A telecommunication line: nodes forward packets, and each node chooses at every step which queue to serve.
+"""A telecommunication line: each node forwards packets and chooses at every step which queue to serve.
 
-Packets of several flows run along a line of nodes: one flow through all of them, short ones from each node to
-the next and, at every second node, one that leaves at once. A node has a queue for each flow that passes it,
-so nodes are unequal. A node receives the value of a packet that it serves, and loses the value if a packet
-finds its queue full.
+Packets of several flows move along a line of nodes: one flow passes all nodes, a short one leads from each
+node to the next and, at every second node, one leaves the line at once. A node has a queue for each flow that
+passes it, so nodes differ in size. A node's reward is the value of the packet that it serves, less the values
+of the packets that are lost at its full queues.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class RelaysConfig:
 
 @dataclass(frozen=True)
 class Line:
-    """Q queues: the node of each, the queue that follows it (or -1), whether packets enter from outside, and
-    the value of a packet. The queues of node i are first[i] to first[i + 1], first [N + 1]."""
+    """Tables of Q queues, [Q] each: node; next queue of the flow, or -1; whether packets enter from outside;
+    value of a packet. The queues of node i are first[i] to first[i + 1] - 1; first: [N + 1]."""
 
     node: np.ndarray
     following: np.ndarray
@@ -40,8 +40,8 @@ class Line:
     first: np.ndarray
 
 
-def lay_line(nodes: int) -> Line:
-    """The flows as chains of queues, and the queues sorted by node."""
+def build_line(nodes: int) -> Line:
+    """The queues of all flows, sorted by node."""
     chains = [(list(range(nodes)), 1.0)]
     chains += [([i, i + 1], 0.5) for i in range(nodes - 1)]
     chains += [([i], 0.25) for i in range(0, nodes, 2)]
@@ -57,27 +57,33 @@ def lay_line(nodes: int) -> Line:
 
 
 def serve(packets: np.ndarray, queues: np.ndarray) -> np.ndarray:
-    """Remove one packet from each chosen queue [E, n] that is not empty; returns where, bool [E, n]."""
+    """Remove a packet from each of the chosen queues [E, n] that is not empty; returns which, bool [E, n]."""
     served = np.take_along_axis(packets, queues, axis=1) > 0
     np.put_along_axis(packets, queues, np.take_along_axis(packets, queues, axis=1) - served, axis=1)
     return served
 
 
 def arrive(packets: np.ndarray, arrivals: np.ndarray, room: int) -> np.ndarray:
-    """Add packets to the queues [E, q] that have room; returns where one is lost, bool [E, q]."""
+    """Add arriving packets to the queues [E, q] that have room; returns where one is lost, bool [E, q]."""
     lost = (arrivals > 0) & (packets >= room)
     packets += (arrivals > 0) & ~lost
     return lost
 
 
-def see(packets: np.ndarray, arrivals: np.ndarray, room: int) -> tuple[np.ndarray, np.ndarray]:
-    """A node's observation (its queues), and its predictor's input (the queues and the latest arrivals)."""
+def observe(packets: np.ndarray, arrivals: np.ndarray, room: int) -> tuple[np.ndarray, np.ndarray]:
+    """A node's observation, its queues; and its predictor's input, the queues and the last arrivals."""
     observation = (packets / room).astype(np.float32)
     return observation, np.concatenate([observation, arrivals], axis=1, dtype=np.float32)
 
 
+def state(packets: Sequence[np.ndarray], arrivals: Sequence[np.ndarray], room: int) -> State:
+    """The visible state of some nodes, from the packets and arrivals [E, q] of each."""
+    seen = [observe(*node, room) for node in zip(packets, arrivals, strict=True)]
+    return State([observation for observation, _ in seen], [inputs for _, inputs in seen])
+
+
 class GlobalLine:
-    """All nodes, E episodes: stream e decides which packets enter in episode e."""
+    """The global simulator: all nodes, E episodes; stream e draws the packets that enter in episode e."""
 
     def __init__(self, config: RelaysConfig, line: Line, streams: Sequence[np.random.Generator]) -> None:
         self.config, self.line, self.streams = config, line, streams
@@ -86,13 +92,13 @@ class GlobalLine:
         self.clocks = Clocks(len(streams), config.horizon)
 
     def reset(self, where: np.ndarray | None = None, elapsed: np.ndarray | None = None) -> State:
-        """Empty queues."""
+        """Empty the queues."""
         where = self.clocks.restart(where, elapsed)
         self.packets[where] = self.arrivals[where] = 0
         return self._state()
 
     def step(self, actions: np.ndarray) -> GlobalStep:
-        """All nodes serve, then packets arrive, from outside and from the nodes before."""
+        """All nodes serve, then packets arrive, from outside and from the previous nodes."""
         line = self.line
         chosen = np.asarray(actions).T + line.first[:-1]
         served = serve(self.packets, chosen)
@@ -108,17 +114,17 @@ class GlobalLine:
         return GlobalStep(self._state(), sources, rewards.T.astype(np.float32), self.clocks.tick())
 
     def statistics(self) -> dict[str, np.ndarray]:
-        """No statistics."""
+        """There are none."""
         return {}
 
     def _state(self) -> State:
         cuts = self.line.first[1:-1]
-        parts = zip(np.split(self.packets, cuts, axis=1), np.split(self.arrivals, cuts, axis=1), strict=True)
-        return State(*map(list, zip(*(see(*part, self.config.room) for part in parts), strict=True)))
+        packets, arrivals = (np.split(values, cuts, axis=1) for values in (self.packets, self.arrivals))
+        return state(packets, arrivals, self.config.room)
 
 
 class LocalLine:
-    """Some nodes alone, E environments each; the sources say which packets arrive."""
+    """The local simulators: some nodes alone, E environments each; the sources are the arrivals."""
 
     def __init__(self, config: RelaysConfig, line: Line, nodes: Sequence[int], environments: int) -> None:
         self.config = config
@@ -128,7 +134,7 @@ class LocalLine:
         self.clocks = Clocks(environments, config.horizon)
 
     def reset(self, where: np.ndarray | None = None, elapsed: np.ndarray | None = None) -> State:
-        """Empty queues."""
+        """Empty the queues."""
         where = self.clocks.restart(where, elapsed)
         for packets, arrivals in zip(self.packets, self.arrivals, strict=True):
             packets[where] = arrivals[where] = 0
@@ -146,25 +152,24 @@ class LocalLine:
         return LocalStep(self._state(), np.array(rewards, np.float32), self.clocks.tick())
 
     def _state(self) -> State:
-        parts = zip(self.packets, self.arrivals, strict=True)
-        return State(*map(list, zip(*(see(*part, self.config.room) for part in parts), strict=True)))
+        return state(self.packets, self.arrivals, self.config.room)
 
 
 class Longest:
-    """Every node serves the queue with the largest value of waiting packets."""
+    """Every node serves the queue whose packets have the largest total value."""
 
     def __init__(self, simulator: GlobalLine) -> None:
         self.simulator = simulator
 
     def act(self) -> np.ndarray:
-        """int [N, E]."""
+        """Actions, int [N, E]."""
         line, packets = self.simulator.line, self.simulator.packets
         worth = np.split(packets * line.value, line.first[1:-1], axis=1)
         return np.stack([part.argmax(axis=1) for part in worth])
 
 
 class Relays:
-    """The line as a networked system: one region per node, one agent in each."""
+    """The line as a networked system: a region for each node, with one agent."""
 
     name = "relays"
     Config = RelaysConfig
@@ -174,7 +179,7 @@ class Relays:
 
     def __init__(self, config: RelaysConfig) -> None:
         self.config, self.horizon = config, config.horizon
-        self.line = lay_line(config.nodes)
+        self.line = build_line(config.nodes)
         queues = np.diff(self.line.first).tolist()
         self.agents = [Agent(observation_size=count, actions=count) for count in queues]
         self.regions = [
@@ -183,7 +188,7 @@ class Relays:
         ]
 
     def versions(self) -> dict[str, str]:
-        """Only numpy is needed."""
+        """There are none: only numpy is needed."""
         return {}
 
     def global_simulator(self, streams: Sequence[np.random.Generator]) -> GlobalLine:
@@ -197,5 +202,5 @@ class Relays:
         return LocalLine(self.config, self.line, regions, environments)
 
     def controller(self, name: str, simulator: GlobalLine, streams: Sequence[np.random.Generator]) -> Longest:
-        """The only controller."""
+        """The only hand-coded policy."""
         return Longest(simulator)

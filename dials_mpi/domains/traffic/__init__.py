@@ -1,15 +1,16 @@
-"""The traffic domain (Section 5.2 and Appendix F of the paper): lights of a city grid, simulated by SUMO.
+"""The traffic domain (Section 5.2 and Appendix F of the paper): signals of a city grid, simulated by SUMO.
 
-network.py builds the roads, installation.py finds SUMO, sumo.py is the only file that asks it, crossings.py
-sets lights and reads edges, simulators.py holds the global and the local simulator; demand.py says who comes
-from outside, entries.py and platoons.py how vehicles enter a region, controllers.py the hand-coded policies.
-kernels.py are the loops of every step; throughput.py and tape.py measure what they cost beside SUMO alone;
-drawing.py draws pictures.
+network.py builds the roads; sumo/ finds and runs SUMO, and nothing else imports its libraries; junctions.py
+sets signals and reads edges; simulators.py has the global and the local simulator; demand.py is the traffic
+that enters the grid, insertion.py and platoons.py the vehicles that enter a local region; vehicles.py has the
+vehicle type, controllers.py the hand-coded policies, kernels.py the compiled loops of every step.
+throughput.py and command_log.py measure the cost beside SUMO alone, fidelity.py compares local simulators
+with the global one, drawing.py draws pictures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,12 +21,13 @@ from dials_mpi.domains.base import Agent, Drawing, Region, Source
 from dials_mpi.domains.blocks import blocks, require_fit
 from dials_mpi.domains.traffic.controllers import CONTROLLERS, TrafficController
 from dials_mpi.domains.traffic.demand import STATISTICS
-from dials_mpi.domains.traffic.insertion import Drop, Entrances, Hold
-from dials_mpi.domains.traffic.junctions import CELL_LENGTH, Crossings
+from dials_mpi.domains.traffic.insertion import Drop, Hold, InsertionRule
+from dials_mpi.domains.traffic.junctions import CELL_LENGTH, Junctions
 from dials_mpi.domains.traffic.network import PHASES, SIDES, Network
-from dials_mpi.domains.traffic.platoons import platoons
+from dials_mpi.domains.traffic.platoons import recorded_platoons
 from dials_mpi.domains.traffic.simulators import TrafficGlobalSimulator, TrafficLocalSimulator
 from dials_mpi.domains.traffic.sumo import installation
+from dials_mpi.domains.traffic.sumo.simulation import Simulation
 from dials_mpi.domains.traffic.sumo.trial import require_start
 from dials_mpi.settings import setting
 
@@ -35,8 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["Traffic", "TrafficConfig", "TrafficController", "TrafficGlobalSimulator", "TrafficLocalSimulator"]
 
 SIDE_BY_SIDE = 16
-"""Crossings in one SUMO process: with 8 to 16 what SUMO holds of them fits into a core's cache beside the
-networks; 32 cost a fifth more per step, 64 a third."""
+"""Junctions in one SUMO simulation: with 8 to 16 its data fits into a core's cache beside the networks; with
+32 a step costs a fifth more per junction, with 64 a third."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +46,11 @@ class TrafficConfig:
     """Settings of the traffic domain."""
 
     grid: tuple[int, int] = setting(
-        (2, 2), "Rows and columns of crossings (Section 5.2: 2x2, 5x5, 7x7, 10x10)", low=1, high=100
+        (2, 2), "Rows and columns of junctions (Section 5.2: 2x2, 5x5, 7x7, 10x10)", low=1, high=100
     )
     block: tuple[int, int] = setting(
         (1, 1),
-        "Rows and columns of crossings that share a local simulator and a predictor; they divide grid "
+        "Rows and columns of junctions that share a local simulator and a predictor; they divide grid "
         "(Appendix E.2)",
         low=1,
         high=100,
@@ -56,7 +58,7 @@ class TrafficConfig:
     )
     inflow: float = setting(
         0.1,
-        "Probability per second that a vehicle comes, at every entry edge (authors' code)",
+        "Probability per second that a vehicle enters, on every entry edge (authors' code)",
         low=0.001,
         high=1,
     )
@@ -71,16 +73,16 @@ class TrafficConfig:
     yellow: int = setting(3, "Steps of yellow between two greens (authors' code)", low=1, high=60)
     horizon: int = setting(300, "Length of an episode, steps of one second (Appendix I)", low=1)
     predictor_sees_lights: bool = setting(
-        False, "Whether the predictor's input has the 4 bits of the light, too (Appendix E.1: it has not)"
+        False, "Whether the predictor's input includes the 4 bits of the signal (Appendix E.1: it does not)"
     )
     entries: str = setting(
         "hold",
-        "What happens to a sampled vehicle that does not fit: hold it and let it enter as real ones do, or "
-        "drop it as in the authors' code",
+        "What happens to a sampled vehicle that does not fit: hold it until it fits, with the headways and "
+        "speeds of the whole system, or drop it as in the authors' code",
         choices=("hold", "drop"),
     )
     sumo: str = setting(
-        "auto", "auto: libsumo, traci where there is none; traci is slower", choices=installation.BACKENDS
+        "auto", "auto: libsumo, or traci if it is missing; traci is slower", choices=installation.BACKENDS
     )
     gui: bool = setting(False, "Show SUMO's window; only with traci")
 
@@ -89,15 +91,16 @@ class TrafficConfig:
         if self.cells * CELL_LENGTH > self.edge_length:
             most = int(self.edge_length // CELL_LENGTH)
             raise BadInput(
-                f"traffic.cells is {self.cells}, and so many cells of {CELL_LENGTH:g} m are longer than "
+                f"traffic.cells is {self.cells}, but cells of {CELL_LENGTH:g} m then cover more than "
                 f"traffic.edge_length={self.edge_length:g}: make it at most {most}"
             )
 
 
 class Traffic:
-    """The grid as a networked system: crossings row by row, a region for each block of them.
+    """The grid as a networked system: junctions row by row, a region for each block of them.
 
-    A region's sources are the entries onto the edges that lead into it, crossing after crossing.
+    A region's sources are the entries on its entry edges, junction after junction. simulate: starts a SUMO
+    simulation for each simulator; it takes the arguments of Simulation.
     """
 
     name = "traffic"
@@ -108,32 +111,33 @@ class Traffic:
     def __init__(self, config: TrafficConfig) -> None:
         self.config = config
         self.horizon = config.horizon
-        seen = len(SIDES) * config.cells
-        own = seen + len(PHASES) * config.predictor_sees_lights
-        self.agents = [Agent(seen + len(PHASES), actions=2)] * (config.grid[0] * config.grid[1])
-        self._ways = self._network(*config.block, 1).ways()
+        self.simulate: Callable[..., Simulation] = Simulation
+        bits = len(SIDES) * config.cells
+        input_size = bits + len(PHASES) * config.predictor_sees_lights
+        self.agents = [Agent(bits + len(PHASES), actions=2)] * (config.grid[0] * config.grid[1])
+        self._entry_indices = self._network(*config.block, 1).entry_indices()
         self.regions = [
-            Region(crossings, len(crossings) * own, (2,) * len(self._ways))
-            for crossings in blocks(config.grid, config.block)
+            Region(junctions, len(junctions) * input_size, (2,) * len(self._entry_indices))
+            for junctions in blocks(config.grid, config.block)
         ]
 
     def versions(self) -> dict[str, str]:
-        """Of SUMO, and which of its Python modules is used. BadInput: missing, too old, or does not start."""
+        """Versions of SUMO, and its Python module. BadInput: it is missing, too old, or does not start."""
         found = installation.versions(self.config.sumo, self.config.gui)
         require_start(self.config.sumo, self.config.gui)
         return found
 
     def global_simulator(self, streams: Sequence[np.random.Generator]) -> TrafficGlobalSimulator:
-        """E = len(streams) episodes of the whole grid; stream e decides who comes from outside."""
+        """E = len(streams) episodes of the whole grid; stream e draws the vehicles that enter."""
         config = self.config
-        crossings = self._crossings(self._network(*config.grid, len(streams)))
+        junctions = self._junctions(self._network(*config.grid, len(streams)))
         return TrafficGlobalSimulator(
-            crossings,
+            junctions,
             config.inflow,
             config.horizon,
             config.predictor_sees_lights,
             np.array([region.agents for region in self.regions]),
-            self._ways,
+            self._entry_indices,
             streams,
         )
 
@@ -144,59 +148,62 @@ class Traffic:
         if len(regions) != len(streams):
             raise ValueError(f"{len(regions)} regions need as many streams, not {len(streams)}")
         config = self.config
-        crossings = self._crossings(self._network(*config.block, len(regions) * environments))
-        entrances = self._entrances(crossings, regions, environments)
+        junctions = self._junctions(self._network(*config.block, len(regions) * environments))
+        insertion = self._insertion(junctions, regions, environments)
         return TrafficLocalSimulator(
-            crossings, entrances, environments, config.horizon, config.predictor_sees_lights, streams
+            junctions, insertion, environments, config.horizon, config.predictor_sees_lights, streams
         )
 
     def controller(
         self, name: str, simulator: TrafficGlobalSimulator, streams: Sequence[np.random.Generator]
     ) -> TrafficController:
-        """The policy ``name`` of CONTROLLERS, before the simulator's first reset; no chance is in them."""
+        """The policy ``name`` of CONTROLLERS, made before the simulator's first reset; all are deterministic.
+
+        ValueError: there is no such policy.
+        """
         if name not in CONTROLLERS:
             raise ValueError(f"no hand-coded traffic policy {name!r}; there are {', '.join(CONTROLLERS)}")
         return TrafficController(name, simulator)
 
     def sources(self, region: int) -> tuple[Source, ...]:
-        """Whether a vehicle comes onto each edge that leads into the region in the step."""
-        crossings = self.regions[region].agents
+        """Whether a vehicle enters each entry edge of the region in the step."""
+        junctions = self.regions[region].agents
         return tuple(
             Source(
-                f"car from the {SIDES[way % len(SIDES)]}"
-                + (f" to {crossings[way // len(SIDES)]}" if len(crossings) > 1 else ""),
+                f"car from the {SIDES[edge % len(SIDES)]}"
+                + (f" to {junctions[edge // len(SIDES)]}" if len(junctions) > 1 else ""),
                 ("none", "enters"),
             )
-            for way in self._ways.tolist()
+            for edge in self._entry_indices.tolist()
         )
 
     def drawing(
         self, simulator: TrafficGlobalSimulator | TrafficLocalSimulator, axes: Axes, region: int | None
     ) -> Drawing:
-        """The grid with its cars and lights, or one region of it; of a simulator of one episode."""
-        from dials_mpi.domains.traffic.drawing import CrossingsDrawing
+        """The grid with its cars and signals, or one region; the simulator has one episode."""
+        from dials_mpi.domains.traffic.drawing import JunctionsDrawing
 
         if region is None:
-            return CrossingsDrawing(simulator.crossings, axes, range(len(self.agents)))
-        return CrossingsDrawing(simulator.crossings, axes, self.regions[region].agents, self._ways)
+            return JunctionsDrawing(simulator.junctions, axes, range(len(self.agents)))
+        return JunctionsDrawing(simulator.junctions, axes, self.regions[region].agents, self._entry_indices)
 
     def _network(self, rows: int, columns: int, copies: int) -> Network:
         return Network(rows, columns, copies, self.config.edge_length, self.config.speed_limit)
 
-    def _crossings(self, network: Network) -> Crossings:
+    def _junctions(self, network: Network) -> Junctions:
         config = self.config
-        return Crossings(network, config.cells, config.yellow, config.sumo, config.gui)
+        return Junctions(network, config.cells, config.yellow, config.sumo, config.gui, self.simulate)
 
-    def _entrances(self, crossings: Crossings, regions: Sequence[int], environments: int) -> Entrances:
+    def _insertion(self, junctions: Junctions, regions: Sequence[int], environments: int) -> InsertionRule:
         config = self.config
         if config.entries == "drop":
-            return Drop(crossings)
+            return Drop(junctions)
         agents = np.array([self.regions[k].agents for k in regions])
-        edges = self._network(*config.grid, 1).outside()[agents].reshape(len(agents), -1)
-        outside = edges[:, self._ways].repeat(environments, axis=0)
-        inner = None
+        edges = self._network(*config.grid, 1).entry_mask()[agents].reshape(len(agents), -1)
+        outside = edges[:, self._entry_indices].repeat(environments, axis=0)
+        platoons = None
         if not outside.all():
-            inner = platoons(
+            platoons = recorded_platoons(
                 config.edge_length, config.speed_limit, config.inflow, config.yellow, config.sumo
             )
-        return Hold(crossings, outside, inner)
+        return Hold(junctions, outside, platoons)

@@ -1,4 +1,4 @@
-"""Hand-coded policies of the whole grid, to compare the trained ones with."""
+"""Hand-coded policies of the whole grid, for comparison with the trained ones."""
 
 from __future__ import annotations
 
@@ -13,45 +13,45 @@ FIXED_GREEN = 31
 """Steps of green under the fixed plan, as in the actuated program."""
 
 SHORTEST_GREEN = 8
-"""Steps of green that the others leave at least, as in the actuated program."""
+"""The least number of steps of green under the others, as in the actuated program."""
 
-_SERVED = (("south", "north"), ("west", "east"))  # by the first and by the second green
-_WAYS = [[SIDES.index(side) for side in sides] for sides in _SERVED]
+_SERVED = (("south", "north"), ("west", "east"))  # sides served by the first and by the second green
+_SERVED_EDGES = [[SIDES.index(side) for side in sides] for sides in _SERVED]
 
 
 class TrafficController:
-    """Decides for every light whether to switch; actions int [N, E]."""
+    """Decides for every signal whether to switch; actions int [N, E]."""
 
     def __init__(self, name: str, simulator: TrafficGlobalSimulator) -> None:
-        self._crossings = simulator.crossings
+        self._junctions = simulator.junctions
         self._decide = CONTROLLERS[name]
-        network = self._crossings.network
+        network = self._junctions.network
         self._grid = network.copies, network.rows, network.columns
         if name == "actuated":
-            self._crossings.hand_over()
+            self._junctions.use_actuated_program()
 
     def act(self) -> np.ndarray:
-        """For the present state; called once before each step."""
+        """The actions for the current state; call once before each step."""
         actions = self._decide(self).astype(np.int64)
         return actions.reshape(self._grid[0], -1).T
 
     def _never(self) -> np.ndarray:
-        return np.zeros(len(self._crossings.names))
+        return np.zeros(len(self._junctions.names))
 
     def _fixed(self) -> np.ndarray:
-        return self._crossings.lights.age >= FIXED_GREEN
+        return self._junctions.lights.age >= FIXED_GREEN
 
     def _greedy(self) -> np.ndarray:
-        """Switch when there are more vehicles on the other two edges."""
-        return self._switch_to_larger(self._crossings.count)
+        """Switch when there are more vehicles on the two edges that have red."""
+        return self._switch_to_larger(self._junctions.count)
 
     def _max_pressure(self) -> np.ndarray:
-        """Switch when the other two ways have the larger sum of vehicles here less those on the next edge."""
-        return self._switch_to_larger(self._crossings.count - self._next_counts())
+        """Switch when the pressure, vehicles here less those on the next edge, is larger on the red edges."""
+        return self._switch_to_larger(self._junctions.count - self._next_counts())
 
     def _next_counts(self) -> np.ndarray:
-        """Vehicles on the edge to which each incoming one leads, 0 where that leaves the grid: [K, 4]."""
-        counts = self._crossings.count.reshape(*self._grid, len(SIDES))
+        """Vehicles on the edge after each incoming edge, 0 for an exit edge: [K, 4]."""
+        counts = self._junctions.count.reshape(*self._grid, len(SIDES))
         padded = np.pad(counts, ((0, 0), (1, 1), (1, 1), (0, 0)))
         rows, columns = self._grid[1:]
         ahead = [
@@ -61,17 +61,17 @@ class TrafficController:
         return np.stack(ahead, -1).reshape(-1, len(SIDES))
 
     def _switch_to_larger(self, demand: np.ndarray) -> np.ndarray:
-        lights = self._crossings.lights
-        first, second = (demand[:, ways].sum(1) for ways in _WAYS)
+        lights = self._junctions.lights
+        first, second = (demand[:, edges].sum(1) for edges in _SERVED_EDGES)
         other_is_larger = np.where(lights.phase == 0, second > first, first > second)
         return other_is_larger & (lights.age >= SHORTEST_GREEN)
 
 
 CONTROLLERS: dict[str, Callable[[TrafficController], np.ndarray]] = {
-    "actuated": TrafficController._never,  # SUMO decides
+    "actuated": TrafficController._never,  # SUMO switches the signals
     "fixed": TrafficController._fixed,
     "greedy": TrafficController._greedy,
     "max-pressure": TrafficController._max_pressure,
     "never": TrafficController._never,
 }
-"""The names of the policies, the one to compare with first."""
+"""The policies by name; the first one is the main comparison."""

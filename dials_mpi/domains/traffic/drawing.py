@@ -1,7 +1,7 @@
-"""Pictures of the city grid (Figures 9 and 10 of the paper): roads, cars by speed, lights, region numbers.
+"""Pictures of the city grid (Figures 9 and 10 of the paper): roads, cars by speed, signals, region numbers.
 
-Coordinates are SUMO's: metres to the east and north. In a large grid a road as wide as it is would be a thin
-line: then all that lies across a road (lanes, cars, lights) is drawn wider, and stays where it is along it.
+Coordinates are SUMO's: metres to the east and north. Roads of a large grid would be thin lines; their width
+and that of cars and signals is then enlarged, while positions along the road are exact.
 """
 
 from __future__ import annotations
@@ -25,18 +25,19 @@ from dials_mpi.domains.pictures import (
     VERMILION,
     YELLOW,
     Extent,
+    add_colour_bar,
     add_legend,
-    add_scale,
-    lay_bare,
+    bare_axes,
     number_size,
 )
-from dials_mpi.domains.traffic.junctions import Crossings
+from dials_mpi.domains.traffic.junctions import Junctions
 from dials_mpi.domains.traffic.network import HEADING, LINKS, SIDES
-from dials_mpi.domains.traffic.sumo.simulation import CAR, Sight
+from dials_mpi.domains.traffic.sumo.simulation import VehiclePositions
+from dials_mpi.domains.traffic.vehicles import CAR
 
 SPEED_COLOURS = LinearSegmentedColormap.from_list("speed", [VERMILION, ORANGE, SKY, BLUE])
 LIGHT_COLOURS = {"G": GREEN, "g": GREEN, "y": YELLOW, "r": VERMILION}
-"""By the letter in the state of SUMO's lights."""
+"""By the letter in the state of a signal."""
 
 ROAD, MARKING = "#D4D4D4", "#FFFFFF"
 
@@ -47,29 +48,34 @@ _LANE_SHOWN = 5.0
 _LINKS = [LINKS.index(side) for side in SIDES]
 
 
-class CrossingsDrawing:
-    """The crossings of a network without copies, and their traffic.
+class JunctionsDrawing:
+    """The junctions of a network without copies, and their traffic.
 
-    cars, lights, entering: matplotlib's collections; entering: an arrow where a vehicle was sampled.
+    cars, lights, entering: collections of matplotlib; entering: an arrow for each sampled vehicle.
     """
 
     def __init__(
-        self, crossings: Crossings, axes: Axes, numbers: Sequence[int], entries: np.ndarray | None = None
+        self,
+        junctions: Junctions,
+        axes: Axes,
+        numbers: Sequence[int],
+        entry_indices: np.ndarray | None = None,
     ) -> None:
-        """numbers: of the crossings' agents, [K]. entries: of a local simulator, [M] of the K x 4 incoming
-        edges, those onto which vehicles are sampled."""
-        self._crossings, self._entries = crossings, entries
-        local = entries is not None
-        self._ways = crossings.simulation.ways(crossings.network.lanes).reshape(-1, len(SIDES), 2, 2)
-        self.centres = self._ways[:, :, 1].mean(axis=1)
-        (left, bottom), (right, top) = self._ways.min(axis=(0, 1, 2)), self._ways.max(axis=(0, 1, 2))
+        """numbers: of the junctions' agents, [K]. entry_indices: of a local simulator, int [M], indices of
+        its entry edges among the K x 4 incoming edges."""
+        local = entry_indices is not None
+        self._junctions = junctions
+        self._entry_indices = np.empty(0, int) if entry_indices is None else entry_indices
+        self._lanes = junctions.simulation.lane_ends(junctions.network.lanes).reshape(-1, len(SIDES), 2, 2)
+        self.centres = self._lanes[:, :, 1].mean(axis=1)
+        (left, bottom), (right, top) = self._lanes.min(axis=(0, 1, 2)), self._lanes.max(axis=(0, 1, 2))
         roads = Extent(left, right, bottom, top)
-        margin = 0.08 * (right - left) * local  # for the arrows
-        unit = lay_bare(axes, Extent(left - margin, right + margin, bottom - margin, top + margin))
+        margin = 0.08 * (right - left) * local  # room for the arrows
+        unit = bare_axes(axes, Extent(left - margin, right + margin, bottom - margin, top + margin))
         self.widening = max(1.0, _LANE_SHOWN / (_LANE * unit))
         self._draw_roads(axes, roads, unit)
         self._draw_numbers(axes, numbers, unit)
-        speeds = Normalize(0, crossings.network.speed_limit)
+        speeds = Normalize(0, junctions.network.speed_limit)
         self.cars = PolyCollection([], norm=speeds, cmap=SPEED_COLOURS, linewidth=0, zorder=4)
         self.lights = LineCollection(self._bars(), linewidth=min(2.2, 0.45 * self._lane * unit), zorder=3)
         self.lights.set_capstyle("butt")
@@ -77,37 +83,37 @@ class CrossingsDrawing:
         self.artists: list[Artist] = [self.lights, self.cars, self.entering]
         for artist in (self.lights, self.cars, self.entering):
             axes.add_collection(artist, autolim=False)
-        add_scale(axes, self.cars, "speed of the car, m/s")
+        add_colour_bar(axes, self.cars, "speed of the car, m/s")
         names = {"green": GREEN, "yellow": YELLOW, "red": VERMILION}
         keys = [Line2D([], [], color=colour, linewidth=2.2, label=name) for name, colour in names.items()]
         if local:
-            sampled = {"marker": ">", "ls": "", "ms": 4.5, "mfc": PURPLE, "mec": INK, "mew": 0.4}
-            keys.append(Line2D([], [], **sampled, label="car enters, as sampled"))
+            sampled = Line2D([], [], marker=">", ls="", ms=4.5, mfc=PURPLE, mec=INK, mew=0.4)
+            sampled.set_label("car enters, as sampled")
+            keys.append(sampled)
         add_legend(axes, keys)
 
     def update(self, sources: np.ndarray | None) -> None:
-        """As Drawing says."""
-        simulation = self._crossings.simulation
-        states = simulation.lights(self._crossings.names)
+        """As Drawing."""
+        simulation = self._junctions.simulation
+        states = simulation.lights(self._junctions.names)
         self.lights.set_color([LIGHT_COLOURS[state[link]] for state in states for link in _LINKS])
-        sight = simulation.sight()
-        self.cars.set_verts(self._outlines(sight))
-        self.cars.set_array(sight.speed)
-        self.entering.set_verts(
-            [] if sources is None else self._arrows(self._entries[np.flatnonzero(sources)])
-        )
+        vehicles = simulation.vehicle_positions()
+        self.cars.set_verts(list(self._outlines(vehicles)))
+        self.cars.set_array(vehicles.speed)
+        sampled = np.flatnonzero([] if sources is None else sources)
+        self.entering.set_verts(self._arrows(self._entry_indices[sampled]))
 
     @property
     def _lane(self) -> float:
         """The width of a lane in the picture, metres."""
         return _LANE * self.widening
 
-    def _outlines(self, sight: Sight) -> np.ndarray:
-        """Cars with a narrower front, [V, 6, 2]."""
-        radians = np.deg2rad(sight.angle)
+    def _outlines(self, vehicles: VehiclePositions) -> np.ndarray:
+        """Cars, narrower at the front: [V, 6, 2]."""
+        radians = np.deg2rad(vehicles.angle)
         ahead = np.stack([np.sin(radians), np.cos(radians)], axis=-1)
         across = np.stack([ahead[:, 1], -ahead[:, 0]], axis=-1) * _CAR_WIDTH * self.widening / 2
-        front = self._widened(sight.front, ahead)
+        front = self._widened(vehicles.front, ahead)
         waist, back = (front - part * _CAR_LENGTH * ahead for part in (0.4, 1))
         right = front + 0.5 * across, waist + across, back + across
         left = back - across, waist - across, front - 0.5 * across
@@ -124,24 +130,24 @@ class CrossingsDrawing:
         off = (points - nearest) * (np.abs(ahead) < 0.5)
         return points + (self.widening - 1) * off
 
-    def _bars(self) -> np.ndarray:
-        """Across every incoming lane at its end: [K x 4, 2, 2]."""
+    def _bars(self) -> list[np.ndarray]:
+        """A line across every incoming lane at its end: K x 4 of [2, 2]."""
         bars = []
-        for ends in self._ways[:, :, 1]:
+        for ends in self._lanes[:, :, 1]:
             for point, side in zip(ends, SIDES, strict=True):
                 ahead = _direction(side)
                 across = self._lane / 2 * np.array([-ahead[1], ahead[0]])
                 middle = self._widened(point[None], ahead[None])[0]
-                bars.append((middle - across, middle + across))
-        return np.array(bars)
+                bars.append(np.array([middle - across, middle + across]))
+        return bars
 
     def _arrows(self, edges: np.ndarray) -> list[np.ndarray]:
-        """Triangles before the beginnings of these incoming edges, numbered crossing by crossing."""
+        """Triangles before the beginnings of incoming edges, given by their indices in [K x 4]."""
         shape = self._lane * np.array([[-0.2, 0], [-1.5, 0.6], [-1.5, -0.6]])
         arrows = []
-        for crossing, side in zip(*np.divmod(edges, len(SIDES)), strict=True):
+        for junction, side in zip(*np.divmod(edges, len(SIDES)), strict=True):
             ahead = _direction(SIDES[side])
-            start = self._widened(self._ways[crossing, side, 0][None], ahead[None])[0]
+            start = self._widened(self._lanes[junction, side, 0][None], ahead[None])[0]
             arrows.append(start + shape @ np.array([ahead, [-ahead[1], ahead[0]]]))
         return arrows
 
@@ -159,13 +165,13 @@ class CrossingsDrawing:
         axes.add_collection(PolyCollection(inside, facecolor=ROAD, zorder=2), autolim=False)
 
     def _draw_numbers(self, axes: Axes, numbers: Sequence[int], unit: float) -> None:
-        size, aside = number_size(unit * self._crossings.network.edge_length), 1.25 * self._lane
+        size, aside = number_size(unit * self._junctions.network.edge_length), 1.25 * self._lane
         for number, (x, y) in zip(numbers, self.centres, strict=True):
             if size:
                 axes.text(x + aside, y + aside, str(number), fontsize=size, color=INK, va="bottom")
 
 
 def _direction(side: str) -> np.ndarray:
-    """East and north, of a vehicle that comes from this side."""
+    """East and north components of the direction of a vehicle from this side."""
     down, right = HEADING[side]
     return np.array([right, -down], float)

@@ -1,137 +1,139 @@
-"""How vehicles enter a local region: when, where on the edge, and how fast.
+"""How vehicles are inserted on the entry edges of a local region: when, at which position, at which speed.
 
-An influence source says only that a vehicle comes onto an edge in the coming step. In the whole system it
-comes from outside, at the beginning of the edge and at the speed limit, or out of a neighbour's crossing,
-mostly as a link of a platoon whose speed depends on its distance from the one ahead (platoons.py); never
-two in consecutive steps. ``Hold`` does the same, and what cannot enter yet waits for the first moment that
-it can. ``Drop`` is the rule of the authors' code, to compare with.
+An influence source says only that a vehicle enters an edge in the coming step. In the whole system it comes
+from outside the network, at the beginning of the edge and at the speed limit, or from a neighbouring
+junction, with a speed that depends on the headway (platoons.py). Two vehicles never enter in
+consecutive steps. ``Hold`` inserts vehicles in the same way, each in the first step in which it fits.
+``Drop`` is the rule of the authors' code, for comparison.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from abc import ABC, abstractmethod
 
 import numpy as np
 
 from dials_mpi.domains.traffic import kernels
-from dials_mpi.domains.traffic.demand import ENTRY_POSITION
-from dials_mpi.domains.traffic.junctions import Crossings
-from dials_mpi.domains.traffic.network import Network, vehicle
+from dials_mpi.domains.traffic.junctions import Junctions
 from dials_mpi.domains.traffic.platoons import Platoons
-from dials_mpi.domains.traffic.sumo.simulation import Entry
+from dials_mpi.domains.traffic.sumo.simulation import Insertion
+from dials_mpi.domains.traffic.vehicles import INSERTION_POSITION, vehicle_name
 
 
-class Entrances(Protocol):
-    """A rule for the W ways into each of K tiles, which are the copies of a network."""
+class InsertionRule(ABC):
+    """A rule for the W entry edges of each of K tiles, which are the copies of the junctions' network.
 
-    def begin(self, where: np.ndarray) -> list[str]:
-        """The tiles in the mask [K] begin anew; their vehicles that have not entered yet."""
-        ...
-
-    def enter(self, sources: np.ndarray, uniforms: np.ndarray) -> tuple[list[str], list[Entry]]:
-        """Sources int [K, W] of the coming step, uniforms [K, W] in [0, 1): who gives up, who tries."""
-        ...
-
-    def passed(self) -> None:
-        """A step has passed; the crossings have been read."""
-        ...
-
-
-class _Trying:
-    """Vehicles that try to enter, at most one on a way; where: bool [K, W]."""
-
-    def __init__(self, network: Network) -> None:
-        ways = network.entries
-        self.where = np.zeros((network.copies, len(ways)), bool)
-        self._routes = [[network.route(k, *way) for way in ways] for k in range(network.copies)]
-        self._names = [[""] * len(ways) for _ in range(network.copies)]
-        self._number = 0
-
-    def send(self, k: int, m: int, position: float, speed: float) -> Entry:
-        """A new vehicle for way m into tile k, which is in ``where`` now."""
-        self._number += 1
-        name = self._names[k][m] = vehicle(k, self._number)
-        return Entry(name, self._routes[k][m], position, speed)
-
-    def clear(self, where: np.ndarray) -> list[str]:
-        """Nobody tries any more on the ways in the mask [K, W]; those who did."""
-        gone = np.argwhere(self.where & where).tolist()
-        self.where &= ~where
-        return [self._names[k][m] for k, m in gone]
-
-
-class Hold:
-    """Enter as real vehicles do; wait until it fits.
-
-    outside: bool [K, W], the way begins outside the whole system; platoons: for the other ways.
-    waiting: int [K, W], vehicles due but not yet on the edge.
+    pending: bool [K, W], a vehicle of this edge waits outside the network, at most one per edge.
     """
 
-    def __init__(self, crossings: Crossings, outside: np.ndarray, platoons: Platoons | None) -> None:
-        self._crossings, self._outside, self._platoons = crossings, outside.tolist(), platoons
-        self._trying, self._ways = _Trying(crossings.network), crossings.network.ways()
+    def __init__(self, junctions: Junctions) -> None:
+        self._junctions, network = junctions, junctions.network
+        edges = network.entry_edges
+        self.pending = np.zeros((network.copies, len(edges)), bool)
+        self._routes = [[network.route(k, *edge) for edge in edges] for k in range(network.copies)]
+        self._names = [[""] * len(edges) for _ in range(network.copies)]
+        self._number = 0
+        indices = network.entry_indices()
+        every = len(indices) == network.entry_mask().size
+        self._edges: slice | np.ndarray = slice(None) if every else indices
+
+    def reset(self, where: np.ndarray) -> list[str]:
+        """Start new episodes in the tiles of the mask [K]; return their vehicles that wait outside."""
+        return self._clear(np.broadcast_to(where[:, None], self.pending.shape))
+
+    @abstractmethod
+    def attempt(self, sources: np.ndarray, uniforms: np.ndarray) -> tuple[list[str], list[Insertion]]:
+        """Returns (vehicles to remove, insertions to attempt) before the coming step.
+
+        sources: int [K, W], of this step; uniforms: float64 [K, W], random numbers in [0, 1).
+        """
+
+    @abstractmethod
+    def update(self) -> None:
+        """Call after each step, when the junctions have been read."""
+
+    def _insertion(self, k: int, m: int, position: float, speed: float) -> Insertion:
+        """A new vehicle on entry edge m of tile k; the caller sets ``pending``."""
+        self._number += 1
+        name = self._names[k][m] = vehicle_name(k, self._number)
+        return Insertion(name, self._routes[k][m], position, speed)
+
+    def _clear(self, where: np.ndarray) -> list[str]:
+        """Set ``pending`` to False in the mask [K, W]; return the vehicles that were pending there."""
+        cleared = np.argwhere(self.pending & where).tolist()
+        self.pending &= ~where
+        return [self._names[k][m] for k, m in cleared]
+
+    def _of_edges(self, values: np.ndarray) -> np.ndarray:
+        """The values [K, W] of the entry edges among those of all incoming edges, [junctions, 4]."""
+        return values.reshape(len(self.pending), -1)[:, self._edges]
+
+
+class Hold(InsertionRule):
+    """Insert a vehicle in the first step in which it fits, as SUMO does in the whole system.
+
+    outside: bool [K, W], the edge is an entry edge of the whole system, too; platoons: for the other edges.
+    waiting: int [K, W], vehicles whose source was 1 and which are not on the edge yet.
+    """
+
+    def __init__(self, junctions: Junctions, outside: np.ndarray, platoons: Platoons | None) -> None:
+        """ValueError: platoons are None, and an edge is not an entry edge of the whole system."""
+        super().__init__(junctions)
+        if platoons is None and not outside.all():
+            raise ValueError("entries from neighbouring junctions need recorded platoons")
+        self._outside, self._platoons = outside.tolist(), platoons
         self._due = np.empty(outside.size, np.int64)
         self.waiting = np.zeros(outside.shape, np.int64)
         self._headway = np.full(outside.shape, np.iinfo(np.int32).max, np.int64)
 
-    def begin(self, where: np.ndarray) -> list[str]:
-        """As Entrances says."""
+    def reset(self, where: np.ndarray) -> list[str]:
+        """As InsertionRule."""
         self.waiting[where] = 0
         self._headway[where] = np.iinfo(np.int32).max
-        return self._trying.clear(np.broadcast_to(where[:, None], self.waiting.shape))
+        return super().reset(where)
 
-    def enter(self, sources: np.ndarray, uniforms: np.ndarray) -> tuple[list[str], list[Entry]]:
-        """As Entrances says; nobody gives up."""
-        state = self.waiting, self._headway, self._trying.where
-        number = kernels.due(*(part.reshape(-1) for part in (*state, sources)), self._due)
+    def attempt(self, sources: np.ndarray, uniforms: np.ndarray) -> tuple[list[str], list[Insertion]]:
+        """As InsertionRule; no vehicle is removed."""
+        state = self.waiting, self._headway, self.pending
+        number = kernels.due_insertions(*(part.reshape(-1) for part in (*state, sources)), self._due)
         due = self._due[:number]
-        entries = []
+        insertions = []
         for edge, uniform in zip(due.tolist(), uniforms.reshape(-1)[due].tolist(), strict=True):
-            k, m = divmod(edge, len(self._ways))
-            entries.append(self._trying.send(k, m, *self._place(k, m, uniform)))
-        return [], entries
+            k, m = divmod(edge, self.pending.shape[1])
+            insertions.append(self._insertion(k, m, *self._position_and_speed(k, m, uniform)))
+        return [], insertions
 
-    def passed(self) -> None:
-        """As Entrances says."""
-        entered = _of(self._crossings.entered, self._ways, self.waiting.shape)
-        state = self.waiting, self._headway, self._trying.where, entered
-        kernels.let_in(*(part.reshape(-1) for part in state))
+    def update(self) -> None:
+        """As InsertionRule."""
+        entered = self._of_edges(self._junctions.entered)
+        state = self.waiting, self._headway, self.pending, entered
+        kernels.update_insertions(*(part.reshape(-1) for part in state))
 
-    def _place(self, k: int, m: int, uniform: float) -> tuple[float, float]:
-        if self._outside[k][m]:
-            return ENTRY_POSITION, self._crossings.network.speed_limit
+    def _position_and_speed(self, k: int, m: int, uniform: float) -> tuple[float, float]:
+        if self._platoons is None or self._outside[k][m]:
+            return INSERTION_POSITION, self._junctions.network.speed_limit
         return self._platoons.draw(int(self._headway[k, m]), uniform)
 
 
-class Drop:
-    """The authors' rule: 6 m into the edge at 9.5 m/s, or 3 m/s where more than 8 vehicles are on it.
+class Drop(InsertionRule):
+    """The authors' rule: insert at 6 m at 9.5 m/s, or at 3 m/s if more than 8 vehicles are on the edge.
 
-    Who does not fit at once never enters (about one in ten). dropped: int [K, W], how many.
+    A vehicle that does not fit in its step is removed (about one in ten). dropped: int [K, W], removed ones.
     """
 
-    def __init__(self, crossings: Crossings) -> None:
-        self._crossings = crossings
-        self._trying, self._ways = _Trying(crossings.network), crossings.network.ways()
-        self.dropped = np.zeros(self._trying.where.shape, np.int64)
+    def __init__(self, junctions: Junctions) -> None:
+        super().__init__(junctions)
+        self.dropped = np.zeros(self.pending.shape, np.int64)
 
-    def begin(self, where: np.ndarray) -> list[str]:
-        """As Entrances says."""
-        return self._trying.clear(np.broadcast_to(where[:, None], self.dropped.shape))
-
-    def enter(self, sources: np.ndarray, uniforms: np.ndarray) -> tuple[list[str], list[Entry]]:
-        """As Entrances says."""
-        self.dropped += self._trying.where
-        given_up = self._trying.clear(np.ones(self.dropped.shape, bool))
-        crowded = _of(self._crossings.count, self._ways, self.dropped.shape) > 8
-        self._trying.where = sources > 0
+    def attempt(self, sources: np.ndarray, uniforms: np.ndarray) -> tuple[list[str], list[Insertion]]:
+        """As InsertionRule."""
+        self.dropped += self.pending
+        removed = self._clear(np.ones(self.pending.shape, bool))
+        crowded = self._of_edges(self._junctions.count) > 8
+        self.pending = sources > 0
         edges = np.argwhere(sources).tolist()
-        return given_up, [self._trying.send(k, m, 6.0, 3.0 if crowded[k, m] else 9.5) for k, m in edges]
+        return removed, [self._insertion(k, m, 6.0, 3.0 if crowded[k, m] else 9.5) for k, m in edges]
 
-    def passed(self) -> None:
-        """As Entrances says."""
-        self._trying.clear(_of(self._crossings.entered, self._ways, self.dropped.shape))
-
-
-def _of(values: np.ndarray, ways: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """What all crossings' edges have, [crossings, 4], of the ways alone: [K, W]."""
-    return values if values.shape == shape else values.reshape(shape[0], -1)[:, ways]
+    def update(self) -> None:
+        """As InsertionRule."""
+        self._clear(self._of_edges(self._junctions.entered))

@@ -1,74 +1,90 @@
-"""Signalised crossings in a running simulation: their lights, and what is seen on their incoming edges.
+"""Signalised junctions in a running simulation: their signals, and the vehicles on their incoming edges.
 
-K = copies x rows x columns crossings of a network, all read and set at once (see network.py for the order).
+K = copies x rows x columns junctions of a network, all read and set at once (see network.py for the order).
 """
 
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
 from dials_mpi.domains.traffic import kernels
 from dials_mpi.domains.traffic.network import ACTUATED, PHASES, SIDES, Network
-from dials_mpi.domains.traffic.sumo import simulation as sumo
+from dials_mpi.domains.traffic.sumo.reading import Reading
+from dials_mpi.domains.traffic.sumo.simulation import Insertion, Simulation
 
 CELL_LENGTH = 10.0
 """Metres."""
 
 
 class Lights:
-    """The phase of every light and since when it shows, under the agents' actions.
+    """The phase of every signal and its age, under the agents' actions.
 
-    phase: int [K], an index of PHASES; age: int [K], steps that it has been shown.
+    phase: int [K], an index of PHASES; age: int [K], number of steps for which it has been shown.
     """
 
-    def __init__(self, crossings: int, yellow: int) -> None:
-        self.phase = np.zeros(crossings, np.int64)
-        self.age = np.zeros(crossings, np.int64)
+    def __init__(self, junctions: int, yellow: int) -> None:
+        self.phase = np.zeros(junctions, np.int64)
+        self.age = np.zeros(junctions, np.int64)
         self._yellow = yellow
-        self._changing = np.empty(crossings, np.int64)
+        self._changing = np.empty(junctions, np.int64)
 
     def reset(self, where: np.ndarray) -> None:
-        """Lights in the mask [K] go back to the first green."""
+        """Show the first green at the junctions in the mask [K]."""
         self.phase[where] = self.age[where] = 0
 
     def act(self, actions: np.ndarray) -> np.ndarray:
-        """Actions [K] for the coming step: 1 leaves a green, ignored in yellow; the lights that change."""
-        number = kernels.turn(self.phase, self.age, actions, len(PHASES), self._yellow, self._changing)
+        """Apply the actions [K] of the coming step, and return the indices of the signals that change.
+
+        1 ends a green; during yellow actions are ignored.
+        """
+        number = kernels.switch(self.phase, self.age, actions, len(PHASES), self._yellow, self._changing)
         return self._changing[:number]
 
 
-class Crossings:
-    """The K crossings of a network and their traffic, in a SUMO simulation of its own.
+class Junctions:
+    """The K junctions of a network and their traffic, in a SUMO simulation of its own.
 
     occupied: uint8 [K, 4 x cells], whether a vehicle's front is in a cell of an incoming edge, cells counted
     from the stop line, edges in the order of SIDES. count: int [K, 4], vehicles on each incoming edge.
-    speed_sum: float64 [K, 4], m/s, of these. entered: bool [K, 4], a vehicle came onto the edge in the last
-    step. newest: the last vehicle to have come onto each edge, [K x 4].
+    speed_sum: float64 [K, 4], m/s, the sum of their speeds. entered: bool [K, 4], a vehicle entered the edge
+    in the last step. newest: the last vehicle that entered each edge, [K x 4].
     """
 
-    def __init__(self, network: Network, cells: int, yellow: int, backend: str, gui: bool) -> None:
+    def __init__(
+        self,
+        network: Network,
+        cells: int,
+        yellow: int,
+        backend: str,
+        gui: bool,
+        simulate: Callable[..., Simulation] = Simulation,
+    ) -> None:
+        """simulate: starts a simulation; it takes the arguments of Simulation."""
         self.network, self.cells = network, cells
-        self.names = network.crossings
+        self.names = network.junctions
         self.lights = Lights(len(self.names), yellow)
-        self._how = network.lanes, backend, gui
+        self._simulate, self._options = simulate, (network.lanes, backend, gui)
         self._actuated = False
 
-    def hand_over(self) -> None:
-        """From the next start on, SUMO's actuated program switches the lights and actions are ignored."""
+    def use_actuated_program(self) -> None:
+        """From the next ``start`` on, SUMO's actuated program switches the signals; actions are ignored."""
         self._actuated = True
 
     def start(self) -> None:
-        """A new SUMO simulation without any traffic."""
-        self.simulation = self.new_simulation()
+        """Start a new SUMO simulation, without any vehicle."""
+        network, routes, actuated = self.network.files()
+        additional = [routes, actuated] if self._actuated else [routes]
+        self.simulation = self._simulate(network, additional, *self._options)
         self.lights.reset(np.ones(len(self.names), bool))
         if self._actuated:
             self.simulation.run_program(self.names, ACTUATED)
         else:
-            self._show(range(len(self.names)))
-        self.newest = [None] * len(self.names) * len(SIDES)
-        self._see(self.simulation.read())
+            self._set_lights(range(len(self.names)))
+        self.newest = [""] * len(self.names) * len(SIDES)
+        self._update(self.simulation.read())
 
     def close(self) -> None:
         """End the SUMO simulation, if there is one."""
@@ -76,53 +92,51 @@ class Crossings:
             self.simulation.close()
 
     def clear(self, where: np.ndarray, vehicles: list[str]) -> None:
-        """Take these vehicles out; they are all that the crossings in the mask [K] have."""
+        """Remove all vehicles of the junctions in the mask [K], and reset their signals.
+
+        vehicles: the names of all these vehicles.
+        """
         self.simulation.remove(vehicles)
         self.lights.reset(where)
-        self._show(np.flatnonzero(where))
+        self._set_lights(np.flatnonzero(where))
         if self._actuated:
             self.simulation.run_program([self.names[k] for k in np.flatnonzero(where)], ACTUATED)
         self.occupied[where] = self.count[where] = self.speed_sum[where] = self.entered[where] = 0
         for i in np.flatnonzero(np.repeat(where, len(SIDES))):
-            self.newest[i] = None
+            self.newest[i] = ""
 
-    def step(self, actions: np.ndarray, entries: list[sumo.Entry]) -> None:
-        """One second: the lights follow the actions [K], vehicles enter, all drive, all is read."""
+    def step(self, actions: np.ndarray, insertions: list[Insertion]) -> None:
+        """One second: apply the actions [K] to the signals, insert vehicles, simulate, and read all lanes."""
         if not self._actuated:
-            self._show(self.lights.act(actions))
-        self.simulation.enter(entries)
+            self._set_lights(self.lights.act(actions))
+        self.simulation.insert(insertions)
         self.simulation.step()
         if self._actuated:
             states = self.simulation.lights(self.names)
             self.lights.phase = np.array([PHASES.index(state) for state in states])
-        self._see(self.simulation.read())
+        self._update(self.simulation.read())
 
     def observe(self, groups: int = 1) -> tuple[np.ndarray, np.ndarray]:
-        """``occupied``, then the phase of every light, one-hot: uint8 [K, 4 x cells + 4]; and ``occupied``.
+        """Observations: ``occupied`` and the phase of the signal, one-hot, uint8 [K, 4 x cells + 4]; and
+        ``occupied`` alone. Both are new arrays.
 
-        Both are new, and of so many groups of crossings, all equally large, come the first of each, then the
-        second of each, and so on.
+        groups: of consecutive junctions, all equally large. The rows are ordered: the first junction of each
+        group, the second of each group, and so on.
         """
         return kernels.observe(self.occupied, self.lights.phase, len(PHASES), groups)
 
     def rewards(self) -> np.ndarray:
-        """Mean speed of the vehicles on the incoming edges over the speed limit, 0 without: float32 [K]."""
+        """Mean speed of the vehicles on the incoming edges over the speed limit: float32 [K]; 0 if none."""
         return kernels.mean_speeds(self.speed_sum, self.count, self.network.speed_limit)
 
-    def new_simulation(self) -> sumo.Simulation:
-        """SUMO, with the lights in its own hands."""
-        network, routes, actuated = self.network.files()
-        additional = [routes, actuated] if self._actuated else [routes]
-        return sumo.Simulation(network, additional, *self._how)
+    def _set_lights(self, junctions: Iterable[int]) -> None:
+        self.simulation.set_lights((self.names[k], PHASES[self.lights.phase[k]]) for k in junctions)
 
-    def _show(self, crossings: range | np.ndarray) -> None:
-        self.simulation.set_lights((self.names[k], PHASES[self.lights.phase[k]]) for k in crossings)
-
-    def _see(self, reading: sumo.Reading) -> None:
-        """Take a reading in."""
+    def _update(self, reading: Reading) -> None:
+        """Set the attributes from a reading."""
         count, position, speed, newest = reading
         occupied, speed_sum = np.zeros((len(count), self.cells), np.uint8), np.zeros(len(count))
-        kernels.see(count, position, speed, self.network.edge_length, CELL_LENGTH, occupied, speed_sum)
+        kernels.occupy(count, position, speed, self.network.edge_length, CELL_LENGTH, occupied, speed_sum)
         changed = np.fromiter(map(operator.ne, newest, self.newest), bool, len(count))
         shape = len(self.names), len(SIDES)
         self.newest = newest

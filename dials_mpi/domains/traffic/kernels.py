@@ -1,7 +1,7 @@
-"""The loops over crossings and edges that run at every step, as machine code (numba).
+"""The loops over junctions and edges of every step, compiled with numba.
 
-K crossings; their L = 4K incoming edges, crossing after crossing, in the order of SIDES. Every sum is taken
-from left to right, and nothing is contracted: the same bits on every machine.
+K junctions; their L = 4K incoming edges, junction after junction, in the order of SIDES. Every sum is taken
+from left to right, and no operations are fused: the same bits on every machine.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from dials_mpi.core.jit import compiled_exactly
 
 
 @compiled_exactly
-def turn(
+def switch(
     phase: np.ndarray, age: np.ndarray, actions: np.ndarray, phases: int, yellow: int, changing: np.ndarray
 ) -> int:
-    """Lights take their actions [K], in place: phase and age, int64 [K]. Odd phases are yellow.
+    """Apply the actions [K] to the signals, in place: phase and age, int64 [K]. Odd phases are yellow.
 
-    changing: int64 [K], takes the lights that change; how many they are.
+    changing: int64 [K], receives the indices of the signals that change. Returns their number.
     """
     number = 0
     for k in range(len(phase)):
@@ -32,7 +32,7 @@ def turn(
 
 
 @compiled_exactly
-def see(
+def occupy(
     count: np.ndarray,
     position: np.ndarray,
     speed: np.ndarray,
@@ -41,17 +41,17 @@ def see(
     occupied: np.ndarray,
     speed_sum: np.ndarray,
 ) -> None:
-    """Which cells hold a vehicle's front, and the sums of speeds.
+    """Find the cells that hold a vehicle's front, and the sum of the speeds on each edge.
 
     count: int64 [L]; position: float64 [V], edge after edge, metres; speed: float64, m/s, the mean of each
     edge that has vehicles. occupied: uint8 [L, cells], zeros, cells counted from the edge's end; speed_sum:
-    float64 [L], zeros: both take the result.
+    float64 [L], zeros: both receive the result.
     """
-    v = seen = 0
+    v = lane = 0
     for edge in range(len(count)):
         if count[edge]:
-            speed_sum[edge] = count[edge] * speed[seen]
-            seen += 1
+            speed_sum[edge] = count[edge] * speed[lane]
+            lane += 1
         for _ in range(count[edge]):
             cell = int((edge_length - position[v]) / cell_length)
             if cell < occupied.shape[1]:
@@ -61,7 +61,7 @@ def see(
 
 @compiled_exactly
 def mean_speeds(speed_sum: np.ndarray, count: np.ndarray, unit: float) -> np.ndarray:
-    """Of the vehicles on the edges of a crossing, in units of ``unit`` m/s, 0 without any: float32 [K].
+    """Mean speed on the edges of each junction in units of ``unit`` m/s, 0 without a vehicle: float32 [K].
 
     speed_sum: float64 [K, 4]; count: int64 [K, 4].
     """
@@ -79,49 +79,51 @@ def mean_speeds(speed_sum: np.ndarray, count: np.ndarray, unit: float) -> np.nda
 def observe(
     occupied: np.ndarray, phase: np.ndarray, phases: int, groups: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What is seen, bits [K, n], and with the phase of the light, one-hot, in each row: [K, n + phases].
+    """Observations [K, n + phases], the bits ``occupied`` and the one-hot phase; and ``occupied``, [K, n].
 
-    Crossing after crossing within each of the groups of equal size: (first of each group, second of each, ..)
-    in what is returned.
+    groups: of consecutive junctions, equally large. The returned rows are ordered: the first junction of each
+    group, the second of each group, and so on.
     """
-    crossings, cells = occupied.shape
-    size = crossings // groups
-    seen = np.empty((crossings, cells), np.uint8)
-    observations = np.zeros((crossings, cells + phases), np.uint8)
-    for k in range(crossings):
+    junctions, cells = occupied.shape
+    size = junctions // groups
+    bits = np.empty((junctions, cells), np.uint8)
+    observations = np.zeros((junctions, cells + phases), np.uint8)
+    for k in range(junctions):
         row = k % size * groups + k // size
-        seen[row] = occupied[k]
+        bits[row] = occupied[k]
         observations[row, :cells] = occupied[k]
         observations[row, cells + phase[k]] = 1
-    return observations, seen
+    return observations, bits
 
 
 @compiled_exactly
-def due(
-    waiting: np.ndarray, headway: np.ndarray, trying: np.ndarray, sources: np.ndarray, edges: np.ndarray
+def due_insertions(
+    waiting: np.ndarray, headway: np.ndarray, pending: np.ndarray, sources: np.ndarray, edges: np.ndarray
 ) -> int:
-    """Edges where nobody tries to enter yet and somebody may: not in two consecutive steps.
+    """Find the edges on which a vehicle is to be inserted: not in two consecutive steps, one at a time.
 
-    waiting: int64 [L], grows by sources [L]; headway: int64 [L], steps since an entry; trying: bool [L],
-    becomes true where one is due. edges: int64 [L], takes these edges; how many they are.
+    waiting: int64 [L], grows by sources [L]; headway: int64 [L], steps since a vehicle entered; pending: bool
+    [L], set where one is due. edges: int64 [L], receives the indices of these edges. Returns their number.
     """
     number = 0
     for edge in range(len(waiting)):
         waiting[edge] += sources[edge]
-        if waiting[edge] > 0 and headway[edge] > 1 and not trying[edge]:
-            trying[edge] = True
+        if waiting[edge] > 0 and headway[edge] > 1 and not pending[edge]:
+            pending[edge] = True
             edges[number] = edge
             number += 1
     return number
 
 
 @compiled_exactly
-def let_in(waiting: np.ndarray, headway: np.ndarray, trying: np.ndarray, entered: np.ndarray) -> None:
-    """A step has passed: at the edges of ``entered``, bool [L], one that tried is in; the rest as in due."""
+def update_insertions(
+    waiting: np.ndarray, headway: np.ndarray, pending: np.ndarray, entered: np.ndarray
+) -> None:
+    """Update the state of due_insertions after a step; entered: bool [L], a vehicle entered the edge."""
     for edge in range(len(waiting)):
         if entered[edge]:
             waiting[edge] -= 1
-            trying[edge] = False
+            pending[edge] = False
             headway[edge] = 1
         else:
             headway[edge] += 1
@@ -129,27 +131,27 @@ def let_in(waiting: np.ndarray, headway: np.ndarray, trying: np.ndarray, entered
 
 @compiled_exactly
 def count_step(
-    outside: np.ndarray,
+    is_entry: np.ndarray,
     entered: np.ndarray,
     count: np.ndarray,
     halting: np.ndarray,
     sums: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray],
 ) -> None:
-    """A step of E episodes, edge after edge, into the sums, float64 [E]: the steps; the vehicles that wanted
-    to come in; that came in; that stand inside, over the steps; that wait outside, over the steps.
+    """Add a step of E episodes to the sums, float64 [E]: steps; vehicles that were drawn; that entered;
+    halting inside, over the steps; waiting outside the network, over the steps.
 
-    outside, entered: bool [L], edges that begin outside, and onto which a vehicle came; count: int64 [L],
-    vehicles on them; halting: int64, how many of them stand, of each edge that has vehicles.
+    is_entry, entered: bool [L], entry edges, and edges that a vehicle entered; count: int64 [L], vehicles on
+    them; halting: int64, number of halting vehicles of each edge that has vehicles.
     """
-    steps, wanted, came_in, inside, waiting = sums
+    steps, drawn, inserted, inside, waiting = sums
     size = len(count) // len(steps)
-    seen = 0
+    lane = 0
     for e in range(len(steps)):
         for edge in range(e * size, (e + 1) * size):
-            if entered[edge] and outside[edge]:
-                came_in[e] += 1
+            if entered[edge] and is_entry[edge]:
+                inserted[e] += 1
             if count[edge]:
-                inside[e] += halting[seen]
-                seen += 1
+                inside[e] += halting[lane]
+                lane += 1
         steps[e] += 1
-        waiting[e] += wanted[e] - came_in[e]
+        waiting[e] += drawn[e] - inserted[e]

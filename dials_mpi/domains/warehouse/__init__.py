@@ -1,7 +1,7 @@
 """The warehouse domain (Section 5.2 and Appendix F of the paper): robots that collect items from shelves.
 
-region.py holds what every region has in common, floor.py how regions lie side by side, simulators.py
-the global and the local simulator, scripts.py the hand-coded policies, drawing.py pictures.
+region.py has the tables of one region, floor.py the map of all regions, simulators.py the global and the
+local simulator, kernels.py their compiled loops, scripts.py the hand-coded policies, drawing.py pictures.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class WarehouseConfig:
         True, "Surround the learners with a border of scripted robots (as in the paper's experiments)"
     )
     ring_policy: str = setting(
-        "closest", "What the ring's robots go for (authors' code: closest)", choices=("closest", "oldest")
+        "closest", "Target of the ring's robots (authors' code: closest item)", choices=("closest", "oldest")
     )
     item_probability: float = setting(
         0.02, "Probability per step that an item appears on a free shelf cell (Section 5.2)", low=0, high=1
@@ -65,8 +65,8 @@ class WarehouseConfig:
 class Warehouse:
     """The warehouse as a networked system: learning robots row by row, a region for each block of them.
 
-    A region's sources are the robots behind the sides of its border, robot after robot; its d-set is what its
-    robots observe, one behind the other: items that two of them see are there twice.
+    A region's sources are the neighbours behind its border sides, robot after robot; its d-set is the
+    concatenation of its robots' observations: an item that two robots see is included twice.
     """
 
     name = "warehouse"
@@ -85,7 +85,7 @@ class Warehouse:
         ]
 
     def versions(self) -> dict[str, str]:
-        """Nothing is needed but this package."""
+        """There are none: only this package is needed."""
         return {}
 
     def global_simulator(self, streams: Sequence[np.random.Generator]) -> WarehouseGlobalSimulator:
@@ -109,11 +109,11 @@ class Warehouse:
     def controller(
         self, name: str, simulator: WarehouseGlobalSimulator, streams: Sequence[np.random.Generator]
     ) -> WarehouseController:
-        """All learners follow the script ``name`` ("oldest", "closest"); ValueError for another name."""
+        """All learners follow the script ``name`` ("oldest", "closest"). ValueError: another name."""
         return WarehouseController(name, simulator, streams)
 
     def sources(self, region: int) -> tuple[Source, ...]:
-        """The neighbours on the border, and on which shelf cell of the shared side they may stand."""
+        """The neighbours at the border, and the shelf cells of the shared side on which they may stand."""
         across, down = ("top", "middle", "bottom"), ("left", "middle", "right")
         sides = (("right", across), ("lower", down), ("left", across), ("upper", down))
         block, robots = self._floor.block, self.regions[region].agents
@@ -132,31 +132,32 @@ class Warehouse:
         axes: Axes,
         region: int | None,
     ) -> Drawing:
-        """The floor with its robots and items, or one region of it."""
+        """The warehouse with its robots and items, or one region."""
         from dials_mpi.domains.warehouse.drawing import FloorDrawing, RegionDrawing
 
-        if region is None:
+        if isinstance(simulator, WarehouseGlobalSimulator):
             return FloorDrawing(simulator, axes, self._floor.places, self.horizon)
+        assert region is not None
         return RegionDrawing(simulator, axes, self._floor, region, self.horizon)
 
 
 class WarehouseController:
-    """A joint hand-coded policy: every learner follows the same script."""
+    """A hand-coded joint policy: every learner follows the same script."""
 
     def __init__(
         self, name: str, simulator: WarehouseGlobalSimulator, streams: Sequence[np.random.Generator]
     ) -> None:
         self._simulator = simulator
         self._streams = streams
-        self._chance = np.empty((len(streams), simulator.learners), dtype=np.float32)
+        self._uniforms = np.empty((len(streams), simulator.learners), dtype=np.float32)
         self._script = Script(name, (simulator.learners, len(streams)))
         self._restarts = simulator.restarts.copy()
 
     def act(self) -> np.ndarray:
-        """Actions for the present state, int [N, E]."""
+        """Actions for the current state, int [N, E]."""
         simulator, n = self._simulator, self._simulator.learners
         self._script.forget(simulator.restarts != self._restarts)
         self._restarts[:] = simulator.restarts
-        for stream, chance in zip(self._streams, self._chance, strict=True):
-            stream.random(out=chance, dtype=np.float32)
-        return self._script.act(simulator.ages[:n], simulator.cell[:n], self._chance.T)
+        for stream, uniforms in zip(self._streams, self._uniforms, strict=True):
+            stream.random(out=uniforms, dtype=np.float32)
+        return self._script.act(simulator.ages[:n], simulator.cell[:n], self._uniforms.T)

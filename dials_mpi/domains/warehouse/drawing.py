@@ -21,9 +21,9 @@ from dials_mpi.domains.pictures import (
     ORANGE,
     PALE,
     Extent,
+    add_colour_bar,
     add_legend,
-    add_scale,
-    lay_bare,
+    bare_axes,
     number_size,
 )
 from dials_mpi.domains.warehouse.floor import PITCH, Block, Floor
@@ -32,13 +32,13 @@ from dials_mpi.domains.warehouse.simulators import WarehouseGlobalSimulator, War
 
 ITEM_COLOURS = LinearSegmentedColormap.from_list("age", ["#FFF3A8", ORANGE, "#B04000", "#501400"])
 OLDEST_SHOWN = 30
-"""Steps: older items have the colour of this age."""
+"""Age in steps; older items have the same colour."""
 
 OWN, FOREIGN = "#E3EFF6", "#F4F4F4"
 """The floors of learners and of scripted robots."""
 
 _ROBOT, _ITEM = 0.62, 0.86  # sizes, cells
-_ASIDE = 0.15  # of a robot at a shelf, towards its own region: two may be there
+_ASIDE = 0.15  # shift of a robot at a shelf towards its own region: two robots may be there
 _CENTRE = (SIZE - 1) / 2
 _CELLS = np.array(SHELF_CELLS)
 _SQUARE = _ITEM / 2 * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
@@ -47,7 +47,7 @@ _SQUARE = _ITEM / 2 * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
 class WarehouseDrawing:
     """Regions side by side at ``places`` [R, 2] (row, column); the first ``learners`` have learning robots.
 
-    items, robots, ghosts: matplotlib's collections; ghosts are sampled neighbours.
+    items, robots, ghosts: collections of matplotlib; ghosts are sampled neighbours.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class WarehouseDrawing:
         """numbers: of the learners' regions."""
         self.corners = PITCH * places
         rows, columns = self.corners.max(axis=0) + SIZE
-        self.unit = lay_bare(axes, Extent(-0.6, columns - 0.4, rows - 0.4, -0.6))
+        self.unit = bare_axes(axes, Extent(-0.6, columns - 0.4, rows - 0.4, -0.6))
         self._learners = learners
         self._draw_floor(axes, numbers)
         oldest = min(OLDEST_SHOWN, horizon)
@@ -72,10 +72,10 @@ class WarehouseDrawing:
         colours = [BLUE] * learners + [GREY] * (len(places) - learners)
         self.robots.set(facecolor=colours, edgecolor="white")
         self.ghosts.set(facecolor="white", edgecolor=INK, linewidth=2 * width, linestyle=(0, (2, 1)))
-        add_scale(axes, self.items, "age of the item, steps", more=horizon > oldest)
+        add_colour_bar(axes, self.items, "age of the item, steps", more=horizon > oldest)
 
     def show(self, cells: np.ndarray, ages: np.ndarray) -> None:
-        """Robots in these cells [R] of their regions, items of these ages [R, 13]."""
+        """Show robots in these cells [R] of their regions, and items of these ages [R, 13]."""
         inside = np.stack(np.divmod(cells, SIZE), axis=-1)
         at_shelf = SHELF_AT[cells, None] != NO_SHELF
         self.robots.set_offsets(
@@ -83,13 +83,13 @@ class WarehouseDrawing:
         )
         region, slot = np.nonzero(ages[:, 1:])
         places = self.corners[region] + _CELLS[slot]
-        # A shared shelf is in two regions.
+        # A shared shelf cell is in two regions.
         places, first = np.unique(places, axis=0, return_index=True)
-        self.items.set_verts(_points(places)[:, None] + _SQUARE)
+        self.items.set_verts(list(_points(places)[:, None] + _SQUARE))
         self.items.set_array(ages[region, slot + 1][first])
 
     def show_ghosts(self, sources: np.ndarray | None, block: Block) -> None:
-        """Neighbours of a block where these sources [M] put them; none without."""
+        """Show the neighbours of a block at the cells given by the sources [M]; None: no neighbours."""
         shown = [] if sources is None else [(m, c) for m, c in enumerate(sources.tolist()) if c != ABSENT]
         cells = np.array([SIDE_CELLS[block.sides[m]][c] for m, c in shown]).reshape(-1, 2)
         outwards = _ASIDE * np.sign(cells - _CENTRE) * (np.abs(cells - _CENTRE) == _CENTRE)
@@ -114,13 +114,12 @@ class WarehouseDrawing:
         dash = min(4.0, 0.35 * self.unit)
         dashes = (0, (dash, 0.8 * dash))
         axes.add_collection(
-            LineCollection(shelves, color=INK, linewidth=0.6, linestyle=dashes, zorder=2), autolim=False
+            LineCollection(list(shelves), color=INK, linewidth=0.6, linestyle=dashes, zorder=2), autolim=False
         )
         size = number_size(PITCH * self.unit)
         for number, (x, y) in zip(numbers, corners, strict=False):
-            how = {"fontsize": size, "color": INK, "ha": "center", "va": "center_baseline"}
             if size:
-                axes.text(x, y, str(number), **how)
+                axes.text(x, y, str(number), fontsize=size, color=INK, ha="center", va="center_baseline")
 
 
 class FloorDrawing(WarehouseDrawing):
@@ -138,12 +137,12 @@ class FloorDrawing(WarehouseDrawing):
         add_legend(axes, [*kinds, _shelf_key(), _item_key()])
 
     def update(self, sources: np.ndarray | None) -> None:
-        """As Drawing says."""
+        """As Drawing."""
         self.show(self._simulator.cell[:, 0], self._simulator.ages[:, 0])
 
 
 class RegionDrawing(WarehouseDrawing):
-    """One region alone, its neighbours as they are sampled."""
+    """One region alone, with its sampled neighbours."""
 
     def __init__(
         self, simulator: WarehouseLocalSimulator, axes: Axes, floor: Floor, region: int, horizon: int
@@ -156,7 +155,7 @@ class RegionDrawing(WarehouseDrawing):
         add_legend(axes, [_key("robot", BLUE), ghost, _shelf_key(), _item_key()])
 
     def update(self, sources: np.ndarray | None) -> None:
-        """As Drawing says."""
+        """As Drawing."""
         self.show(self._simulator.cell[:, 0], self._simulator.ages[:, 0])
         self.show_ghosts(sources, self._block)
 

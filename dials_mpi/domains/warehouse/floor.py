@@ -1,4 +1,4 @@
-"""The whole floor: where the regions lie, which shelf cells they share, who is whose neighbour."""
+"""The map of the warehouse: positions of regions, shared shelf cells, and neighbours."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Floor:
 
     places: int [robots, 2], row and column of each robot's region among the regions.
     learners: N. shelf_cells: S, numbered 1..S in row-major order of the map.
-    shelves: int [robots, 13], a region's shelf cells on the map; slot 0 is "none", number 0.
-    neighbours: int [N, 4], the robots to the right, below, left and above; ``len(shelves)`` is nobody.
-    block: of the learners that share a local region; regions: int [R, B], which learners these are.
-    beyond: int [R, M], the robot on the other side of each of the block's border sides.
+    shelves: int [robots, 13], a region's shelf cells on the map; slot 0 is "no shelf cell", number 0.
+    neighbours: int [N, 4], the robots to the right, below, left and above; ``len(shelves)``: there is none.
+    block: tables of the learners that share a local region; regions: int [R, B], their numbers.
+    beyond: int [R, M], the robot behind each border side of the region's block.
     """
 
     places: np.ndarray
@@ -39,9 +39,9 @@ class Floor:
 class Block:
     """Index tables of B robots that share a local region, and of its M border sides.
 
-    shelves: int [B, 13] as in Floor; the block's shelf cells are numbered 1..S, robot after robot, those of
-    one in the order of its observation: what two robots share has the number that the first gives it.
-    robots, sides: int [M], of each border side the robot that it belongs to and its number in region.SIDES.
+    shelves: int [B, 13] as in Floor; the block's shelf cells are numbered 1..S, robot after robot, each
+    robot's in the order of its observation; a shared cell has the number of the first robot.
+    robots, sides: int [M], the robot of each border side, and the side's number in region.SIDES.
     emptied: int [M, 4], the shelf cell that a source of each class empties.
     """
 
@@ -57,7 +57,7 @@ class Block:
 
 
 def lay_out(grid: Pair, ring: bool, block: Pair = (1, 1)) -> Floor:
-    """The floor for ``grid`` = (rows, columns) of learners, inside a ring of scripted robots if ``ring``.
+    """The floor for ``grid`` = (rows, columns) of learners; ring: with scripted robots around them.
 
     block: rows and columns of learners in a local region; they divide those of the grid.
     """
@@ -79,7 +79,7 @@ def lay_out(grid: Pair, ring: bool, block: Pair = (1, 1)) -> Floor:
         dtype=np.intp,
     )
     regions = np.array(blocks(grid, block), dtype=np.intp)
-    # All blocks are alike: what holds for the robots of the first one holds for those of the others.
+    # All blocks have equal tables: those of the first block serve for all.
     own = regions[0]
     tables = _block(shelves[own], ~np.isin(neighbours[own], own))
     beyond = neighbours[regions[:, tables.robots], tables.sides]
@@ -87,7 +87,7 @@ def lay_out(grid: Pair, ring: bool, block: Pair = (1, 1)) -> Floor:
 
 
 def _block(shelves: np.ndarray, border: np.ndarray) -> Block:
-    """From its robots' shelf cells on the map [B, 13], and which of their sides are on its border, [B, 4]."""
+    """Tables of a block. shelves: int [B, 13], on the map; border: bool [B, 4], sides on its border."""
     numbers = {NO_SHELF: NO_SHELF}
     for shelf in shelves[:, 1:].ravel().tolist():
         numbers.setdefault(shelf, len(numbers))
@@ -97,7 +97,7 @@ def _block(shelves: np.ndarray, border: np.ndarray) -> Block:
 
 
 def _number_shelves(rows: int, columns: int) -> tuple[np.ndarray, int]:
-    """The map [4 rows + 1, 4 columns + 1] with the number of each shelf cell, and how many there are."""
+    """The number of each shelf cell on the map [4 rows + 1, 4 columns + 1], and how many there are."""
     row, column = np.ogrid[: rows * PITCH + 1, : columns * PITCH + 1]
     shelf = (row % PITCH == 0) ^ (column % PITCH == 0)
     return np.where(shelf, np.cumsum(shelf).reshape(shelf.shape), NO_SHELF), int(shelf.sum())

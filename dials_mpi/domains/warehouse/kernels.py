@@ -1,4 +1,4 @@
-"""The warehouse's inner loop, compiled."""
+"""The loops of the local simulator, compiled with numba."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dials_mpi.domains.warehouse.region import CELLS, NEXT_CELL, SHELF_AT, SLOTS
 
 
 @compiled_exactly
-def local_step(cells, ages, actions, sources, draws, probability, shelves, emptied, paid):
+def local_step(cells, ages, actions, sources, draws, probability, shelves, emptied, rewards):
     """One step of every block and environment, in place; shapes as in WarehouseLocalSimulator and Block."""
     robots = shelves.shape[0]
     for r in range(ages.shape[0]):
@@ -23,8 +23,8 @@ def local_step(cells, ages, actions, sources, draws, probability, shelves, empti
                 for slot in range(1, SLOTS):
                     oldest = max(oldest, age[shelves[robot - own.start, slot]])
                 here = shelves[robot - own.start, SHELF_AT[cell]]
-                paid[robot, e] = np.float32(age[here]) / np.float32(oldest)
-            # Two robots on a shared cell are both paid: nothing is removed before.
+                rewards[robot, e] = np.float32(age[here]) / np.float32(oldest)
+            # Two robots on a shared cell both receive the reward: items are removed after all rewards.
             for robot in own:
                 age[shelves[robot - own.start, SHELF_AT[cells[robot, e]]]] = 0
             for source in range(sources.shape[2]):
@@ -38,7 +38,7 @@ def local_step(cells, ages, actions, sources, draws, probability, shelves, empti
 
 @compiled_exactly
 def observe_blocks(cells, ages, shelves, bits):
-    """What the robots of every block see, as in region.observe, into bits, uint8 [robots, E, 37], zeros."""
+    """Write the observations of region.observe to bits, uint8 [robots, E, 37], which are zeros before."""
     robots = shelves.shape[0]
     for robot in range(cells.shape[0]):
         for e in range(cells.shape[1]):

@@ -1,11 +1,10 @@
-"""One robot's region: 5 x 5 cells, 12 of them shelf cells, and everything that is the same in all regions.
+"""One robot's region: 5 x 5 cells, 12 of them shelf cells; the tables here hold for all regions.
 
 Cells are numbered row by row, 0..24. Shelf cells are numbered 1..12 in the order of the observation:
-top side, bottom side, then rows 1..3 as (left, right) pairs; 0 stands for "no shelf cell". An array of
-item ages therefore has 13 entries per region, the first of which is always 0.
+top side, bottom side, then rows 1..3 as (left, right) pairs; 0 means "no shelf cell". An array of item
+ages therefore has 13 entries per region, the first of which is always 0.
 
-The age kept for an item is the one that it has at the next step's reward: 1 when it appears, 0 where
-there is none.
+The stored age of an item is its age at the next step's reward: 1 when it appears, 0 if there is no item.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ SIDE_CELLS = (
 
 
 def _next_cells() -> np.ndarray:
-    """[25, 4]: the cell that an action leads to; shelf cells are dead ends, left only inward."""
+    """[25, 4]: the next cell, by cell and action; a robot leaves a shelf cell only towards the interior."""
     table = np.empty((CELLS, ACTIONS), dtype=np.intp)
     for cell in range(CELLS):
         row, column = divmod(cell, SIZE)
@@ -53,7 +52,7 @@ def _next_cells() -> np.ndarray:
 
 
 def _shelf_numbers() -> np.ndarray:
-    """[25]: number of the shelf cell at a cell."""
+    """[25]: the number of the shelf cell at each cell."""
     table = np.full(CELLS, NO_SHELF, dtype=np.intp)
     for number, (row, column) in enumerate(SHELF_CELLS, start=1):
         table[row * SIZE + column] = number
@@ -65,7 +64,7 @@ SHELF_AT = _shelf_numbers()
 
 
 def _source_shelves() -> np.ndarray:
-    """[side, class]: the shelf cell of the own region on which a neighbour of that class stands."""
+    """[side, class]: the own region's shelf cell on which the neighbour stands."""
     table = np.full((4, 4), NO_SHELF, dtype=np.intp)
     for side, cells in enumerate(SIDE_CELLS):
         table[side, :ABSENT] = [SHELF_AT[row * SIZE + column] for row, column in cells]
@@ -73,7 +72,7 @@ def _source_shelves() -> np.ndarray:
 
 
 def _source_classes() -> np.ndarray:
-    """[side, cell]: class of the source when the neighbour on that side stands on that cell of its region."""
+    """[side, cell]: class of the source if the neighbour on that side stands on that cell of its region."""
     table = np.full((4, CELLS), ABSENT, dtype=np.int8)
     for side in SIDES:
         shared = SIDE_CELLS[(side + 2) % 4]  # the neighbour shares the opposite side of its own region

@@ -18,11 +18,11 @@ from dials_mpi.domains.warehouse.region import (
     pick,
 )
 
-_ANY = -1  # no way to go: the script acts at random
+_ANY = -1  # no target: the action is random
 
 
 def _distances() -> np.ndarray:
-    """[25, 13]: moves from a cell to a shelf cell; to slot 0 the number is meaningless."""
+    """[25, 13]: number of moves from a cell to a shelf cell; for slot 0 it has no meaning."""
     steps = np.where(np.eye(CELLS, dtype=bool), 0, CELLS)
     for _ in range(2 * SIZE):
         steps = np.minimum(steps, 1 + steps[NEXT_CELL].min(axis=1))
@@ -31,7 +31,7 @@ def _distances() -> np.ndarray:
 
 
 def _first_actions(distance: np.ndarray) -> np.ndarray:
-    """[25, 13]: first action of a shortest path to a shelf cell; none to slot 0 or to where one stands."""
+    """[25, 13]: first action of a shortest path to a shelf cell; _ANY for slot 0 and for the own cell."""
     table = distance[NEXT_CELL].argmin(axis=1)
     table[:, NO_SHELF] = _ANY
     table[np.arange(CELLS), SHELF_AT] = _ANY
@@ -39,7 +39,7 @@ def _first_actions(distance: np.ndarray) -> np.ndarray:
 
 
 def _precedence() -> np.ndarray:
-    """[13]: breaks ties, 12 for the first shelf cell in row-major order down to 1 for the last."""
+    """[13]: for ties, from 12 for the first shelf cell in row-major order to 1 for the last."""
     row_major = 1 + np.argsort([row * SIZE + column for row, column in SHELF_CELLS])
     table = np.zeros(SLOTS, dtype=np.int64)
     table[row_major] = np.arange(12, 0, -1)
@@ -47,7 +47,7 @@ def _precedence() -> np.ndarray:
 
 
 def _nearness(distance: np.ndarray) -> np.ndarray:
-    """[25, 13]: larger for a closer shelf cell; 0 for the one under the robot, which is not seen."""
+    """[25, 13]: larger for a closer shelf cell; 0 for the own cell, which a script does not see."""
     table = SLOTS * (2 * SIZE - distance) + _PRECEDENCE
     table[np.arange(CELLS), SHELF_AT] = 0
     return table
@@ -67,7 +67,7 @@ def _oldest(ages: np.ndarray, cell: np.ndarray) -> np.ndarray:
     return (SLOTS * ages + _PRECEDENCE) * (ages > 0)
 
 
-#: The worth of every item [..., 13] in the eyes of a script, 0 where there is none to go to.
+#: Each script: the priority of every item [..., 13], from ages [..., 13] and cells [...]; 0: no target.
 SCRIPTS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "oldest": _oldest,
     "closest": _closest,
@@ -75,7 +75,7 @@ SCRIPTS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 
 
 class Script:
-    """Robots that follow one hand-coded policy, each keeping its target until that item is gone.
+    """Robots that follow one hand-coded policy; each keeps its target until that item has been removed.
 
     name: a key of SCRIPTS, else ValueError. shape: (robots, episodes).
     """
@@ -83,20 +83,20 @@ class Script:
     def __init__(self, name: str, shape: tuple[int, int]) -> None:
         if name not in SCRIPTS:
             raise ValueError(f"no hand-coded warehouse policy {name!r}; there are {', '.join(SCRIPTS)}")
-        self._worth = SCRIPTS[name]
+        self._priority = SCRIPTS[name]
         self._target = np.full(shape, NO_SHELF)
 
     def forget(self, where: np.ndarray) -> None:
-        """Drop the targets of the episodes in the mask ``where``, bool [E]."""
+        """Remove the targets in the mask ``where``, bool [E]."""
         self._target[:, where] = NO_SHELF
 
-    def act(self, ages: np.ndarray, cell: np.ndarray, chance: np.ndarray) -> np.ndarray:
+    def act(self, ages: np.ndarray, cell: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
         """Actions, int [robots, E], for ages [robots, E, 13] and cells [robots, E].
 
-        chance: uniform in [0, 1), [robots, E], turned into a random action where there is no target.
+        uniforms: random numbers in [0, 1), [robots, E]; without a target they become a random action.
         """
-        worth = self._worth(ages, cell)
-        kept = pick(worth, self._target) > 0
-        self._target = np.where(kept, self._target, worth.argmax(axis=-1))
+        priority = self._priority(ages, cell)
+        kept = pick(priority, self._target) > 0
+        self._target = np.where(kept, self._target, priority.argmax(axis=-1))
         action = _FIRST_ACTION[cell, self._target]
-        return np.where(action == _ANY, (chance * ACTIONS).astype(np.intp), action)
+        return np.where(action == _ANY, (uniforms * ACTIONS).astype(np.intp), action)

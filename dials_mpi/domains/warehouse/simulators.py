@@ -1,4 +1,4 @@
-"""The warehouse as a whole (GS) and its regions on their own (LS), batched over robots and episodes."""
+"""The global simulator, the whole warehouse, and the local simulators of regions; batched over episodes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dials_mpi.domains.base import GlobalStep, LocalStep, State
+from dials_mpi.domains.base import GlobalStep, LocalStep, Rows, State
 from dials_mpi.domains.blocks import joined
 from dials_mpi.domains.clocks import Clocks
 from dials_mpi.domains.warehouse.floor import Block, Floor
@@ -25,16 +25,16 @@ from dials_mpi.domains.warehouse.scripts import Script
 
 
 def _age(ages: np.ndarray) -> None:
-    """One step passes: items grow older, in place."""
+    """Increase the ages of all items by one step, in place."""
     ages += ages > 0
 
 
 class WarehouseGlobalSimulator:
     """All robots of E = len(streams) episodes; robots 0..N-1 learn, the others follow ``ring_policy``.
 
-    Call ``reset`` first. What hand-coded policies may read: ``cell`` [robots, E], each robot's cell in its
-    own region; ``ages`` [robots, E, 13], the item ages of each region (see region.py); ``restarts`` [E],
-    how often each episode was restarted.
+    Call ``reset`` first. Hand-coded policies may read: ``cell`` [robots, E], each robot's cell in its own
+    region; ``ages`` [robots, E, 13], the item ages of each region (see region.py); ``restarts`` [E], the
+    number of resets of each episode.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class WarehouseGlobalSimulator:
         robots, episodes = len(floor.shelves), len(streams)
         self.learners = floor.learners
         self.restarts = np.zeros(episodes, dtype=np.int64)
-        self._cells = np.full((robots + 1, episodes), CENTRE)  # the last one is nobody and never moves
+        self._cells = np.full((robots + 1, episodes), CENTRE)  # the last row: no neighbour; it never changes
         self._items = np.zeros((episodes, floor.shelf_cells + 1), dtype=np.int32)
         self._shelves = floor.shelves
         self._regions, self._beyond, self._sides = floor.regions, floor.beyond, floor.block.sides
@@ -67,7 +67,7 @@ class WarehouseGlobalSimulator:
         return self._cells[:-1]
 
     def reset(self, where: np.ndarray | None = None, elapsed: np.ndarray | None = None) -> State:
-        """Restart episodes as the contract says: robots in their centres, items appear once."""
+        """As the contract: robots start in the centres of their regions, and items appear once."""
         where = self._clocks.restart(where, elapsed)
         self.restarts += where
         self._script.forget(where)
@@ -77,7 +77,7 @@ class WarehouseGlobalSimulator:
         return self._state()
 
     def step(self, actions: np.ndarray) -> GlobalStep:
-        """One step in the order: ring chooses, all move, sources, rewards, removal, items appear."""
+        """One step, in this order: ring's actions, moves, sources, rewards, removal of items, new items."""
         n = self.learners
         draws = self._draw(None)
         ring = draws[:, self._items.shape[1] - 1 :].T
@@ -86,33 +86,34 @@ class WarehouseGlobalSimulator:
             scripted = self._script.act(self.ages[n:], self._cells[n:-1], ring)
             self._cells[n:-1] = NEXT_CELL[self._cells[n:-1], scripted]
         sources = SOURCE_CLASS[self._sides, self._cells[self._beyond].swapaxes(1, 2)]
-        paid = rewards(self.ages[:n], self._cells[:n])
+        reward = rewards(self.ages[:n], self._cells[:n])
         self._collect()
         _age(self._items)
         self._appear(draws, slice(None))
-        return GlobalStep(self._state(), sources, paid, self._clocks.tick())
+        return GlobalStep(self._state(), sources, reward, self._clocks.tick())
 
     def statistics(self) -> dict[str, np.ndarray]:
-        """None beside the return."""
+        """There are none."""
         return {}
 
     def _draw(self, where: np.ndarray | None) -> np.ndarray:
-        """Uniform numbers in [0, 1), float32 [E, shelf cells + scripted robots], of the episodes in the mask.
+        """Uniform numbers in [0, 1), float32 [E, shelf cells + scripted robots], drawn in the mask ``where``.
 
-        A shelf cell gets an item below ``item_probability``; the others make the ring's random actions.
+        An item appears on a shelf cell if its number is below ``item_probability``; the numbers of scripted
+        robots become random actions.
         """
-        episodes = range(len(self._streams)) if where is None else np.flatnonzero(where)
+        episodes = range(len(self._streams)) if where is None else np.flatnonzero(where).tolist()
         for episode in episodes:
             self._streams[episode].random(out=self._draws[episode], dtype=np.float32)
         return self._draws
 
     def _appear(self, draws: np.ndarray, where: np.ndarray | slice) -> None:
-        """Items of age 1 on the free shelf cells that drew low."""
+        """Put items of age 1 on the free shelf cells whose number is below ``item_probability``."""
         items = self._items[where, 1:]
         self._items[where, 1:] = np.maximum(items, draws[where, : items.shape[1]] < self._probability)
 
     def _collect(self) -> None:
-        """Every robot takes the item under it; on none, it clears slot 0, which is empty anyway."""
+        """Remove the items under all robots. A robot elsewhere clears slot 0, which is always empty."""
         under = SHELF_AT.take(self.cell)
         shelf = self._shelves.ravel().take(under + np.arange(0, self._shelves.size, SLOTS)[:, None])
         self._items.ravel()[shelf + self._first] = 0
@@ -125,10 +126,9 @@ class WarehouseGlobalSimulator:
 
 
 class WarehouseLocalSimulator:
-    """R = len(streams) blocks of B robots, each on its own in E environments; neighbours are sampled sources.
+    """R = len(streams) blocks of B robots, each alone, in E environments; neighbours are sampled sources.
 
-    Robots are numbered block after block, R x B. Call ``reset`` first. What pictures read: ``cell`` and
-    ``ages``.
+    Robots are numbered block after block, R x B. Call ``reset`` first. Pictures read ``cell`` and ``ages``.
     """
 
     def __init__(
@@ -162,17 +162,17 @@ class WarehouseLocalSimulator:
         self._ages[:, where, 1:] = self._draw()[:, where] < self._probability
         return self._state()
 
-    def step(self, actions: np.ndarray, sources: np.ndarray) -> LocalStep:
-        """All act, are paid, take their items, lose those under neighbours outside, items appear."""
+    def step(self, actions: np.ndarray, sources: Rows) -> LocalStep:
+        """One step, in this order: moves, rewards, removal of items under robots and sources, new items."""
         draws, block = self._draw(), self._block
-        paid = np.empty(self.cell.shape, np.float32)
+        reward = np.empty(self.cell.shape, np.float32)
         tables = block.shelves, block.emptied
         state = self.cell, self._ages
-        local_step(*state, actions, np.asarray(sources), draws, self._probability, *tables, paid)
-        return LocalStep(self._state(), paid, self._clocks.tick())
+        local_step(*state, actions, np.asarray(sources), draws, self._probability, *tables, reward)
+        return LocalStep(self._state(), reward, self._clocks.tick())
 
     def _draw(self) -> np.ndarray:
-        """Uniform numbers in [0, 1), float32 [R, E, S]; an item appears below ``item_probability``."""
+        """Uniform numbers in [0, 1), float32 [R, E, S]; below ``item_probability`` an item appears."""
         for stream, draws in zip(self._streams, self._draws, strict=True):
             stream.random(out=draws, dtype=np.float32)
         return self._draws

@@ -1,6 +1,6 @@
-"""The sigmoid and the hyperbolic tangent, written so that loops over them become vector instructions.
+"""The sigmoid and the hyperbolic tangent, written so that the compiler can vectorise loops over them.
 
-The C library's functions are called one number at a time, which would take longer than the products.
+Calls of the C library's functions, one number at a time, would take longer than the matrix products.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
 from dials_mpi.core.jit import compiled
+from dials_mpi.learning.kernels.instructions import instructions
 
 _F = np.float32
 _LOG2_E = _F(1.4426950408889634)
@@ -22,7 +22,7 @@ _T2, _T3, _T4, _T5, _T6, _T7 = (_F(1 / n) for n in (2, 6, 24, 120, 720, 5040))
 _ONE, _TWO, _HALF = _F(1), _F(2), _F(0.5)
 
 
-@intrinsic
+@instructions
 def _power_of_two(context: Any, exponent: Any) -> Any:
     """2^exponent for an int32 in -126..127, by its bits."""
 
@@ -36,7 +36,7 @@ def _power_of_two(context: Any, exponent: Any) -> Any:
 
 @compiled
 def exp(x):
-    """e^x of a float32, to about one unit in the last place, for x in -87..87 and cut off outside."""
+    """e^x of a float32, to about one unit in the last place; x is clipped to -87..87."""
     x = min(max(x, _LEAST), _MOST)
     whole = np.floor(x * _LOG2_E + _HALF)
     r = x - whole * _LN2_HIGH - whole * _LN2_LOW

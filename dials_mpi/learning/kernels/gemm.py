@@ -1,8 +1,8 @@
 """Products of small matrices at nearly the rate of large ones.
 
 A minibatch of four sequences multiplies matrices of four rows, where calling a BLAS and packing its operands
-costs as much as the product. So the innermost blocks are written here in explicit vectors: 4 rows by 64
-columns of the result stay in registers while the sum runs. Everything around them is plain loops.
+costs as much as the product. The innermost blocks are therefore written in explicit vectors: 4 rows by 64
+columns of the result stay in registers during the sum. Everything around them is plain loops.
 
 Shapes: M samples, K inputs, N outputs; weights [N, K] as torch has them. All arrays are float32 [rows,
 columns] and contiguous.
@@ -17,21 +17,21 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
 from dials_mpi.core.jit import compiled
+from dials_mpi.learning.kernels.instructions import instructions
 
 LANES = 16
 ROWS = 4
 WIDEST = 4 if llvm.get_host_cpu_features().get("avx512f") else 1
-"""Vectors side by side in a block. Sixteen sums of 16 lanes fill half of AVX-512's registers; elsewhere a
-vector of 16 takes several registers, and one vector is all there is room for."""
+"""Vectors side by side in a block. Sixteen sums of 16 lanes fill half of the registers of AVX-512;
+elsewhere a vector of 16 lanes takes several registers, and only one vector fits."""
 COLUMNS = WIDEST * LANES
 ITEM = 4  # bytes of a float32
 MANY = 256
-"""Samples from which on transposing a layer's weights takes less time than it saves."""
+"""Number of samples from which transposing a layer's weights takes less time than it saves."""
 CHUNK = 128
-"""Samples whose part of a sum over all of them is taken at once: they stay in the cache."""
+"""Samples that a sum over all samples takes at a time, so that they stay in the cache."""
 
 _FLOAT, _INT, _INDEX = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 _VECTOR = ir.VectorType(_FLOAT, LANES)
@@ -40,7 +40,7 @@ _FAST = ("contract", "reassoc", "nsz")
 
 
 class _Block:
-    """Writes the instructions of one block of ``rows`` by ``width`` vectors."""
+    """Builds the instructions of one block of ``rows`` by ``width`` vectors."""
 
     def __init__(self, builder: ir.IRBuilder, rows: int, width: int) -> None:
         self.builder = builder
@@ -74,7 +74,7 @@ class _Block:
         self.builder.call(function, (value, pointer, ir.Constant(_INT, ITEM), mask))
 
     def prefetch(self, address: ir.Value) -> None:
-        """Have the cache line at an address, which need not be valid, brought into the nearest cache."""
+        """Load the cache line at an address, which need not be valid, into the nearest cache."""
         pointer = self.builder.inttoptr(address, _FLOAT.as_pointer())
         kind = ir.FunctionType(ir.VoidType(), (pointer.type, _INT, _INT, _INT))
         function = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0")
@@ -102,7 +102,7 @@ class _Block:
         """The sum over the lanes of each of the 4 x 4 vectors: four vectors of four, row by row."""
         vectors = [self.builder.load(place) for row in self.sums for place in row]
         group = LANES
-        while len(vectors) > 1:  # halves of two vectors' groups are added, and stand in one vector
+        while len(vectors) > 1:  # one vector gets the sums of the halves of two vectors' groups
             half = group // 2
             low = [start + k for start in range(0, LANES, group) for k in range(half)]
             low += [LANES + place for place in low]
@@ -135,12 +135,12 @@ def _constant(number: int) -> ir.Constant:
 
 
 def _outer_block(rows: int, width: int) -> Any:
-    """out[rows, 16 width] (+)= sum over k of a[k, rows] outer b[k, columns], the last vector cut short.
+    """out[rows, 16 width] (+)= sum over k of a[k, rows] outer b[k, columns], the last vector may be shorter.
 
     a_row, a_k, b_k, out_row: strides in bytes; last: columns in the last vector, 1 to 16.
     """
 
-    @intrinsic
+    @instructions
     def block(context, a, a_row, a_k, b, b_k, terms, out, out_row, last, add):
         def generate(context, builder, signature, arguments):
             a, a_row, a_k, b, b_k, terms, out, out_row, last, add = arguments
@@ -171,7 +171,7 @@ def _outer_block(rows: int, width: int) -> Any:
     return block
 
 
-@intrinsic
+@instructions
 def _inner_block(context, a, a_row, b, b_row, terms, bias, out, out_row):
     """out[4, 4] = a[4, terms] @ b[4, terms].T + bias[4]; strides in bytes."""
 
@@ -264,9 +264,9 @@ def linear(x, weight, bias, out):
         return
     x_at, w_at, bias_at, out_at = x.ctypes.data, weight.ctypes.data, bias.ctypes.data, out.ctypes.data
     stride, out_row = terms * ITEM, outputs * ITEM
-    # Four rows of the weights serve all samples while they are in the cache.
+    # Four rows of the weights are used for all samples while they are in the cache.
     for n in range(0, outputs, ROWS):
-        n = min(n, outputs - ROWS)  # the last block may do again what the one before it did
+        n = min(n, outputs - ROWS)  # the last block may overlap the one before it
         for m in range(0, samples, ROWS):
             m = min(m, samples - ROWS)
             to, b = out_at + m * out_row + n * ITEM, bias_at + n * ITEM

@@ -1,8 +1,8 @@
 """A gated recurrent unit along whole sequences: forward, and its gradient by hand.
 
-The cell is torch's own (gate order reset, update, new; Cho et al., 2014). What is ours is the order of the
-work: all input products in one call before the loop over time, all weight gradients in two large products
-after it, written straight into the network's gradient vector.
+The cell is that of torch (gate order reset, update, new; Cho et al., 2014). All products with the input are
+computed in one call before the loop over time, and all weight gradients in two large products after it,
+directly in the network's gradient vector.
 
 Shapes: S steps, B sequences, I inputs, H units. w_ih [3H, I], w_hh [3H, H], b_ih [3H], b_hh [3H].
 """
@@ -20,16 +20,17 @@ _ONE = np.float32(1)
 
 @compiled
 def _thirds(values):
-    """Views of [3 H] numbers: those of the reset, update and new gate, [H] each."""
+    """Views of a vector [3 H]: the parts of the reset, the update and the new gate, [H] each."""
     size = values.shape[0] // 3
     return values[:size], values[size : 2 * size], values[2 * size :]
 
 
 @compiled
 def _cell(gates, products, before, after):
-    """One sequence, one step: from the state before to that after, [H].
+    """One step of one sequence: the state [H] before it -> the state after it.
 
-    The gates [3 H] hold the input's products and then their own values; products: the state's.
+    gates [3 H]: the products with the input, which the values of the gates replace; products [3 H]: those
+    with the state.
     """
     reset, update, new = _thirds(gates)
     state_reset, state_update, state_new = _thirds(products)
@@ -42,10 +43,11 @@ def _cell(gates, products, before, after):
 
 
 @compiled
-def _cell_back(gates, products, before, d_state):
-    """Gradients take the place of the gates (of the input's products) and of the state's products.
+def _cell_backward(gates, products, before, d_state):
+    """The gradients of ``_cell``: in the products with the input they replace the gates, in the products with
+    the state they replace these.
 
-    What is left in d_state is the part that goes past the gates into the state before.
+    d_state [H] becomes the part of the gradient in the state before that does not pass through the products.
     """
     reset, update, new = _thirds(gates)
     state_reset, state_update, state_new = _thirds(products)
@@ -63,8 +65,9 @@ def _cell_back(gates, products, before, d_state):
 def gru_forward(x, h0, keep, w_ih, w_hh, b_ih, b_hh, gates, products, entering, states):
     """The states [S, B, H] along sequences x [S, B, I] from h0 [B, H].
 
-    keep [S, B] or [0, 0]: 0 where a new episode begins at that step, so that the state entering it is zero.
-    gates, products [S, B, 3H], entering [S, B, H]: what ``gru_backward`` needs.
+    keep [S, B]: 0 where an episode begins at that step, so that the state before it is zero, else 1; or [0,
+    0]. gates, products [S, B, 3H], entering [S, B, H], the state before each step: ``gru_backward`` needs
+    them.
     """
     steps, batch, size = states.shape
     linear(x.reshape(-1, x.shape[2]), w_ih, b_ih, gates.reshape(-1, 3 * size))
@@ -85,15 +88,15 @@ def gru_forward(x, h0, keep, w_ih, w_hh, b_ih, b_hh, gates, products, entering, 
 
 @compiled
 def gru_backward(x, d_states, keep, w_hh, gates, products, entering, d_w_ih, d_w_hh, d_b_ih, d_b_hh):
-    """From the gradient of all states [S, B, H], which is used up, to that of the weights, written out.
+    """From the gradient in all states [S, B, H], which is overwritten, to that in the weights and biases.
 
-    The others: as ``gru_forward`` left them. h0 is a constant (truncated back-propagation: a stored state
-    of the acting policy), and so is x.
+    gates, products, entering: as ``gru_forward`` left them; they are overwritten. h0 and x are constants: h0
+    is a state that was stored when the policy acted (truncated backpropagation through time).
     """
     steps, batch, size = d_states.shape
     for s in range(steps - 1, -1, -1):
         for b in range(batch):
-            _cell_back(gates[s, b], products[s, b], entering[s, b], d_states[s, b])
+            _cell_backward(gates[s, b], products[s, b], entering[s, b], d_states[s, b])
         if s > 0:
             through_weights(products[s], w_hh, d_states[s], 1)
             for b in range(batch):

@@ -1,6 +1,6 @@
-"""Where SUMO is on this machine: its programs, its Python modules, and how old they are.
+"""Find SUMO on this machine: its programs, its Python modules and their versions.
 
-A wheel (eclipse-sumo), a SUMO that $SUMO_HOME names, or one on the path.
+SUMO comes from the wheel eclipse-sumo, from the folder $SUMO_HOME, or from $PATH.
 """
 
 from __future__ import annotations
@@ -23,17 +23,19 @@ from dials_mpi.core.text import printable
 
 BACKENDS = ("auto", "libsumo", "traci")
 OLDEST = (1, 20)
-"""The oldest SUMO that the traffic domain was run with."""
+"""The oldest version of SUMO with which the traffic domain was tested."""
 
 _PARTS = {"libsumo": "libsumo.py", "traci": "constants.py", "sumolib": "miscutils.py"}
-"""SUMO's Python modules, which import each other, and a file of each by which it is known."""
+"""SUMO's Python modules, which import each other, and a file that identifies each."""
 
 _INSTALL = "install it with pip install 'dials_mpi[traffic]'"
 
 
 def versions(backend: str = "auto", gui: bool = False) -> dict[str, str]:
-    """Of the SUMO that simulates, the Python module that it is used by, and of netconvert, which builds the
-    networks. BadInput: one of them is not installed or too old."""
+    """The versions of SUMO and of netconvert, which builds networks, and the name of SUMO's Python module.
+
+    BadInput: one of them is not installed or too old.
+    """
     netconvert = version()
     return {
         "sumo": simulator_version(backend, gui),
@@ -44,7 +46,7 @@ def versions(backend: str = "auto", gui: bool = False) -> dict[str, str]:
 
 @functools.cache
 def program(name: str) -> str:
-    """The path of one of SUMO's programs: of the wheel eclipse-sumo, else of $SUMO_HOME, else on the path.
+    """The path of one of SUMO's programs: in the wheel eclipse-sumo, else in $SUMO_HOME, else on $PATH.
 
     BadInput: it is in none of them.
     """
@@ -65,39 +67,39 @@ def version() -> str:
 
 @functools.cache
 def simulator_version(backend: str, gui: bool) -> str:
-    """The version of the SUMO that simulates: libsumo's own, or that of the program which traci talks to.
+    """The version of the SUMO that simulates: that of libsumo, or of the program to which traci connects.
 
     BadInput: it is older than OLDEST, or cannot be loaded.
     """
     used = module(backend, gui)
     if used.__name__ == "libsumo":
-        return _young_enough(used.getVersion()[1], used.__file__ or "libsumo")
+        return _checked_version(used.getVersion()[1], used.__file__ or "libsumo")
     return _program_version(_simulator_name(gui))
 
 
 def _program_version(name: str) -> str:
-    asked = program(name)
+    path = program(name)
     try:
-        said = _run([asked, "--version"])
+        answer = _run([path, "--version"])
     except (OSError, RuntimeError):
-        said = ""
-    return _young_enough(said, asked)
+        answer = ""
+    return _checked_version(answer, path)
 
 
-def _young_enough(said: str, asked: str) -> str:
-    """The version in what a program or module says of itself. BadInput: there is none, or an old one."""
-    found = re.search(r"(\d+)[._](\d+)[._](\d+)", said)  # 1.28.0, or v1_28_0+0123-abc of a developer
+def _checked_version(answer: str, path: str) -> str:
+    """The version in the answer of a program or module. BadInput: there is none, or it is too old."""
+    found = re.search(r"(\d+)[._](\d+)[._](\d+)", answer)  # 1.28.0, or v1_28_0+0123-abc of a developer
     if not found:
-        raise BadInput(f"{asked} does not tell its version: {_INSTALL}")
+        raise BadInput(f"{path} does not show its version: {_INSTALL}")
     version = ".".join(found.groups())
     if tuple(map(int, found.groups())) < OLDEST:
         oldest = ".".join(map(str, OLDEST))
-        raise BadInput(f"SUMO is {version} ({asked}), older than {oldest}: {_INSTALL}")
+        raise BadInput(f"SUMO is {version} ({path}), older than {oldest}: {_INSTALL}")
     return version
 
 
 def simulator(gui: bool) -> str:
-    """The path of SUMO itself, with or without a window. BadInput: it is not found."""
+    """The path of the program sumo, or of sumo-gui. BadInput: it is not found."""
     return program(_simulator_name(gui))
 
 
@@ -106,7 +108,7 @@ def _simulator_name(gui: bool) -> str:
 
 
 def netconvert(arguments: Sequence[str]) -> None:
-    """Run netconvert; RuntimeError with what it said where it fails."""
+    """Run netconvert. RuntimeError, with its messages: it fails."""
     _run([program("netconvert"), *arguments])
 
 
@@ -119,15 +121,15 @@ def _run(command: list[str]) -> str:
 
 @functools.cache
 def _prepare() -> None:
-    """Make SUMO known to itself: the wheel eclipse-sumo where there is one, else what $SUMO_HOME names."""
+    """Set the environment that SUMO needs: for the wheel eclipse-sumo, if installed, else for $SUMO_HOME."""
     wheel = _wheel()
     if wheel:
         os.environ["SUMO_HOME"] = str(wheel)
         if not os.environ.get("PROJ_LIB") and not os.environ.get("PROJ_DATA"):
-            # Where its map projections are, without which it prints warnings.
+            # The folder of SUMO's map projections; without it SUMO prints warnings.
             os.environ["PROJ_LIB"] = os.environ["PROJ_DATA"] = str(wheel / "data" / "proj")
         return
-    # A SUMO that was installed in another way has its Python modules here.
+    # SUMO installed in another way has its Python modules here.
     home = os.environ.get("SUMO_HOME")
     tools = os.path.join(home, "tools") if home else ""
     if os.path.isdir(tools) and tools not in sys.path:
@@ -135,7 +137,7 @@ def _prepare() -> None:
 
 
 def _wheel() -> Path | None:
-    """Where the wheel is: not by importing ``sumo``, which may be a file or folder of the user's."""
+    """The wheel's folder. ``sumo`` is not imported: the user may have a file or folder of that name."""
     try:
         folder = Path(str(distribution("eclipse-sumo").locate_file("sumo")))
     except PackageNotFoundError:
@@ -152,7 +154,7 @@ def module(backend: str, gui: bool) -> ModuleType:
     if gui and sys.platform == "linux" and not os.environ.get("DISPLAY"):
         raise BadInput("traffic.gui needs a screen, and DISPLAY is not set: set it, or traffic.gui=false")
     names = ["traci"] if gui else ["libsumo", "traci"] if backend == "auto" else [backend]
-    _require_own()
+    _require_sumos_modules()
     reason: ImportError | None = None
     for name in names:
         try:
@@ -166,8 +168,13 @@ def module(backend: str, gui: bool) -> ModuleType:
     raise BadInput(f"SUMO's Python module {names[0]} cannot be loaded ({reason}): {_INSTALL}") from reason
 
 
-def _require_own() -> None:
-    """BadInput: another module would be imported in place of SUMO's; it is not executed to find that out."""
+def free_port() -> int:
+    """A port on which SUMO's process can listen."""
+    return importlib.import_module("sumolib.miscutils").getFreeSocketPort()
+
+
+def _require_sumos_modules() -> None:
+    """BadInput: another module would be imported in place of one of SUMO's. Nothing is executed for it."""
     for name, part in _PARTS.items():
         try:
             spec = find_spec(name)

@@ -1,4 +1,4 @@
-"""The innermost loops against numpy in double precision: products of every shape, and activations."""
+"""Matrix products and activations against numpy in double precision; the cache of compiled code."""
 
 import os
 import subprocess
@@ -21,8 +21,8 @@ def some(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape, np.float32)
 
 
-def room(*shape):
-    """Memory with a border that must stay as it is: a block that writes too far is seen."""
+def bordered(*shape):
+    """Memory with a border of NaN, which shows when a block writes outside its matrix."""
     whole = np.full(np.prod(shape) + 64, np.nan, np.float32)
     return whole, whole[32:-32].reshape(shape)
 
@@ -39,20 +39,20 @@ def test_a_layer_and_its_gradients_are_numpys_products(samples, inputs, outputs)
     weight, bias = some(outputs, inputs, seed=2), some(outputs, seed=3)
     exact = {name: part.astype(float) for name, part in (("x", x), ("d", d_out), ("w", weight), ("b", bias))}
 
-    whole, out = room(samples, outputs)
+    whole, out = bordered(samples, outputs)
     linear(x, weight, bias, out)
     np.testing.assert_allclose(out, exact["x"] @ exact["w"].T + exact["b"], atol=2e-4)
     assert_only_inside(whole)
 
-    whole, d_x = room(samples, inputs)
+    whole, d_x = bordered(samples, inputs)
     through_weights(d_out, weight, d_x, 0)
     np.testing.assert_allclose(d_x, exact["d"] @ exact["w"], atol=2e-4)
     through_weights(d_out, weight, d_x, 1)
     np.testing.assert_allclose(d_x, 2 * exact["d"] @ exact["w"], atol=4e-4)
     assert_only_inside(whole)
 
-    whole, d_weight = room(outputs, inputs)
-    border, d_bias = room(outputs)
+    whole, d_weight = bordered(outputs, inputs)
+    border, d_bias = bordered(outputs)
     of_weights(d_out, x, d_weight, d_bias)
     np.testing.assert_allclose(d_weight, exact["d"].T @ exact["x"], atol=5e-4)
     np.testing.assert_allclose(d_bias, exact["d"].sum(0), atol=5e-4)

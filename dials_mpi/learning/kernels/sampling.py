@@ -1,0 +1,68 @@
+"""Actions and influence sources, drawn from a network's outputs by given uniform numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dials_mpi.core.jit import compiled
+
+
+@compiled
+def log_sum_exp(logits):
+    """The logarithm of the sum of e^logits [A], in double precision."""
+    largest = np.float64(logits.max())
+    total = 0.0
+    for logit in logits:
+        total += np.exp(logit - largest)
+    return largest + np.log(total)
+
+
+@compiled
+def draw(logits, total, uniform):
+    """A class, by a uniform number in [0, 1); total: the ``log_sum_exp`` of the logits."""
+    drawn, cumulative = 0, np.exp(logits[0] - total)
+    while drawn < logits.size - 1 and uniform >= cumulative:
+        drawn += 1
+        cumulative += np.exp(logits[drawn] - total)
+    return drawn
+
+
+@compiled
+def draw_actions(outputs, uniforms):
+    """Actions int64 [B], their log-probabilities [B] and the values [B].
+
+    outputs float32 [B, A + 1]: one logit per action, and the value; uniforms float32 [B].
+    """
+    batch, count = outputs.shape[0], outputs.shape[1] - 1
+    actions = np.empty(batch, np.int64)
+    log_probabilities = np.empty(batch, np.float32)
+    for b in range(batch):
+        logits = outputs[b, :count]
+        total = log_sum_exp(logits)
+        actions[b] = draw(logits, total, uniforms[b])
+        log_probabilities[b] = logits[actions[b]] - total
+    return actions, log_probabilities, outputs[:, count].copy()
+
+
+@compiled
+def source_logits(outputs, count, start):
+    """The logits of one source, one per class, in one row of outputs [K]."""
+    if count > 2:
+        return outputs[start : start + count].copy()
+    logits = np.zeros(2, outputs.dtype)
+    logits[1] = outputs[start]
+    return logits
+
+
+@compiled
+def draw_sources(outputs, uniforms, counts, starts):
+    """Sources int64 [B, M] from outputs float32 [B, K], uniforms float32 [B, M].
+
+    counts, starts [M]: each source's number of classes and first output.
+    """
+    sources = np.empty(uniforms.shape, np.int64)
+    for b in range(uniforms.shape[0]):
+        for m in range(counts.size):
+            logits = source_logits(outputs[b], counts[m], starts[m])
+            sources[b, m] = draw(logits, log_sum_exp(logits), uniforms[b, m])
+    return sources

@@ -1,0 +1,134 @@
+"""Names and shapes of the networks' parameters, computed from the configuration and the domain alone.
+
+This module builds no network and loads no compiled code: a checkpoint can be checked without numba.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from math import prod
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from dials_mpi.config import Config
+    from dials_mpi.config import Influence as InfluenceConfig
+    from dials_mpi.config import Policy as PolicyConfig
+    from dials_mpi.domains.base import Agent, Domain, Region
+
+Table = tuple[tuple[str, tuple[int, ...]], ...]
+"""Names and shapes of a network's parameters, in the order of its parameter vector [P]."""
+
+
+class NetworkConfig(Protocol):
+    """The settings of one network: the section ``policy`` or ``influence`` of the configuration."""
+
+    @property
+    def architecture(self) -> str:
+        """A key of TABLES and of ``network.NETWORKS``."""
+        ...
+
+    @property
+    def hidden(self) -> tuple[int, int]:
+        """Units of the first and the second layer."""
+        ...
+
+
+def gru_table(config: NetworkConfig, inputs: int, outputs: int) -> Table:
+    """Of a GRU, a linear layer and a linear output layer."""
+    first, _ = config.hidden
+    return (
+        ("gru.weight_ih", (3 * first, inputs)),
+        ("gru.weight_hh", (3 * first, first)),
+        ("gru.bias_ih", (3 * first,)),
+        ("gru.bias_hh", (3 * first,)),
+        *_last_layers(config, outputs),
+    )
+
+
+def fnn_table(config: NetworkConfig, inputs: int, outputs: int) -> Table:
+    """Of three linear layers."""
+    first, _ = config.hidden
+    return (
+        ("first.weight", (first, inputs)),
+        ("first.bias", (first,)),
+        *_last_layers(config, outputs),
+    )
+
+
+def _last_layers(config: NetworkConfig, outputs: int) -> Table:
+    first, second = config.hidden
+    return (
+        ("second.weight", (second, first)),
+        ("second.bias", (second,)),
+        ("head.weight", (outputs, second)),
+        ("head.bias", (outputs,)),
+    )
+
+
+TABLES: dict[str, Callable[[NetworkConfig, int, int], Table]] = {"gru": gru_table, "fnn": fnn_table}
+"""The table of each architecture, from its settings and its numbers of inputs and outputs."""
+
+
+def network_table(config: NetworkConfig, inputs: int, outputs: int) -> Table:
+    """The table of the configured network."""
+    return TABLES[config.architecture](config, inputs, outputs)
+
+
+def policy_sizes(agent: Agent) -> tuple[int, int]:
+    """Inputs and outputs of an agent's policy network: one output per action, and the value."""
+    return agent.observation_size, agent.actions + 1
+
+
+def source_outputs(classes: Sequence[int]) -> list[int]:
+    """How many outputs of a predictor belong to each source: one for two classes, else one per class."""
+    return [1 if count == 2 else count for count in classes]
+
+
+def predictor_sizes(region: Region) -> tuple[int, int]:
+    """Inputs and outputs of a region's predictor network."""
+    return region.input_size, sum(source_outputs(region.source_classes))
+
+
+def policy_table(config: PolicyConfig, agent: Agent) -> Table:
+    """The table of an agent's policy network."""
+    return network_table(config, *policy_sizes(agent))
+
+
+def predictor_table(config: InfluenceConfig, region: Region) -> Table:
+    """The table of a region's predictor network."""
+    return network_table(config, *predictor_sizes(region))
+
+
+def tables(config: Config, domain: Domain) -> dict[str, list[Table]]:
+    """By kind of network: "policy", one table per agent; "predictor", one per region.
+
+    In mode ``global`` there are no predictors, and the kind is absent.
+    """
+    table = cache(network_table)  # equal tables are one object
+    found = {"policy": [table(config.policy, *policy_sizes(agent)) for agent in domain.agents]}
+    if config.mode != "global":
+        found["predictor"] = [table(config.influence, *predictor_sizes(region)) for region in domain.regions]
+    return found
+
+
+def size(table: Table) -> int:
+    """P, the number of parameters."""
+    return sum(prod(shape) for _, shape in table)
+
+
+def widths(tables: Mapping[str, Sequence[Table]]) -> dict[str, int]:
+    """By kind of network, the length of the rows that hold parameters: P of the largest network."""
+    return {kind: max(map(size, set(own))) for kind, own in tables.items()}
+
+
+def layers(table: Table, vector: np.ndarray) -> dict[str, np.ndarray]:
+    """The parameters by name, as views of a vector [P] in the table's shapes."""
+    found, start = {}, 0
+    for name, shape in table:
+        end = start + prod(shape)
+        found[name] = vector[start:end].reshape(shape)
+        start = end
+    return found
