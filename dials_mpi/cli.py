@@ -1,21 +1,24 @@
-"""What the command lines have in common: one sentence and exit code 2 for bad input, from root alone."""
+"""What the command lines share: for bad input one sentence from root, and exit code 2."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from dials_mpi.core.errors import BadInput, refuse
 from dials_mpi.parallel.communicator import Communicator, launched_as_root
 from dials_mpi.settings.values import printable
 
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
+
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that every rank may run: all come to the same result, only root speaks.
+    """An argument parser that every rank may run: all get the same result, only root prints.
 
-    alone: the program is one process; what else a launcher has started leaves at once, without a word.
+    alone: the program is a single process; other processes that a launcher has started exit at once.
     """
 
     def __init__(self, program: str, about: str, epilog: str, alone: bool = True) -> None:
@@ -33,7 +36,7 @@ class Parser(argparse.ArgumentParser):
             sys.exit(0)
         return super().parse_known_args(args, namespace)
 
-    def _print_message(self, message: str, file: object = None) -> None:
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
         if launched_as_root():
             super()._print_message(message, file)
 
@@ -52,9 +55,9 @@ def word(text: str) -> str:
 
 
 def agreed(comm: Communicator, decide: Callable[[], Any]) -> Any:
-    """What root decides before anything else happens on any rank, on every rank.
+    """What ``decide`` returns on root, on every rank; called before any other exchange.
 
-    It is the exit code, on every rank as well, where ``decide`` raises BadInput, which root reads out.
+    If it raises BadInput, root prints the message, and every rank gets the exit code in its place.
     """
     decision = None
     if comm.is_root:

@@ -18,7 +18,8 @@ from dials_mpi.core.logging import open_logs
 from dials_mpi.core.signals import StopRequests, install_handlers
 from dials_mpi.parallel import communicator as mpi
 from dials_mpi.parallel.communicator import Communicator
-from dials_mpi.run.session import Start, default_ranks, require_time, usable_ranks
+from dials_mpi.parallel.layout import default_ranks, require_usable, usable_ranks
+from dials_mpi.run.session import SessionStart, require_time
 from dials_mpi.run.walltime import Deadline, deadline_of
 from dials_mpi.settings.values import printable
 
@@ -35,7 +36,7 @@ SIGUSR1 stops the run at the next segment's end, SIGTERM and SIGINT (Ctrl-C) at 
 Exit codes: 0 done, 75 stopped with work left (go on with --resume), 2 bad input, others a crash."""
 
 
-def train(start: Start, comm: Communicator, deadline: Deadline, stop_requests: StopRequests) -> int:
+def train(start: SessionStart, comm: Communicator, deadline: Deadline, stop_requests: StopRequests) -> int:
     """Algorithm 1, on every rank: the global ranks have global simulators, the others hold the regions.
 
     In mode untrained no segment refits; in mode global the policies train on the global simulator. In
@@ -100,7 +101,7 @@ def _program(
 ) -> int:
     deadline = Deadline()  # of root, which decides for all
 
-    def plan() -> Start:
+    def plan() -> SessionStart:
         nonlocal deadline
         deadline, start = _plan(comm, options, begun)
         return start
@@ -117,7 +118,7 @@ def _program(
     return train(start, comm, deadline, stop_requests)
 
 
-def _plan(comm: Communicator, options: argparse.Namespace, begun: float) -> tuple[Deadline, Start]:
+def _plan(comm: Communicator, options: argparse.Namespace, begun: float) -> tuple[Deadline, SessionStart]:
     """When the run must stop and where it starts, written to the run file. BadInput: it cannot start."""
     from dials_mpi.core.provenance import versions
     from dials_mpi.domains import create
@@ -126,7 +127,7 @@ def _plan(comm: Communicator, options: argparse.Namespace, begun: float) -> tupl
     config = load(options.config, options.overrides)
     domain = create(config.domain, config.domain_section)
     program = {**versions(), **domain.versions()}
-    _require_place(comm.size, len(domain.regions), config.global_ranks)
+    require_usable(comm.size, len(domain.regions), config.global_ranks)
     deadline, notes = deadline_of(options.walltime, begun)
     agents = len(domain.agents)
     directory = options.output or f"runs/{config.domain_key}-{agents}-{config.mode}-seed{config.seed}"
@@ -136,21 +137,6 @@ def _plan(comm: Communicator, options: argparse.Namespace, begun: float) -> tupl
         require_time(start, deadline, comm.size)
         begin(start, program, comm.size)
     return deadline, start
-
-
-def _require_place(ranks: int, regions: int, global_ranks: int) -> None:
-    """BadInput: so many ranks cannot share the work; a single one can do all of it."""
-    if ranks > regions + global_ranks:
-        more = "one root" if global_ranks == 1 else f"global_ranks={global_ranks}"
-        raise BadInput(
-            f"{ranks} ranks are more than {regions} regions and {more} can use: "
-            f"start at most {regions + global_ranks}"
-        )
-    if 1 < ranks <= global_ranks:
-        raise BadInput(
-            f"{ranks} ranks and global_ranks={global_ranks} leave none for the regions: start at least "
-            f"{global_ranks + 1} ranks, or one, or give at most global_ranks={ranks - 1}"
-        )
 
 
 def _print(options: argparse.Namespace) -> int:
@@ -168,7 +154,7 @@ def _ranks_of(config: Config) -> int:
     from dials_mpi.domains import create
 
     regions = len(create(config.domain, config.domain_section).regions)
-    return usable_ranks(default_ranks(), regions, config)
+    return usable_ranks(default_ranks(), regions, config.global_ranks, config.mode == "global")
 
 
 if __name__ == "__main__":

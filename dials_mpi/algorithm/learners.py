@@ -75,6 +75,10 @@ class Learners:
         """Each region's predictor parameters, float32 [P]."""
         return {k: predictor.network.vector for k, predictor in self.predictors.items()}
 
+    def vectors(self, kind: str) -> dict[int, np.ndarray]:
+        """The parameters of each agent's "policy" or each region's "predictor", float32 [P], not copied."""
+        return self.policy_vectors() if kind == "policy" else self.predictor_vectors()
+
     def state(self, kind: str, number: int) -> dict[str, np.ndarray]:
         """What an agent's "policy" or a region's "predictor" has learnt and its optimiser remembers: arrays
         [n], not copied."""

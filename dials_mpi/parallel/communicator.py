@@ -1,12 +1,11 @@
-"""The MPI layer, the only file that knows mpi4py: which rank holds which region, and what goes where.
+"""Messages between the ranks of a run: the only file that imports mpi4py.
 
-Rank 0 is root: it writes every file and talks to the user. The first k ranks (``global_ranks``), root among
-them, run global simulators; the W others are the workers, and region i of N lives on worker i*W//N. With a
-single rank, root is the only worker as well.
+Rank 0 is root: it writes all files and all output. An exchange sends one message per pair of ranks (in pieces
+of MESSAGE_BYTES where it is larger).
 
-Every wait polls a non-blocking call and sleeps in between: a blocking MPI call spins, and where there are
-more ranks than cores it takes the core from a rank that has work to do (measured: 6 to 49 times slower).
-While it waits, a rank gives and looks for signs of life (pulse.py).
+Every wait polls a non-blocking call and sleeps in between. A blocking MPI call would poll without a pause,
+and where there are more ranks than cores it would take the core from a rank that computes (measured: 6 to 49
+times slower). While a rank waits, it sends and checks heartbeats (heartbeat.py).
 """
 
 from __future__ import annotations
@@ -30,16 +29,20 @@ from dials_mpi.core import signals
 from dials_mpi.core.errors import CRASHED, REFUSED, STOPPED, BadInput, Unwritable, print_error, refuse
 from dials_mpi.core.logging import LOG
 from dials_mpi.parallel.heartbeat import Heartbeat
+from dials_mpi.parallel.layout import Owned
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
 POLL_SECONDS = 0.002
-"""Seconds between two polls. Messages move only inside a poll, so a long nap would delay them."""
+"""Seconds between two polls. Messages move only during a poll, so a longer wait would delay them."""
 
 OUTPUT_SECONDS = 0.1
-"""Seconds between a rank's last words and the end of all: on a busy machine the launcher, which passes them
-on, was seen to end before it had read them."""
+"""Seconds between a rank's last output and the end of the job. The launcher passes the output on; on a busy
+machine it ended before it had read all of it."""
+
+MESSAGE_BYTES = 1 << 30
+"""At most in one message: MPI libraries count bytes in 32 bits, and Open MPI refuses more than 2^31."""
 
 ABORT_DELAY = 1.0
 """Seconds by which the other ranks leave it to root to end the job when a signal came to all."""
@@ -59,193 +62,157 @@ def launched() -> bool:
 
 
 class Communicator:
-    """The processes of this run, seen from one of them. Made by ``connect``."""
+    """The processes of this run, seen from one of them. Made by ``connect``.
+
+    All methods but ``isend``, ``irecv``, ``wait``, ``send_blocks``, ``receive_blocks`` and ``abort`` are
+    called by all ranks that take part, in the same order.
+    """
 
     def __init__(self, comm: MPI.Comm, library: str) -> None:
         self._comm = comm
         self.rank, self.size = comm.rank, comm.size
         self.is_root = self.rank == 0
-        self.global_ranks = 1
         self.library = library
         self.host = platform.node()
         self.heartbeat = Heartbeat(self.rank, [self.host], 0.0, lambda _: None, lambda: ())
 
     def exchange_hosts(self, silence: float) -> list[str]:
-        """Learn the host of each rank, and begin to watch for those that are silent for so many seconds."""
+        """The host of each rank. From now on ranks that are silent for so many seconds are reported."""
         hosts = self.allgather_names(self.host)
         _forget_shared_memory()
-        post = _Post(self._comm.Dup())
-        self.heartbeat = Heartbeat(self.rank, hosts, silence, post.give, post.got)
+        beats = _Beats(self._comm.Dup())
+        self.heartbeat = Heartbeat(self.rank, hosts, silence, beats.send, beats.received)
         return hosts
 
     def allgather_names(self, own: str) -> list[str]:
-        """A short name that each rank gives, in the order of the ranks; 64 bytes of UTF-8 at most."""
+        """A short name of each rank, by rank; 64 bytes of UTF-8 at most."""
         mine, rows = np.zeros(64, np.uint8), np.empty((self.size, 64), np.uint8)
         letters = np.frombuffer(own.encode()[:64], np.uint8)
         mine[: letters.size] = letters
-        self._wait([self._comm.Iallgather(mine, rows)])
+        self.wait([self._comm.Iallgather(mine, rows)])
         return [row.tobytes().rstrip(b"\0").decode(errors="replace") for row in rows]
 
-    @property
-    def is_global(self) -> bool:
-        """Whether this rank runs a global simulator."""
-        return self.rank < self.global_ranks
-
-    def assign_regions(self, regions: int, on_root: bool = False, global_ranks: int = 1) -> list[int]:
-        """Say how many regions there are, and learn which of them this rank holds.
-
-        on_root: root holds them all (training on the global simulator). global_ranks: so many ranks run
-        global simulators, and hold no region unless on_root; a single rank is one, whatever is asked for.
-        """
-        self._regions, self.owns_all = regions, on_root or self.size == 1
-        self.global_ranks = 1 if self.size == 1 else global_ranks
-        return [region for region in range(regions) if self.owner(region) == self.rank]
-
-    def owner(self, region: int) -> int:
-        """The rank that holds a region."""
-        workers = self.size - self.global_ranks
-        return 0 if self.owns_all else self.global_ranks + region * workers // self._regions
-
-    def broadcast(self, thing: Any = None) -> Any:
-        """Root's small Python object, to every rank; for the start of a run."""
+    def broadcast(self, value: Any = None) -> Any:
+        """Root's small Python object, on every rank."""
         size = np.zeros(1, np.int64)
-        data = np.frombuffer(pickle.dumps(thing), np.uint8) if self.is_root else np.empty(0, np.uint8)
+        data = np.frombuffer(pickle.dumps(value), np.uint8) if self.is_root else np.empty(0, np.uint8)
         size[0] = data.size
-        self._wait([self._comm.Ibcast(size, root=0)])
+        self.wait([self._comm.Ibcast(size, root=0)])
         if not self.is_root:
             data = np.empty(int(size[0]), np.uint8)
-        self._wait([self._comm.Ibcast(data, root=0)])
-        return thing if self.is_root else pickle.loads(data.tobytes())
-
-    def scatter(
-        self,
-        blocks: Sequence[np.ndarray] | None,
-        room: Mapping[int, np.ndarray],
-        shares: Sequence[slice] = (slice(None),),
-    ) -> None:
-        """From the global ranks to the holders: one array per region, below 2^31 bytes each.
-
-        shares: the rows of each array that each global rank has; root all, where not given. blocks: on
-        these ranks, their rows of the N arrays; elsewhere None. room: this rank's regions with arrays of the
-        right shape and type, which are filled.
-        """
-        requests = []
-        for i, array in room.items():
-            for source, share in enumerate(shares):
-                if source == self.rank:
-                    np.copyto(array[share], blocks[i])
-                else:
-                    requests.append(self._comm.Irecv(_bytes(array[share]), source=source, tag=i))
-        if self.rank < len(shares):
-            sent = (i for i in range(self._regions) if i not in room)
-            requests += [self._comm.Isend(_bytes(blocks[i]), dest=self.owner(i), tag=i) for i in sent]
-        self._wait(requests)
-
-    def gather(
-        self, mine: Mapping[int, np.ndarray], width: int, dtype: DTypeLike, to: int = 1
-    ) -> np.ndarray | None:
-        """From the holders to the first ``to`` ranks: one row per region, [N, width] there, None elsewhere.
-
-        mine: this rank's regions with their rows; behind a shorter row it is zero.
-        """
-        return self._gather_rows(mine, (self._regions, width), dtype, self.owner, to)
-
-    def gather_by_rank(self, row: np.ndarray) -> np.ndarray | None:
-        """One row of equal length from every rank: [size, len(row)] on root and None elsewhere."""
-        return self._gather_rows({self.rank: row}, (self.size, row.size), row.dtype, lambda rank: rank)
-
-    def gather_shares(self, mine: np.ndarray, shares: Sequence[slice]) -> np.ndarray | None:
-        """From the global ranks to root, which puts their rows [*, width] together: [rows, width] there.
-
-        shares: the rows that each of them has.
-        """
-        if not self.is_root:
-            self._wait([self._comm.Isend(_bytes(mine), dest=0)] if self.is_global else [])
-            return None
-        rows = np.empty((shares[-1].stop, mine.shape[1]), mine.dtype)
-        rows[shares[0]] = mine
-        parts = (_bytes(rows[share]) for share in shares[1:])
-        self._wait([self._comm.Irecv(part, source=source) for source, part in enumerate(parts, 1)])
-        return rows
-
-    def _gather_rows(
-        self,
-        mine: Mapping[int, np.ndarray],
-        shape: tuple[int, int],
-        dtype: DTypeLike,
-        source: Callable[[int], int],
-        to: int = 1,
-    ) -> np.ndarray | None:
-        others = [rank for rank in range(to) if rank != self.rank]
-        sent = [self._comm.Isend(_bytes(row), dest=rank, tag=i) for rank in others for i, row in mine.items()]
-        if self.rank >= to:
-            self._wait(sent)
-            return None
-        rows = np.zeros(shape, dtype)
-        for i, row in mine.items():
-            rows[i, : row.size] = row
-        missing = [i for i in range(len(rows)) if i not in mine]
-        self._wait([*sent, *(self._comm.Irecv(_bytes(rows[i]), source=source(i), tag=i) for i in missing)])
-        return rows
-
-    def gather_one_by_one(
-        self,
-        mine: Sequence[int],
-        make: Callable[[int], np.ndarray],
-        width: int,
-        take: Callable[[int, np.ndarray], None] | None = None,
-    ) -> None:
-        """Region by region to root, float32, ``width`` long at most: what ``make`` gives there, root's
-        ``take`` gets, and more behind it.
-
-        Root holds two rows at a time: the next one is on its way while it takes one.
-        """
-        if not self.is_root:
-            for i in mine:
-                self._wait([self._comm.Isend(_bytes(make(i)), dest=0, tag=i)])
-            return
-        rows = np.empty((2, width), np.float32)
-        requests = [self._expect(0, rows[0], mine)]
-        for i in range(self._regions):
-            if i + 1 < self._regions:
-                requests.append(self._expect(i + 1, rows[(i + 1) % 2], mine))
-            self._wait(requests.pop(0))
-            take(i, make(i) if i in mine else rows[i % 2])
-
-    def scatter_one_by_one(
-        self, rows: Iterable[np.ndarray] | None, width: int, take: Callable[[int, np.ndarray], None]
-    ) -> None:
-        """Region by region from root, float32, ``width`` long at most: its holder's ``take`` gets it, and
-        more behind it."""
-        if not self.is_root:
-            row = np.empty(width, np.float32)
-            for i in range(self._regions):
-                if self.owner(i) == self.rank:
-                    self._wait([self._comm.Irecv(_bytes(row), source=0, tag=i)])
-                    take(i, row)
-            return
-        for i, row in enumerate(rows):
-            if self.owner(i) == 0:
-                take(i, row)
-            else:
-                self._wait([self._comm.Isend(_bytes(row), dest=self.owner(i), tag=i)])
+        self.wait([self._comm.Ibcast(data, root=0)])
+        return value if self.is_root else pickle.loads(data.tobytes())
 
     def allreduce_max(self, value: int) -> int:
         """The largest of all ranks' values, on every rank."""
         from mpi4py import MPI
 
         mine, largest = np.array([value]), np.zeros(1, np.int64)
-        self._wait([self._comm.Iallreduce(mine, largest, op=MPI.MAX)])
+        self.wait([self._comm.Iallreduce(mine, largest, op=MPI.MAX)])
         return int(largest[0])
 
     def barrier(self) -> None:
-        """Return when every rank has come here."""
-        self._wait([self._comm.Ibarrier()])
+        """Return when every rank has called this."""
+        self.wait([self._comm.Ibarrier()])
 
-    def _expect(self, i: int, row: np.ndarray, mine: Sequence[int]) -> list[MPI.Request]:
-        return [] if i in mine else [self._comm.Irecv(_bytes(row), source=self.owner(i), tag=i)]
+    def gather(
+        self, mine: Mapping[int, np.ndarray], owned: Owned, width: int, dtype: DTypeLike, to: int = 1
+    ) -> np.ndarray | None:
+        """One row per owner, from the ranks that hold them to the first ``to`` ranks, as one message each.
 
-    def _wait(self, requests: list[MPI.Request]) -> None:
+        mine: this rank's rows, by their numbers; a shorter row is followed by zeros. owned: the numbers of
+        the rows of each rank; a rank that holds no rows and gets none need not call this. Returns
+        [n, width] on the first ranks, None elsewhere.
+        """
+        zeros = np.zeros(width, dtype)
+        rows = {i: np.asarray(mine[i], dtype) for i in owned[self.rank]}
+        sent = [part for row in rows.values() for part in (row, zeros[row.size :])]
+        requests = [request for rank in range(to) if rank != self.rank for request in self.isend(sent, rank)]
+        table = None
+        if self.rank < to:
+            table = np.zeros((sum(map(len, owned)), width), dtype)
+            for i, row in rows.items():
+                table[i, : row.size] = row
+            for source, numbers in enumerate(owned):
+                if source != self.rank:
+                    requests += self.irecv([table[i] for i in numbers], source)
+        self.wait(requests)
+        return table
+
+    def gather_by_rank(self, row: np.ndarray) -> np.ndarray | None:
+        """One row of equal length from every rank: [size, len(row)] on root, None elsewhere."""
+        return self.gather({self.rank: row}, [[rank] for rank in range(self.size)], row.size, row.dtype)
+
+    def scatter(
+        self,
+        given: Mapping[int, Sequence[np.ndarray]] | None,
+        taken: Mapping[int, Sequence[np.ndarray]],
+        owned: Owned,
+        shares: Sequence[slice] = (slice(None),),
+    ) -> None:
+        """Arrays of each owner, from the first ranks to those that hold the owners, as one message each.
+
+        given: on the first ranks, by the owner's number, their rows of its arrays; None elsewhere. taken: by
+        the numbers of this rank's owners, arrays of the right shape and type, which are filled. shares: the
+        rows of each array that each of the first ranks has; root has all, where not given.
+        """
+        requests = []
+        for source, share in enumerate(shares):
+            if given is not None and source == self.rank:
+                for i, arrays in taken.items():
+                    for array, rows in zip(arrays, given[i], strict=True):
+                        np.copyto(array[share], rows)
+            else:
+                room = [array[share] for i in owned[self.rank] for array in taken[i]]
+                requests += self.irecv(room, source)
+        if given is not None:
+            for dest, numbers in enumerate(owned):
+                if dest != self.rank:
+                    requests += self.isend([array for i in numbers for array in given[i]], dest)
+        self.wait(requests)
+
+    def send_blocks(self, blocks: Iterable[np.ndarray], dest: int) -> None:
+        """Send blocks of bytes one after another; the next one is made when the last one has left."""
+        for block in blocks:
+            self.wait(self.isend([block], dest))
+
+    def receive_blocks(self, expected: Sequence[tuple[int, int]]) -> Iterator[np.ndarray]:
+        """Blocks of bytes one after another; each is valid until the next one is asked for.
+
+        expected: rank and number of bytes of each. There is room for two: while one is used, the next one
+        arrives.
+        """
+        largest = max((size for _, size in expected), default=0)
+        room = [np.empty(largest, np.uint8) for _ in range(2)]
+
+        def start(k: int) -> list[MPI.Request]:
+            if k == len(expected):
+                return []
+            source, size = expected[k]
+            return self.irecv([room[k % 2][:size]], source)
+
+        arriving = start(0)
+        for k, (_, size) in enumerate(expected):
+            current, arriving = arriving, start(k + 1)
+            self.wait(current)
+            yield room[k % 2][:size]
+
+    def isend(self, arrays: Sequence[np.ndarray], dest: int) -> list[MPI.Request]:
+        """Begin to send contiguous arrays as one message, end to end; keep them unchanged until ``wait``.
+
+        ValueError: an array is not contiguous.
+        """
+        return [_start(self._comm.Isend, places, dest) for places in _messages(arrays)]
+
+    def irecv(self, arrays: Sequence[np.ndarray], source: int) -> list[MPI.Request]:
+        """Begin to receive what ``isend`` sends, into contiguous arrays; keep them until ``wait``.
+
+        As many bytes must be sent; how they are shared among arrays may differ. ValueError: as of ``isend``.
+        """
+        return [_start(self._comm.Irecv, places, source) for places in _messages(arrays)]
+
+    def wait(self, requests: list[MPI.Request]) -> None:
+        """Return when all are complete. Meanwhile this rank sends and checks heartbeats."""
         while requests and not type(requests[0]).Testall(requests):
             time.sleep(POLL_SECONDS)
             signals.raise_pending()
@@ -261,6 +228,49 @@ class Communicator:
         raise SystemExit(code)
 
 
+def _messages(arrays: Sequence[np.ndarray]) -> Iterator[list[tuple[int, int]]]:
+    """The bytes of some arrays, end to end, as messages of at most MESSAGE_BYTES: their places in memory."""
+    message: list[tuple[int, int]] = []
+    room = MESSAGE_BYTES
+    for address, size in _places(arrays):
+        while size > room:
+            yield [*message, (address, room)]
+            address, size, message, room = address + room, size - room, [], MESSAGE_BYTES
+        message.append((address, size))
+        room -= size
+    if message:
+        yield message
+
+
+def _places(arrays: Sequence[np.ndarray]) -> list[tuple[int, int]]:
+    """Address and number of bytes of each array; neighbours in memory become one."""
+    places: list[tuple[int, int]] = []
+    for array in arrays:
+        if not array.flags.c_contiguous:
+            raise ValueError("only contiguous arrays can be sent")
+        address = array.__array_interface__["data"][0]
+        if places and sum(places[-1]) == address:
+            places[-1] = (places[-1][0], places[-1][1] + array.nbytes)
+        elif array.nbytes:
+            places.append((address, array.nbytes))
+    return places
+
+
+def _start(
+    operation: Callable[[Any, int], MPI.Request], places: Sequence[tuple[int, int]], peer: int
+) -> MPI.Request:
+    """Begin to send or receive a message. An MPI datatype names its places, so that nothing is copied."""
+    from mpi4py import MPI
+
+    if len(places) == 1:
+        return operation([MPI.buffer.fromaddress(*places[0]), MPI.BYTE], peer)
+    addresses, sizes = zip(*places, strict=True)
+    datatype = MPI.BYTE.Create_hindexed(sizes, addresses).Commit()
+    request = operation([MPI.BOTTOM, 1, datatype], peer)
+    datatype.Free()  # takes effect when the message is complete
+    return request
+
+
 def _forget_shared_memory() -> None:
     """Remove the name of MPICH's shared memory, which all ranks of this machine have open by now.
 
@@ -274,17 +284,18 @@ def _forget_shared_memory() -> None:
                     os.unlink(path)
 
 
-class _Post:
-    """Signs of life as messages without content, at most one on its way from each rank."""
+class _Beats:
+    """Heartbeats as empty messages; at most one of each rank is on its way."""
 
     def __init__(self, comm: MPI.Comm) -> None:
-        self._comm, self._sent = comm, None
+        self._comm = comm
+        self._sent: MPI.Request | None = None
 
-    def give(self, rank: int) -> None:
+    def send(self, rank: int) -> None:
         if self._sent is None or self._sent.Test():
             self._sent = self._comm.Isend(np.empty(0, np.uint8), dest=rank)
 
-    def got(self) -> Iterator[int]:
+    def received(self) -> Iterator[int]:
         for rank in range(self._comm.size):
             while self._comm.Iprobe(source=rank):
                 self._comm.Recv(np.empty(0, np.uint8), source=rank)
@@ -360,10 +371,3 @@ def _end(comm: Communicator, code: int, why: str) -> NoReturn:
     print_error(why)
     LOG.error(why)
     comm.abort(code)
-
-
-def _bytes(array: np.ndarray) -> np.ndarray:
-    """The same memory as a flat byte array: what MPI sends, whatever the type."""
-    if not array.flags.c_contiguous:
-        raise ValueError("only contiguous arrays can be sent")
-    return array.reshape(-1).view(np.uint8)

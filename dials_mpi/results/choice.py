@@ -19,6 +19,7 @@ from dials_mpi.domains.base import GlobalSimulator
 from dials_mpi.domains.members import Members
 from dials_mpi.learning.influence import Predictor
 from dials_mpi.learning.policy import Policy
+from dials_mpi.results.checkpoints import require_same_run
 from dials_mpi.settings.values import printable
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class Choice:
     def env_steps(self) -> int:
         """Steps per agent after which the run's networks were as they are here. BadInput: there are none."""
         stored = self._stored
-        return int(stored.read("training/env_steps")[-1]) if stored is self.run else stored.position.env_steps
+        return int(stored.read("training/env_steps")[-1]) if stored is self.run else stored.progress.env_steps
 
     def joint_policy(
         self, simulator: GlobalSimulator, streams: Sequence[np.random.Generator]
@@ -127,10 +128,8 @@ class Choice:
                 f"there is no {printable(wanted or 'newest')} checkpoint in {where}: "
                 + ("give best, newest or the steps of one that is there" if wanted else "wait for its first")
             )
-        from dials_mpi.run.resume import verify
-
         source = checkpoint.Checkpoint(path)
-        verify(source, self.config, self.domain)
+        require_same_run(source, self.config)
         return source
 
 

@@ -1,4 +1,4 @@
-"""Where the run of a directory starts: anew, or from its newest good checkpoint. Root alone looks."""
+"""Find where a session starts: at the beginning, or at the newest good checkpoint. Only root does this."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ from typing import Any
 
 from dials_mpi.config import Config, from_yaml
 from dials_mpi.config.comparison import differences
-from dials_mpi.config.schedule import collects_ahead, segments
 from dials_mpi.core.errors import BadInput, Unwritable
 from dials_mpi.domains.base import Domain
-from dials_mpi.domains.members import Members
-from dials_mpi.run import states
-from dials_mpi.run.costs import WIDTH
-from dials_mpi.run.session import Start
+from dials_mpi.results.checkpoints import require_same_run
+from dials_mpi.run import state
+from dials_mpi.run.session import SessionStart
 from dials_mpi.settings.values import printable
 from dials_mpi.storage import checkpoint as checkpoints
 from dials_mpi.storage.checkpoint import Checkpoint
@@ -26,11 +24,11 @@ from dials_mpi.storage.hdf5 import Newer
 from dials_mpi.storage.runfile import RunFile
 
 
-def find(config: Config, domain: Domain, directory: str, resume: bool) -> Start:
-    """Where the run of a directory starts; this process holds the directory from now to its end.
+def find(config: Config, domain: Domain, directory: str, resume: bool) -> SessionStart:
+    """Where the run in a directory starts. This process locks the directory until it ends.
 
-    BadInput: there is a run and ``resume`` is not wanted; or another process runs there; or that run's
-    configuration, run file or checkpoints do not fit; or its checkpoints are gone.
+    BadInput: there is a run and ``resume`` is false; or another process runs there; or the run's
+    configuration, run file or checkpoints do not fit; or its checkpoints are missing.
     """
     run, where = RunFile(directory), printable(directory)
     if run.exists() and not resume:
@@ -45,13 +43,13 @@ def find(config: Config, domain: Domain, directory: str, resume: bool) -> Start:
             "directory with --output"
         )
     warning = _claim(run.directory)
-    begun = Start(config, directory, continued=before is not None, notes=(warning,) if warning else ())
+    begun = SessionStart(config, directory, continued=before is not None, notes=(warning,) if warning else ())
     if before is None:
         return begun
     if run.finished() and config.total_steps == before.total_steps:
         return begun._replace(finished=True)
     newest, damaged = _newest(run.directory, config, domain)
-    if newest is None and _is_past_checkpoints(run, before):  # never from the beginning over results
+    if newest is None and _is_past_checkpoints(run, before):  # never begin again over results
         raise BadInput(
             f"{where} holds results and no checkpoint to go on from: put its newest one back, or choose "
             "another directory with --output"
@@ -62,22 +60,22 @@ def find(config: Config, domain: Domain, directory: str, resume: bool) -> Start:
     if newest is None:
         return begun
     _require_rows(run, newest)
-    position = newest.position
+    progress = newest.progress
     if from_yaml(newest.configuration).global_ranks != config.global_ranks:
-        position = replace(position, seconds={})  # as long as it took elsewhere
-    return begun._replace(position=position, checkpoint=newest.path)
+        progress = replace(progress, seconds={})  # the times of another split of the work
+    return begun._replace(progress=progress, checkpoint=newest.path)
 
 
-def begin(start: Start, program: Mapping[str, Any], ranks: int) -> None:
-    """Write down in the run file that a session begins here; program: attributes that identify it.
+def begin(start: SessionStart, program: Mapping[str, Any], ranks: int) -> None:
+    """Record in the run file that a session begins; program: attributes that identify the program.
 
-    BadInput: the disk takes nothing.
+    BadInput: the disk is full or fails.
     """
-    run, config, position = RunFile(start.directory), start.config, start.position
+    run, config, progress = RunFile(start.directory), start.config, start.progress
     identity = {"domain": config.domain, "mode": config.mode, "seed": config.seed}
     attributes = {**program, **identity, "config_digest": config.digest(), "finished": False}
     session = {
-        "env_steps": position.env_steps,
+        "env_steps": progress.env_steps,
         "config_digest": config.digest(),
         "creator": program["creator"],
         "git_commit": program["git_commit"],
@@ -88,7 +86,7 @@ def begin(start: Start, program: Mapping[str, Any], ranks: int) -> None:
         for path in start.damaged:
             checkpoints.set_aside(path)
         if start.continued:
-            run.go_on(config.to_yaml(), attributes, session, position.lengths)
+            run.go_on(config.to_yaml(), attributes, session, progress.lengths)
         elif run.exists():
             raise BadInput(f"a run in {printable(start.directory)} has begun in this moment: start again")
         else:
@@ -98,7 +96,7 @@ def begin(start: Start, program: Mapping[str, Any], ranks: int) -> None:
 
 
 def _configuration_before(directory: str, config: Config) -> Config:
-    """The configuration of the run's last session. BadInput: this one differs where it must not."""
+    """The configuration of the run's last session. BadInput: ``config`` differs where it must not."""
     run = RunFile.open(directory)
     before = configuration_of(run)
     _require_same(before, config, str(run.path))
@@ -106,9 +104,9 @@ def _configuration_before(directory: str, config: Config) -> Config:
 
 
 def configuration_of(run: RunFile) -> Config:
-    """The configuration that a run goes on with.
+    """The configuration with which a run continues.
 
-    total_steps is that of the last session that trained anything: a larger one can still be taken back.
+    total_steps is that of the last session that trained anything, so that a larger one can be taken back.
     BadInput: the file or a configuration cannot be read.
     """
     where = f"the configuration in {printable(str(run.path))}"
@@ -123,7 +121,7 @@ def configuration_of(run: RunFile) -> Config:
 
 
 def _is_past_checkpoints(run: RunFile, before: Config) -> bool:
-    """Whether there must have been checkpoints, or can be none."""
+    """Whether the run must have written checkpoints, or is an archived copy without them."""
     segments_done = run.lengths().get("training/env_steps", 0)
     return run.finished() or run.archived() or segments_done > before.checkpoint_every > 0
 
@@ -155,12 +153,13 @@ def _claim(directory: Path) -> str | None:
 
 
 def _newest(directory: Path, config: Config, domain: Domain) -> tuple[Checkpoint | None, dict[Path, str]]:
-    """The newest checkpoint that is whole, and the newer ones that are not, with what is wrong with them."""
+    """The newest good checkpoint, and the newer ones that are damaged, each with a sentence on why."""
     damaged: dict[Path, str] = {}
     for path in checkpoints.present(directory):
         try:
             checkpoint = Checkpoint(path)
-            verify(checkpoint, config, domain)
+            require_same_run(checkpoint, config)
+            state.verify(checkpoint, state.entries(config, domain), domain)
             return checkpoint, damaged
         except Newer:
             raise
@@ -175,38 +174,10 @@ def _newest(directory: Path, config: Config, domain: Domain) -> tuple[Checkpoint
     return None, damaged
 
 
-def verify(checkpoint: Checkpoint, config: Config, domain: Domain) -> None:
-    """BadInput: the checkpoint is not what was written, or of another run."""
-    where = printable(str(checkpoint.path))
-    before = from_yaml(checkpoint.configuration, f"the configuration in {where}")
-    if before.digest() != checkpoint.digest:
-        raise BadInput(f"{where} is damaged: its configuration has another digest")
-    if any(len(row) != WIDTH for row in checkpoint.position.unrecorded):
-        raise BadInput(f"{where} is damaged: its unrecorded costs are none")
-    done = segments(before)[: checkpoint.position.segments]
-    steps = done[-1].env_steps if len(done) == checkpoint.position.segments > 0 else -1
-    if not steps == checkpoint.position.env_steps == _number(checkpoint.path):
-        raise BadInput(f"{where} is damaged: its segments, steps and name do not agree")
-    changed = differences(before, config)
-    if changed:
-        raise BadInput(f"{where} is of another run: {changed}")
-    from dials_mpi.algorithm.joint import tables, widths  # loads numba, which takes a moment
-
-    wide = widths(tables(config, domain))
-    layouts = states.layouts(wide)
-    if collects_ahead(config, checkpoint.position.segments):
-        layouts |= states.earlier(wide["policy"])
-    checkpoint.verify(layouts, Members(domain.regions).numbers(layouts))
-
-
-def _number(path: Path) -> int:
-    return int(path.stem.rpartition("-")[2])
-
-
 def _require_rows(run: RunFile, checkpoint: Checkpoint) -> None:
-    """The run file must hold what the checkpoint goes on from."""
+    """BadInput: the run file has fewer rows than when the checkpoint was written."""
     there = run.lengths()
-    missing = [name for name, rows in checkpoint.position.lengths.items() if there.get(name, 0) < rows]
+    missing = [name for name, rows in checkpoint.progress.lengths.items() if there.get(name, 0) < rows]
     if missing:
         raise BadInput(
             f"{printable(str(run.path))} has fewer rows of {missing[0]} than {checkpoint.path.name} goes on "
@@ -217,4 +188,4 @@ def _require_rows(run: RunFile, checkpoint: Checkpoint) -> None:
 def _from_where(checkpoint: Checkpoint | None) -> str:
     if checkpoint is None:
         return "the run had not come to its first checkpoint: it starts at the beginning"
-    return f"going on from {checkpoint.position.env_steps:,} steps ({checkpoint.path.name})"
+    return f"going on from {checkpoint.progress.env_steps:,} steps ({checkpoint.path.name})"

@@ -1,8 +1,7 @@
 """The networked system in training: what every rank does in each line of Algorithm 1.
 
-Each method is called by all ranks, in the same order. The global ranks, root among them, collect and
-evaluate; the ranks that hold regions fit and train; root writes. What has to travel between them does so at
-the beginning or end of a method.
+All ranks call each method, in the same order. The global ranks, root among them, collect and evaluate; the
+ranks that hold regions fit and train; root writes. Ranks exchange data at the beginning or end of a method.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,83 +22,78 @@ from dials_mpi.algorithm.learners import TRAINING, Learners, NonFinite
 from dials_mpi.config.schedule import Segment, evaluates, segments
 from dials_mpi.core.errors import Unwritable
 from dials_mpi.core.jit import processor
-from dials_mpi.core.logging import LOG
-from dials_mpi.core.provenance import memory, roundings
+from dials_mpi.core.provenance import memory
 from dials_mpi.core.signals import StopRequests
 from dials_mpi.core.timing import PHASES, Stopwatch
+from dials_mpi.domains.members import OWNERS
 from dials_mpi.learning.influence import Fit
 from dials_mpi.parallel.communicator import Communicator
+from dials_mpi.parallel.layout import AGENT, REGION, Layout
 from dials_mpi.run.checkpointing import CheckpointManager
 from dials_mpi.run.costs import UnrecordedCosts
 from dials_mpi.run.global_ranks import GlobalRank
-from dials_mpi.run.session import Start
+from dials_mpi.run.session import SessionStart
+from dials_mpi.run.state import RankState
+from dials_mpi.run.state_exchange import StateExchange
 from dials_mpi.run.walltime import Deadline
 from dials_mpi.run.warm_up import is_warm, warm_up_together
 
+if TYPE_CHECKING:
+    from dials_mpi.run.root import Root
+
 
 class System:
-    """One rank's part of the system; on global ranks also the joint policy, on root run file and progress."""
+    """One rank's part of the system; global ranks also have the joint policy, root files and output."""
 
     def __init__(
-        self, start: Start, comm: Communicator, deadline: Deadline, stop_requests: StopRequests
+        self, start: SessionStart, comm: Communicator, deadline: Deadline, stop_requests: StopRequests
     ) -> None:
         config = start.config
         self.config, self.comm, self.directory = config, comm, start.directory
         self.watch = Stopwatch()
         self.domain = domains.create(config.domain, config.domain_section)
-        mine = comm.assign_regions(len(self.domain.regions), config.mode == "global", config.global_ranks)
+        agents = [region.agents for region in self.domain.regions]
+        self.layout = Layout(comm.rank, comm.size, agents, config.mode == "global", config.global_ranks)
         hosts = comm.exchange_hosts(config.silence)
         processors = comm.allgather_names(processor())
         self.failures = Failures(comm.rank, comm.heartbeat.beat)
-        self.learners = Learners(config, self.domain, mine, self.failures)
-        self.members = self.learners.members
+        self.learners = Learners(config, self.domain, self.layout.regions, self.failures)
+        self.state = RankState(self.learners, UnrecordedCosts(self.watch, self.failures))
         self.tables = joint.tables(config, self.domain)
         self.widths = joint.widths(self.tables)
-        self.global_rank = GlobalRank(config, self.domain, comm, self.watch, self.failures)
-        self.datasets = self.policy_parameters = self.earlier = None
-        self.record = self.reporter = self.latest = None
-        if comm.is_root:
-            self._take_charge(start, hosts, processors)
+        self.global_rank = GlobalRank(config, self.domain, comm, self.layout, self.watch, self.failures)
+        self.datasets: list[Dataset] | None = None
+        self.root = self._root(start, hosts, processors) if comm.is_root else None
         if not is_warm():
             self._phase("compiling the inner loops, once on this machine")
         warm_up_together(comm, hosts, config, self.domain)
-        self.checkpoints = CheckpointManager(
-            start,
-            comm,
-            self.learners,
-            self.tables,
-            deadline,
-            stop_requests,
-            UnrecordedCosts(self.watch, self.failures),
-            self.record,
-            self.reporter,
-        )
+        exchange = StateExchange(comm, self.layout, self.state)
+        self.checkpoints = CheckpointManager(start, self.domain, exchange, deadline, stop_requests, self.root)
 
     def __enter__(self) -> System:
         return self
 
     def __exit__(self, *reason: object) -> None:
-        """Give the terminal back, so that the traceback of a fault comes out below the progress."""
-        if self.comm.is_root:
-            self.reporter.close()
+        """Close the progress display, so that the traceback of an error is shown below it."""
+        if self.root:
+            self.root.reporter.close()
 
     def begin(self) -> None:
-        """Line 1: networks as they are initialised, which are evaluated, or as the checkpoint holds them."""
+        """Line 1: the networks as initialised, which are evaluated, or as the checkpoint holds them."""
         self.checkpoints.restore()
-        earlier = self.checkpoints.earlier_policies()
-        if earlier is not None:
-            self._gather_policies(earlier)
-            self._play_dataset(self.checkpoints.start.position.segments)
-        self._gather()
+        if self.checkpoints.next_refit_is_overdue():
+            self._gather("policy", self.state.earlier)
+            self._play_dataset(self.checkpoints.start.progress.segments)
+        self._gather_networks()
         if not self.checkpoints.start.checkpoint and not self.config.overlapped:
             self._play_evaluation(env_steps=0, segments=0)
             self._record_costs(env_steps=0)
             self.checkpoints.commit()
 
     def collect(self, segment: Segment) -> dict[int, Dataset]:
-        """Line 3: the joint policy plays on the global simulators; each rank gets its datasets.
+        """Line 3: the joint policy plays on the global simulators; each rank gets its regions' datasets.
 
-        In the schedule overlapped it has played before, but for the first segment.
+        In the schedule overlapped it has played during the segment before, except for the first segment.
         """
         episodes = self.config.dataset_episodes
         if self.datasets is None:
@@ -108,32 +103,30 @@ class System:
             for k in self.learners.regions
         }
         with self._exchange():
-            for part in Dataset._fields:
-                blocks = [getattr(dataset, part) for dataset in self.datasets] if self.datasets else None
-                room = {k: getattr(dataset, part) for k, dataset in mine.items()}
-                self.comm.scatter(blocks, room, self.global_rank.shares(episodes))
+            played = None if self.datasets is None else dict(enumerate(self.datasets))
+            self.comm.scatter(played, mine, self.layout.owned[REGION], self.global_rank.shares(episodes))
         self.datasets = None
         return mine
 
     def fit_predictors(self, datasets: dict[int, Dataset], segment: Segment) -> None:
-        """Lines 4 to 6: each rank trains the predictors of its regions; root records their loss."""
+        """Lines 4 to 6: each rank trains the predictors of its regions; root records their losses."""
         self._phase("fitting the influence predictors")
         with self.checkpoints.pace("fit"):
             with self.watch("influence"), self._dumping():
                 fits = self.learners.fit(datasets, segment)
             with self._exchange():
                 rows = {k: np.array(fit) for k, fit in fits.items()}
-                losses = self.comm.gather(rows, len(Fit._fields), np.float64)
-        if self.comm.is_root:
-            self.record.refit(self._start(segment), losses)
+                losses = self.comm.gather(rows, self.layout.owned[REGION], len(Fit._fields), np.float64)
+        if self.root and losses is not None:
+            self.root.record.refit(self._start(segment), losses)
             means = ", ".join(
                 f"{name} {mean:.3f}" for name, mean in zip(Fit._fields, losses.mean(axis=0), strict=True)
             )
             self._phase(f"cross-entropy of the predictors on held-out episodes: {means}")
 
     def play_ahead(self, segment: Segment) -> None:
-        """In the schedule overlapped: while the other ranks train, those with global simulators evaluate the
-        joint policy that the segment starts from, and collect for the refit before the next one."""
+        """In the schedule overlapped: while the other ranks train, the global ranks evaluate the joint policy
+        with which the segment starts, and collect the datasets for the refit before the next segment."""
         if not self.config.overlapped:
             return
         if evaluates(self.config, segment.index):
@@ -145,6 +138,9 @@ class System:
     def train_policies(self, segment: Segment) -> None:
         """Lines 7 to 12: each rank trains the policies of its regions for one segment."""
         self._phase(f"training up to {segment.env_steps:,} steps per agent")
+        ahead = self.checkpoints.collects_ahead(segment.index + 1)
+        vectors = self.learners.vectors("policy")
+        self.state.earlier = {i: vector.copy() for i, vector in vectors.items()} if ahead else {}
         begun = time.monotonic()
         with self.watch("train"), self._dumping():
             metrics = self.learners.train(segment)
@@ -153,124 +149,103 @@ class System:
             slowest = self.comm.allreduce_max(milliseconds)
         self.checkpoints.pace.note("train", slowest / 1000)
         with self.watch("communicate"):
-            rows = self.members.gather(self.comm, metrics, len(TRAINING), np.float64)
-        if self.comm.is_root:
-            self.record.training(segment.env_steps, rows)
+            rows = self.comm.gather(metrics, self.layout.owned[AGENT], len(TRAINING), np.float64)
+        if self.root and rows is not None:
+            self.root.record.training(segment.env_steps, rows)
 
     def evaluate(self, segment: Segment) -> None:
-        """The joint policy goes to the global simulators, and is evaluated where the segment ends with that.
+        """Send the networks to the global ranks, which evaluate them where the segment ends with that.
 
-        In the schedule overlapped it is so while the next segment trains; then it is the end of the
-        evaluation before that comes here.
+        In the schedule overlapped they do so while the next segment trains; this method then records the
+        costs of the evaluation before.
         """
         if self.config.overlapped:
-            self.earlier = self.policy_parameters
-            self._gather()
+            self._gather_networks()
             if evaluates(self.config, segment.index):
                 self._record_costs(self._start(segment))
         elif segment.evaluate:
-            self._gather()
+            self._gather_networks()
             self._play_evaluation(segment.env_steps, segment.index + 1)
             self._record_costs(segment.env_steps)
 
     def must_stop_after(self, segment: Segment) -> bool:
-        """Write down what the segment brought, in a checkpoint where one is due; whether to stop here.
-
-        Root's clock and the signals to any rank decide; all ranks come to the same answer.
-        """
-        stop = self.checkpoints.must_stop_after(segment, self.earlier)
-        self.earlier = None
-        return stop
+        """Write a checkpoint if one is due; whether to stop here, the same on all ranks."""
+        return self.checkpoints.must_stop_after(segment)
 
     def finish(self) -> None:
-        """Root stores the networks, compares with the policies that need no training, shows the table."""
+        """Root stores the networks, evaluates the policies that need no training, and shows the table."""
         if self.config.overlapped:
             last = segments(self.config)[-1]
             self._play_evaluation(last.env_steps, last.index + 1)
             self._record_costs(last.env_steps)
-        names = ("random", *self.domain.hand_coded) if self.comm.is_global else ()
+        names = ("random", *self.domain.hand_coded) if self.layout.is_global else ()
         scripted = {name: self.global_rank.evaluate_scripted(name) for name in names}
-        if self.comm.is_root:
-            run = self.record.run
-            run.write_networks("policy", self.policy_parameters, self.tables["policy"])
-            if self.global_rank.predictors:
-                run.write_networks("predictor", self.predictor_parameters, self.tables["predictor"])
-            self.record.references(scripted)
+        if self.root:
+            run = self.root.record.run
+            for kind, parameters in self.global_rank.parameters.items():
+                run.write_networks(kind, parameters, self.tables[kind])
+            results = {name: result for name, result in scripted.items() if result is not None}
+            self.root.record.references(results)
             run.write({}, finished=True)
             run.commit()
-            trained = self.latest or self.record.last_evaluation()
-            results = {"random": scripted.pop("random"), "trained": trained, **scripted}
-            self.reporter.finish(results, self.domain.statistics, run.directory)
+            trained = self.root.latest or self.root.record.last_evaluation()
+            shown = {"random": results.pop("random"), "trained": trained, **results}
+            self.root.reporter.finish(shown, self.domain.statistics, run.directory)
         self.comm.barrier()
 
-    def _take_charge(self, start: Start, hosts: list[str], processors: list[str]) -> None:
-        """What root has beside the other ranks: they have no use for it and save the memory."""
-        from dials_mpi.run.sinks.console import Reporter
-        from dials_mpi.run.sinks.run_file import Record
+    def _root(self, start: SessionStart, hosts: list[str], processors: list[str]) -> Root:
+        """What only root has. Other ranks do not load it, which saves memory."""
+        from dials_mpi.run.root import Root
 
-        self.record = Record(self.directory, self.domain.statistics)
-        self.reporter = Reporter(self.config, len(self.domain.agents), start.position.wall_time)
-        for note in (*start.notes, *roundings(processors, self.record.run.processors())):
-            self.reporter.say(note)
-        LOG.info("%d ranks on %s", self.comm.size, ", ".join(dict.fromkeys(hosts)))
-        holders = [self.comm.owner(region) for region in range(len(self.domain.regions))]
-        self.record.session(hosts, processors, holders, self.comm.library)
-        self.record.run.commit()
+        root = Root(start, self.domain)
+        root.begin(start, self.comm, self.layout, hosts, processors)
+        return root
 
     def _play_dataset(self, index: int) -> None:
         """For the refit before segment ``index``."""
-        if self.comm.is_global:
+        if self.layout.is_global:
             self._phase(f"collecting {self.config.dataset_size:,} samples per region")
             with self.checkpoints.pace("collect"):
                 self.datasets = self.global_rank.dataset(index)
 
     def _play_evaluation(self, env_steps: int, segments: int) -> None:
-        """The joint policy is evaluated, and recorded by root.
+        """The global ranks evaluate the joint policy; root records the result.
 
-        segments: number of segments done, which keys the evaluation's random streams.
+        segments: number of segments done; the evaluation's random streams depend on it.
         """
-        if not self.comm.is_global:
+        if not self.layout.is_global:
             return
         with self.checkpoints.pace("evaluate"), self._dumping():
-            self.latest = self.global_rank.evaluate(segments)
-            if self.comm.is_root:
-                _require_finite(self.latest, segments)
-        if self.comm.is_root:
-            self.record.evaluation(env_steps, self.reporter.elapsed(), self.latest)
-            self.reporter.evaluated(env_steps, self.latest)
+            evaluation = self.global_rank.evaluate(segments)
+            if evaluation is not None:
+                _require_finite(evaluation, segments)
+        if self.root and evaluation is not None:
+            self.root.latest = evaluation
+            self.root.record.evaluation(env_steps, self.root.reporter.elapsed(), evaluation)
+            self.root.reporter.evaluated(env_steps, evaluation)
 
     def _start(self, segment: Segment) -> int:
         """Steps per agent done before a segment."""
         return segment.first_update * self.config.ppo.memory_size
 
-    def _gather(self) -> None:
-        """The networks as they are now go to the global ranks."""
-        self._gather_policies(self.learners.policy_vectors())
-        if self.config.mode == "global":
-            return
-        parameters = self._to_global("predictor", self.learners.predictor_vectors())
-        if parameters is not None:
-            self.predictor_parameters = parameters
-            self.global_rank.predictors = joint.predictors(self.config, self.domain, parameters)
+    def _gather_networks(self) -> None:
+        """Send the networks as they are now to the global ranks."""
+        for kind in self.tables:
+            self._gather(kind, self.learners.vectors(kind))
 
-    def _gather_policies(self, vectors: Mapping[int, np.ndarray]) -> None:
-        parameters = self._to_global("policy", vectors)
-        if parameters is not None:
-            self.policy_parameters = parameters
-            self.global_rank.policies = joint.policies(self.config, self.domain, parameters)
-
-    def _to_global(self, kind: str, vectors: Mapping[int, np.ndarray]) -> np.ndarray | None:
-        """From the holders of the regions: policies [N, P] or predictors [R, P], float32, on the global
-        ranks; None elsewhere."""
-        of, to = (self.widths[kind], np.float32), self.comm.global_ranks
+    def _gather(self, kind: str, vectors: Mapping[int, np.ndarray]) -> None:
+        """Send the parameters of one kind of network to the global ranks; vectors: of this rank's owners."""
+        owned = self.layout.owned[OWNERS[kind]]
         with self._exchange():
-            if kind == "predictor":
-                return self.comm.gather(vectors, *of, to)
-            return self.members.gather(self.comm, vectors, *of, to)
+            parameters = self.comm.gather(
+                vectors, owned, self.widths[kind], np.float32, self.layout.global_ranks
+            )
+        if parameters is not None:
+            self.global_rank.set_parameters(kind, parameters)
 
     @contextmanager
     def _exchange(self) -> Iterator[None]:
-        """What happens inside is communication, once all ranks have come here."""
+        """Count the time inside as communication, and the time until all ranks are here as waiting."""
         with self.watch("wait"):
             self.comm.barrier()
         with self.watch("communicate"):
@@ -278,16 +253,16 @@ class System:
 
     def _record_costs(self, env_steps: int) -> None:
         with self.watch("wait"):
-            self.comm.barrier()  # who has not played waits for those who do
+            self.comm.barrier()  # ranks that have not played wait for those that play
         seconds = self.comm.gather_by_rank(self.watch.take().ravel())
         others = self.comm.gather_by_rank(np.array([*memory(), self.failures.take()]))
-        if self.comm.is_root:
+        if self.root and seconds is not None and others is not None:
             by_phase = seconds.reshape(self.comm.size, len(PHASES), 2)
-            self.record.costs(env_steps, by_phase, others[:, :2], others[:, 2])
+            self.root.record.costs(env_steps, by_phase, others[:, :2], others[:, 2])
 
     @contextmanager
     def _dumping(self) -> Iterator[None]:
-        """Where a number is not finite, what led there is kept for inspection."""
+        """If a number is not finite, write what led to it to a file, and end the run."""
         try:
             yield
         except NonFinite as fault:
@@ -300,17 +275,17 @@ class System:
             raise FloatingPointError(f"{fault}; what led there {where}") from None
 
     def _phase(self, text: str) -> None:
-        if self.comm.is_root:
-            self.reporter.phase(text)
+        if self.root:
+            self.root.reporter.phase(text)
 
 
 def _require_finite(evaluation: Evaluation, segment: int) -> None:
-    """NonFinite: a return or a cross-entropy is not. segment: number of segments done."""
+    """NonFinite: a return or a cross-entropy is not finite. segment: number of segments done."""
     found = {"return": evaluation.returns}
     if evaluation.cross_entropy is not None:
         found["cross-entropy"] = evaluation.cross_entropy[None]
     for name, values in found.items():
         for number in np.flatnonzero(~np.isfinite(values).all(axis=0)):
-            last = max(segment - 1, 0)  # the segment behind which the evaluation comes
+            last = max(segment - 1, 0)  # the evaluation follows this segment
             owner = f"{'agent' if name == 'return' else 'region'} {number}"
             raise NonFinite(owner, last, f"{name} in the evaluation", found)

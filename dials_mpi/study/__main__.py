@@ -12,8 +12,8 @@ from typing import NoReturn
 from dials_mpi.cli import Parser, word
 from dials_mpi.core.errors import DONE, REFUSED, STOPPED, BadInput, refuse
 from dials_mpi.parallel.communicator import launched, launched_as_root
+from dials_mpi.parallel.layout import default_ranks
 from dials_mpi.results.style import require_report_libraries
-from dials_mpi.run.session import default_ranks
 from dials_mpi.run.walltime import deadline_of
 from dials_mpi.settings.values import shown
 from dials_mpi.study.board import show_states

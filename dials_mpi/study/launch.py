@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dials_mpi.core.errors import BadInput
-from dials_mpi.run.session import usable_ranks
+from dials_mpi.parallel.layout import usable_ranks
 from dials_mpi.settings.values import shown
 from dials_mpi.study.plan import StudyRun
 
@@ -25,7 +25,7 @@ class Launch(NamedTuple):
 
     def ranks_of(self, run: StudyRun) -> int:
         """As many as it can use; one where only root has work."""
-        return usable_ranks(self.ranks, run.regions, run.config)
+        return usable_ranks(self.ranks, run.regions, run.config.global_ranks, run.config.mode == "global")
 
     def command(self, run: StudyRun, walltime: str | None) -> list[str]:
         """The program that starts the run, or goes on with it."""
