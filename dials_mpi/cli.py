@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -31,10 +32,11 @@ class Parser(argparse.ArgumentParser):
         )
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As of argparse."""
+        """As of argparse, with the user's home for a ~ that the shell has left."""
         if self._alone and not launched_as_root():
             sys.exit(0)
-        return super().parse_known_args(args, namespace)
+        given = sys.argv[1:] if args is None else args
+        return super().parse_known_args([_at_home(text) for text in given], namespace)
 
     def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
         if launched_as_root():
@@ -52,6 +54,14 @@ def word(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("is empty, give a value or leave the option out")
     return text
+
+
+def _at_home(text: str) -> str:
+    """An argument ~/x or --option=~/x with the user's home in it; shells leave the second as it is."""
+    option, equals, value = text.partition("=")
+    if option.startswith("--") and value.startswith("~"):
+        return option + equals + os.path.expanduser(value)
+    return os.path.expanduser(text)
 
 
 def agreed(comm: Communicator, decide: Callable[[], Any]) -> Any:

@@ -15,6 +15,7 @@ from dials_mpi.cli import Parser, agreed, word
 from dials_mpi.config import Config, load
 from dials_mpi.core.errors import DONE, STOPPED, BadInput, refuse
 from dials_mpi.core.logging import open_logs
+from dials_mpi.core.shell import command
 from dials_mpi.core.signals import StopRequests, install_handlers
 from dials_mpi.parallel import communicator as mpi
 from dials_mpi.parallel.communicator import Communicator
@@ -112,7 +113,7 @@ def _program(
     if start.finished:
         if comm.is_root:
             where = printable(start.directory)
-            print(f"The run in {where} is finished: python -m dials_mpi.evaluate {where}")
+            print(f"The run in {where} is finished: {command('evaluate', start.directory)}")
         return DONE
     open_logs(start.directory, comm.rank, comm.size, options.log_ranks)
     return train(start, comm, deadline, stop_requests)
@@ -126,7 +127,7 @@ def _plan(comm: Communicator, options: argparse.Namespace, begun: float) -> tupl
 
     config = load(options.config, options.overrides)
     domain = create(config.domain, config.domain_section)
-    program = {**versions(), **domain.versions()}
+    program = {**domain.versions(), **versions(), "mpi_library": comm.library}
     require_usable(comm.size, len(domain.regions), config.global_ranks)
     deadline, notes = deadline_of(options.walltime, begun)
     agents = len(domain.agents)

@@ -29,15 +29,16 @@ import numpy as np
 import pytest
 from conftest import LAUNCHER_PREFIXES, SMALL
 
-from dials_mpi import config as config_module
-from dials_mpi import domains, settings
+from dials_mpi import domains
 from dials_mpi.config import load
+from dials_mpi.config import schema as config_module
 from dials_mpi.core import logging as logs
 from dials_mpi.core import provenance
 from dials_mpi.core.errors import BadInput
 from dials_mpi.domains.members import Members
 from dials_mpi.parallel import communicator as ranks
 from dials_mpi.run import resume, states
+from dials_mpi.settings import fields as settings
 from dials_mpi.settings.yaml_text import LARGEST_FILE
 from dials_mpi.storage.checkpoint import Checkpoint
 from dials_mpi.storage.hdf5 import rewriting

@@ -6,6 +6,8 @@ import json
 import math
 import re
 import shutil
+import tracemalloc
+from collections.abc import Callable
 from typing import NamedTuple
 
 import h5py
@@ -13,7 +15,11 @@ import numpy as np
 import pytest
 from conftest import SMALL, launch
 
-from dials_mpi.algorithm.evaluation import Evaluation
+from dials_mpi.algorithm import joint
+from dials_mpi.algorithm.evaluation import Evaluation, evaluate_scripted
+from dials_mpi.algorithm.evaluation import evaluate as evaluate_trained
+from dials_mpi.config import load
+from dials_mpi.domains import create
 from dials_mpi.evaluate import main
 from dials_mpi.storage.hdf5 import rewriting
 
@@ -232,3 +238,38 @@ def test_help_and_errors_as_a_user_sees_them():
     assert (result.code, result.stderr) == (0, "") and "examples:" in result.stdout
     result = launch("-m", "dials_mpi.evaluate", "nowhere")
     refused(Said(result.code, result.stdout, result.stderr))
+
+
+# Memory --------------------------------------------------------------------------------------------------
+
+
+def peak_of(evaluator: Callable[[int], object], episodes: int) -> int:
+    """The most bytes that Python and numpy hold at a time in an evaluation, beyond those before it."""
+    tracemalloc.start()
+    try:
+        evaluator(episodes)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("policy", ["random", "trained"])
+def test_memory_does_not_grow_with_the_episodes(policy):
+    """But for the figures of each, which are returned: not streams, not simulators, not datasets."""
+    config = load(None, FOUR)
+    domain = create(config.domain, config.domain_section)
+    widths = joint.widths(joint.tables(config, domain))
+    policies, predictors = (
+        make(config, domain, np.zeros((4, widths[kind]), np.float32))
+        for make, kind in ((joint.policies, "policy"), (joint.predictors, "predictor"))
+    )
+
+    def evaluator(episodes: int) -> Evaluation:
+        if policy == "random":
+            return evaluate_scripted(config, domain, "random", episodes)
+        return evaluate_trained(config, domain, policies, predictors, episodes, segment=0)
+
+    evaluator(128)  # compiles
+    few, many = (peak_of(evaluator, episodes) for episodes in (128, 1280))
+    figures = 8 * (4 + 4)  # returns and cross-entropies; a few copies of them
+    assert (many - few) / (1280 - 128) < 4 * figures

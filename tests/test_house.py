@@ -158,8 +158,9 @@ def test_the_program_does_without_torch():
     assert not any(found.module == "dials_mpi.export.torchscript" and not found.late for found in IMPORTS)
 
 
-def test_numba_is_imported_by_the_decorator_and_the_kernels():
-    allowed = {"dials_mpi.core.jit"} | {name for name in FILES if within(name, "dials_mpi.learning.kernels")}
+def test_numba_is_imported_by_the_decorator_its_cache_and_the_kernels():
+    own = {"dials_mpi.core.jit", "dials_mpi.core.kernel_cache"}
+    allowed = own | {name for name in FILES if within(name, "dials_mpi.learning.kernels")}
     assert importers("numba") | importers("llvmlite") <= allowed
 
 

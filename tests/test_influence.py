@@ -1,5 +1,8 @@
 """Influence predictors against scipy's formulas, torch's optimiser and a data set of known entropy."""
 
+import gc
+import tracemalloc
+
 import numpy as np
 import pytest
 import scipy.special
@@ -11,6 +14,7 @@ from torch_twin import TorchTwin, assert_close
 
 from dials_mpi import config as c
 from dials_mpi.domains.base import Region
+from dials_mpi.learning import influence
 from dials_mpi.learning.influence import Heads, Predictor, constant_cross_entropy, scaled
 
 CLASSES = [(2, 4, 3, 2), (4, 4, 4, 4), (2, 2), (3,), (2,), (5, 2)]
@@ -299,3 +303,58 @@ def test_measuring_leaves_the_predictor_as_it_is():
     made.cross_entropy(bits(4, 5, 3), some_sources((3, 2), 4, 5))
     made.probabilities(bits(4, 3), made.network.initial_state(4))
     assert np.array_equal(made.network.vector, before)
+
+
+# --- memory ---
+
+
+def bytes_of_arrays(*roots):
+    """The size of all arrays that can be reached from some objects, each counted once."""
+    todo, seen, total = list(roots), set(), 0
+    while todo:
+        thing = todo.pop()
+        if id(thing) in seen or isinstance(thing, type) or callable(thing):
+            continue
+        seen.add(id(thing))
+        if isinstance(thing, np.ndarray):
+            total += thing.nbytes if thing.base is None else 0
+            todo += [] if thing.base is None else [thing.base]
+        else:
+            todo += gc.get_referents(thing)
+    return total
+
+
+@pytest.mark.parametrize("architecture", ["gru", "fnn"])
+def test_a_fitted_predictor_holds_its_vectors_alone(architecture):
+    """However large its dataset was: parameters, gradient and two moments, and the optimiser's count."""
+    for episodes in (10, 40):
+        made = predictor((3, 2), architecture=architecture, batch_size=4, epochs=1)
+        made.fit(bits(episodes, 50, 3), some_sources((3, 2), episodes, 50), np.random.default_rng(0))
+        vectors = 4 * made.network.vector.nbytes
+        assert vectors <= bytes_of_arrays(made) < vectors + 500
+        assert influence.workspace.cache_info().currsize == 0
+
+
+@pytest.mark.parametrize("architecture", ["gru", "fnn"])
+def test_a_cross_entropy_in_blocks_has_the_bits_of_one_at_once(architecture, monkeypatch):
+    made = predictor((3, 2), architecture=architecture, spread=2.0)
+    inputs, sources = bits(150, 20, 3), some_sources((3, 2), 150, 20)
+    known = {}
+    for most in (400, 1000, 10**9):
+        monkeypatch.setattr(influence, "AT_ONCE", most)
+        known[most] = made.cross_entropy(inputs, sources)
+    assert len(set(known.values())) == 1
+    with pytest.raises(RuntimeError, match="forward"):
+        made.network.backward(np.zeros((20, 150, 4), np.float32))
+
+
+def test_the_workspace_of_a_cross_entropy_does_not_grow_with_the_dataset():
+    made = predictor((3, 2))
+    peaks = []
+    for episodes in (2000, 20_000):
+        inputs, sources = bits(episodes, 20, 3), some_sources((3, 2), episodes, 20)
+        tracemalloc.start()
+        made.cross_entropy(inputs, sources)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] - peaks[0] < 18_000 * 20 * 40  # outputs and sources of 18,000 more episodes

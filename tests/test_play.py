@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch_twin import TorchTwin
 
 from dials_mpi import config as c
+from dials_mpi.algorithm import collect as collecting
 from dials_mpi.algorithm import joint
 from dials_mpi.algorithm.collect import Dataset, collect
 from dials_mpi.algorithm.failures import MOST_IN_A_ROW, Failures
@@ -191,6 +192,13 @@ def same_trajectories(one, other):
     same += [np.array_equal(x.sources, y.sources) for x, y in zip(one.datasets, other.datasets, strict=True)]
     same += [np.array_equal(one.statistics[name], other.statistics[name]) for name in one.statistics]
     return all(same) and np.array_equal(one.returns, other.returns)
+
+
+def test_episodes_that_are_played_in_parts_are_the_same(monkeypatch):
+    whole = collected(WorldDomain(), episodes=21)
+    monkeypatch.setattr(collecting, "AT_ONCE", 8)
+    assert len(collecting.parts(WorldDomain(), 21)) == 3
+    assert same_trajectories(collected(WorldDomain(), episodes=21), whole)
 
 
 def collected(domain, episodes=7, failures=None):

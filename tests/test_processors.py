@@ -1,12 +1,15 @@
-"""Runs on several kinds of processor: what is recorded and said, since these may round differently."""
+"""Runs on several kinds of processor, or versions of what computes: what is recorded and said of it."""
 
+import subprocess
 from pathlib import Path
 
 import h5py
 from conftest import SMALL, launch, train
 
+from dials_mpi.core import provenance
 from dials_mpi.core.jit import processor
-from dials_mpi.core.provenance import roundings
+from dials_mpi.core.provenance import PROCESSORS, differences
+from dials_mpi.storage.hdf5 import rewriting
 from dials_mpi.storage.runfile import RunFile
 
 OTHER = "another avx2"
@@ -53,14 +56,131 @@ def test_the_kind_is_what_code_is_made_for():
     assert mine.strip() == processor() and other.split() == ["x", *mine.split()[1:]]
 
 
+OTHER_LIBRARIES = """
+import os
+from dials_mpi import provenance, system
+from dials_mpi.parallel.communicator import RANK_VARIABLES
+from dials_mpi.train import main
+own = provenance.libraries()
+other = lambda: {**own, "numba": "0.1.2", "numpy": "1.2.3"}
+if %r is None or %r in map(os.environ.get, RANK_VARIABLES):
+    provenance.libraries = system.libraries = other
+main()
+"""
+
+
+def told(directory, name):
+    with h5py.File(directory / "run.h5") as file:
+        return [file[f"config/{k}"].attrs[name] for k in range(len(file["config"]))], file.attrs[name]
+
+
+def test_another_numba_and_numpy_are_recorded_by_session_and_said(tmp_path):
+    output = ("--output", str(tmp_path))
+    first = train(*SMALL, *output)
+    assert first.code == 0 and "session" not in first.stdout, first.stderr
+    then = launch("-c", OTHER_LIBRARIES % (None, None), *SMALL, *output, "--resume", "total_steps=384")
+    assert then.code == 0, then.stderr
+    mine = provenance.libraries()
+    now, before = "numba 0.1.2, numpy 1.2.3", f"numba {mine['numba']}, numpy {mine['numpy']}"
+    assert f"this session runs on {now}, those before ran on {before}: they may" in then.stdout
+    for name in ("numba", "numpy"):
+        other = {"numba": "0.1.2", "numpy": "1.2.3"}[name]
+        assert told(tmp_path, name) == ([mine[name], other], mine[name])
+    again = train(*SMALL, *output, "--resume", "total_steps=512")
+    assert f"this session runs on {before}, those before ran on " in again.stdout
+
+
+def test_every_session_tells_all_that_it_goes_through(tmp_path):
+    output = ("--output", str(tmp_path))
+    for steps in (256, 384):
+        done = train(*SMALL, *output, "--resume", f"total_steps={steps}", ranks=2)
+        assert done.code == 0 and "ran on" not in done.stdout, done.stderr
+    for name, value in provenance.versions().items():
+        assert told(tmp_path, name) == ([value] * 2, value), name
+    for name in ("h5py", "hdf5", "mpi_library"):
+        each, whole = told(tmp_path, name)
+        assert each == [whole] * 2 and whole, name
+    for hosts in told(tmp_path, "hosts")[0]:
+        assert len(hosts) == 2
+
+
+def test_ranks_of_several_versions_are_recorded_and_said(tmp_path):
+    done = launch("-c", OTHER_LIBRARIES % ("2", "2"), *SMALL, "--output", str(tmp_path), ranks=3)
+    assert done.code == 0, done.stderr
+    mine = provenance.libraries()["numba"]
+    assert f"several versions of numba (2 on {mine}, 1 on 0.1.2), which may round" in done.stdout
+    assert told(tmp_path, "numba")[0] == [f"{mine} and 0.1.2"]
+
+
+def test_a_run_of_a_program_that_told_nothing_goes_on_without_a_word(tmp_path):
+    """Its sessions have neither versions nor processors."""
+    output = ("--output", str(tmp_path))
+    assert train(*SMALL, *output).code == 0
+    with rewriting(tmp_path / "run.h5") as file:
+        attributes = file["config/0"].attrs
+        for name in set(attributes) - {"env_steps", "config_digest", "creator", "git_commit", "ranks"}:
+            del attributes[name]
+        file.attrs["numba"] = "0.1.2"
+    then = train(*SMALL, *output, "--resume", "total_steps=384")
+    assert then.code == 0 and "ran on" not in then.stdout, then.stderr
+    assert told(tmp_path, "creator")[0] == [provenance.versions()["creator"]] * 2
+    with h5py.File(tmp_path / "run.h5") as file:
+        assert file.attrs["numba"] == "0.1.2", "of the first session"
+
+
+def test_versions_are_those_of_the_modules_that_are_loaded(monkeypatch):
+    import llvmlite
+    import mpi4py
+    import numba
+    import numpy as np
+
+    provenance.versions.cache_clear()
+    provenance.libraries.cache_clear()
+    for module in (llvmlite, mpi4py, numba, np):
+        monkeypatch.setattr(module, "__version__", f"{module.__name__} of the test")
+    found = provenance.versions()
+    provenance.versions.cache_clear()
+    provenance.libraries.cache_clear()
+    for name in ("llvmlite", "mpi4py", "numba", "numpy"):
+        assert found[name] == f"{name} of the test"
+
+
+def test_the_commit_is_of_this_checkout_and_changed_by_a_new_file(tmp_path, monkeypatch):
+    def git(folder, *words):
+        words = ("git", "-c", "user.name=a", "-c", "user.email=a@b", *words)
+        return subprocess.run(words, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+
+    package = tmp_path / "project" / "dials_mpi"
+    package.mkdir(parents=True)
+    (package / "provenance.py").write_text(Path(provenance.__file__).read_text())
+    for folder in (tmp_path / "project", tmp_path):
+        git(folder, "init", "-q")
+    git(package, "add", ".")
+    git(package, "commit", "-qm", "first")
+    commit = git(package, "rev-parse", "HEAD")
+    monkeypatch.setattr(provenance, "__file__", str(package / "provenance.py"))
+    assert provenance.git_commit() == commit
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / ".git"))  # as in a hook of another repository
+    assert provenance.git_commit() == commit
+    (package / "new.py").touch()
+    assert provenance.git_commit() == f"{commit}+"
+
+
 def test_what_is_said():
-    assert roundings(["a", "a"], []) == roundings(["a", "a"], ["a"]) == []
-    mixed, changed = roundings(["a", "b", "a"], ["a"])
+    def of(*kinds):
+        return {PROCESSORS: kinds}
+
+    assert differences(of("a", "a"), {}) == differences(of("a", "a"), of("a")) == []
+    mixed, changed = differences(of("a", "b", "a"), of("a"))
     assert "(2 on a, 1 on b)" in mixed and "may depend on which rank holds which region" in mixed
     assert "runs on a and b, those before ran on a:" in changed
-    assert len(roundings(["a", "b"], ["b", "a"])) == 1, "as before, but mixed"
+    assert len(differences(of("a", "b"), of("b", "a"))) == 1, "as before, but mixed"
+    (both,) = differences({**of("a"), "numpy": ["2"], "sumo": ["3"]}, {**of("b"), "numpy": ["1"]})
+    assert "runs on a, numpy 2, those before ran on b, numpy 1:" in both
+    assert differences({"ranks": ["2"], "h5py": ["2"]}, {"ranks": ["1"], "h5py": ["1"]}) == []
 
 
 def test_a_run_of_before_this_was_noted_tells_none():
     archived = Path(__file__).parent.parent / "results" / "runs" / "warehouse-4-gs-seed0"
-    assert RunFile.open(archived).processors() == []
+    newest, earlier = RunFile.open(archived).told()
+    assert PROCESSORS not in newest and earlier == {}

@@ -4,10 +4,13 @@ import functools
 import importlib
 import os
 import pickle
+import re
 import sys
+import tempfile
 import textwrap
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -199,20 +202,16 @@ def test_another_sumo_builds_its_own_files(empty_cache, monkeypatch):
     assert not set(first) & set(Network(1, 1, 1, 100.0, 10.0).files())
 
 
-def test_a_cache_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with pytest.raises(BadInput, match=r"file/dials_mpi/networks, where .* set XDG_CACHE_HOME to another"):
-        Network(1, 1, 1, 100.0, 10.0).files()
-
-
-def test_a_network_that_could_not_be_built_leaves_nothing_behind(empty_cache, monkeypatch):
+def test_a_network_that_could_not_be_built_leaves_nothing_behind(empty_cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
     with monkeypatch.context() as patch:
         patch.setattr(installation, "program", lambda name: "false")
         with pytest.raises(RuntimeError, match=r"^false --node-files=.* failed"):
             Network(1, 1, 1, 100.0, 10.0).files()
-    assert list((empty_cache / "dials_mpi" / "networks").iterdir()) == []
+    assert not empty_cache.exists()
     assert all(file.is_file() for file in Network(1, 1, 1, 100.0, 10.0).files())
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 def test_two_processes_build_the_same_network_at_the_same_time(tmp_path):
@@ -471,7 +470,7 @@ def in_traci(code, tmp_path):
 # --- finding SUMO ---
 
 WITHOUT = """
-import os, sys
+import importlib.metadata, os, sys
 
 class Missing:
     def find_spec(self, name, path=None, target=None):
@@ -479,6 +478,10 @@ class Missing:
             raise ImportError(f"no {{name}} here")
 
 sys.meta_path.insert(0, Missing())
+if "sumo" in {missing}:
+    def missing(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+    importlib.metadata.distribution = missing
 os.environ["PATH"] = {path!r}
 from dials_mpi.domains.traffic import installation
 from dials_mpi.core.errors import BadInput
@@ -516,15 +519,14 @@ def test_programs_on_the_path_do_without_the_wheel_but_not_without_a_module(tmp_
         assert said.startswith(f"refused: SUMO's Python module {named} cannot be loaded (no {named} here): ")
         assert said.endswith("install it with pip install 'dials_mpi[traffic]'\n")
     assert (
-        versions_without(["sumo"], programs, "traci", tmp_path)
-        == repr({"sumo": installation.version(), "sumo_module": "traci"}) + "\n"
+        versions_without(["sumo"], programs, "traci", tmp_path) == repr(installation.versions("traci")) + "\n"
     )
 
 
 @pytest.mark.parametrize(("backend", "module"), [("auto", "traci"), ("traci", "traci")])
 def test_without_libsumo_traci_is_taken(backend, module, tmp_path):
     said = versions_without(["libsumo"], "", backend, tmp_path)
-    assert said == repr({"sumo": installation.version(), "sumo_module": module}) + "\n"
+    assert said == repr({**installation.versions("traci"), "sumo_module": module}) + "\n"
 
 
 def test_libsumo_is_taken_where_it_is(tmp_path):
@@ -535,9 +537,12 @@ def test_libsumo_is_taken_where_it_is(tmp_path):
 @pytest.fixture
 def forgetful():
     """Of the version that was found, before and after."""
-    installation.version.cache_clear()
+    found = (installation.version, installation.simulator_version)
+    for one in found:
+        one.cache_clear()
     yield
-    installation.version.cache_clear()
+    for one in found:
+        one.cache_clear()
 
 
 def test_a_sumo_that_is_too_old_is_refused_with_both_versions(forgetful, monkeypatch):
@@ -563,6 +568,57 @@ def test_versions_are_compared_by_number(said, taken, forgetful, tmp_path, monke
     else:
         with pytest.raises(BadInput, match=rf"SUMO is {said} .*older than 1\.20"):
             installation.version()
+
+
+def libsumo_of(version, monkeypatch):
+    """A libsumo of another version than SUMO's programs have."""
+    module = SimpleNamespace(__name__="libsumo", __file__="x/libsumo.py", getVersion=lambda: (20, version))
+    monkeypatch.setattr(installation, "module", lambda backend, gui: module)
+
+
+def test_the_version_is_of_the_libsumo_that_simulates(forgetful, monkeypatch):
+    netconvert = installation.version()
+    libsumo_of("SUMO 1.20.0", monkeypatch)
+    assert installation.versions("libsumo") == {
+        "sumo": "1.20.0",
+        "sumo_module": "libsumo",
+        "netconvert": netconvert,
+    }
+
+
+@pytest.mark.parametrize("said", ["SUMO 1.19.0", "SUMO v1_19_0+0123-abcdef"])
+def test_a_libsumo_that_is_too_old_is_refused_beside_new_programs(said, forgetful, monkeypatch):
+    libsumo_of(said, monkeypatch)
+    with pytest.raises(BadInput, match=r"x/libsumo\.py\b.*older than 1\.20.*install it"):
+        installation.versions()
+
+
+def test_the_version_is_of_the_program_that_traci_talks_to(forgetful, tmp_path, monkeypatch):
+    for name, version in (("netconvert", "1.28.0"), ("sumo", "1.21.0"), ("sumo-gui", "1.22.0")):
+        (tmp_path / name).write_text(f"#!/bin/sh\necho 'Eclipse SUMO {name} {version}'\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setattr(installation, "program", lambda name: str(tmp_path / name))
+    found = installation.versions("traci")
+    assert found == {"sumo": "1.21.0", "sumo_module": "traci", "netconvert": "1.28.0"}
+    assert installation.simulator_version("traci", False) == "1.21.0"
+
+
+def test_libsumo_tells_the_version_that_it_writes_into_its_output(forgetful, tmp_path):
+    """Beside what it says when it is asked: the comment at the head of a file that it writes."""
+    (tmp_path / "driver.py").write_text(
+        "import libsumo, sys\n"
+        "from pathlib import Path\n"
+        "from dials_mpi.domains.traffic import Traffic, TrafficConfig, installation\n"
+        "net, *_ = Traffic(TrafficConfig(grid=(1, 1)))._network(1, 1, 1).files()\n"
+        "libsumo.start(['sumo', '-n', str(net), '--summary-output', 'summary.xml', '--no-step-log'])\n"
+        "libsumo.close()\n"
+        "print(installation.versions('libsumo')['sumo'])\n"
+    )
+    done = launch(str(tmp_path / "driver.py"), cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    version = done.stdout.split()[-1]
+    head = (tmp_path / "summary.xml").read_text()[:400]
+    assert version.replace(".", "") in re.sub(r"[._]", "", head), head
 
 
 def test_libsumo_has_no_window():

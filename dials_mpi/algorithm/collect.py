@@ -16,6 +16,14 @@ PolicyOfEpisodes = Callable[[GlobalSimulator, slice], JointPolicy]
 """Makes the joint policy for some of the episodes, which run side by side in a simulator of their own."""
 
 
+Record = Callable[[slice, int, Sequence[np.ndarray], Sequence[np.ndarray]], None]
+"""Takes down a step of some of the episodes: which of them, the step's number from 0, the predictors' inputs
+before it [R, E, D] and its sources [R, E, M], which the simulator may use again."""
+
+AT_ONCE = 64
+"""Most episodes side by side, whole blocks of joint.BLOCK: more take more memory, and less time hardly."""
+
+
 class Dataset(NamedTuple):
     """D_i: what region i saw, and what influenced it, in K whole episodes of T steps.
 
@@ -34,22 +42,49 @@ class Dataset(NamedTuple):
         )
 
 
-class Trajectories(NamedTuple):
-    """E episodes of the whole system.
+class Scores(NamedTuple):
+    """What E episodes of the whole system came to.
 
-    datasets: one per region. returns: undiscounted, by agent, float64 [E, N]. statistics: the domain's own
-    figures of each episode, by name, float64 [E].
+    returns: undiscounted, by agent, float64 [E, N]. statistics: the domain's own figures of each episode, by
+    name, float64 [E].
     """
+
+    returns: np.ndarray
+    statistics: dict[str, np.ndarray]
+
+
+class Trajectories(NamedTuple):
+    """E episodes of the whole system: the dataset of each region, and the rest as in ``Scores``."""
 
     datasets: list[Dataset]
     returns: np.ndarray
     statistics: dict[str, np.ndarray]
 
 
+class Recorder:
+    """A ``Record`` that fills the datasets of some regions, by their numbers; of all if None."""
+
+    def __init__(self, domain: Domain, episodes: int, regions: Sequence[int] | None = None) -> None:
+        self.regions = range(len(domain.regions)) if regions is None else regions
+        self.datasets = [Dataset.empty(domain.regions[k], episodes, domain.horizon) for k in self.regions]
+
+    def __call__(
+        self, part: slice, t: int, inputs: Sequence[np.ndarray], sources: Sequence[np.ndarray]
+    ) -> None:
+        """Take down a step."""
+        for k, dataset in zip(self.regions, self.datasets, strict=True):
+            dataset.inputs[part, t] = inputs[k]
+            dataset.sources[part, t] = sources[k]
+
+
+def parts(domain: Domain, episodes: int) -> list[slice]:
+    """Episodes as they are played: those of one part side by side."""
+    return _cut(episodes, _at_once(domain, episodes))
+
+
 def blocks(domain: Domain, episodes: int) -> list[slice]:
     """Episodes as they are dealt out: results do not depend on which blocks are played beside each other."""
-    size = min(BLOCK, _at_once(domain, episodes))
-    return [slice(first, min(first + size, episodes)) for first in range(0, episodes, size)]
+    return _cut(episodes, min(BLOCK, _at_once(domain, episodes)))
 
 
 def shares(domain: Domain, episodes: int, players: int) -> list[slice]:
@@ -59,64 +94,77 @@ def shares(domain: Domain, episodes: int, players: int) -> list[slice]:
     return [slice(first, last) for first, last in pairwise(bounds)]
 
 
+def play(
+    domain: Domain,
+    streams: Sequence[np.random.Generator],
+    policy: PolicyOfEpisodes,
+    failures: Failures | None = None,
+    record: Record | None = None,
+) -> Scores:
+    """Play len(streams) episodes from beginning to end, as many side by side as suits the domain.
+
+    streams: of the simulator, one per episode. Episodes whose simulator breaks down are played anew, with
+    what their streams give next. record: is given every step, those that are played anew again.
+    """
+    failures = failures or Failures()
+    episodes = len(streams)
+    scores = Scores(
+        np.zeros((episodes, len(domain.agents))),
+        {statistic.name: np.empty(episodes) for statistic in domain.statistics},
+    )
+    for part in parts(domain, episodes):
+        while True:
+            simulator = domain.global_simulator(streams[part])
+            try:
+                _play(simulator, policy(simulator, part), scores, part, domain.horizon, failures.beat, record)
+                break
+            except SimulatorFailure as failure:
+                failures.note(failure)
+        failures.over()
+    return scores
+
+
 def collect(
     domain: Domain,
     streams: Sequence[np.random.Generator],
     policy: PolicyOfEpisodes,
     failures: Failures | None = None,
 ) -> Trajectories:
-    """Play len(streams) episodes from beginning to end, as many side by side as suits the domain.
-
-    streams: of the simulator, one per episode. Episodes whose simulator breaks down are played anew, with
-    what their streams give next.
-    """
-    failures = failures or Failures()
-    episodes = len(streams)
-    played = Trajectories(
-        [Dataset.empty(region, episodes, domain.horizon) for region in domain.regions],
-        np.zeros((episodes, len(domain.agents))),
-        {statistic.name: np.empty(episodes) for statistic in domain.statistics},
-    )
-    at_once = _at_once(domain, episodes)
-    for first in range(0, episodes, at_once):
-        part = slice(first, min(first + at_once, episodes))
-        while True:
-            simulator = domain.global_simulator(streams[part])
-            try:
-                _play(simulator, policy(simulator, part), played, part, domain.horizon, failures.beat)
-                break
-            except SimulatorFailure as failure:
-                failures.note(failure)
-        failures.over()
-    return played
+    """``play`` with the datasets of all regions."""
+    recorder = Recorder(domain, len(streams))
+    return Trajectories(recorder.datasets, *play(domain, streams, policy, failures, recorder))
 
 
 def _at_once(domain: Domain, episodes: int) -> int:
     """How many episodes are played side by side: whole blocks, or less than one."""
     if domain.side_by_side is None:
-        return max(1, episodes)
-    most = max(1, domain.side_by_side // len(domain.agents))
+        return max(1, min(AT_ONCE, episodes))
+    most = max(1, min(AT_ONCE, domain.side_by_side // len(domain.agents)))
     return most if most < BLOCK else most - most % BLOCK
+
+
+def _cut(episodes: int, size: int) -> list[slice]:
+    return [slice(first, min(first + size, episodes)) for first in range(0, episodes, size)]
 
 
 def _play(
     simulator: GlobalSimulator,
     policy: JointPolicy,
-    played: Trajectories,
+    scores: Scores,
     part: slice,
     horizon: int,
     beat: Callable[[], None],
+    record: Record | None,
 ) -> None:
-    """Play the simulator's episodes once and write them down as this part of all."""
-    played.returns[part] = 0
+    """Play the simulator's episodes once, which are this part of all."""
+    scores.returns[part] = 0
     state = simulator.reset()
     for t in range(horizon):
         inputs = state.inputs
         state, sources, rewards, _ = simulator.step(policy(state.observations))
-        for k, dataset in enumerate(played.datasets):
-            dataset.inputs[part, t] = inputs[k]
-            dataset.sources[part, t] = sources[k]
-        played.returns[part] += rewards.T
+        if record:
+            record(part, t, inputs, sources)
+        scores.returns[part] += rewards.T
         beat()
     for name, values in simulator.statistics().items():
-        played.statistics[name][part] = values
+        scores.statistics[name][part] = values

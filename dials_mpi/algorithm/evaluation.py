@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dials_mpi.algorithm import joint
-from dials_mpi.algorithm.collect import Trajectories, blocks, collect
+from dials_mpi.algorithm.collect import Dataset, Recorder, blocks, parts, play
 from dials_mpi.algorithm.failures import Failures
 from dials_mpi.config import Config
 from dials_mpi.core.seeding import Purpose, streams
@@ -48,6 +48,10 @@ class Evaluation(NamedTuple):
         return float(by_episode.std(ddof=1) / np.sqrt(len(by_episode)))
 
 
+Maker = Callable[[GlobalSimulator, Sequence[np.random.Generator]], joint.JointPolicy]
+"""Makes the joint policy for a simulator's episodes, from a stream for each of them."""
+
+
 class Evaluator:
     """The episodes of one evaluation, which players share: each gives a row for every episode of its own."""
 
@@ -64,18 +68,11 @@ class Evaluator:
         predictors: empty where there are none; else their cross-entropy on these episodes is measured, which
         no predictor was trained on: that of an episode is the mean of its block.
         """
-        played = self._play(lambda _, streams: joint.TrainedPolicies(policies, streams), share)
-        losses = np.empty((len(played.returns), len(predictors)))
-        for block in blocks(self.domain, len(losses)):
-            for i, predictor in enumerate(predictors):
-                inputs, sources = played.datasets[i]
-                losses[block, i] = predictor.cross_entropy(inputs[block], sources[block])
-        return self._rows(played, losses)
+        return self._rows(lambda _, streams: joint.TrainedPolicies(policies, streams), share, predictors)
 
     def scripted(self, name: str, share: slice) -> np.ndarray:
         """The random policy or one of ``domain.hand_coded``: rows as of ``trained`` without predictors."""
-        policy = partial(joint.scripted, name, self.domain)
-        return self._rows(self._play(policy, share))
+        return self._rows(partial(joint.scripted, name, self.domain), share)
 
     def result(self, rows: np.ndarray) -> Evaluation:
         """What the rows of all episodes say."""
@@ -85,25 +82,39 @@ class Evaluator:
         named = {figure.name: values for figure, values in zip(statistics, figures.T, strict=True)}
         return Evaluation(returns, named, losses.mean(axis=0) if losses.size else None)
 
-    def _play(
-        self,
-        policy: Callable[[GlobalSimulator, Sequence[np.random.Generator]], joint.JointPolicy],
-        share: slice,
-    ) -> Trajectories:
+    def _rows(self, policy: Maker, share: slice, predictors: Sequence[Predictor] = ()) -> np.ndarray:
+        """Part by part, so that no more than one part's streams and datasets are held at a time."""
+        numbers, domain = range(self.episodes)[share], self.domain
+        rows = np.empty((len(numbers), len(domain.agents) + len(predictors) + len(domain.statistics)))
+        for part in parts(domain, len(numbers)):
+            rows[part] = self._part(policy, numbers[part], predictors)
+        return rows
+
+    def _part(self, policy: Maker, numbers: range, predictors: Sequence[Predictor]) -> np.ndarray:
         actions, simulators = (
-            streams(self.config.seed, purpose, self.episodes, self.segment)[share]
+            streams(self.config.seed, purpose, numbers, self.segment)
             for purpose in (Purpose.EVALUATION_ACTIONS, Purpose.EVALUATION)
         )
-        return collect(
+        recorder = Recorder(self.domain, len(numbers)) if predictors else None
+        scores = play(
             self.domain,
             simulators,
             lambda simulator, part: policy(simulator, actions[part]),
             self.failures,
+            recorder,
         )
+        losses = self._losses(predictors, recorder.datasets if recorder else [], len(numbers))
+        figures = [scores.statistics[figure.name][:, None] for figure in self.domain.statistics]
+        return np.hstack([scores.returns, losses, *figures])
 
-    def _rows(self, played: Trajectories, *more: np.ndarray) -> np.ndarray:
-        figures = [played.statistics[figure.name][:, None] for figure in self.domain.statistics]
-        return np.hstack([played.returns, *more, *figures])
+    def _losses(
+        self, predictors: Sequence[Predictor], datasets: Sequence[Dataset], episodes: int
+    ) -> np.ndarray:
+        losses = np.empty((episodes, len(predictors)))
+        for block in blocks(self.domain, episodes):
+            for i, (predictor, (inputs, sources)) in enumerate(zip(predictors, datasets, strict=True)):
+                losses[block, i] = predictor.cross_entropy(inputs[block], sources[block])
+        return losses
 
 
 ALL = slice(None)

@@ -1,23 +1,27 @@
 """How this package's inner loops become machine code: numba, once per machine and version.
 
-Numba looks only at the file of a function to tell whether its stored machine code is still good, and not at
-the files of what that function calls: so the store is a folder whose name is a digest of all files that
-have compiled functions.
+The code is kept in a folder of the cache that is named after everything that decides it: all files with
+compiled functions (one may call those of another), numba and what it builds on, the processor.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import cache, wraps
 from hashlib import sha256
 from pathlib import Path
+from sysconfig import get_config_var
 from typing import Any
+
+from dials_mpi.core.cache import folder
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
 VECTORS = ("avx512f", "avx2", "avx", "sve", "neon")
 """Vector instructions, the widest first."""
+
+OPTIONS = ("OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO_DEFAULT", "USING_SVML")
+"""Of numba's configuration, what changes the machine code; the processor's part is in its target."""
 
 
 def processor() -> str:
@@ -33,18 +37,25 @@ def processor() -> str:
     return " ".join([numba.config.CPU_NAME or get_host_cpu_name(), *widest][:2])
 
 
+def store() -> Path | None:
+    """The folder for machine code, which need not exist; None where there is no place for one."""
+    return folder(f"kernels-{_digest()}")
+
+
 @cache
-def store() -> str:
-    """The folder for machine code, empty where none can be written: it is made anew by each process then."""
+def _digest() -> str:
+    import llvmlite
+    import numba
+    import numpy
+    from numba.core.registry import cpu_target
+
     sources = (path.read_bytes() for path in sorted(PACKAGE.rglob("*.py")))
-    digest = sha256(b"".join(source for source in sources if b"\n@compiled" in source)).hexdigest()[:16]
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(base) / "dials_mpi" / f"kernels-{digest}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return ""
-    return str(folder) if os.access(folder, os.W_OK) else ""
+    digest = sha256(b"".join(source for source in sources if b"\n@compiled" in source))
+    versions = [library.__version__ for library in (numba, llvmlite, numpy)]
+    options = [getattr(numba.config, name, None) for name in OPTIONS]
+    target = cpu_target.target_context.codegen().magic_tuple()
+    digest.update(repr((versions, get_config_var("SOABI"), options, target)).encode())
+    return digest.hexdigest()[:16]
 
 
 def compiled(function: Callable) -> Callable:
@@ -74,5 +85,10 @@ def compiled_exactly(function: Callable) -> Callable:
 def _compile(function: Callable, **options: Any) -> Callable:
     import numba
 
-    numba.config.CACHE_DIR = store() or numba.config.CACHE_DIR
-    return numba.njit(cache=bool(store()), **options)(function)
+    from dials_mpi.core.kernel_cache import KernelCache
+
+    dispatcher = numba.njit(**options)(function)
+    place = store()
+    if place:
+        dispatcher._cache = KernelCache(function, place)
+    return dispatcher

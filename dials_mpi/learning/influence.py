@@ -9,12 +9,17 @@ import numpy as np
 from dials_mpi.core.jit import compiled
 from dials_mpi.learning.adam import Adam
 from dials_mpi.learning.kernels.activations import exp
+from dials_mpi.learning.kernels.gemm import ROWS
 from dials_mpi.learning.network import Network, advance, workspace
 from dials_mpi.learning.policy import draw, log_sum_exp
 
 if TYPE_CHECKING:
     from dials_mpi.config import Influence as InfluenceConfig
     from dials_mpi.domains.base import Region
+
+
+AT_ONCE = 2**14
+"""About how many steps of episodes a cross-entropy is predicted for at a time: more only take more memory."""
 
 
 class Fit(NamedTuple):
@@ -88,12 +93,11 @@ class Predictor:
 
     def cross_entropy(self, inputs: np.ndarray, sources: np.ndarray) -> float:
         """Mean over episodes, steps and sources, in nats: inputs [K, T, D], sources [K, T, M]."""
-        everything = np.arange(len(inputs))
-        outputs = self.network.forward(
-            scaled(by_time(inputs, everything)), self.network.initial_state(len(inputs))
-        )
-        workspace.cache_clear()  # a whole dataset's worth of memory
-        wanted = by_time(sources, everything)
+        outputs = np.empty((inputs.shape[1], len(inputs), self.heads.outputs), np.float32)
+        for block in _blocks(*inputs.shape[:2]):
+            x = scaled(by_time(inputs, block))
+            outputs[:, block] = self.network.predict(x, self.network.initial_state(len(block)))
+        wanted = by_time(sources, np.arange(len(inputs)))
         return self.heads.loss(outputs.reshape(-1, self.heads.outputs), wanted.reshape(-1, wanted.shape[2]))
 
     def fit(self, inputs: np.ndarray, sources: np.ndarray, stream: np.random.Generator) -> Fit:
@@ -114,6 +118,7 @@ class Predictor:
             # Of equal size, so that one workspace serves them all.
             for chosen in np.array_split(order, -(-len(order) // self.config.batch_size)):
                 self._step(by_time(inputs, chosen), by_time(sources, chosen))
+        workspace.cache_clear()  # of whole episodes: larger than what policies need
         return Fit(before, self.cross_entropy(*held_out), constant)
 
     def _step(self, inputs: np.ndarray, sources: np.ndarray) -> None:
@@ -133,6 +138,16 @@ def constant_cross_entropy(train: np.ndarray, test: np.ndarray, classes: tuple[i
         wanted = np.bincount(test[..., m].ravel(), minlength=count)
         losses.append(-(wanted / wanted.sum()) @ np.log(seen / seen.sum()))
     return float(np.mean(losses))
+
+
+def _blocks(episodes: int, steps: int) -> list[np.ndarray]:
+    """Numbers of episodes, cut into blocks of about AT_ONCE steps.
+
+    A row's place among the ROWS that are multiplied together stays the same, and the last block has the rest:
+    so the outputs have the bits that they would have if all came at once.
+    """
+    size = max(1, AT_ONCE // steps // ROWS) * ROWS
+    return np.split(np.arange(episodes), range(size, episodes - size + 1, size))
 
 
 @compiled

@@ -76,6 +76,7 @@ class Network:
         size = sum(prod(shape) for _, shape in self.table)
         self.vector = np.zeros(size, np.float32) if vector is None else vector[:size]
         self.gradient: np.ndarray | None = None
+        self._left: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 
     @property
     def parameters(self) -> list[np.ndarray]:
@@ -109,23 +110,32 @@ class Network:
         """Whole sequences: x [S, B, I], state [B, H] before the first step -> outputs [S, B, K].
 
         keep [S, B]: 0 where a new episode begins at that step, else 1; None: no episode begins inside.
-        A ``backward`` belongs to the last ``forward`` before it, with no other network's in between:
-        networks of the same sizes share their workspace.
+        A ``backward`` must follow, with no other network's ``forward`` in between: networks of the same
+        sizes share their workspace. Until then the network refers to x and the workspace.
         """
-        steps, batch = x.shape[:2]
-        self.x, self.keep = x, NO_CUTS if keep is None else keep
-        self.work = workspace(steps, batch, self.sizes)
-        outputs = np.empty((steps, batch, self.sizes.outputs), np.float32)
-        _forward(self.sizes, self.vector, x, state, self.keep, self.work, outputs)
-        return outputs
+        work = workspace(*x.shape[:2], self.sizes)
+        self._left = x, NO_CUTS if keep is None else keep, work
+        return self._run(x, state, self._left[1], work)
+
+    def predict(self, x: np.ndarray, state: np.ndarray) -> np.ndarray:
+        """The outputs of ``forward`` where no ``backward`` follows: its workspace is freed at once."""
+        return self._run(x, state, NO_CUTS, np.empty(_items(*x.shape[:2], self.sizes), np.float32))
 
     def backward(self, grad_outputs: np.ndarray) -> None:
         """Overwrite the gradient vector with that of a loss whose gradient in the outputs is given.
 
         Written by hand so that each product lands in its place in the vector: nothing is allocated,
-        cleared or added up.
+        cleared or added up. RuntimeError: no ``forward`` came before it.
         """
-        _backward(self.sizes, self.vector, self.gradient, self.x, self.keep, self.work, grad_outputs)
+        if self._left is None:
+            raise RuntimeError("backward needs a forward pass of its own before it")
+        _backward(self.sizes, self.vector, self.gradient, *self._left, grad_outputs)
+        self._left = None
+
+    def _run(self, x: np.ndarray, state: np.ndarray, keep: np.ndarray, work: np.ndarray) -> np.ndarray:
+        outputs = np.empty((*x.shape[:2], self.sizes.outputs), np.float32)
+        _forward(self.sizes, self.vector, x, state, keep, work, outputs)
+        return outputs
 
 
 @lru_cache(maxsize=16)

@@ -67,20 +67,17 @@ def find(config: Config, domain: Domain, directory: str, resume: bool) -> Sessio
 
 
 def begin(start: SessionStart, program: Mapping[str, Any], ranks: int) -> None:
-    """Record in the run file that a session begins; program: attributes that identify the program.
+    """Record in the run file that a session begins; program: the versions of all that computes in it.
+
+    The file's own attributes keep those of the first session.
 
     BadInput: the disk is full or fails.
     """
     run, config, progress = RunFile(start.directory), start.config, start.progress
     identity = {"domain": config.domain, "mode": config.mode, "seed": config.seed}
-    attributes = {**program, **identity, "config_digest": config.digest(), "finished": False}
-    session = {
-        "env_steps": progress.env_steps,
-        "config_digest": config.digest(),
-        "creator": program["creator"],
-        "git_commit": program["git_commit"],
-        "ranks": ranks,
-    }
+    digest = config.digest()
+    attributes = {**identity, "config_digest": digest, "finished": False}
+    session = {**program, "env_steps": progress.env_steps, "config_digest": digest, "ranks": ranks}
     try:
         sweep(run.directory)
         for path in start.damaged:
@@ -90,7 +87,7 @@ def begin(start: SessionStart, program: Mapping[str, Any], ranks: int) -> None:
         elif run.exists():
             raise BadInput(f"a run in {printable(start.directory)} has begun in this moment: start again")
         else:
-            run.create(config.to_yaml(), attributes, session)
+            run.create(config.to_yaml(), {**program, **attributes}, session)
     except (OSError, Unwritable) as error:
         raise BadInput(str(error)) from error
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from dials_mpi.algorithm.evaluation import Evaluation
 from dials_mpi.core.logging import LOG
-from dials_mpi.core.provenance import roundings
+from dials_mpi.core.provenance import differences
 from dials_mpi.run.sinks.console import Reporter
 from dials_mpi.run.sinks.run_file import Record
 
 if TYPE_CHECKING:
     from dials_mpi.domains.base import Domain
-    from dials_mpi.parallel.communicator import Communicator
     from dials_mpi.parallel.layout import Layout
     from dials_mpi.run.session import SessionStart
 
@@ -32,14 +31,14 @@ class Root:
     def begin(
         self,
         start: SessionStart,
-        comm: Communicator,
         layout: Layout,
         hosts: Sequence[str],
-        processors: Sequence[str],
+        told: Mapping[str, Sequence[str]],
     ) -> None:
-        """Report and record the session; hosts, processors: of each rank."""
-        for note in (*start.notes, *roundings(processors, self.record.run.processors())):
+        """Report and record the session; hosts: of each rank; told: its processor and libraries."""
+        here, earlier = self.record.run.told()
+        for note in (*start.notes, *differences({**here, **told}, earlier)):
             self.reporter.say(note)
-        LOG.info("%d ranks on %s", comm.size, ", ".join(dict.fromkeys(hosts)))
-        self.record.session(hosts, processors, layout.region_ranks, comm.library)
+        LOG.info("%d ranks on %s", len(hosts), ", ".join(dict.fromkeys(hosts)))
+        self.record.session(hosts, told, layout.region_ranks)
         self.record.run.commit()

@@ -22,7 +22,7 @@ from dials_mpi.algorithm.learners import TRAINING, Learners, NonFinite
 from dials_mpi.config.schedule import Segment, evaluates, segments
 from dials_mpi.core.errors import Unwritable
 from dials_mpi.core.jit import processor
-from dials_mpi.core.provenance import memory
+from dials_mpi.core.provenance import PROCESSORS, libraries, memory
 from dials_mpi.core.signals import StopRequests
 from dials_mpi.core.timing import PHASES, Stopwatch
 from dials_mpi.domains.members import OWNERS
@@ -55,7 +55,8 @@ class System:
         agents = [region.agents for region in self.domain.regions]
         self.layout = Layout(comm.rank, comm.size, agents, config.mode == "global", config.global_ranks)
         hosts = comm.exchange_hosts(config.silence)
-        processors = comm.allgather_names(processor())
+        own = {PROCESSORS: processor(), **libraries()}
+        told = {name: comm.allgather_names(value) for name, value in own.items()}
         self.failures = Failures(comm.rank, comm.heartbeat.beat)
         self.learners = Learners(config, self.domain, self.layout.regions, self.failures)
         self.state = RankState(self.learners, UnrecordedCosts(self.watch, self.failures))
@@ -63,7 +64,7 @@ class System:
         self.widths = joint.widths(self.tables)
         self.global_rank = GlobalRank(config, self.domain, comm, self.layout, self.watch, self.failures)
         self.datasets: list[Dataset] | None = None
-        self.root = self._root(start, hosts, processors) if comm.is_root else None
+        self.root = self._root(start, hosts, told) if comm.is_root else None
         if not is_warm():
             self._phase("compiling the inner loops, once on this machine")
         warm_up_together(comm, hosts, config, self.domain)
@@ -193,12 +194,12 @@ class System:
             self.root.reporter.finish(shown, self.domain.statistics, run.directory)
         self.comm.barrier()
 
-    def _root(self, start: SessionStart, hosts: list[str], processors: list[str]) -> Root:
+    def _root(self, start: SessionStart, hosts: list[str], told: Mapping[str, list[str]]) -> Root:
         """What only root has. Other ranks do not load it, which saves memory."""
         from dials_mpi.run.root import Root
 
         root = Root(start, self.domain)
-        root.begin(start, self.comm, self.layout, hosts, processors)
+        root.begin(start, self.layout, hosts, told)
         return root
 
     def _play_dataset(self, index: int) -> None:

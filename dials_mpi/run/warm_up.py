@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,7 +23,10 @@ if TYPE_CHECKING:
 
 def is_warm() -> bool:
     """Whether there is machine code of this package's functions already."""
-    return bool(store()) and any(Path(store()).rglob("*.nbi"))
+    place = store()
+    with suppress(OSError):
+        return place is not None and any(place.glob("*.nbc"))
+    return False
 
 
 def warm_up_together(comm: Communicator, hosts: Sequence[str], config: Config, domain: Domain) -> None:

@@ -8,7 +8,7 @@ process.) The copy costs little beside a segment of training: a megabyte takes m
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -105,9 +105,9 @@ class RunFile:
         more.
         """
         with rewriting(self.path, begin_empty=True) as file:
-            file.attrs.update(_own_attributes() | dict(attributes))
+            file.attrs.update({"format_version": FORMAT_VERSION, **_libraries(), **attributes})
             file["config/0"] = configuration
-            file["config/0"].attrs.update(session)
+            file["config/0"].attrs.update({**_libraries(), **session})
 
     def go_on(
         self,
@@ -118,7 +118,7 @@ class RunFile:
     ) -> None:
         """Continue a run with ``lengths`` rows in its series, dropping others: they will come again.
 
-        The configuration becomes the next one of the chain.
+        The configuration becomes the next one of the chain, with ``session`` as its attributes.
         """
         with rewriting(self.path) as file:
             for name, series in _series(file).items():
@@ -126,10 +126,10 @@ class RunFile:
                     series.resize(lengths[name], axis=0)
                 else:
                     del file[name]
-            file.attrs.update(_own_attributes() | dict(attributes))
+            file.attrs.update({"format_version": FORMAT_VERSION, **attributes})
             name = f"config/{1 + max(map(int, file['config']))}"
             file[name] = configuration
-            file[name].attrs.update(session)
+            file[name].attrs.update({**_libraries(), **session})
 
     def append(self, rows: Mapping[str, Any]) -> None:
         """Add one row to each of the named series, with the next ``commit``."""
@@ -213,11 +213,14 @@ class RunFile:
         with self._read() as file:
             return [(text_of(one), int(one.attrs.get("env_steps", 0))) for one in _sessions(file)]
 
-    def processors(self) -> list[str]:
-        """The kinds of processor that its sessions have been on, each once; a session may not have told."""
+    def told(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+        """What the newest session tells of itself, and what those before told, each thing once.
+
+        By the attribute's name; a session of an older program may not have told.
+        """
         with self._read() as file:
-            told = (kind for one in _sessions(file) for kind in np.ravel(one.attrs.get("processors", ())))
-            return list(dict.fromkeys(map(str, told)))
+            *earlier, newest = _sessions(file)
+            return _told([newest]), _told(earlier)
 
     def trained(self) -> int:
         """Steps per agent at the end of the last segment."""
@@ -288,12 +291,8 @@ class RunFile:
             yield file
 
 
-def _own_attributes() -> dict[str, Any]:
-    return {
-        "format_version": FORMAT_VERSION,
-        "h5py": h5py.__version__,
-        "hdf5": h5py.version.hdf5_version,
-    }
+def _libraries() -> dict[str, str]:
+    return {"h5py": h5py.__version__, "hdf5": h5py.version.hdf5_version}
 
 
 def _sessions(file: h5py.File) -> list[h5py.Dataset]:
@@ -302,6 +301,14 @@ def _sessions(file: h5py.File) -> list[h5py.Dataset]:
     if not len(chain):
         raise ValueError("it has no configuration")
     return [chain[name] for name in sorted(chain, key=int)]
+
+
+def _told(sessions: Sequence[h5py.Dataset]) -> dict[str, list[str]]:
+    told: dict[str, dict[str, None]] = {}
+    for one in sessions:
+        for name, value in one.attrs.items():
+            told.setdefault(name, {}).update(dict.fromkeys(map(str, np.ravel(value))))
+    return {name: list(values) for name, values in told.items()}
 
 
 def _series(file: h5py.File) -> dict[str, h5py.Dataset]:

@@ -12,16 +12,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dials_mpi.algorithm.collect import Dataset, collect
+from dials_mpi.algorithm.collect import Dataset, Recorder, parts
+from dials_mpi.algorithm.collect import play as play_episodes
 from dials_mpi.core.seeding import OTHER_EPISODES, Purpose, streams
 from dials_mpi.learning.influence import Predictor
 from dials_mpi.results.choice import Choice
 
 BINS = 10
 """Of equal width, of predicted probabilities."""
-
-AT_ONCE = 64
-"""Episodes whose datasets of all regions are held at a time: whole blocks of joint.BLOCK."""
 
 _Z = 1.96  # of a 95 % interval
 
@@ -42,22 +40,22 @@ class Calibration(NamedTuple):
 
 def play(choice: Choice, region: int, episodes: int, seed: int, beat: Callable[[int], None]) -> Dataset:
     """The region's dataset of so many episodes of the global simulator; beat: told of each that is done."""
-    actions, simulators = (
-        streams(seed, purpose, episodes, OTHER_EPISODES)
-        for purpose in (Purpose.EVALUATION_ACTIONS, Purpose.EVALUATION)
-    )
-    parts = []
-    for first in range(0, episodes, AT_ONCE):
-        here = slice(first, first + AT_ONCE)
-        acting = actions[here]
-        played = collect(
-            choice.domain,
-            simulators[here],
-            lambda simulator, part, acting=acting: choice.joint_policy(simulator, acting[part]),
+    domain, numbers, datasets = choice.domain, range(episodes), []
+    for here in parts(domain, episodes):
+        acting, simulators = (
+            streams(seed, purpose, numbers[here], OTHER_EPISODES)
+            for purpose in (Purpose.EVALUATION_ACTIONS, Purpose.EVALUATION)
         )
-        parts.append(played.datasets[region])
+        recorder = Recorder(domain, len(acting), [region])
+        play_episodes(
+            domain,
+            simulators,
+            lambda simulator, part, acting=acting: choice.joint_policy(simulator, acting[part]),
+            record=recorder,
+        )
+        datasets += recorder.datasets
         beat(len(acting))
-    return Dataset(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+    return Dataset(*(np.concatenate(arrays) for arrays in zip(*datasets, strict=True)))
 
 
 def predict(predictor: Predictor, inputs: np.ndarray) -> np.ndarray:

@@ -26,6 +26,7 @@ from dials_mpi.domains.traffic.network import PHASES, SIDES, Network
 from dials_mpi.domains.traffic.platoons import platoons
 from dials_mpi.domains.traffic.simulators import TrafficGlobalSimulator, TrafficLocalSimulator
 from dials_mpi.domains.traffic.sumo import installation
+from dials_mpi.domains.traffic.sumo.trial import require_start
 from dials_mpi.settings import setting
 
 if TYPE_CHECKING:
@@ -117,8 +118,10 @@ class Traffic:
         ]
 
     def versions(self) -> dict[str, str]:
-        """Of SUMO, and which of its Python modules is used. BadInput: it is missing or too old."""
-        return installation.versions(self.config.sumo, self.config.gui)
+        """Of SUMO, and which of its Python modules is used. BadInput: missing, too old, or does not start."""
+        found = installation.versions(self.config.sumo, self.config.gui)
+        require_start(self.config.sumo, self.config.gui)
+        return found
 
     def global_simulator(self, streams: Sequence[np.random.Generator]) -> TrafficGlobalSimulator:
         """E = len(streams) episodes of the whole grid; stream e decides who comes from outside."""

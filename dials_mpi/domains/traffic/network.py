@@ -1,4 +1,4 @@
-"""Road networks: copies of a grid of signalised crossings, built with netconvert and cached by content.
+"""Road networks: copies of a grid of signalised crossings, built with netconvert and cached.
 
 One lane per direction; every vehicle drives straight from where it enters to the opposite side. The copies
 of a network are not connected: side-by-side episodes of the whole system are copies of its grid, local
@@ -8,19 +8,16 @@ regions are copies of a grid of their crossings, by default one ("tiles").
 from __future__ import annotations
 
 import functools
-import hashlib
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
-from dials_mpi.core.errors import BadInput
+from dials_mpi.core import cache
 from dials_mpi.domains.traffic.sumo import installation
 from dials_mpi.domains.traffic.sumo import simulation as sumo
 
@@ -38,6 +35,11 @@ ACTUATED = "actuated"
 """SUMO's own program: (state, duration, shortest, longest) of its phases, in seconds, and its parameters."""
 ACTUATED_PHASES = tuple((state, 31, 8, 45) if "G" in state else (state, 6, 3, 6) for state in PHASES)
 ACTUATED_PARAMETERS = {"max-gap": "3.0", "detector-gap": "0.8", "show-detectors": "false"}
+
+FILES = ("net.xml", "routes.xml", "actuated.xml")
+"""What SUMO reads: the network, the vehicles' routes and the actuated programs."""
+
+_OPTIONS = ("--no-turnarounds", "--no-warnings")
 
 HEADING = {"west": (0, 1), "south": (-1, 0), "east": (0, -1), "north": (1, 0)}
 """(Rows, columns) by which a vehicle that came from this side gets on at a crossing."""
@@ -100,14 +102,22 @@ class Network:
         return self.rows if side in ("south", "north") else self.columns
 
     def files(self) -> tuple[Path, Path, Path]:
-        """The network, the routes and the actuated programs, built if they are not in the cache.
+        """FILES: those of the cache, built where they are missing or damaged.
 
-        BadInput: SUMO is missing, or the cache cannot be written.
+        Where the cache cannot be used they are in a temporary folder, as long as this process runs. BadInput:
+        SUMO is missing. RuntimeError, OSError: they cannot be built there either.
         """
-        folder = cache("networks", installation.version(), _fingerprint(self, tuple(sumo.CAR.items())))
-        if not folder.is_dir():
-            _build(folder, *self._documents())
-        return folder / "net.xml", folder / "routes.xml", folder / "actuated.xml"
+        key = cache.key(installation.version(), _fingerprint(self, tuple(sumo.CAR.items())))
+        own = _temporary.get(key)
+        if own and Path(own.name, "net.xml").is_file():
+            return _files(Path(own.name))
+        folder = cache.folder(f"networks/{key}")
+        if folder and all(cache.read(folder / name) is not None for name in FILES):
+            return _files(folder)
+        built = _build(*self._documents())
+        if folder and all(cache.write(folder / name, content) for name, content in built.items()):
+            return _files(folder)
+        return _files(_keep(key, built))
 
     def _documents(self) -> tuple[dict[str, str], dict[str, str]]:
         """What netconvert reads, by kind, and what SUMO reads beside the network, by file name."""
@@ -183,7 +193,7 @@ class Network:
 def _fingerprint(network: Network, car: tuple[tuple[str, str], ...]) -> str:
     """Of all its documents, with this vehicle type; to make them takes a quarter of a start of SUMO."""
     plain, final = network._documents()
-    return hashlib.sha256("".join([*plain.values(), *final.values()]).encode()).hexdigest()
+    return cache.key(*plain.values(), *final.values(), *_OPTIONS)
 
 
 _OPPOSITE = {"west": "east", "south": "north", "east": "west", "north": "south"}
@@ -220,40 +230,29 @@ def copy_of(vehicle: str) -> int:
     return int(vehicle.partition(".")[0])
 
 
-def cache(kind: str, *content: str) -> Path:
-    """Where what is made from this content, once, is kept. BadInput: the folder cannot be made or written."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(base) / "dials_mpi" / kind
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        writable = os.access(folder, os.W_OK)
-        reason = "it may not be written"
-    except OSError as error:
-        writable, reason = False, str(error.strerror)
-    if not writable:
-        raise BadInput(
-            f"{folder}, where road networks are kept, cannot be used ({reason}): set XDG_CACHE_HOME to "
-            "another folder"
-        )
-    return folder / hashlib.sha256("".join(content).encode()).hexdigest()[:24]
+def _files(folder: Path) -> tuple[Path, Path, Path]:
+    net, routes, actuated = (folder / name for name in FILES)
+    return net, routes, actuated
 
 
-def _build(folder: Path, plain: dict[str, str], final: dict[str, str]) -> None:
-    """Build next to the folder and move into place: other ranks build the same at the same time."""
-    work = Path(tempfile.mkdtemp(prefix="building-", dir=folder.parent))
-    try:
+def _build(plain: Mapping[str, str], final: Mapping[str, str]) -> dict[str, bytes]:
+    """The content of FILES, of what netconvert reads and of what only SUMO reads."""
+    with TemporaryDirectory(prefix="dials_mpi-") as work:
         for kind, text in plain.items():
-            (work / f"{kind}.xml").write_text(text)
-        for name, text in final.items():
-            (work / name).write_text(text)
-        sources = [f"--{kind[:-1]}-files={work / kind}.xml" for kind in plain]
-        installation.netconvert(
-            [*sources, f"--output-file={work / 'net.xml'}", "--no-turnarounds", "--no-warnings"]
-        )
-        try:
-            work.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # not merely another rank that was faster
-                raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+            Path(work, f"{kind}.xml").write_text(text)
+        sources = [f"--{kind[:-1]}-files={work}/{kind}.xml" for kind in plain]
+        installation.netconvert([*sources, f"--output-file={work}/net.xml", *_OPTIONS])
+        net = Path(work, "net.xml").read_bytes()
+    return {"net.xml": net} | {name: text.encode() for name, text in final.items()}
+
+
+_temporary: dict[str, TemporaryDirectory[str]] = {}
+"""Of networks that could not be kept in the cache; they are removed when the process ends."""
+
+
+def _keep(key: str, built: Mapping[str, bytes]) -> Path:
+    _temporary[key] = TemporaryDirectory(prefix="dials_mpi-")
+    folder = Path(_temporary[key].name)
+    for name, content in built.items():
+        (folder / name).write_bytes(content)
+    return folder

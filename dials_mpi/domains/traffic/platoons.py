@@ -8,15 +8,14 @@ platoon comes 2 s after the first at 8.3 m/s, a later one at 9 m/s, a single one
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 
 import numpy as np
 
+from dials_mpi.core import cache
 from dials_mpi.domains.traffic.demand import Demand
 from dials_mpi.domains.traffic.junctions import Crossings
-from dials_mpi.domains.traffic.network import Network, cache
+from dials_mpi.domains.traffic.network import Network
 from dials_mpi.domains.traffic.sumo import installation
 from dials_mpi.domains.traffic.sumo import simulation as sumo
 
@@ -47,17 +46,16 @@ def platoons(
     edge_length: float, speed_limit: float, inflow: float, yellow: int, backend: str = "auto"
 ) -> Platoons:
     """Those of a network with such edges and lights; recorded at the first call (a second of work)."""
-    what = json.dumps([edge_length, speed_limit, inflow, yellow, sumo.CAR, installation.version()])
-    file = cache("platoons", what).with_suffix(".json")
-    if not file.is_file():
+    versions = installation.version(), installation.simulator_version(backend, False)
+    name = cache.key(json.dumps([edge_length, speed_limit, inflow, yellow, sumo.CAR, *versions]))
+    folder = cache.folder("platoons")
+    stored = cache.read(folder / f"{name}.json") if folder else None
+    if stored is None:
         network = Network(_GRID, _GRID, _COPIES, edge_length, speed_limit)
-        recorded = _record(network, inflow, yellow, backend)
-        # Other ranks do the same at the same time, with the same result.
-        handle, building = tempfile.mkstemp(dir=file.parent)
-        with os.fdopen(handle, "w") as stream:
-            json.dump(recorded, stream)
-        os.replace(building, file)
-    return Platoons(json.loads(file.read_text()))
+        stored = json.dumps(_record(network, inflow, yellow, backend)).encode()
+        if folder:
+            cache.write(folder / f"{name}.json", stored)
+    return Platoons(json.loads(stored))
 
 
 def _record(network: Network, inflow: float, yellow: int, backend: str) -> list[list[tuple[float, float]]]:

@@ -13,6 +13,7 @@ from dials_mpi.algorithm.evaluation import Evaluation
 from dials_mpi.config import Config
 from dials_mpi.core.console import LastingConsole
 from dials_mpi.core.logging import LOG
+from dials_mpi.core.shell import command
 from dials_mpi.domains.base import Statistic
 from dials_mpi.parallel.communicator import launched
 from dials_mpi.run.walltime import clock
@@ -77,7 +78,7 @@ class Reporter:
         if statistics:
             self.console.print(_statistics(results, statistics))
         self.say(f"Results: {printable(str(directory / 'run.h5'))}")
-        self.say(f"Evaluate again: python -m dials_mpi.evaluate {printable(str(directory))}")
+        self.say(f"Evaluate again: {command('evaluate', directory)}")
 
     def stopped(self, env_steps: int) -> None:
         """The run ends here for now."""

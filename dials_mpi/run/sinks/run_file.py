@@ -8,6 +8,7 @@ import numpy as np
 
 from dials_mpi.algorithm.evaluation import Evaluation
 from dials_mpi.algorithm.learners import TRAINING
+from dials_mpi.core.provenance import PROCESSORS, several
 from dials_mpi.core.timing import PHASES
 from dials_mpi.domains.base import Statistic
 from dials_mpi.learning.influence import Fit
@@ -24,12 +25,13 @@ class Record:
         self.run = RunFile(directory, {statistic.name: statistic.unit for statistic in statistics})
 
     def session(
-        self, hosts: Sequence[str], processors: Sequence[str], holders: Sequence[int], mpi_library: str
+        self, hosts: Sequence[str], told: Mapping[str, Sequence[str]], holders: Sequence[int]
     ) -> None:
-        """Which machine and kind of processor each rank [W] is on, and which rank holds each region [R]."""
-        where = {"hosts": hosts, "ranks": len(hosts), "mpi_library": mpi_library}
-        self.run.write({"placement/rank": holders}, **where)
-        self.run.write_session(processors=processors)
+        """Which machine each rank [W] is on, and what it tells of its processor and libraries; which rank
+        holds each region [R]."""
+        self.run.write({"placement/rank": holders}, hosts=hosts, ranks=len(hosts))
+        versions = {name: several(kinds) for name, kinds in told.items() if name != PROCESSORS}
+        self.run.write_session(**versions, processors=told[PROCESSORS], hosts=hosts)
 
     def refit(self, env_steps: int, losses: np.ndarray) -> None:
         """The cross-entropies of a fit, [R, len(Fit)]."""

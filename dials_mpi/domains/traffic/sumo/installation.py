@@ -13,21 +13,33 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
 from dials_mpi.core.errors import BadInput
+from dials_mpi.settings.values import printable
 
 BACKENDS = ("auto", "libsumo", "traci")
 OLDEST = (1, 20)
 """The oldest SUMO that the traffic domain was run with."""
 
+_PARTS = {"libsumo": "libsumo.py", "traci": "constants.py", "sumolib": "miscutils.py"}
+"""SUMO's Python modules, which import each other, and a file of each by which it is known."""
+
 _INSTALL = "install it with pip install 'dials_mpi[traffic]'"
 
 
 def versions(backend: str = "auto", gui: bool = False) -> dict[str, str]:
-    """SUMO's version and the Python module that is used. BadInput: not installed, too old, or not so."""
-    return {"sumo": version(), "sumo_module": module(backend, gui).__name__}
+    """Of the SUMO that simulates, the Python module that it is used by, and of netconvert, which builds the
+    networks. BadInput: one of them is not installed or too old."""
+    netconvert = version()
+    return {
+        "sumo": simulator_version(backend, gui),
+        "sumo_module": module(backend, gui).__name__,
+        "netconvert": netconvert,
+    }
 
 
 @functools.cache
@@ -37,8 +49,9 @@ def program(name: str) -> str:
     BadInput: it is in none of them.
     """
     _prepare()
-    inside = Path(os.environ.get("SUMO_HOME", ""), "bin", name)
-    found = str(inside) if inside.is_file() else shutil.which(name)
+    home = os.environ.get("SUMO_HOME")
+    inside = Path(home, "bin", name) if home else None
+    found = str(inside) if inside and inside.is_file() else shutil.which(name)
     if not found:
         raise BadInput(f"SUMO's program {name} is not found: {_INSTALL}")
     return found
@@ -46,20 +59,50 @@ def program(name: str) -> str:
 
 @functools.cache
 def version() -> str:
-    """The version of SUMO's programs, such as "1.28.0". BadInput: it is older than OLDEST."""
-    asked = program("netconvert")
-    found = re.search(r"(\d+)\.(\d+)\.\d+", _run([asked, "--version"]))
+    """The version of netconvert, such as "1.28.0". BadInput: it is older than OLDEST."""
+    return _program_version("netconvert")
+
+
+@functools.cache
+def simulator_version(backend: str, gui: bool) -> str:
+    """The version of the SUMO that simulates: libsumo's own, or that of the program which traci talks to.
+
+    BadInput: it is older than OLDEST, or cannot be loaded.
+    """
+    used = module(backend, gui)
+    if used.__name__ == "libsumo":
+        return _young_enough(used.getVersion()[1], used.__file__ or "libsumo")
+    return _program_version(_simulator_name(gui))
+
+
+def _program_version(name: str) -> str:
+    asked = program(name)
+    try:
+        said = _run([asked, "--version"])
+    except (OSError, RuntimeError):
+        said = ""
+    return _young_enough(said, asked)
+
+
+def _young_enough(said: str, asked: str) -> str:
+    """The version in what a program or module says of itself. BadInput: there is none, or an old one."""
+    found = re.search(r"(\d+)[._](\d+)[._](\d+)", said)  # 1.28.0, or v1_28_0+0123-abc of a developer
     if not found:
         raise BadInput(f"{asked} does not tell its version: {_INSTALL}")
+    version = ".".join(found.groups())
     if tuple(map(int, found.groups())) < OLDEST:
         oldest = ".".join(map(str, OLDEST))
-        raise BadInput(f"SUMO is {found.group()} ({asked}), older than {oldest}: {_INSTALL}")
-    return found.group()
+        raise BadInput(f"SUMO is {version} ({asked}), older than {oldest}: {_INSTALL}")
+    return version
 
 
 def simulator(gui: bool) -> str:
     """The path of SUMO itself, with or without a window. BadInput: it is not found."""
-    return program("sumo-gui" if gui else "sumo")
+    return program(_simulator_name(gui))
+
+
+def _simulator_name(gui: bool) -> str:
+    return "sumo-gui" if gui else "sumo"
 
 
 def netconvert(arguments: Sequence[str]) -> None:
@@ -77,25 +120,39 @@ def _run(command: list[str]) -> str:
 @functools.cache
 def _prepare() -> None:
     """Make SUMO known to itself: the wheel eclipse-sumo where there is one, else what $SUMO_HOME names."""
+    wheel = _wheel()
+    if wheel:
+        os.environ["SUMO_HOME"] = str(wheel)
+        if not os.environ.get("PROJ_LIB") and not os.environ.get("PROJ_DATA"):
+            # Where its map projections are, without which it prints warnings.
+            os.environ["PROJ_LIB"] = os.environ["PROJ_DATA"] = str(wheel / "data" / "proj")
+        return
+    # A SUMO that was installed in another way has its Python modules here.
+    home = os.environ.get("SUMO_HOME")
+    tools = os.path.join(home, "tools") if home else ""
+    if os.path.isdir(tools) and tools not in sys.path:
+        sys.path.append(tools)
+
+
+def _wheel() -> Path | None:
+    """Where the wheel is: not by importing ``sumo``, which may be a file or folder of the user's."""
     try:
-        # Also says where its map projections are, without which it grumbles.
-        os.environ["SUMO_HOME"] = importlib.import_module("sumo").SUMO_HOME
-    except ImportError:
-        # A SUMO that was installed in another way has its Python modules here.
-        tools = os.path.join(os.environ.get("SUMO_HOME", ""), "tools")
-        if os.path.isdir(tools) and tools not in sys.path:
-            sys.path.append(tools)
+        folder = Path(str(distribution("eclipse-sumo").locate_file("sumo")))
+    except PackageNotFoundError:
+        return None
+    return folder if (folder / "bin").is_dir() else None
 
 
 @functools.cache
 def module(backend: str, gui: bool) -> ModuleType:
-    """libsumo or traci. BadInput: it cannot be loaded."""
+    """libsumo or traci. BadInput: it cannot be loaded, or another module of its name is found first."""
     _prepare()
     if backend == "libsumo" and gui:
         raise BadInput("traffic.gui needs traffic.sumo=traci: libsumo has no window")
     if gui and sys.platform == "linux" and not os.environ.get("DISPLAY"):
         raise BadInput("traffic.gui needs a screen, and DISPLAY is not set: set it, or traffic.gui=false")
     names = ["traci"] if gui else ["libsumo", "traci"] if backend == "auto" else [backend]
+    _require_own()
     reason: ImportError | None = None
     for name in names:
         try:
@@ -107,3 +164,19 @@ def module(backend: str, gui: bool) -> ModuleType:
             simulator(gui)
         return loaded
     raise BadInput(f"SUMO's Python module {names[0]} cannot be loaded ({reason}): {_INSTALL}") from reason
+
+
+def _require_own() -> None:
+    """BadInput: another module would be imported in place of SUMO's; it is not executed to find that out."""
+    for name, part in _PARTS.items():
+        try:
+            spec = find_spec(name)
+        except (ImportError, ValueError):
+            continue
+        places = (spec.submodule_search_locations or ()) if spec else ()
+        if spec and not any(Path(place, part).is_file() for place in places):
+            found = printable(spec.origin or next(iter(places), name))
+            raise BadInput(
+                f"{found} would be imported in place of SUMO's Python module {name}: rename it, or take its "
+                "folder out of PYTHONPATH"
+            )

@@ -1,0 +1,30 @@
+"""A first start of SUMO, before anything is begun: what fails here fails at every start."""
+
+from __future__ import annotations
+
+import functools
+
+from dials_mpi.core.errors import BadInput
+from dials_mpi.domains.base import SimulatorFailure
+from dials_mpi.domains.traffic.network import Network
+from dials_mpi.domains.traffic.sumo import simulation as sumo
+from dials_mpi.settings.values import printable
+
+_REMEDY = {
+    True: "set DISPLAY to a screen that can be opened, or traffic.gui=false",
+    False: "see that SUMO is whole (pip install --force-reinstall 'dials_mpi[traffic]') and $TMPDIR has room",
+}
+
+
+@functools.cache
+def require_start(backend: str, gui: bool) -> None:
+    """Start SUMO once with a network of one crossing and end it. BadInput: it does not start."""
+    if sumo.Simulation.running:  # which this would end
+        return
+    network = Network(rows=1, columns=1, copies=1, edge_length=100.0, speed_limit=10.0)
+    try:
+        net, routes, _ = network.files()
+        sumo.Simulation(net, [routes], network.lanes, backend, gui).close()
+    except (SimulatorFailure, RuntimeError, OSError) as error:
+        reason = printable(" ".join(str(error).split()))[:500]
+        raise BadInput(f"traffic cannot be simulated here: {reason}; {_REMEDY[gui]}") from error

@@ -1,0 +1,539 @@
+"""The cache: whatever is wrong with it, a run goes on, and executes nothing that others may have written."""
+
+import errno
+import grp
+import json
+import os
+import pickle
+import resource
+import shutil
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+import sumolib
+from conftest import Finished, launch
+
+from dials_mpi.core import cache
+from dials_mpi.core import jit as compiled
+from dials_mpi.core.jit import store
+from dials_mpi.domains.traffic.network import FILES, Network
+from dials_mpi.domains.traffic.platoons import platoons
+from dials_mpi.domains.traffic.sumo import installation
+from dials_mpi.run.warm_up import is_warm
+
+
+def triple(number):
+    return 3 * number
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A cache of the test's own, about which nothing was said."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv(cache.GROUP, raising=False)
+    monkeypatch.setattr(cache, "_said", set())
+    return tmp_path / "cache"
+
+
+def tripled(number=2):
+    """Three times the number as a process that starts computes it; whether the code came from the cache."""
+    code = compiled.compiled(triple)
+    assert code(number) == 3 * number
+    return bool(sum(code.stats.cache_hits.values()))
+
+
+def stored():
+    """The file with the code."""
+    [file] = store().glob("*.nbc")
+    return file
+
+
+def said(capsys):
+    """What was said on stderr, by line."""
+    return capsys.readouterr().err.splitlines()
+
+
+# --- what is damaged ---
+
+
+class Touch:
+    """Executed where it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def replace_by_folder(file):
+    file.unlink()
+    file.mkdir()
+
+
+def replace_by_pipe(file):
+    file.unlink()
+    os.mkfifo(file)
+
+
+DAMAGES = {
+    "cut off": lambda file: file.write_bytes(file.read_bytes()[:-100]),
+    "cut in half": lambda file: os.truncate(file, file.stat().st_size // 2),
+    "empty": lambda file: file.write_bytes(b""),
+    "zeros": lambda file: file.write_bytes(bytes(file.stat().st_size)),
+    "garbage": lambda file: file.write_bytes(b"\x80garbage" * 1000),
+    "one byte": lambda file: file.write_bytes(file.read_bytes().replace(b"triple", b"tripel", 1)),
+    "longer": lambda file: file.write_bytes(file.read_bytes() + b"more"),
+    "a pipe": replace_by_pipe,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_machine_code_is_made_anew(damage, home, capsys):
+    assert not tripled() and tripled()
+    assert said(capsys) == []
+    DAMAGES[damage](stored())
+    assert not tripled()
+    [line] = said(capsys)
+    assert line.startswith(f"dials_mpi: {stored()} is damaged: it is made anew")
+    assert tripled()
+    assert said(capsys) == []
+
+
+def test_a_pickle_of_something_else_is_made_anew(home, capsys):
+    tripled()
+    cache.write(stored(), pickle.dumps({"some": "thing"}))
+    assert not tripled()
+    assert "is damaged: it is made anew" in said(capsys)[0]
+    assert tripled()
+
+
+def test_a_folder_in_place_of_a_file_is_done_without(home, capsys):
+    tripled()
+    replace_by_folder(stored())
+    assert not tripled() and not tripled()
+    [line] = said(capsys)
+    assert f"{stored()} cannot be read (Is a directory): the run goes on without it" in line
+    assert [file.name for file in store().iterdir()] == [stored().name]
+
+
+def test_a_damaged_file_is_not_executed(home, tmp_path):
+    tripled()
+    stored().write_bytes(pickle.dumps(Touch(tmp_path / "executed")))
+    tripled()
+    assert not (tmp_path / "executed").exists()
+
+
+def test_of_several_ranks_and_files_one_line_is_said(home):
+    script = (
+        "import numpy as np\n"
+        "from dials_mpi.learning.kernels.activations import exp, tanh\n"
+        "print(exp(np.float32(0)), tanh(np.float32(0)))\n"
+    )
+    for _ in range(2):
+        done = launch("-c", script, ranks=3)
+        assert (done.code, done.stdout.split()) == (0, ["1.0", "0.0"] * 3)
+        for file in home.rglob("*.nbc"):
+            os.truncate(file, 100)
+    assert len(done.ours()) == 1 and "is damaged" in done.ours()[0]
+
+
+# --- what cannot be written, or read ---
+
+
+def refuse_all(*_, **__):
+    raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+
+@pytest.fixture
+def unwritable(monkeypatch):
+    """The file system takes nothing new, also from root."""
+    given = os.open
+
+    def read_only(path, flags, *rest, **how):
+        if flags & os.O_WRONLY:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return given(path, flags, *rest, **how)
+
+    def apply():
+        monkeypatch.setattr(cache.os, "open", read_only)
+
+    return apply
+
+
+def test_a_cache_that_may_not_be_written_is_read(home, unwritable, capsys):
+    tripled()
+    unwritable()
+    assert tripled()
+    assert said(capsys) == []
+    assert not tripled(2.5) and not tripled(2.5)
+    [line] = said(capsys)
+    assert f"{store()} cannot be written (Read-only file system), so that every start does the same" in line
+    assert "set XDG_CACHE_HOME" in line
+
+
+def test_a_quota_is_tolerated(home, monkeypatch, capsys):
+    monkeypatch.setattr(cache.os, "replace", refuse_all)
+    assert not tripled() and not tripled()
+    [line] = said(capsys)
+    assert f"{store()} cannot be written (Disk quota exceeded)" in line
+    assert list(store().iterdir()) == []
+
+
+def test_a_full_disk_is_tolerated(home, capsys):
+    keep = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, keep[1]))
+    try:
+        assert not tripled() and not tripled()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, keep)
+    assert "cannot be written (File too large)" in said(capsys)[0]
+    assert list(store().iterdir()) == []
+    assert not tripled() and tripled()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_what_may_not_be_read_is_replaced_where_that_is_allowed(home, capsys):
+    tripled()
+    stored().chmod(0)
+    assert not tripled()
+    assert "cannot be read (Permission denied): the run goes on without it" in said(capsys)[0]
+    assert tripled()
+
+
+def test_without_a_home_nothing_is_cached(home, monkeypatch, capsys):
+    """As for a number without an entry in the password database, in a container."""
+
+    def unknown():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", unknown)
+    assert not tripled() and not tripled()
+    assert all(file.is_file() for file in Network(1, 1, 1, 101.0, 10.0).files())
+    [line] = said(capsys)
+    assert "nothing is cached, for the home folder is unknown: set XDG_CACHE_HOME" in line
+    assert not is_warm()
+
+
+@pytest.mark.parametrize("given", ["", "cache", "~/cache"])
+def test_a_relative_place_is_ignored(given, home, tmp_path, monkeypatch):
+    """As the XDG Base Directory Specification wants it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    monkeypatch.setenv("XDG_CACHE_HOME", given)
+    assert not tripled() and tripled()
+    assert tmp_path / "me" / ".cache" / "dials_mpi" in stored().parents
+
+
+# --- who can have written it ---
+
+
+def mode(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.fixture
+def umask():
+    keep = os.umask(0)
+    yield os.umask
+    os.umask(keep)
+
+
+@pytest.mark.parametrize(
+    ("mask", "folder", "file"),
+    [(0o022, 0o755, 0o644), (0o077, 0o700, 0o600), (0o027, 0o750, 0o640), (0o002, 0o755, 0o644)],
+)
+def test_permissions_follow_the_umask_but_no_one_else_may_write(mask, folder, file, home, umask):
+    umask(mask)
+    tripled()
+    (net, *_) = Network(1, 1, 1, 100.0, 10.0).files()
+    folders = [home, home / "dials_mpi", store(), net.parent.parent, net.parent]
+    assert [mode(path) for path in folders] == [folder] * 5
+    assert [mode(path) for path in (stored(), net)] == [file] * 2
+
+
+OPENED = {
+    "its base": lambda home: home.chmod(0o775),
+    "the folder": lambda home: (home / "dials_mpi").chmod(0o777),
+    "the folder of the code": lambda home: store().chmod(0o757),
+    "a sticky folder": lambda home: store().chmod(0o1777),
+    "the file": lambda home: stored().chmod(0o664),
+    "the file to all": lambda home: stored().chmod(0o646),
+}
+
+
+@pytest.mark.parametrize("which", [None, *OPENED])
+def test_what_others_may_write_is_not_executed(which, home, tmp_path, capsys):
+    """The control, None: nobody else may, and it is executed."""
+    tripled()
+    cache.write(stored(), pickle.dumps(Touch(tmp_path / "executed")))
+    if which:
+        OPENED[which](home)
+    assert not tripled()
+    assert (tmp_path / "executed").exists() == (which is None)
+    if which:
+        [line] = said(capsys)
+        assert f"dials_mpi: {home}" in line and "may be written by" in line and "(chmod " in line
+
+
+def test_what_belongs_to_another_is_not_executed(home, tmp_path, monkeypatch, capsys):
+    tripled()
+    cache.write(stored(), pickle.dumps(Touch(tmp_path / "executed")))
+    if os.geteuid() == 0:
+        os.chown(home / "dials_mpi", 54321, 54321)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: 54321)
+    assert not tripled() and not tripled()
+    assert not (tmp_path / "executed").exists()
+    [line] = said(capsys)
+    assert "belongs to another user, and what others may have written is not executed" in line
+
+
+def test_a_folder_above_that_others_may_write_is_not_trusted(home, tmp_path, monkeypatch, capsys):
+    """They could rename the cache, and put another one there. Not in a sticky folder such as /tmp."""
+    above = tmp_path / "above"
+    above.mkdir()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(above / "cache"))
+    tripled()
+    above.chmod(0o777)
+    assert not tripled()
+    assert f"{above} may be written by everybody" in said(capsys)[0]
+    above.chmod(0o1777)
+    assert tripled()
+
+
+def test_a_link_is_judged_by_where_it_leads(home, tmp_path, capsys):
+    (tmp_path / "real" / "open").mkdir(parents=True)
+    home.symlink_to(tmp_path / "real" / "open")
+    assert not tripled() and tripled()
+    (tmp_path / "real").chmod(0o777)
+    assert not tripled()
+    assert f"{tmp_path / 'real'} may be written by everybody" in said(capsys)[0]
+
+
+def test_a_group_that_is_trusted_on_purpose_shares_a_cache(home, umask, monkeypatch, capsys):
+    umask(0o002)
+    monkeypatch.setenv(cache.GROUP, grp.getgrgid(os.getegid()).gr_name)
+    home.mkdir()
+    os.chown(home, -1, os.getegid())
+    home.chmod(0o2775)
+    assert not tripled() and tripled()
+    assert (mode(store()) & 0o777, mode(stored())) == (0o775, 0o664)
+    assert said(capsys) == []
+    monkeypatch.delenv(cache.GROUP)
+    assert not tripled()
+    assert "may be written by its group" in said(capsys)[0]
+
+
+def test_an_unknown_group_is_not_trusted(home, monkeypatch, capsys):
+    tripled()
+    monkeypatch.setenv(cache.GROUP, "nobody-has-this-name")
+    assert tripled()
+    home.chmod(0o775)
+    assert not tripled()
+    unknown, refused = said(capsys)
+    assert "is nobody-has-this-name, and there is no such group: none is trusted" in unknown
+    assert "may be written by its group" in refused
+
+
+# --- what decides the content ---
+
+
+@pytest.mark.parametrize("library", ["numba", "llvmlite", "numpy"])
+def test_versions_do_not_throw_each_others_code_away(library, home, monkeypatch):
+    tripled()
+    with monkeypatch.context() as other:
+        other.setattr(sys.modules[library], "__version__", "0.0.other")
+        compiled._digest.cache_clear()
+        assert not is_warm()
+        assert not tripled() and tripled() and is_warm()
+    compiled._digest.cache_clear()
+    assert tripled() and is_warm()
+
+
+def test_processors_and_options_have_their_own_code():
+    show = "from dials_mpi.core.jit import store; print(store())"
+    others = [{}, {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}, {"NUMBA_OPT": "1"}]
+    places = [launch("-c", show, environment=given).stdout for given in others]
+    assert places[0] == f"{store()}\n" and len(set(places)) == 3
+
+
+def test_another_function_has_other_code(home):
+    def triple(number):
+        return 4 * number
+
+    tripled()
+    assert compiled.compiled(triple)(2) == 8
+    assert tripled()
+
+
+# --- road networks ---
+
+
+NETWORK = Network(1, 2, 1, 100.0, 10.0)
+
+
+def builds(monkeypatch):
+    """The calls of netconvert from now on."""
+    calls, build = [], installation.netconvert
+
+    def counted(arguments):
+        calls.append(arguments)
+        build(arguments)
+
+    monkeypatch.setattr(installation, "netconvert", counted)
+    return calls
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", ["cut off", "empty", "zeros"])
+def test_a_damaged_network_is_built_anew(damage, name, home, monkeypatch, capsys):
+    files = NETWORK.files()
+    content = [len(file.read_bytes()) for file in files]
+    DAMAGES[damage](files[FILES.index(name)])
+    calls = builds(monkeypatch)
+    assert NETWORK.files() == NETWORK.files() == files
+    assert len(calls) == 1
+    [line] = said(capsys)
+    assert f"{files[FILES.index(name)]} is damaged: it is made anew" in line
+    assert len(sumolib.net.readNet(str(files[0])).getTrafficLights()) == 2
+    assert [len(file.read_bytes()) for file in files][1:] == content[1:]
+
+
+def test_a_missing_file_of_a_network_is_built_anew(home):
+    net, *_ = NETWORK.files()
+    net.unlink()
+    assert NETWORK.files()[0] == net and net.is_file()
+
+
+def test_a_network_that_cannot_be_kept_is_built_once_in_another_place(home, monkeypatch, capsys):
+    monkeypatch.setattr(cache.os, "replace", refuse_all)
+    calls = builds(monkeypatch)
+    files = Network(1, 2, 1, 103.0, 10.0).files()
+    assert Network(1, 2, 1, 103.0, 10.0).files() == files and len(calls) == 1
+    assert home not in files[0].parents
+    assert len(sumolib.net.readNet(str(files[0])).getTrafficLights()) == 2
+    [line] = said(capsys)
+    assert f"dials_mpi: {home}" in line and "cannot be written (Disk quota exceeded)" in line
+    shutil.rmtree(files[0].parent)  # as a machine does that clears its temporary folder
+    assert all(file.is_file() for file in Network(1, 2, 1, 103.0, 10.0).files()) and len(calls) == 2
+
+
+def test_a_network_that_is_there_is_read_though_nothing_can_be_written(home, unwritable, monkeypatch, capsys):
+    files = NETWORK.files()
+    unwritable()
+    calls = builds(monkeypatch)
+    assert NETWORK.files() == files and calls == []
+    assert said(capsys) == []
+
+
+def test_damaged_platoons_are_recorded_anew(home, monkeypatch, capsys):
+    module = sys.modules["dials_mpi.domains.traffic.platoons"]  # the package has the function of this name
+    monkeypatch.setattr(module, "_record", lambda *_: [[(6.0, 8.0)]] * 4)
+    platoons(100.0, 10.0, 0.1, 2)
+    [file] = (home / "dials_mpi" / "platoons").iterdir()
+    file.write_text(json.dumps([[[0.0, 99.0]]] * 4))
+    assert platoons(100.0, 10.0, 0.1, 2).draw(2, 0.0) == (6, 8)
+    assert f"{file} is damaged" in said(capsys)[0]
+
+
+# --- whole programs ---
+
+TRAFFIC = ("domain=traffic", "traffic.grid=[1,2]", "traffic.horizon=10")
+
+
+def evaluate(*arguments, **how) -> Finished:
+    command = ("-m", "dials_mpi.evaluate", *TRAFFIC, "--policy", "never", "--episodes", "2")
+    return launch(*command, *arguments, **how)
+
+
+def test_traffic_runs_without_a_cache_and_leaves_nothing_behind(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "temporary").mkdir()
+    places = {"XDG_CACHE_HOME": str(tmp_path / "file"), "TMPDIR": str(tmp_path / "temporary")}
+    done = evaluate(environment=places)
+    assert done.code == 0 and "mean return" in done.stdout
+    [line] = done.stderr.splitlines()
+    assert f"{tmp_path}/file/dials_mpi/networks/" in line and "cannot be written (Not a directory)" in line
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+LOCAL = ("sumo", "libsumo", "traci", "sumolib", "numpy", "numba", "yaml", "mpi4py", "random", "json")
+
+
+def test_files_in_the_working_folder_do_not_take_the_place_of_libraries(tmp_path):
+    for name in LOCAL:
+        (tmp_path / f"{name}.py").write_text(f"raise SystemExit('this is the {name} of the user')")
+    done = evaluate(cwd=tmp_path)
+    assert (done.code, done.stderr) == (0, "")
+
+
+def test_a_domain_in_the_working_folder_is_still_found(tmp_path):
+    shutil.copy(Path(__file__).parent / "unequal_domain.py", tmp_path / "my_domain.py")
+    command = ("-m", "dials_mpi.evaluate", "domain=my_domain:Nowhere", "--policy", "random")
+    done = launch(*command, cwd=tmp_path)
+    assert done.code == 2 and "my_domain has no class Nowhere" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["libsumo", "traci", "sumolib"])
+def test_another_module_in_place_of_sumos_is_refused(name, tmp_path):
+    (tmp_path / f"{name}.py").write_text("raise SystemExit('executed')")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = evaluate(environment={"PYTHONPATH": path})
+    assert done.code == 2
+    [line] = done.stderr.splitlines()
+    assert line.startswith(f"dials_mpi: {tmp_path}/{name}.py would be imported in place of SUMO's")
+
+
+@pytest.mark.parametrize("kind", ["a file", "a folder"])
+def test_something_else_of_the_name_sumo_does_no_harm(kind, tmp_path):
+    if kind == "a file":
+        (tmp_path / "sumo.py").write_text("raise SystemExit('executed')")
+    else:
+        (tmp_path / "sumo").mkdir()
+        (tmp_path / "sumo" / "__init__.py").write_text("")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = evaluate(environment={"PYTHONPATH": path})
+    assert (done.code, done.stderr) == (0, "")
+
+
+def train_once(tmp_path, *settings, script="from dials_mpi.train import main; main()", **how) -> Finished:
+    how = {"cwd": tmp_path, "ranks": 2} | how
+    return launch("-c", script, *TRAFFIC, "traffic.sumo=traci", *settings, "--output", "out", **how)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems always have a screen")
+def test_a_screen_that_cannot_be_opened_is_refused_before_anything_is_begun(tmp_path):
+    done = train_once(tmp_path, "traffic.gui=true", environment={"DISPLAY": ":987"})
+    assert done.code == 2
+    [line] = done.ours()
+    assert "unable to open display :987" in line and line.endswith("or traffic.gui=false")
+    assert "Traceback" not in done.stderr and not (tmp_path / "out").exists()
+
+
+BROKEN = {
+    "ends at once": "#!/bin/sh\necho it does not work >&2\nexit 1\n",
+    "cannot be executed": "no program",
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_a_sumo_that_never_starts_is_refused_before_anything_is_begun(how, tmp_path):
+    broken = tmp_path / "sumo"
+    broken.write_text(BROKEN[how])
+    broken.chmod(0o755)
+    script = (
+        "from dials_mpi.domains.traffic import installation\n"
+        f"installation.simulator = lambda gui: {str(broken)!r}\n"
+        "from dials_mpi.train import main\n"
+        "main()\n"
+    )
+    done = train_once(tmp_path, script=script)
+    assert done.code == 2
+    [line] = done.ours()
+    said = "it does not work" if how == "ends at once" else "Exec format error"
+    assert said in line and "traffic cannot be simulated here: SUMO does not start: " in line
+    assert "Traceback" not in done.stderr and not (tmp_path / "out").exists()
