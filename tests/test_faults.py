@@ -31,8 +31,8 @@ PLACES = {
     "examine": "dials_mpi.algorithm.evaluation:Evaluator.trained",
     "commit": "dials_mpi.storage.runfile:RunFile.commit",  # rows come into run.h5
     "checkpoint": "dials_mpi.storage.checkpoint:writing",
-    # States come to root while a checkpoint is written.
-    "bring": "dials_mpi.parallel.communicator:Communicator.gather_one_by_one",
+    # States travel to root while a checkpoint is written.
+    "bring": "dials_mpi.run.state_exchange:StateExchange.gather",
     "settle": "dials_mpi.storage.files:PatientFile.settle",  # all is written, the new file not yet in place
     "finish": "dials_mpi.run.system:System.finish",
     "claim": "dials_mpi.storage.files:claim",
@@ -154,7 +154,7 @@ def require_good_end(
 
     checkpoint: steps of the newest one at least, which the fault must have left.
     """
-    steps = [Checkpoint(path).position.env_steps for path in present(out)]
+    steps = [Checkpoint(path).progress.env_steps for path in present(out)]
     assert max(steps, default=0) >= checkpoint
     assert all(content(file) for file in out.glob("*.h5"))
     result = train(*settings, "--output", str(out), "--resume")
@@ -251,7 +251,7 @@ def test_a_crash_gives_the_terminal_back(tmp_path):
 
 ANYWHERE = {
     "collect": 2,
-    "scatter": 4,
+    "scatter": 2,
     "fit": 2,
     "train": 2,
     "gather": 9,

@@ -106,7 +106,7 @@ def test_exchanges_are_the_bytes_and_messages_of_all_regions(agents):
     sent = 2 * metrics + 3 * (4 * agents * policy + costs)  # two segments, three evaluations
     sent += 2 * (100 * (inputs + sources) + 4 * predictor + losses)  # two refits of 100 samples
     sent += 2 * 4 * state  # two checkpoints
-    exchanges = 2 + 3 * 3 + 2 * 4 + 2
+    exchanges = 2 + 3 * 3 + 2 * 3 + 2
     by_hand = exchanges * (POLL_SECONDS + 7 * 0.25) + 7 * sent / 1000
     assert project(config, model, 7)["communicate"] == pytest.approx(by_hand)
 

@@ -56,7 +56,7 @@ def warm_up(config: Config, domain: Domain) -> None:
         simulator.reset()
         simulator.step(
             np.zeros((len(region.agents), 1), np.int64),
-            np.zeros((1, 1, len(region.source_classes)), np.int64),
+            [np.zeros((1, len(region.source_classes)), np.int64)],
         )
 
 
