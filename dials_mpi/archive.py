@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from dials_mpi.cli import Parser, word
+from dials_mpi.cli import Parser, add_unchecked, word
 from dials_mpi.config import from_yaml
 from dials_mpi.config.comparison import differences
 from dials_mpi.core.errors import BadInput, Unwritable, refuse
-from dials_mpi.settings.values import printable
+from dials_mpi.core.text import printable
 from dials_mpi.storage.runfile import RunFile
 
 EXAMPLES = """examples:
@@ -33,22 +33,26 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     parser = Parser("archive", "Copy the results of runs, without their networks.", EXAMPLES)
     parser.add_argument("directories", nargs="+", metavar="DIR", help="the directory of a run")
     parser.add_argument("--out", required=True, metavar="FOLDER", type=word, help="made if missing")
+    add_unchecked(parser)
     options = parser.parse_args(argv)
     try:
-        for copy in archive(options.directories, options.out):
+        for copy in archive(options.directories, options.out, options.unchecked):
             print(f"{printable(str(copy))}: {copy.stat().st_size / 1e3:.0f} kB")
     except BadInput as refusal:
         sys.exit(refuse(refusal))
     sys.exit(0)
 
 
-def archive(directories: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) -> list[Path]:
+def archive(
+    directories: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str], unchecked: bool = False
+) -> list[Path]:
     """Copy the results of these runs below ``out``, each under the name of its directory; the copies.
 
-    All are looked at before the first is written. BadInput: one is no run, or has the name of another one, or
-    its place is taken by anything but an older copy of it, or the disk does not take it.
+    All are looked at before the first is written. unchecked: files that another program has changed are
+    copied as well. BadInput: one is no run, or has the name of another one, or its place is taken by anything
+    but an older copy of it, or the disk does not take it.
     """
-    runs = [RunFile.open(directory) for directory in directories]
+    runs = [RunFile.open(directory, unchecked) for directory in directories]
     copies = [RunFile(Path(out) / run.directory.resolve().name) for run in runs]
     taken: dict[Path, RunFile] = {}
     for run, copy in zip(runs, copies, strict=True):

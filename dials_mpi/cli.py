@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from dials_mpi.core.errors import BadInput, refuse
-from dials_mpi.parallel.communicator import Communicator, launched_as_root
-from dials_mpi.settings.values import printable
+from dials_mpi.core.launchers import launched_as_root
+from dials_mpi.core.text import printable
+from dials_mpi.parallel.communicator import Communicator
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -54,6 +55,13 @@ def word(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("is empty, give a value or leave the option out")
     return text
+
+
+def add_unchecked(parser: argparse.ArgumentParser) -> None:
+    """The option of programs that read runs."""
+    parser.add_argument(
+        "--unchecked", action="store_true", help="read a run whose files another program has changed, too"
+    )
 
 
 def _at_home(text: str) -> str:

@@ -19,9 +19,9 @@ from dials_mpi.algorithm.evaluation import Evaluation, evaluate, evaluate_script
 from dials_mpi.cli import Parser, word
 from dials_mpi.core.errors import BadInput, refuse
 from dials_mpi.core.seeding import OTHER_EPISODES
+from dials_mpi.core.text import printable
 from dials_mpi.domains.base import Domain
 from dials_mpi.results.choice import Choice, add_arguments
-from dials_mpi.settings.values import printable
 
 EXAMPLES = """examples:
   python -m dials_mpi.evaluate runs/warehouse-4-dials-seed0

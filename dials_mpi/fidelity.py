@@ -14,19 +14,19 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from dials_mpi.algorithm import joint
 from dials_mpi.cli import Parser
 from dials_mpi.config import Config, load
+from dials_mpi.core.console import PlainConsole
 from dials_mpi.core.errors import BadInput, refuse
 from dials_mpi.core.seeding import Purpose, streams
+from dials_mpi.core.text import printable
 from dials_mpi.domains import create
 from dials_mpi.domains.base import Domain
 from dials_mpi.domains.traffic.fidelity import Seen, independent, record, replay
 from dials_mpi.domains.traffic.network import SIDES
-from dials_mpi.settings.values import printable
 
 EXAMPLES = """examples:
   python -m dials_mpi.fidelity --config configs/traffic/4.yaml
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         config = _checked(options)
     except BadInput as refusal:
         sys.exit(refuse(refusal))
-    console = Console()
+    console = PlainConsole()
     if console.width < WIDTH:  # a table that is cut off tells nothing
         console.width = WIDTH
     if options.independent is not None:

@@ -13,16 +13,17 @@ from typing import NoReturn
 
 from dials_mpi.cli import Parser, agreed, word
 from dials_mpi.config import Config, load
+from dials_mpi.core import signals
 from dials_mpi.core.errors import DONE, STOPPED, BadInput, refuse
+from dials_mpi.core.launchers import launched_as_root
 from dials_mpi.core.logging import open_logs
 from dials_mpi.core.shell import command
-from dials_mpi.core.signals import StopRequests, install_handlers
-from dials_mpi.parallel import communicator as mpi
+from dials_mpi.core.text import printable
+from dials_mpi.parallel import launch
 from dials_mpi.parallel.communicator import Communicator
 from dials_mpi.parallel.layout import default_ranks, require_usable, usable_ranks
 from dials_mpi.run.session import SessionStart, require_time
 from dials_mpi.run.walltime import Deadline, deadline_of
-from dials_mpi.settings.values import printable
 
 EXAMPLES = """examples:
   mpirun -n 3 python -m dials_mpi.train --config configs/warehouse/fast.yaml
@@ -36,8 +37,10 @@ with global_ranks=K it is one, or from K + 1 to the number of regions + K.
 SIGUSR1 stops the run at the next segment's end, SIGTERM and SIGINT (Ctrl-C) at once.
 Exit codes: 0 done, 75 stopped with work left (go on with --resume), 2 bad input, others a crash."""
 
+UNHEEDED = "this is not the main thread: signals stop no run here, and do what they did before"
 
-def train(start: SessionStart, comm: Communicator, deadline: Deadline, stop_requests: StopRequests) -> int:
+
+def train(start: SessionStart, comm: Communicator, deadline: Deadline) -> int:
     """Algorithm 1, on every rank: the global ranks have global simulators, the others hold the regions.
 
     In mode untrained no segment refits; in mode global the policies train on the global simulator. In
@@ -46,7 +49,7 @@ def train(start: SessionStart, comm: Communicator, deadline: Deadline, stop_requ
     """
     from dials_mpi.run.system import System  # loads numba, which takes a moment
 
-    with System(start, comm, deadline, stop_requests) as system:
+    with System(start, comm, deadline) as system:
         system.begin()  # line 1
         for segment in start.segments():  # line 2
             if segment.refit:  # every F steps
@@ -93,13 +96,11 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     options = parser.parse_intermixed_args(argv)
     if options.print_config or options.print_ranks:
         sys.exit(_print(options))
-    stop_requests = install_handlers()
-    mpi.run(lambda comm: _program(comm, options, begun, stop_requests))
+    signals.install_handlers()
+    launch.run(lambda comm: _program(comm, options, begun))
 
 
-def _program(
-    comm: Communicator, options: argparse.Namespace, begun: float, stop_requests: StopRequests
-) -> int:
+def _program(comm: Communicator, options: argparse.Namespace, begun: float) -> int:
     deadline = Deadline()  # of root, which decides for all
 
     def plan() -> SessionStart:
@@ -116,7 +117,7 @@ def _program(
             print(f"The run in {where} is finished: {command('evaluate', start.directory)}")
         return DONE
     open_logs(start.directory, comm.rank, comm.size, options.log_ranks)
-    return train(start, comm, deadline, stop_requests)
+    return train(start, comm, deadline)
 
 
 def _plan(comm: Communicator, options: argparse.Namespace, begun: float) -> tuple[Deadline, SessionStart]:
@@ -133,7 +134,8 @@ def _plan(comm: Communicator, options: argparse.Namespace, begun: float) -> tupl
     agents = len(domain.agents)
     directory = options.output or f"runs/{config.domain_key}-{agents}-{config.mode}-seed{config.seed}"
     start = find(config, domain, directory, options.resume)
-    start = start._replace(notes=(*start.notes, *notes))
+    unheeded = () if signals.available() else (UNHEEDED,)
+    start = start._replace(notes=(*start.notes, *notes, *unheeded))
     if not start.finished:
         require_time(start, deadline, comm.size)
         begin(start, program, comm.size)
@@ -141,7 +143,7 @@ def _plan(comm: Communicator, options: argparse.Namespace, begun: float) -> tupl
 
 
 def _print(options: argparse.Namespace) -> int:
-    if not mpi.launched_as_root():
+    if not launched_as_root():
         return DONE
     try:
         config = load(options.config, options.overrides)

@@ -9,7 +9,7 @@ from typing import Any
 
 from dials_mpi.config import Config, load
 from dials_mpi.domains import DOMAINS
-from dials_mpi.settings.values import shown
+from dials_mpi.core.text import shown
 
 PAGE = Path(__file__).with_name("configuration.md")
 HEAD = """# Configuration

@@ -35,7 +35,7 @@ from dials_mpi.config import schema as config_module
 from dials_mpi.core import logging as logs
 from dials_mpi.core import provenance
 from dials_mpi.core.errors import BadInput
-from dials_mpi.parallel import communicator as ranks
+from dials_mpi.parallel.communicator import Communicator
 from dials_mpi.run import resume, state
 from dials_mpi.settings import fields as settings
 from dials_mpi.settings.yaml_text import LARGEST_FILE
@@ -136,9 +136,7 @@ def serve() -> None:
     parse = config_module.parse
     known = functools.cache(parse)
     config_module.parse = lambda text, *source: (known if isinstance(text, str) else parse)(text, *source)
-    ranks.Communicator.abort = lambda ranks, code: sys.exit(
-        code
-    )  # a crash is the end of its case, not of all
+    Communicator.abort = lambda comm, code: sys.exit(code)  # a crash is the end of its case, not of all
     for line in sys.stdin:
         call, *arguments = json.loads(line)
         with overheard() as said:

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 MARK = "DIALS_MPI_TEST"
-LAUNCHER_PREFIXES = ("PMI_", "PMIX_", "OMPI_COMM_WORLD_", "MPI_LOCAL")
+LAUNCHER_PREFIXES = ("PMI_", "PMIX_", "OMPI_COMM_WORLD_", "MPI_LOCAL", "SLURM_STEP", "FLUX_", "JSM_", "PALS_")
 
 SMALL = (
     "warehouse.grid=[2,2]",

@@ -622,7 +622,7 @@ def more(config, domain):
     return [*known(config, domain), *extra]
 
 state.entries = more
-connect = train.mpi.connect
+connect = train.launch.connect
 
 def remember():
     global rank
@@ -630,7 +630,7 @@ def remember():
     rank = comm.rank
     return comm
 
-train.mpi.connect = remember
+train.launch.connect = remember
 try:
     train.main(sys.argv[2:])
 finally:

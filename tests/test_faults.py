@@ -81,14 +81,14 @@ def wrong(*arguments, **named):
 
 BUSY = int(os.environ.get("BUSY_RANK", 0))
 setattr(owner, name, wrong)
-connect = train.mpi.connect
+connect = train.launch.connect
 
 def remember():
     global me
     me = connect()
     return me
 
-train.mpi.connect = remember
+train.launch.connect = remember
 train.main(sys.argv[6:])
 """
 
@@ -418,6 +418,15 @@ def test_a_number_that_is_not_finite_is_named_and_dumped(
     require_good_end(out, trained(*SMALL))
 
 
+def test_numba_that_is_told_not_to_compile_compiles_all_the_same(trained, tmp_path):
+    """NUMBA_DISABLE_JIT=1, a help with other programs: the inner loops do not exist as plain Python."""
+    result = train(*SMALL, "--output", str(tmp_path), environment={"NUMBA_DISABLE_JIT": "1"})
+    assert (result.code, result.stderr) == (0, "")
+    for name, array in content(trained(*SMALL) / "run.h5").items():
+        if name.startswith(("policy/parameters", "predictor/parameters", "evaluation/returns")):
+            np.testing.assert_array_equal(array, content(tmp_path / "run.h5")[name], strict=True)
+
+
 def test_a_signal_while_the_inner_loops_are_compiled_comes_after_it():
     """The compiler calls back into Python, and an exception there is lost: the run would go on."""
     script = """
@@ -446,7 +455,7 @@ def test_a_signal_that_compiled_code_makes_an_error_of_is_still_a_signal(ranks):
     """Where it comes amid a call, Python finds a result and an exception, and makes another of it."""
     script = """
 from dials_mpi.core.errors import StopAtOnce
-from dials_mpi.parallel.communicator import run
+from dials_mpi.parallel.launch import run
 
 def program(ranks):
     if ranks.rank < ranks.size - 1:

@@ -120,7 +120,7 @@ def test_every_package_has_its_floor():
     ("library", "allowed"),
     [
         ("mpi4py", {"dials_mpi.parallel.communicator"}),
-        ("h5py", {f"dials_mpi.storage.{name}" for name in ("hdf5", "runfile", "checkpoint")}),
+        ("h5py", {f"dials_mpi.storage.{name}" for name in ("hdf5", "runfile", "checkpoint", "probe")}),
         ("yaml", {"dials_mpi.settings.yaml_text"}),
         *((name, set()) for name in ("libsumo", "traci", "sumo", "sumolib")),  # by name: see below
         ("gymnasium", {"dials_mpi.gym.libraries"}),
@@ -137,7 +137,7 @@ def test_only_sumo_and_domains_from_outside_are_imported_by_name():
         "dials_mpi.domains.traffic.sumo.installation",
         "dials_mpi.domains.traffic.sumo.simulation",
         "dials_mpi.domains",
-        "dials_mpi.core.provenance",  # importlib.metadata
+        "dials_mpi.core.provenance",  # asks modules for their versions
     }
 
 
@@ -162,6 +162,11 @@ def test_numba_is_imported_by_the_decorator_its_cache_and_the_kernels():
     own = {"dials_mpi.core.jit", "dials_mpi.core.kernel_cache"}
     allowed = own | {name for name in FILES if within(name, "dials_mpi.learning.kernels")}
     assert importers("numba") | importers("llvmlite") <= allowed
+
+
+def test_consoles_are_plain_ones():
+    """Which show text as it is, however narrow the terminal says to be."""
+    assert importers("rich.console", typing=True) == {"dials_mpi.core.console"}
 
 
 def test_nothing_imports_the_commands():
@@ -218,7 +223,7 @@ def test_a_worker_stays_light(tmp_path):
     driver.write_text(
         "import sys\n"
         "from dials_mpi import train\n"
-        "connect = train.mpi.connect\n"
+        "connect = train.launch.connect\n"
         "def remember():\n"
         "    ranks = connect()\n"
         "    wait, name = ranks.barrier, f'modules{ranks.rank}'\n"
@@ -227,7 +232,7 @@ def test_a_worker_stays_light(tmp_path):
         "        wait()\n"
         "    ranks.barrier = barrier\n"
         "    return ranks\n"
-        "train.mpi.connect = remember\n"
+        "train.launch.connect = remember\n"
         "train.main(sys.argv[1:])\n"
     )
     result = launch(str(driver), *SMALL, "--output", "out", ranks=2, cwd=tmp_path)

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import SMALL, in_terminal
+from conftest import SMALL, in_terminal, launch, train
 
 from dials_mpi.algorithm.evaluation import Evaluation
 from dials_mpi.config import load
@@ -43,6 +43,21 @@ def test_what_was_done_once_is_in_no_rate(monkeypatch, capsys):
     assert "ETA" not in first
     assert f"{4 * 128 / 100:,.0f} agent-steps/s | ETA 0:03:20" in second
     assert f"{4 * 128 / 20:,.0f} agent-steps/s | ETA 0:00:20" in third
+
+
+@pytest.mark.parametrize("columns", ["0", "1", "19"])
+def test_a_terminal_without_columns_hides_nothing(tmp_path, columns):
+    """COLUMNS=0 left all output out."""
+    arguments = (*SMALL, "total_steps=128", "--output", str(tmp_path / "run"))
+    narrow = train(*arguments, environment={"COLUMNS": columns})
+    assert (narrow.code, narrow.stderr) == (0, "")
+    assert "128 of 128 steps" in narrow.stdout and "standard error" in narrow.stdout
+    shown = launch("-m", "dials_mpi.report", str(tmp_path / "run"), "--out", str(tmp_path / "report"))
+    again = launch(
+        *("-m", "dials_mpi.report", str(tmp_path / "run"), "--out", str(tmp_path / "report")),
+        environment={"COLUMNS": columns},
+    )
+    assert again.code == 0 and again.stdout == shown.stdout
 
 
 @pytest.mark.parametrize("log", ["a full disk", "a reader that has gone"])

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from dials_mpi.core.errors import BadInput
 from dials_mpi.parallel import communicator
-from dials_mpi.parallel.communicator import connect
+from dials_mpi.parallel.launch import connect
 from dials_mpi.parallel.layout import Layout, require_usable
 from dials_mpi.run import state_exchange
 from dials_mpi.run.state import Entry

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import sys
 import time
@@ -194,6 +195,33 @@ def test_a_job_that_loses_a_node_goes_on_when_it_is_back(slurm, submit, trained)
     assert (ended["JobState"], ended["Restarts"]) == ("COMPLETED", "1"), job.says()
     assert sessions(job.output) == job.attempts() == 2
     assert_same_bits(trained(*SECONDS, ranks=3), job.output)
+
+
+STARTS = {
+    "the batch script's own process": ("{python}", 1),
+    "srun without PMI": ("srun --mpi=none --ntasks=3 {python}", 0),
+    "one task of srun": ("srun --mpi=none --nodes=1 --ntasks=1 {python}", 1),
+    "srun with PMI2": ("srun --mpi=pmi2 --ntasks=3 {python}", 3),
+    "mpirun, whose daemons srun starts": ("mpirun -n 3 {python}", 3),
+    "one rank of mpirun": ("mpirun -n 1 {python}", 1),
+}
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_a_start_without_mpi_is_refused_and_no_other_one(slurm, tmp_path, start):
+    """Three tasks on two nodes; what is refused is said once, and nothing is written."""
+    line, ranks = STARTS[start]
+    script, log = tmp_path / "job.sh", tmp_path / "job.log"
+    program = f"{sys.executable} -m dials_mpi.train {' '.join(map(shlex.quote, SMALL))} --output out"
+    script.write_text(f"#!/bin/bash\n{line.format(python=program)}\n")
+    number = slurm.submit(*NODES, f"--output={log}", str(script), cwd=tmp_path, environment=on_path())
+    ended = slurm.wait(number, "COMPLETED", "FAILED", timeout=120)
+    if not ranks:
+        assert ended["ExitCode"] == "2:0" and not (tmp_path / "out").exists()
+        assert log.read_text().count("started 3 ranks (SLURM_STEP_NUM_TASKS)") == 1
+    else:
+        assert ended["JobState"] == "COMPLETED", log.read_text()
+        assert RunFile.open(str(tmp_path / "out")).ranks() == [ranks]
 
 
 def test_bad_input_is_not_tried_again(slurm, submit):

@@ -463,7 +463,7 @@ def assert_same_results(one: Path, other: Path) -> None:
 @pytest.fixture
 def alone(tmp_path, trained) -> StudyRun:
     """The run by DIALS of a small study; a finished one of its settings is in ``finished``."""
-    shutil.copytree(trained(*SMALL, "mode=dials"), tmp_path / "finished")
+    shutil.copytree(trained(*SMALL, "mode=dials", ranks=2), tmp_path / "finished")
     return load_study(str(write_study(tmp_path)), str(tmp_path / "out")).runs[1]
 
 
@@ -612,6 +612,28 @@ def test_a_launcher_that_says_0_and_has_not_run(tmp_path):
         str(file), "--only=2", "--launcher", "true {ranks}", "--ranks=2", "--output=out", cwd=tmp_path
     )
     assert done.code == 1 and "four-dials-seed0 has failed with exit code 0" in done.stdout
+
+
+def test_a_launcher_that_starts_single_processes_is_told_of(tmp_path):
+    """Nothing in the environment tells the process of the others."""
+    (tmp_path / "single").write_text('#!/bin/sh\nshift\nexec "$@"\n')
+    (tmp_path / "single").chmod(0o755)
+    file, words = write_study(tmp_path), ("--only=2", "--ranks=2", "--output=out")
+    done = study(str(file), *words, "--launcher", f"{tmp_path}/single {{ranks}}", cwd=tmp_path)
+    assert done.code == 1 and "failed: four-dials-seed0" in done.stdout
+    (sentence,) = done.ours()
+    assert "ranks=1 in its run file, in place of 2" in sentence and "--launcher" in sentence
+    assert states(file)[1] == "finished", "the results are what they would have been"
+
+
+def test_a_launcher_that_mpi_does_not_notice_fails_the_run(tmp_path):
+    """As srun without PMI."""
+    file, words = write_study(tmp_path), ("--only=2", "--ranks=2", "--output=out")
+    launcher = "env SLURM_STEP_NUM_TASKS={ranks} SLURM_NTASKS={ranks} SLURM_PROCID=0"
+    done = study(str(file), *words, "--launcher", launcher, cwd=tmp_path)
+    assert done.code == 1 and "four-dials-seed0 has failed with exit code 2" in done.stdout
+    (sentence,) = done.ours()
+    assert "started 2 ranks (SLURM_STEP_NUM_TASKS)" in sentence and "srun --mpi=list" in sentence
 
 
 def test_a_launcher_is_told_the_ranks(tmp_path):

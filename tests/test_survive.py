@@ -16,9 +16,10 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 import pytest
-from conftest import Program, content, train
+from conftest import SMALL, Program, content, launch, train
 
 from dials_mpi.storage.checkpoint import Checkpoint, present
+from dials_mpi.storage.runfile import RunFile
 
 DOMAINS = {
     "warehouse": (
@@ -338,6 +339,45 @@ def test_a_rank_that_hangs_is_named_and_may_come_back(tmp_path, silent, reporter
     assert back.startswith(f"dials_mpi: rank {reporter}: ") and "heartbeats again" in back
     if reporter == "0":
         assert "no heartbeat" in (out / "log.txt").read_text()
+
+
+IN_A_THREAD = """
+import sys, threading
+from importlib import import_module
+def call():
+    try:
+        import_module(sys.argv[1]).main(sys.argv[2:])
+    except SystemExit as leaving:
+        codes.append(leaving.code)
+codes = []
+thread = threading.Thread(target=call)
+thread.start()
+thread.join()
+sys.exit(codes[0] if codes else 99)
+"""
+
+
+@pytest.mark.parametrize("ranks", [None, 2])
+def test_a_run_in_a_thread_heeds_no_signals_and_says_so(tmp_path, ranks):
+    """Only the main thread may say what signals do."""
+    arguments = (*SMALL, "--output", str(tmp_path / "run"))
+    done = launch("-c", IN_A_THREAD, "dials_mpi.train", *arguments, ranks=ranks)
+    assert (done.code, done.stderr) == (0, "")
+    assert done.stdout.count("not the main thread") == 1 and RunFile.open(tmp_path / "run").finished()
+    assert "not the main thread" not in train(*arguments, "--resume", "total_steps=384", ranks=ranks).stdout
+
+
+def test_a_study_in_a_thread(tmp_path):
+    settings = ", ".join(word.replace("=", ": ", 1) for word in SMALL)
+    (tmp_path / "base.yaml").write_text("domain: warehouse\n")
+    (tmp_path / "tiny.yaml").write_text(
+        f"systems: {{four: {{config: base.yaml, seeds: 1, settings: {{{settings}}}}}}}\n"
+        "methods: {untrained: {mode: untrained}}\n"
+    )
+    words = (str(tmp_path / "tiny.yaml"), "--output", str(tmp_path / "out"), "--ranks", "1")
+    done = launch("-c", IN_A_THREAD, "dials_mpi.study.__main__", *words)
+    assert (done.code, done.stderr) == (0, "")
+    assert "ends: 1 finished" in done.stdout
 
 
 def test_a_directory_has_one_run_at_a_time(trained, tmp_path):

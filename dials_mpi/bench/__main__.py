@@ -11,14 +11,14 @@ from typing import Any, NamedTuple, NoReturn
 
 from dials_mpi.bench import floors, projection, tables
 from dials_mpi.bench.costs import Recorded, measured_costs, read_run, require_same_costs, require_spread
-from dials_mpi.cli import Parser, agreed, word
+from dials_mpi.cli import Parser, add_unchecked, agreed, word
 from dials_mpi.config import Config, load
 from dials_mpi.core.errors import BadInput
+from dials_mpi.core.text import printable
 from dials_mpi.domains import create
-from dials_mpi.parallel import communicator as mpi
+from dials_mpi.parallel import launch
 from dials_mpi.parallel.communicator import Communicator
 from dials_mpi.results.choice import runs_and_settings
-from dials_mpi.settings.values import printable
 
 EXAMPLES = """examples:
   mpirun -n 3 python -m dials_mpi.bench --config configs/warehouse/4.yaml --json bench.json
@@ -76,8 +76,9 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         "--compare", metavar="DIR", type=word, help="set the projection of this run beside what it took"
     )
     parser.add_argument("--json", metavar="FILE", type=word, help="write the figures to FILE as well")
+    add_unchecked(parser)
     options = parser.parse_intermixed_args(argv)
-    mpi.run(lambda ranks: _program(ranks, options))
+    launch.run(lambda ranks: _program(ranks, options))
 
 
 def _program(comm: Communicator, options: argparse.Namespace) -> int:
@@ -148,10 +149,10 @@ def _plan(options: argparse.Namespace) -> Task:
                 raise BadInput(f"{name} is given, and nothing to do with it: give --project as well")
     if options.compare and not options.project:
         raise BadInput("--compare is given, and no projection to compare: give --project as well")
-    runs = [read_run(directory) for directory in directories]
+    runs = [read_run(directory, options.unchecked) for directory in directories]
     config = runs[0].config if runs and not (options.config or overrides) else None
     config = config or load(options.config, overrides)
-    comparison = read_run(options.compare) if options.compare else None
+    comparison = read_run(options.compare, options.unchecked) if options.compare else None
     if options.project:
         _require_one_kind(config, [*zip(directories, runs, strict=True)], options.compare, comparison)
     domain = create(config.domain, config.domain_section)

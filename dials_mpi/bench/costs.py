@@ -12,7 +12,7 @@ from dials_mpi import settings
 from dials_mpi.bench.flop import fit_flop
 from dials_mpi.config import Config, from_yaml
 from dials_mpi.core.errors import BadInput
-from dials_mpi.settings.values import printable, shown
+from dials_mpi.core.text import printable, shown
 
 PHASES = ("collect", "influence", "train", "communicate", "evaluate")
 """Those of a run file that are read here; ``wait`` too where a run tells it from communicate."""
@@ -76,15 +76,16 @@ def measured_costs(config: Config, figures: Mapping[str, Mapping[str, Any]]) -> 
     )
 
 
-def read_run(directory: str) -> Recorded:
+def read_run(directory: str, unchecked: bool = False) -> Recorded:
     """What a run recorded, on the last number of ranks that it had, unfinished or not.
 
+    unchecked: also where another program has changed its file.
     BadInput: there is none, it cannot be read, it has trained nothing yet, or it is of mode global.
     """
     from dials_mpi.storage.hdf5 import DAMAGE
     from dials_mpi.storage.runfile import RunFile
 
-    file = RunFile.open(directory)
+    file = RunFile.open(directory, unchecked)
     where = printable(str(file.path))
     config = from_yaml(file.configuration(), where)
     if not file.has("timing/env_steps"):

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from dials_mpi.bench.costs import Costs, Recorded
 from dials_mpi.bench.projection import TERMS, Line, Model, growing
 from dials_mpi.config import Config
 from dials_mpi.config.schedule import segments
+from dials_mpi.core.console import PlainConsole
 
 WIDTH = 120
 """Columns where there is no terminal."""
@@ -32,9 +32,9 @@ UNITS = (
 """What a figure's name has in it, its unit in the table and the factor; the first that fits counts."""
 
 
-def console() -> Console:
+def console() -> PlainConsole:
     """Where tables go."""
-    made = Console(highlight=False)
+    made = PlainConsole()
     if not made.is_terminal:
         made.width = WIDTH
     return made
@@ -70,7 +70,7 @@ def show_projection(
         table.add_row(f"{regions:,}", *map(number, values))
     out.print(table)
     for line in (*_growth(rows), *_assumptions(config, model, costs)):
-        out.print(line, markup=False)
+        out.print(line)
 
 
 def show_comparison(run: Recorded, terms: Mapping[str, tuple[float, float]]) -> None:

@@ -7,8 +7,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
-from rich.console import Console
-
 from dials_mpi.algorithm.joint import JointPolicy, TrainedPolicies
 from dials_mpi.check.contract import check_contract
 from dials_mpi.check.findings import Finding, Verdict
@@ -16,14 +14,15 @@ from dials_mpi.check.influence import Actors, check_influence, random_actors
 from dials_mpi.check.play import play_globally
 from dials_mpi.check.replay import check_replay
 from dials_mpi.check.speed import check_speed
-from dials_mpi.cli import Parser, word
+from dials_mpi.cli import Parser, add_unchecked, word
 from dials_mpi.config import Config, load
+from dials_mpi.core.console import PlainConsole
 from dials_mpi.core.errors import BadInput, refuse
 from dials_mpi.core.seeding import Purpose, streams
+from dials_mpi.core.text import printable
 from dials_mpi.domains import create
 from dials_mpi.domains.base import Domain
 from dials_mpi.results.choice import Choice, is_run
-from dials_mpi.settings.values import printable
 
 EXAMPLES = """examples:
   python -m dials_mpi.check my_package.my_module:MyDomain
@@ -56,12 +55,13 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     parser.add_argument(
         "--episodes", type=int, default=EPISODES, help=f"of the replay (default {EPISODES}): more see finer"
     )
+    add_unchecked(parser)
     options = parser.parse_intermixed_args(argv)
     try:
         if not 2 <= options.episodes <= MOST_EPISODES:
             raise BadInput(f"--episodes is {options.episodes}: give a number from 2 to {MOST_EPISODES}")
         config, domain, actors = _subject(options)
-        console = Console(highlight=False, soft_wrap=True)
+        console = PlainConsole(soft_wrap=True)
         findings = check(config, domain, actors, options.episodes)
         verdicts = [_show(console, finding) for finding in findings]
     except BadInput as refusal:
@@ -98,7 +98,7 @@ def _subject(options: argparse.Namespace) -> tuple[Config, Domain, Actors]:
 def _run(options: argparse.Namespace) -> tuple[Config, Domain, Actors]:
     if extra := [*options.overrides, *filter(None, [options.config])]:
         raise BadInput(f"{printable(extra[0])} is one argument too many: a run has its own configuration")
-    choice = Choice.of_run(options.domain, options.checkpoint)
+    choice = Choice.of_run(options.domain, options.checkpoint, options.unchecked)
     policies = choice.policies
 
     def policy() -> JointPolicy:
@@ -109,9 +109,9 @@ def _run(options: argparse.Namespace) -> tuple[Config, Domain, Actors]:
     return choice.config, choice.domain, Actors("the trained policies", policy, choice.predictors)
 
 
-def _show(console: Console, finding: Finding) -> Verdict:
-    console.print(f"{SIGNS[finding.verdict]} {finding.what}", end="")
-    console.print(f": {finding.seen}" if finding.seen else "", markup=False)
+def _show(console: PlainConsole, finding: Finding) -> Verdict:
+    console.print(f"{SIGNS[finding.verdict]} {finding.what}", end="", markup=True)
+    console.print(f": {finding.seen}" if finding.seen else "")
     return finding.verdict
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dials_mpi.config import Config
-from dials_mpi.settings.values import shown
+from dials_mpi.core.text import shown
 
 
 def differences(before: Config, config: Config) -> str:

@@ -13,8 +13,8 @@ from typing import Any
 
 from dials_mpi import domains, settings
 from dials_mpi.config import validation as combinations
+from dials_mpi.core.text import printable
 from dials_mpi.settings import section, section_chosen_by, setting
-from dials_mpi.settings.values import printable
 from dials_mpi.settings.yaml_text import parse, read
 
 ARCHITECTURES = ("gru", "fnn")

@@ -20,9 +20,9 @@ from pathlib import Path
 from stat import S_ISREG, S_ISVTX, S_IWGRP, S_IWOTH
 
 from dials_mpi.core.errors import print_error
+from dials_mpi.core.launchers import launched_as_root
 from dials_mpi.core.logging import LOG
-from dials_mpi.parallel.communicator import launched_as_root
-from dials_mpi.settings.values import printable
+from dials_mpi.core.text import printable
 
 GROUP = "DIALS_MPI_TRUST_GROUP"
 """The environment variable with the name of a group whose members may write what this user executes."""

@@ -8,12 +8,18 @@ from typing import Any
 
 from rich.console import Console
 
+NARROWEST = 20
+"""Columns: with fewer a table shows nothing, and with COLUMNS=0 no text is shown at all."""
+USUAL = 80
+
 
 class PlainConsole(Console):
     """For text that users, or the writers of domains, have made up."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(highlight=False, markup=False, emoji=False, **options)
+        if self.width < NARROWEST:
+            self.width = USUAL
 
 
 class LastingConsole(PlainConsole):

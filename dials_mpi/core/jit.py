@@ -87,6 +87,7 @@ def _compile(function: Callable, **options: Any) -> Callable:
 
     from dials_mpi.core.kernel_cache import KernelCache
 
+    numba.config.DISABLE_JIT = 0  # NUMBA_DISABLE_JIT=1: the kernels do not exist as plain Python
     dispatcher = numba.njit(**options)(function)
     place = store()
     if place:

@@ -16,7 +16,10 @@ import dials_mpi
 PROCESSORS = "processors"
 """The name under which each rank's kind of processor is told."""
 
-NO_MATTER = ("env_steps", "config_digest", "ranks", "hosts", "mpi4py", "mpi_library", "h5py", "hdf5")
+NO_MATTER = (
+    *("env_steps", "config_digest", "ranks", "hosts", "rebuilt_from"),
+    *("mpi4py", "mpi_library", "h5py", "hdf5"),
+)
 """What a session tells of itself that bears on no number: these move and store numbers, unchanged."""
 
 

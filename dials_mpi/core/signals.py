@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -23,18 +24,32 @@ class StopRequests:
 _requests = StopRequests()
 
 
-def install_handlers() -> StopRequests:
-    """Heed signals from now on; SIGTERM and SIGINT raise StopAtOnce in the main thread."""
-    signal.signal(signal.SIGUSR1, _soon)
-    for each in AT_ONCE:
-        signal.signal(each, _at_once)
-    return _requests
+def available() -> bool:
+    """Whether this thread can say what signals do: Python lets the main thread alone do so."""
+    return threading.current_thread() is threading.main_thread()
+
+
+def install_handlers() -> None:
+    """Heed signals from now on; SIGTERM and SIGINT raise StopAtOnce in the main thread.
+
+    In another thread signals do what they did before.
+    """
+    if available():
+        signal.signal(signal.SIGUSR1, _soon)
+        for each in AT_ONCE:
+            signal.signal(each, _at_once)
+
+
+def stop_requested() -> bool:
+    """Whether SIGUSR1 has asked this process to stop at the next segment's end."""
+    return _requests.stop_soon
 
 
 def ignore_all() -> None:
     """Heed no signals any more: on the way out the default actions would come back, and kill the process."""
-    for each in (signal.SIGUSR1, *AT_ONCE):
-        signal.signal(each, signal.SIG_IGN)
+    if available():
+        for each in (signal.SIGUSR1, *AT_ONCE):
+            signal.signal(each, signal.SIG_IGN)
 
 
 @contextmanager

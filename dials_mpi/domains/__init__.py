@@ -12,10 +12,10 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from dials_mpi.core.errors import BadInput
+from dials_mpi.core.text import printable, shown
 from dials_mpi.domains.base import Domain
 from dials_mpi.domains.traffic import Traffic, TrafficConfig
 from dials_mpi.domains.warehouse import Warehouse, WarehouseConfig
-from dials_mpi.settings.values import printable, shown
 
 #: name -> (domain, the dataclass of its section in the configuration)
 DOMAINS: dict[str, tuple[type, type]] = {

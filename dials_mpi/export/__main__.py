@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from dials_mpi.cli import Parser, word
+from dials_mpi.cli import Parser, add_unchecked, word
 from dials_mpi.core.errors import BadInput, refuse
+from dials_mpi.core.text import printable
 from dials_mpi.export import arrays
 from dials_mpi.export.describe import describe_policy, describe_run
 from dials_mpi.results.choice import Choice
-from dials_mpi.settings.values import printable
 from dials_mpi.storage.files import whole
 
 EXAMPLES = """examples:
@@ -40,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         type=word,
         help="best, newest or its steps: a run's checkpoint in place of its end",
     )
+    add_unchecked(parser)
     options = parser.parse_args(argv)
     try:
         said = _export(options)
@@ -54,7 +55,7 @@ def _export(options: argparse.Namespace) -> str:
     ending, write = (".npz", _write_all) if options.all else (".pt", _write_one)
     if not options.out.endswith(ending):
         raise BadInput(f"--out is {printable(options.out)}: choose a name that ends with {ending}")
-    choice = Choice.of_run(options.directory, options.checkpoint)
+    choice = Choice.of_run(options.directory, options.checkpoint, options.unchecked)
     return f"{write(choice, options)} after {choice.env_steps:,} steps per agent"
 
 

@@ -51,9 +51,12 @@ class GlobalEnv(ParallelEnv[str, np.ndarray, int]):
         return cls(load(None if file is None else os.fspath(file), overrides))
 
     @classmethod
-    def from_run(cls, directory: str | os.PathLike[str]) -> GlobalEnv:
-        """Of the system that a run trained in. BadInput: there is no run in the directory."""
-        return cls(Choice.of_run(directory).config)
+    def from_run(cls, directory: str | os.PathLike[str], unchecked: bool = False) -> GlobalEnv:
+        """Of the system that a run trained in. BadInput: there is no run in the directory.
+
+        unchecked: also where another program has changed its file.
+        """
+        return cls(Choice.of_run(directory, unchecked=unchecked).config)
 
     def observation_space(self, agent: str) -> Box:
         """The space of an agent's observations."""

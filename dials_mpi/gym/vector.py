@@ -83,13 +83,15 @@ class RegionEnv(VectorEnv):
         region: int = 0,
         num_envs: int | None = None,
         checkpoint: str | int | None = None,
+        unchecked: bool = False,
     ) -> RegionEnv:
         """With the region's predictor as a run trained it.
 
-        checkpoint: best, newest, or its steps; None: the run's end, or the newest while it goes on. BadInput:
-        as of the constructor, or there is no run, checkpoint or predictor.
+        checkpoint: best, newest, or its steps; None: the run's end, or the newest while it goes on.
+        unchecked: files that another program has changed are read as well. BadInput: as of the constructor,
+        or there is no run, checkpoint or predictor.
         """
-        choice = Choice.of_run(directory, checkpoint)
+        choice = Choice.of_run(directory, checkpoint, unchecked)
         if not choice.predictors:
             raise BadInput("the run has no influence predictors: its mode is global")
         _require_region(region, len(choice.predictors))

@@ -10,24 +10,21 @@ times slower). While a rank waits, it sends and checks heartbeats (heartbeat.py)
 
 from __future__ import annotations
 
-import os
 import pickle
 import platform
 import sys
 import time
-import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from dials_mpi.core import signals
-from dials_mpi.core.errors import CRASHED, REFUSED, STOPPED, BadInput, Unwritable, print_error, refuse
-from dials_mpi.core.logging import LOG
+from dials_mpi.core.errors import BadInput
+from dials_mpi.parallel import shared_memory
 from dials_mpi.parallel.heartbeat import Heartbeat
 from dials_mpi.parallel.layout import Owned
 
@@ -44,25 +41,9 @@ machine it ended before it had read all of it."""
 MESSAGE_BYTES = 1 << 30
 """At most in one message: MPI libraries count bytes in 32 bits, and Open MPI refuses more than 2^31."""
 
-ABORT_DELAY = 1.0
-"""Seconds by which the other ranks leave it to root to end the job when a signal came to all."""
-
-SIZE_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE")
-RANK_VARIABLES = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")
-
-
-def launched_as_root() -> bool:
-    """Whether the launcher made this process rank 0 (or there is none): known before MPI is loaded."""
-    return all(os.environ.get(name, "0") == "0" for name in RANK_VARIABLES)
-
-
-def launched() -> bool:
-    """Whether an MPI launcher started this process; its output may be a pseudo-terminal that none sees."""
-    return any(name in os.environ for name in RANK_VARIABLES)
-
 
 class Communicator:
-    """The processes of this run, seen from one of them. Made by ``connect``.
+    """The processes of this run, seen from one of them. Made by ``launch.connect``.
 
     All methods but ``isend``, ``irecv``, ``wait``, ``send_blocks``, ``receive_blocks`` and ``abort`` are
     called by all ranks that take part, in the same order.
@@ -79,7 +60,7 @@ class Communicator:
     def exchange_hosts(self, silence: float) -> list[str]:
         """The host of each rank. From now on ranks that are silent for so many seconds are reported."""
         hosts = self.allgather_names(self.host)
-        _forget_shared_memory()
+        shared_memory.forget()
         beats = _Beats(self._comm.Dup())
         self.heartbeat = Heartbeat(self.rank, hosts, silence, beats.send, beats.received)
         return hosts
@@ -271,19 +252,6 @@ def _start(
     return request
 
 
-def _forget_shared_memory() -> None:
-    """Remove the name of MPICH's shared memory, which all ranks of this machine have open by now.
-
-    MPICH does so at its own end: a run that is killed would leave it behind, a megabyte per rank.
-    """
-    with suppress(OSError):
-        for line in Path("/proc/self/maps").read_text().splitlines():
-            path = line.split()[-1]
-            if path.startswith("/dev/shm/mpich_shm_"):
-                with suppress(FileNotFoundError):
-                    os.unlink(path)
-
-
 class _Beats:
     """Heartbeats as empty messages; at most one of each rank is on its way."""
 
@@ -302,72 +270,24 @@ class _Beats:
                 yield rank
 
 
-def connect() -> Communicator:
-    """Join the other processes of the job.
-
-    BadInput: there is no MPI library, or the launcher belongs to another MPI than the library, which
-    would give as many separate runs as ranks were asked for.
-    """
+def library() -> ModuleType:
+    """The module MPI of mpi4py, not initialised. BadInput: there is no MPI library."""
     try:
-        with warnings.catch_warnings():
-            # mpi4py warns of another MPI's launcher in three lines on every rank; it is refused below.
-            warnings.simplefilter("ignore", RuntimeWarning)
-            from mpi4py import MPI
+        import mpi4py
+
+        mpi4py.rc.initialize, mpi4py.rc.finalize = False, True
+        from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
         raise BadInput(
             f"no MPI library can be loaded ({str(error).splitlines()[0]}): install one into this Python "
             "environment with pip install 'dials_mpi[mpich]', or load your cluster's MPI module"
         ) from error
-    world = MPI.COMM_WORLD
-    library = MPI.Get_library_version().splitlines()[0].strip(" \0")
-    wanted = max(int(os.environ.get(name, "1")) for name in SIZE_VARIABLES)
-    if wanted > world.size:
-        raise BadInput(
-            f"the launcher started {wanted} ranks but the MPI library ({library}) sees {world.size}: "
-            "they are of different MPIs, so start with the mpirun that belongs to this library"
-        )
-    return Communicator(world, library)
+    return MPI
 
 
-def run(program: Callable[[Communicator], int]) -> NoReturn:
-    """Run ``program`` on every rank and exit with the code that it returns.
-
-    Whatever ends one rank early ends them all, at once: an exception, with its traceback on stderr, or
-    an exit, which counts as a failure whatever its code. BadInput from ``connect`` is one sentence from
-    root and exit code 2; Unwritable is one sentence and 1, StopAtOnce one sentence and 75.
-    """
-    try:
-        ranks = connect()
-    except BadInput as refusal:
-        if launched_as_root():
-            refuse(refusal)
-        sys.exit(REFUSED)
-    except BaseException as error:
-        if signals.stop_request_in(error):
-            sys.exit(STOPPED)
-        raise
-    try:
-        code = program(ranks)
-        signals.ignore_all()
-    except SystemExit as leaving:
-        # A program returns its code: whoever exits instead, even with 0, leaves the other ranks waiting.
-        code = (leaving.code if isinstance(leaving.code, int) else CRASHED) or CRASHED
-        reason = f": {leaving.code}" if isinstance(leaving.code, str) else ""
-        _end(ranks, code, f"rank {ranks.rank} of {ranks.size} exits with {code}{reason}")
-    except Unwritable as fault:
-        _end(ranks, CRASHED, str(fault))
-    except BaseException as error:
-        if stop := signals.stop_request_in(error):
-            if not ranks.is_root:
-                time.sleep(ABORT_DELAY)
-            why = f"{stop}: the run ends with what its last checkpoint holds, go on with --resume"
-            _end(ranks, STOPPED, why)
-        where = f"rank {ranks.rank} of {ranks.size} on {ranks.host} failed; all ranks end"
-        _end(ranks, CRASHED, f"{where}\n{traceback.format_exc()}")
-    sys.exit(code)
-
-
-def _end(comm: Communicator, code: int, why: str) -> NoReturn:
-    print_error(why)
-    LOG.error(why)
-    comm.abort(code)
+def initialise(MPI: ModuleType) -> None:
+    """Initialise MPI. Under the launcher of another MPI the library may end the process here."""
+    with warnings.catch_warnings():
+        # mpi4py warns of another MPI's launcher in three lines on every rank; it is refused in one.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        MPI.Init_thread()

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dials_mpi.core.errors import BadInput
+from dials_mpi.core.text import printable
 from dials_mpi.report import tables
 from dials_mpi.report.figures import pictures, save_picture
 from dials_mpi.report.groups import Group, group_runs, short
@@ -17,22 +18,26 @@ from dials_mpi.report.runtimes import Clock, timed
 from dials_mpi.report.statistics import ENOUGH
 from dials_mpi.report.tables import Row
 from dials_mpi.results.style import require_report_libraries, style
-from dials_mpi.settings.values import printable
 
 __all__ = ["group_runs", "read_run", "read_runs", "report", "short"]
 
 
 @style()  # which refuses a missing matplotlib before anything is written
 def report(
-    directories: Sequence[str], out: str, clock: Clock = "wall", steps: int | None = None
+    directories: Sequence[str],
+    out: str,
+    clock: Clock = "wall",
+    steps: int | None = None,
+    unchecked: bool = False,
 ) -> tuple[list[Run], list[Path]]:
     """Write the pictures and tables of these runs; the runs, and the files written.
 
     clock: of the runtimes in pictures. steps: per agent, to which the table of runtimes is scaled.
-    BadInput: see ``read_runs``, or matplotlib or scipy is missing, or the folder cannot be written.
+    unchecked: run files that another program has changed are read as well. BadInput: see ``read_runs``, or
+    matplotlib or scipy is missing, or the folder cannot be written.
     """
     require_report_libraries()
-    runs = read_runs(directories)
+    runs = read_runs(directories, unchecked)
     groups = group_runs(runs)
     folder = Path(out)
     try:

@@ -6,13 +6,13 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from dials_mpi.cli import Parser, word
+from dials_mpi.cli import Parser, add_unchecked, word
 from dials_mpi.core.console import PlainConsole
 from dials_mpi.core.errors import BadInput, refuse
+from dials_mpi.core.text import printable
 from dials_mpi.report import group_runs, notes, report
 from dials_mpi.report.runtimes import CLOCKS
 from dials_mpi.report.tables import summary_table
-from dials_mpi.settings.values import printable
 
 MOST_STEPS = 10**12
 
@@ -48,11 +48,14 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     parser.add_argument(
         "--steps", type=int, metavar="N", help="scale the table of runtimes to N steps per agent"
     )
+    add_unchecked(parser)
     options = parser.parse_args(argv)
     try:
         if options.steps is not None and not 1 <= options.steps <= MOST_STEPS:
             raise BadInput(f"--steps is {options.steps}: give a number from 1 to {MOST_STEPS}")
-        runs, files = report(options.directories, options.out, options.clock, options.steps)
+        runs, files = report(
+            options.directories, options.out, options.clock, options.steps, options.unchecked
+        )
     except BadInput as refusal:
         sys.exit(refuse(refusal))
     console = PlainConsole()

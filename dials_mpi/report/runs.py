@@ -12,8 +12,8 @@ import numpy as np
 from dials_mpi import settings
 from dials_mpi.config import Config, from_yaml
 from dials_mpi.core.errors import BadInput
+from dials_mpi.core.text import printable
 from dials_mpi.domains import find
-from dials_mpi.settings.values import printable
 from dials_mpi.storage.hdf5 import DAMAGE
 from dials_mpi.storage.runfile import RunFile
 
@@ -82,9 +82,12 @@ class Run:
         return standard_error(self.returns.mean(axis=2).T)
 
 
-def read_run(directory: str) -> Run:
-    """The run in a directory. BadInput: there is none, it cannot be read, or nothing is evaluated yet."""
-    file = RunFile.open(directory)
+def read_run(directory: str, unchecked: bool = False) -> Run:
+    """The run in a directory. BadInput: there is none, it cannot be read, or nothing is evaluated yet.
+
+    unchecked: also where another program has changed its file.
+    """
+    file = RunFile.open(directory, unchecked)
     where = printable(str(file.path))
     if not file.has("evaluation/env_steps"):
         raise BadInput(f"{where} holds no evaluation yet: report it after its first one")
@@ -179,9 +182,9 @@ def _read_refits(file: RunFile) -> Refits:
     return Refits(steps, *losses)
 
 
-def read_runs(directories: Sequence[str]) -> list[Run]:
+def read_runs(directories: Sequence[str], unchecked: bool = False) -> list[Run]:
     """All runs. BadInput: see ``read_run``, or they are not of the same system, or one is given twice."""
-    runs = [read_run(directory) for directory in directories]
+    runs = [read_run(directory, unchecked) for directory in directories]
     names = [run.name for run in runs]
     if len(set(names)) < len(names):  # the directory's own name does not tell them apart
         runs = [replace(run, name=printable(given)) for run, given in zip(runs, directories, strict=True)]

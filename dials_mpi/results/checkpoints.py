@@ -8,7 +8,7 @@ from dials_mpi.config import Config, from_yaml
 from dials_mpi.config.comparison import differences
 from dials_mpi.config.schedule import segments
 from dials_mpi.core.errors import BadInput
-from dials_mpi.settings.values import printable
+from dials_mpi.core.text import printable
 
 if TYPE_CHECKING:
     from dials_mpi.storage.checkpoint import Checkpoint

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dials_mpi.algorithm import joint
-from dials_mpi.cli import word
+from dials_mpi.cli import add_unchecked, word
 from dials_mpi.config import Config, from_yaml, load
 from dials_mpi.core.errors import BadInput
+from dials_mpi.core.text import printable
 from dials_mpi.domains import create
 from dials_mpi.domains.base import GlobalSimulator
 from dials_mpi.domains.members import Members
 from dials_mpi.learning.influence import Predictor
 from dials_mpi.learning.policy import Policy
 from dials_mpi.results.checkpoints import require_same_run
-from dials_mpi.settings.values import printable
 
 if TYPE_CHECKING:
     from dials_mpi.storage.checkpoint import Checkpoint
@@ -38,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=word,
         help="best, newest or its steps: a run's checkpoint in place of its end",
     )
+    add_unchecked(parser)
 
 
 class Choice:
@@ -48,7 +49,7 @@ class Choice:
         self.run, self.config = _source(options)
         self.domain = create(self.config.domain, self.config.domain_section)
         self.domain.versions()  # refuses where something is missing
-        self._checkpoint = options.checkpoint
+        self._checkpoint, self._unchecked = options.checkpoint, options.unchecked
         scripted = ("random", *self.domain.hand_coded)
         name = options.policy or ("trained" if self.run else None)
         known = ("trained", *scripted) if self.run else scripted
@@ -63,14 +64,19 @@ class Choice:
         self.policy: str = name
 
     @classmethod
-    def of_run(cls, directory: str | os.PathLike[str], checkpoint: str | int | None = None) -> Choice:
-        """The trained networks of a run: at its end, or of a checkpoint. BadInput: they cannot be had."""
+    def of_run(
+        cls,
+        directory: str | os.PathLike[str],
+        checkpoint: str | int | None = None,
+        unchecked: bool = False,
+    ) -> Choice:
+        """The trained networks of a run: at its end, or of a checkpoint. BadInput: they cannot be had.
+
+        unchecked: files that another program has changed are taken as well.
+        """
+        options = {"config": None, "policy": "trained", "unchecked": unchecked}
         wanted = None if checkpoint is None else str(checkpoint)
-        return cls(
-            argparse.Namespace(
-                arguments=[os.fspath(directory)], config=None, policy="trained", checkpoint=wanted
-            )
-        )
+        return cls(argparse.Namespace(arguments=[os.fspath(directory)], checkpoint=wanted, **options))
 
     @cached_property
     def policies(self) -> list[Policy]:
@@ -117,7 +123,7 @@ class Choice:
         if wanted is None and run.finished():
             return run
         if wanted == "best":
-            path = checkpoint.best(run.directory, run.mean_return)
+            path = checkpoint.best(run.directory, run.mean_return, unchecked=self._unchecked)
         elif wanted and wanted != "newest":
             path = run.directory / f"checkpoint-{wanted}.h5"
             path = path if path in checkpoint.present(run.directory) else None
@@ -128,7 +134,7 @@ class Choice:
                 f"there is no {printable(wanted or 'newest')} checkpoint in {where}: "
                 + ("give best, newest or the steps of one that is there" if wanted else "wait for its first")
             )
-        source = checkpoint.Checkpoint(path)
+        source = checkpoint.Checkpoint(path, unchecked=self._unchecked)
         require_same_run(source, self.config)
         return source
 
@@ -159,5 +165,5 @@ def _source(options: argparse.Namespace) -> tuple[RunFile | None, Config]:
     # Not at the top: training ranks import this file, and have no use for h5py.
     from dials_mpi.storage.runfile import RunFile
 
-    run = RunFile.open(directories[0])
+    run = RunFile.open(directories[0], options.unchecked)
     return run, from_yaml(run.configuration(), printable(str(run.path)))

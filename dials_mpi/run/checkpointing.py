@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from dials_mpi.algorithm import joint
 from dials_mpi.config import Config
 from dials_mpi.config.schedule import Segment, collects_ahead
+from dials_mpi.core import signals
 from dials_mpi.core.logging import LOG
 from dials_mpi.core.provenance import versions
-from dials_mpi.core.signals import StopRequests
 from dials_mpi.domains.base import Domain
 from dials_mpi.run import state
 from dials_mpi.run.session import SessionStart
@@ -36,11 +36,10 @@ class CheckpointManager:
         domain: Domain,
         exchange: StateExchange,
         deadline: Deadline,
-        stop_requests: StopRequests,
         root: Root | None,
     ) -> None:
         self.start, self.domain, self.exchange, self.root = start, domain, exchange, root
-        self.comm, self.deadline, self.stop_requests = exchange.comm, deadline, stop_requests
+        self.comm, self.deadline = exchange.comm, deadline
         self.entries = state.entries(start.config, domain)
         progress = start.progress
         self.pace = Pace(progress.seconds if progress.ranks == self.comm.size else None)
@@ -80,7 +79,7 @@ class CheckpointManager:
 
     def _verdict(self, segment: Segment) -> int:
         """What this rank asks for: STOP after a signal; on root also by the clock and the configuration."""
-        if self.stop_requests.stop_soon:
+        if signals.stop_requested():
             return STOP
         if not self.comm.is_root:
             return CONTINUE

@@ -9,26 +9,31 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dials_mpi.config import Config, from_yaml
 from dials_mpi.config.comparison import differences
+from dials_mpi.config.schedule import segments
 from dials_mpi.core.errors import BadInput, Unwritable
+from dials_mpi.core.text import printable
 from dials_mpi.domains.base import Domain
 from dials_mpi.results.checkpoints import require_same_run
 from dials_mpi.run import state
 from dials_mpi.run.session import SessionStart
-from dials_mpi.settings.values import printable
 from dials_mpi.storage import checkpoint as checkpoints
 from dials_mpi.storage.checkpoint import Checkpoint
-from dials_mpi.storage.files import claim, sweep
+from dials_mpi.storage.files import claim, free_name, sweep
 from dials_mpi.storage.hdf5 import Newer
-from dials_mpi.storage.runfile import RunFile
+from dials_mpi.storage.runfile import CHANGED, RunFile
+from dials_mpi.storage.seal import Held, require_closed
 
 
 def find(config: Config, domain: Domain, directory: str, resume: bool) -> SessionStart:
     """Where the run in a directory starts. This process locks the directory until it ends.
 
-    BadInput: there is a run and ``resume`` is false; or another process runs there; or the run's
-    configuration, run file or checkpoints do not fit; or its checkpoints are missing.
+    BadInput: there is a run and ``resume`` is false; or another process runs there, or has the run file open
+    for writing; or the run's configuration, run file or checkpoints do not fit; or it has lost its
+    checkpoints.
     """
     run, where = RunFile(directory), printable(directory)
     if run.exists() and not resume:
@@ -36,19 +41,27 @@ def find(config: Config, domain: Domain, directory: str, resume: bool) -> Sessio
             f"there is a run in {where} already: go on with it with --resume, or choose another directory "
             "with --output"
         )
-    before = _configuration_before(directory, config) if run.exists() else None
+    before = None
+    if run.exists():
+        run = RunFile.open(directory, unchecked=True)
+        require_closed(run.path)
+        before = _configuration_before(run, config)
     if before is None and checkpoints.present(run.directory):
         raise BadInput(
             f"there are checkpoints and no {run.path.name} in {where}: put it back, or choose another "
             "directory with --output"
         )
     warning = _claim(run.directory)
-    begun = SessionStart(config, directory, continued=before is not None, notes=(warning,) if warning else ())
+    notes = ((warning,) if warning else ()) + ((_kept(run),) if run.changed else ())
+    begun = SessionStart(config, directory, continued=before is not None, changed=run.changed, notes=notes)
     if before is None:
         return begun
-    if run.finished() and config.total_steps == before.total_steps:
+    finished = run.finished() and config.total_steps == before.total_steps
+    if finished and not run.changed:
         return begun._replace(finished=True)
     newest, damaged = _newest(run.directory, config, domain)
+    if finished and (newest is None or segments(config)[newest.progress.segments :]):
+        return begun._replace(finished=True)  # only training could rebuild its end
     if newest is None and _is_past_checkpoints(run, before):  # never begin again over results
         raise BadInput(
             f"{where} holds results and no checkpoint to go on from: put its newest one back, or choose "
@@ -82,6 +95,8 @@ def begin(start: SessionStart, program: Mapping[str, Any], ranks: int) -> None:
         sweep(run.directory)
         for path in start.damaged:
             checkpoints.set_aside(path)
+        if start.changed:
+            session["rebuilt_from"] = run.rebuild(progress.lengths).name
         if start.continued:
             run.go_on(config.to_yaml(), attributes, session, progress.lengths)
         elif run.exists():
@@ -92,9 +107,8 @@ def begin(start: SessionStart, program: Mapping[str, Any], ranks: int) -> None:
         raise BadInput(str(error)) from error
 
 
-def _configuration_before(directory: str, config: Config) -> Config:
+def _configuration_before(run: RunFile, config: Config) -> Config:
     """The configuration of the run's last session. BadInput: ``config`` differs where it must not."""
-    run = RunFile.open(directory)
     before = configuration_of(run)
     _require_same(before, config, str(run.path))
     return before
@@ -158,7 +172,7 @@ def _newest(directory: Path, config: Config, domain: Domain) -> tuple[Checkpoint
             require_same_run(checkpoint, config)
             state.verify(checkpoint, state.entries(config, domain), domain)
             return checkpoint, damaged
-        except Newer:
+        except (Newer, Held):  # it is good, but not for this program, or not now
             raise
         except BadInput as error:
             damaged[path] = str(error)
@@ -180,6 +194,27 @@ def _require_rows(run: RunFile, checkpoint: Checkpoint) -> None:
             f"{printable(str(run.path))} has fewer rows of {missing[0]} than {checkpoint.path.name} goes on "
             "from: put back the run file that belongs to it, or choose another directory with --output"
         )
+    for name, rows in checkpoint.progress.lengths.items() if run.changed else ():
+        if not _is_plausible(name, run.read(name)[:rows], checkpoint.progress.env_steps):
+            raise BadInput(
+                f"{printable(str(run.path))} was changed by another program, and its {name} cannot be what "
+                "the run wrote: put it back as it was, or choose another directory with --output"
+            )
+
+
+def _is_plausible(name: str, rows: np.ndarray, env_steps: int) -> bool:
+    """Whether rows of a series may be those of a run that came to so many steps."""
+    if name.endswith("/env_steps"):
+        ascending = np.diff(rows, prepend=0, append=env_steps) >= 0 if rows.ndim == 1 else False
+        return rows.dtype.kind == "i" and bool(np.all(ascending))
+    return rows.dtype.kind in "fi"
+
+
+def _kept(run: RunFile) -> str:
+    return (
+        f"{printable(str(run.path))} was changed by another program since the run wrote it: what the run "
+        f"needs of it goes into a new one, the changed one is kept as {free_name(run.path, CHANGED).name}"
+    )
 
 
 def _from_where(checkpoint: Checkpoint | None) -> str:

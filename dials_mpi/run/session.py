@@ -16,8 +16,8 @@ class SessionStart(NamedTuple):
     """Where a session starts; the same on every rank.
 
     progress: what is done. checkpoint: the file to restore from, where there is one. continued: the run had a
-    session before. finished: nothing is left to do. damaged: newer checkpoints that are damaged. notes: for
-    the user.
+    session before. finished: nothing is left to do. damaged: newer checkpoints that are damaged. changed: the
+    run file was changed by another program. notes: for the user.
     """
 
     config: Config
@@ -27,6 +27,7 @@ class SessionStart(NamedTuple):
     continued: bool = False
     finished: bool = False
     damaged: tuple[Path, ...] = ()
+    changed: bool = False
     notes: tuple[str, ...] = ()
 
     def segments(self) -> list[Segment]:

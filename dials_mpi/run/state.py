@@ -16,11 +16,11 @@ from numpy.typing import DTypeLike
 from dials_mpi.config import Config
 from dials_mpi.config.schedule import collects_ahead
 from dials_mpi.core.errors import BadInput
+from dials_mpi.core.text import printable
 from dials_mpi.domains.base import Domain
 from dials_mpi.domains.members import OWNERS
 from dials_mpi.parallel.layout import AGENT, RANK, REGION, RUN
 from dials_mpi.run.costs import WIDTH, UnrecordedCosts, redistribute, valid
-from dials_mpi.settings.values import printable
 
 if TYPE_CHECKING:
     from dials_mpi.algorithm.learners import Learners

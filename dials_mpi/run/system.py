@@ -23,7 +23,6 @@ from dials_mpi.config.schedule import Segment, evaluates, segments
 from dials_mpi.core.errors import Unwritable
 from dials_mpi.core.jit import processor
 from dials_mpi.core.provenance import PROCESSORS, libraries, memory
-from dials_mpi.core.signals import StopRequests
 from dials_mpi.core.timing import PHASES, Stopwatch
 from dials_mpi.domains.members import OWNERS
 from dials_mpi.learning.influence import Fit
@@ -45,9 +44,7 @@ if TYPE_CHECKING:
 class System:
     """One rank's part of the system; global ranks also have the joint policy, root files and output."""
 
-    def __init__(
-        self, start: SessionStart, comm: Communicator, deadline: Deadline, stop_requests: StopRequests
-    ) -> None:
+    def __init__(self, start: SessionStart, comm: Communicator, deadline: Deadline) -> None:
         config = start.config
         self.config, self.comm, self.directory = config, comm, start.directory
         self.watch = Stopwatch()
@@ -69,7 +66,7 @@ class System:
             self._phase("compiling the inner loops, once on this machine")
         warm_up_together(comm, hosts, config, self.domain)
         exchange = StateExchange(comm, self.layout, self.state)
-        self.checkpoints = CheckpointManager(start, self.domain, exchange, deadline, stop_requests, self.root)
+        self.checkpoints = CheckpointManager(start, self.domain, exchange, deadline, self.root)
 
     def __enter__(self) -> System:
         return self

@@ -16,7 +16,7 @@ from statistics import median_low
 from dials_mpi.config import Config
 from dials_mpi.config.schedule import Segment, evaluates
 from dials_mpi.core.errors import BadInput
-from dials_mpi.settings.values import shown
+from dials_mpi.core.text import shown
 
 RECENT = 3
 MARGIN = 1.2

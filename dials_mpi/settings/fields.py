@@ -17,7 +17,8 @@ from dataclasses import Field, field, fields, is_dataclass
 from typing import Any, NamedTuple, TypeVar, get_type_hints
 
 from dials_mpi.core.errors import BadInput
-from dials_mpi.settings.values import Given, checked, printable, shown
+from dials_mpi.core.text import printable, shown
+from dials_mpi.settings.values import Given, checked
 from dials_mpi.settings.yaml_text import parse_value, scalar
 
 T = TypeVar("T")

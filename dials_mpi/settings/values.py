@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import reprlib
 from collections.abc import Mapping
 from dataclasses import Field, dataclass
 from typing import Any, get_args, get_origin
 
 from dials_mpi.core.errors import BadInput
+from dials_mpi.core.text import shown
 
 
 @dataclass(frozen=True)
@@ -80,22 +80,3 @@ def _hint(kind: Any, value: Any) -> str:
         return f" (write {int(number)})" if number == int(number) and abs(number) < 1e15 else ""
     except (ValueError, OverflowError):
         return ""
-
-
-def shown(value: Any) -> str:
-    """A value for a message: short, printable, on one line."""
-    if value is None:
-        return "empty"
-    if isinstance(value, bool):
-        return str(value).lower()
-    short = reprlib.Repr()
-    short.maxstring = short.maxother = 80
-    try:
-        return printable(short.repr(value))
-    except ValueError:  # an int of thousands of digits
-        return "a value too long to show"
-
-
-def printable(text: str) -> str:
-    """The text as it may stand in a one-line message."""
-    return text if text.isprintable() else ascii(text)

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from dials_mpi.core.errors import BadInput
-from dials_mpi.settings.values import printable, shown
+from dials_mpi.core.text import printable, shown
 
 LARGEST_FILE = 2**18  # bytes; a configuration has a few thousand
 

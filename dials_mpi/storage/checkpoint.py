@@ -13,7 +13,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +21,17 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from dials_mpi.core.errors import BadInput
+from dials_mpi.storage.files import free_name
 from dials_mpi.storage.hdf5 import (
     float32,
     network_tables,
     reading,
-    require_seal,
     require_version,
     rewriting,
     text_of,
 )
 from dials_mpi.storage.progress import Progress
+from dials_mpi.storage.seal import require_seal
 
 FORMAT_VERSION = 2
 DAMAGED = ".damaged"
@@ -66,14 +66,15 @@ class Checkpoint:
     progress: its progress record. configuration: YAML. digest: of the configuration.
     """
 
-    def __init__(self, path: Path, trusted: bool = False) -> None:
+    def __init__(self, path: Path, trusted: bool = False, unchecked: bool = False) -> None:
         """trusted: this process has written or verified the file, and need not read it for its checksum.
+        unchecked: another program may have changed it.
 
-        BadInput: it is not a checkpoint, or damaged, or of a newer format.
+        BadInput: it is not a checkpoint, or damaged or changed, or of a newer format.
         """
         self.path = path
         if not trusted:
-            require_seal(path, "a checkpoint")
+            require_seal(path, "a checkpoint", unchecked)
         with self._read() as file:
             require_version(file, FORMAT_VERSION, path, "go on")
             values = {name: file.attrs[name] for name in _ATTRIBUTES}
@@ -158,16 +159,18 @@ def present(directory: Path) -> list[Path]:
     return [path for _, path in sorted(((int(m[1]), path) for m, path in found if m), reverse=True)]
 
 
-def best(directory: Path, mean_return: Callable[[int], float], trusted: bool = False) -> Path | None:
+def best(
+    directory: Path, mean_return: Callable[[int], float], trusted: bool = False, unchecked: bool = False
+) -> Path | None:
     """The checkpoint with the highest mean return; None where no readable one has a known return.
 
-    mean_return: of the run's evaluation at so many env_steps, NaN where unknown. trusted: as of
-    ``Checkpoint``.
+    mean_return: of the run's evaluation at so many env_steps, NaN where unknown. trusted,
+    unchecked: as of ``Checkpoint``.
     """
     returns = {}
     for path in present(directory):
         try:
-            returns[path] = mean_return(Checkpoint(path, trusted).progress.env_steps)
+            returns[path] = mean_return(Checkpoint(path, trusted, unchecked).progress.env_steps)
         except BadInput:
             continue
     known = {path: value for path, value in returns.items() if not math.isnan(value)}
@@ -184,8 +187,7 @@ def prune(directory: Path, keep: int, mean_return: Callable[[int], float]) -> No
 
 def set_aside(path: Path) -> Path:
     """Rename a damaged checkpoint, so that it is neither used nor counted; returns its new path."""
-    names = (path.with_name(f"{path.name}{DAMAGED}{k or ''}") for k in count())
-    return path.rename(next(name for name in names if not os.path.lexists(name)))
+    return path.rename(free_name(path, DAMAGED))
 
 
 def _plain(value: Any) -> Any:

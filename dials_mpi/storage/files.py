@@ -6,13 +6,15 @@ import fcntl
 import io
 import os
 import platform
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 from dials_mpi.core.errors import BadInput, Unwritable
-from dials_mpi.settings.values import printable
+from dials_mpi.core.text import printable
 
 LOCK = ".lock"
 PARTIAL = ".partial"
@@ -149,6 +151,20 @@ def holder(directory: Path) -> str | None:
         return None
     finally:
         os.close(lock)
+
+
+def free_name(path: Path, ending: str) -> Path:
+    """A name beside ``path`` that nothing has: it, the ending, and a number where that is taken."""
+    names = (path.with_name(f"{path.name}{ending}{k or ''}") for k in count())
+    return next(name for name in names if not os.path.lexists(name))
+
+
+def keep(path: Path, name: Path) -> None:
+    """Give a file a second name, under which its content stays when another one takes its place."""
+    try:
+        os.link(path, name)
+    except OSError:  # a file system without links
+        shutil.copy2(path, name)
 
 
 def sweep(directory: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import io
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -13,18 +13,17 @@ from typing import Any, BinaryIO
 import h5py
 import numpy as np
 
-from dials_mpi.core.errors import BadInput
+from dials_mpi.core.errors import BadInput, Unwritable
+from dials_mpi.core.logging import LOG
 from dials_mpi.core.signals import deferred
-from dials_mpi.settings.values import printable
+from dials_mpi.core.text import printable
 from dials_mpi.storage.files import replacing
+from dials_mpi.storage.seal import BLOCK, SEAL, damaged, left_open, readable, seal, sealed, unmarked
+from dials_mpi.storage.superblock import HEAD, cleared
 
 FORMAT = "v110"
 """Readable by HDF5 1.10 and later. Older formats are read back while they are written, which does not go well
 with a full disk (PatientFile)."""
-
-SEAL = 512
-"""Bytes before the content, HDF5's user block: a checksum of all that follows. The format has its own for
-a part only, and on some damaged files the library hangs or ends the process."""
 
 DAMAGE = (
     OSError,
@@ -48,23 +47,16 @@ class Newer(BadInput):
 def reading(path: Path, what: str) -> Iterator[h5py.File]:
     """An HDF5 file to read. BadInput: it is no such file, or a damaged one; ``what`` it should be."""
     try:
-        # Without locking: some file systems have none.
-        with h5py.File(path, "r", locking=False) as file:
+        with _opened(path) as file:
             yield file
     except DAMAGE as error:
-        raise _damaged(path, what, error) from error
+        raise damaged(path, what, error) from error
 
 
-def require_seal(path: Path, what: str) -> None:
-    """BadInput: the file is not as ``rewriting`` left it."""
-    try:
-        with open(path, "rb") as file:
-            if file.read(SEAL) != _checksum(file):
-                raise ValueError("its checksum is wrong")
-    except OSError as error:
-        raise BadInput(f"{printable(str(path))} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise _damaged(path, what, error) from error
+def _opened(path: Path) -> h5py.File:
+    if left_open(path):  # whoever wrote there, what we need was checked
+        return h5py.File(io.BytesIO(unmarked(path)), "r")
+    return h5py.File(path, "r", locking=False)  # some file systems have no locks
 
 
 def require_version(file: h5py.File, newest: int, path: Path, to_do: str) -> None:
@@ -82,18 +74,6 @@ def require_version(file: h5py.File, newest: int, path: Path, to_do: str) -> Non
         )
 
 
-def _damaged(path: Path, what: str, error: Exception) -> BadInput:
-    reason = printable(" ".join(str(error).split()))[:300]
-    return BadInput(f"{printable(str(path))} is not {what}, or a damaged one: {reason}")
-
-
-def _checksum(file: BinaryIO) -> bytes:
-    """What the seal of a file must be, by its content."""
-    file.seek(SEAL)
-    digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return f"dials_mpi sha256 {digest}\n".encode().ljust(SEAL, b"\0")
-
-
 @contextmanager
 def rewriting(path: Path, begin_empty: bool = False) -> Iterator[h5py.File]:
     """A copy of an HDF5 file, or an empty one, to change; it takes the file's place when it is whole.
@@ -102,17 +82,37 @@ def rewriting(path: Path, begin_empty: bool = False) -> Iterator[h5py.File]:
     """
     with deferred(), replacing(path) as file:  # HDF5 calls the file's methods
         if not begin_empty:
-            with open(path, "rb") as old:
-                shutil.copyfileobj(old, file, 1 << 20)
+            _require_readable(path)
+            _copy(path, file)
             if file.failure:
                 raise file.failure
         begin = {"mode": "w", "userblock_size": SEAL} if begin_empty else {"mode": "r+"}
         with h5py.File(file, libver=FORMAT, **begin) as content:
             yield content
         if file.failure is None:
-            checksum = _checksum(file)
+            own = seal(file)
             file.seek(0)
-            file.write(checksum)
+            file.write(own)
+
+
+def _copy(path: Path, to: BinaryIO) -> None:
+    """The whole file, without a writer's mark."""
+    with open(path, "rb") as file:
+        to.write(file.read(SEAL))
+        to.write(cleared(file.read(HEAD)))
+        shutil.copyfileobj(file, to, BLOCK)
+
+
+def _require_readable(path: Path) -> None:
+    """Unwritable: another program has damaged the file that is to be changed."""
+    if sealed(path):
+        return
+    if not readable(path):
+        raise Unwritable(
+            f"{printable(str(path))} was damaged by another program while the run went on: put a good copy "
+            "in its place, then go on with --resume"
+        )
+    LOG.warning("%s was changed by another program: what it has added stays in it", path)
 
 
 def require_float32(file: h5py.File, name: str, shape: tuple[int, ...]) -> None:

@@ -17,16 +17,10 @@ import h5py
 import numpy as np
 
 from dials_mpi.core.errors import BadInput
-from dials_mpi.settings.values import printable
-from dials_mpi.storage.hdf5 import (
-    float32,
-    network_tables,
-    reading,
-    require_seal,
-    require_version,
-    rewriting,
-    text_of,
-)
+from dials_mpi.core.text import printable
+from dials_mpi.storage.files import free_name, keep
+from dials_mpi.storage.hdf5 import float32, network_tables, reading, require_version, rewriting, text_of
+from dials_mpi.storage.seal import require_seal
 
 FORMAT_VERSION = 1
 NAME = "run.h5"
@@ -61,6 +55,14 @@ NETWORKS = ("policy", "predictor")
 ARCHIVED = "archived"
 """Attribute of such a copy."""
 
+CHANGED = ".changed"
+"""Ending of the name of a run file that another program has changed, once a new one has its place."""
+
+NOT_SIMPLE = (h5py.Empty, h5py.Reference, h5py.RegionReference)
+
+ONCE = ("memory", "placement")
+"""Groups of arrays that a session need not write again."""
+
 BY_RANK = ("timing", "events")
 """Groups whose rows have one entry per rank: as long as the most ranks that the run ever had."""
 
@@ -74,17 +76,22 @@ class RunFile:
         """statistics: units of the datasets in ``evaluation_statistics`` and ``reference_statistics``."""
         self.directory = Path(directory)
         self.path = self.directory / NAME
+        self.changed = False
         self._statistics = statistics or {}
         self._changes: list[Callable[[h5py.File], None]] = []
 
     @classmethod
-    def open(cls, directory: str | os.PathLike[str]) -> RunFile:
-        """A run that exists. BadInput: there is none, or it is not readable, or of a newer format."""
+    def open(cls, directory: str | os.PathLike[str], unchecked: bool = False) -> RunFile:
+        """A run that exists; ``changed`` tells whether another program has changed its file.
+
+        unchecked: such a file is taken as well. BadInput: there is none, or it is not readable, or of a newer
+        format.
+        """
         run = cls(directory)
         if not run.exists():
             where = printable(str(directory))
             raise BadInput(f"there is no {NAME} in {where}: give the directory of a run")
-        require_seal(run.path, "a run file")
+        run.changed = require_seal(run.path, "a run file", unchecked)
         with run._read() as file:
             require_version(file, FORMAT_VERSION, run.path, "read it")
         return run
@@ -130,6 +137,31 @@ class RunFile:
             name = f"config/{1 + max(map(int, file['config']))}"
             file[name] = configuration
             file[name].attrs.update({**_libraries(), **session})
+
+    def rebuild(self, lengths: Mapping[str, int]) -> Path:
+        """Write a file anew that another program has changed; the changed one stays under the name returned.
+
+        The new one has its attributes, configurations and groups ONCE, and of the series the first
+        ``lengths`` rows.
+        """
+        with self._read() as file:
+            attributes = _simple(file.attrs)
+            chain = {one.name: (text_of(one), _simple(one.attrs)) for one in _sessions(file)}
+            series = {name: _first_rows(file[name], rows) for name, rows in lengths.items() if rows}
+            for one in _datasets(file):
+                if one.name.split("/")[1] in ONCE:
+                    series[one.name] = _first_rows(one)
+        kept = free_name(self.path, CHANGED)
+        keep(self.path, kept)
+        with rewriting(self.path, begin_empty=True) as file:
+            file.attrs.update({**attributes, "finished": False})  # it is without networks
+            for name, (text, told) in chain.items():
+                file[name] = text
+                file[name].attrs.update(told)
+            for name, (how, described) in series.items():
+                file.create_dataset(name, **how).attrs.update(described)
+        self.changed = False
+        return kept
 
     def append(self, rows: Mapping[str, Any]) -> None:
         """Add one row to each of the named series, with the next ``commit``."""
@@ -222,6 +254,11 @@ class RunFile:
             *earlier, newest = _sessions(file)
             return _told([newest]), _told(earlier)
 
+    def ranks(self) -> list[int]:
+        """How many ranks each session was on; 0 of one that has not told."""
+        with self._read() as file:
+            return [int(one.attrs.get("ranks", 0)) for one in _sessions(file)]
+
     def trained(self) -> int:
         """Steps per agent at the end of the last segment."""
         return int(self.last_row("training").get("env_steps", 0))
@@ -303,6 +340,17 @@ def _sessions(file: h5py.File) -> list[h5py.Dataset]:
     return [chain[name] for name in sorted(chain, key=int)]
 
 
+def _first_rows(series: h5py.Dataset, rows: int | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What creates a dataset with so many of its rows (None: all), and its attributes."""
+    how = {name: getattr(series, name) for name in ("dtype", "maxshape", "chunks", "fillvalue")}
+    return {**how, "data": series[:rows]}, _simple(series.attrs)
+
+
+def _simple(attributes: h5py.AttributeManager) -> dict[str, Any]:
+    """Texts and numbers, which are all that a run writes."""
+    return {name: value for name, value in attributes.items() if not isinstance(value, NOT_SIMPLE)}
+
+
 def _told(sessions: Sequence[h5py.Dataset]) -> dict[str, list[str]]:
     told: dict[str, dict[str, None]] = {}
     for one in sessions:
@@ -318,10 +366,13 @@ def _series(file: h5py.File) -> dict[str, h5py.Dataset]:
 
 def _datasets(group: h5py.Group) -> Iterator[h5py.Dataset]:
     # Not by visititems: where a dataset is damaged, the library ends in a segmentation fault there.
-    for thing in group.values():
+    for name in group:
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            continue  # of another program; it may lead nowhere
+        thing = group[name]
         if isinstance(thing, h5py.Group):
             yield from _datasets(thing)
-        else:
+        elif isinstance(thing, h5py.Dataset):
             yield thing
 
 

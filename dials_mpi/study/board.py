@@ -10,8 +10,8 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from dials_mpi.core.console import PlainConsole
+from dials_mpi.core.text import printable
 from dials_mpi.run.walltime import clock
-from dials_mpi.settings.values import printable
 from dials_mpi.study.plan import Study, StudyRun
 from dials_mpi.study.state import Phase, State, remaining
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dials_mpi.core.errors import BadInput
+from dials_mpi.core.text import shown
 from dials_mpi.parallel.layout import usable_ranks
-from dials_mpi.settings.values import shown
 from dials_mpi.study.plan import StudyRun
 
 RANKS = "{ranks}"

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from dials_mpi.config import Config, load
 from dials_mpi.core.errors import BadInput
+from dials_mpi.core.text import printable, shown
 from dials_mpi.domains import create
-from dials_mpi.settings.values import printable, shown
 from dials_mpi.settings.yaml_text import parse, read, scalar
 
 KEYS = ("systems", "methods", "settings", "ranks")

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import IO, Any, NamedTuple
 
-from dials_mpi.settings.values import printable
+from dials_mpi.core import signals
+from dials_mpi.core.text import printable
 from dials_mpi.study import leash
 
 TICK = 1.0
@@ -37,7 +38,7 @@ class Processes:
     """Runs programs, as a context. stopped: a signal has come, and no other program is to be begun.
 
     Inside, SIGUSR1 is passed on as it is, SIGTERM, SIGINT and SIGHUP as SIGTERM; behind it they do again what
-    they did before.
+    they did before. In a thread other than the main one signals are left alone.
     """
 
     def __init__(self) -> None:
@@ -47,7 +48,7 @@ class Processes:
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Processes:
-        for number in (signal.SIGUSR1, *AT_ONCE):
+        for number in (signal.SIGUSR1, *AT_ONCE) if signals.available() else ():
             if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
                 continue  # as nohup wants it
             self._before[number] = signal.signal(number, self._receive)

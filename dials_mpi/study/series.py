@@ -9,9 +9,9 @@ from enum import Enum, auto
 
 from dials_mpi.config import load
 from dials_mpi.core.errors import CRASHED, DONE, REFUSED, STOPPED, BadInput, print_error
+from dials_mpi.core.text import printable
 from dials_mpi.run.session import SessionStart, require_time
 from dials_mpi.run.walltime import Deadline, clock
-from dials_mpi.settings.values import printable
 from dials_mpi.storage import checkpoint as checkpoints
 from dials_mpi.storage.checkpoint import Checkpoint
 from dials_mpi.storage.progress import Progress
@@ -19,7 +19,7 @@ from dials_mpi.study.board import Board, summary
 from dials_mpi.study.launch import Launch
 from dials_mpi.study.plan import StudyRun
 from dials_mpi.study.process import Ended, Processes
-from dials_mpi.study.state import Phase, State, state_of
+from dials_mpi.study.state import Phase, State, ranks_of_sessions, state_of
 
 PATIENCE = 2.0
 """Seconds between two looks at runs that others have, when there is nothing else to do."""
@@ -124,12 +124,27 @@ class Series:
         # The moment, for how long the launcher takes to start the program is not known.
         left = f"@{math.floor(time.time() + self.deadline.left())}" if self.limited else None
         command = self.launch.command(run, left)
+        before = len(ranks_of_sessions(run))
         try:
             ended = self.processes.run(command, lambda: self._look(run))
         except OSError as error:
             ended = Ended(CRASHED, [f"{command[0]}: {error.strerror}"])
         state = self.states[run.name] = state_of(run)
-        return self._judge(ended, state), ended
+        outcome = self._judge(ended, state)
+        if ended.code in (DONE, STOPPED) and (reason := self._other_ranks(run, before)):
+            return Outcome.FAILED, ended._replace(last_lines=[reason])
+        return outcome, ended
+
+    def _other_ranks(self, run: StudyRun, before: int) -> str:
+        """Why a run has failed whose launcher started other ranks than asked; before: its sessions then."""
+        asked, got = self.launch.ranks_of(run), ranks_of_sessions(run)[before:]
+        if not got or got[-1] in (0, asked):
+            return ""
+        return (
+            f"ranks={got[-1]} in its run file, in place of {asked}: the launcher "
+            f"({printable(' '.join(self.launch.launcher))}) does not belong to the MPI library, so give "
+            "another one with --launcher; what the run wrote is whole"
+        )
 
     def _judge(self, ended: Ended, state: State) -> Outcome:
         # Refused as another process had it, which has finished it since, is as good as done.

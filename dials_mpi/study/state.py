@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from dials_mpi.config.comparison import differences
 from dials_mpi.core.errors import BadInput
+from dials_mpi.core.text import printable
 from dials_mpi.run.resume import configuration_of
-from dials_mpi.settings.values import printable
 from dials_mpi.storage.files import holder
 from dials_mpi.storage.hdf5 import DAMAGE
 from dials_mpi.storage.runfile import RunFile
@@ -83,6 +83,14 @@ def _phase(run: StudyRun, file: RunFile) -> tuple[Phase, str]:
             return Phase.OTHER, f"{printable(str(run.directory))} was begun with other settings: {changed}"
         same = before.total_steps == run.config.total_steps
     return Phase.FINISHED if same and file.finished() else Phase.CUT_OFF, ""
+
+
+def ranks_of_sessions(run: StudyRun) -> list[int]:
+    """How many ranks each session of a run was on; empty where there is no file, or none that can be read."""
+    try:
+        return RunFile.open(run.directory).ranks() if RunFile(run.directory).exists() else []
+    except (BadInput, *DAMAGE):
+        return []
 
 
 def remaining(runs: Sequence[StudyRun], states: Mapping[str, State]) -> float:

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
-from rich.console import Console
 from rich.progress import Progress
 
 from dials_mpi.cli import Parser, word
+from dials_mpi.core.console import PlainConsole
 from dials_mpi.core.errors import CRASHED, BadInput, print_error, refuse
+from dials_mpi.core.text import printable
 from dials_mpi.domains.base import Drawable, SimulatorFailure
 from dials_mpi.results.choice import Choice, add_arguments
 from dials_mpi.results.style import style
-from dials_mpi.settings.values import printable
 from dials_mpi.storage.files import whole
 from dials_mpi.watch.episodes import Episode, GlobalEpisode, LocalEpisode, Moment
 from dials_mpi.watch.film import FILMS, LEAST_FPS, MOST_FPS, ffmpeg
@@ -199,7 +199,7 @@ def _seed(options: argparse.Namespace, choice: Choice) -> int:
 @contextmanager
 def _progress(what: str, number: int) -> Iterator[Callable[[int], None]]:
     """A bar at a terminal; what it gives is told how many more are done."""
-    console = Console(stderr=True)
+    console = PlainConsole(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=number)
         yield lambda more: bar.update(task, advance=more)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from dials_mpi.core.errors import BadInput
-from dials_mpi.settings.values import printable
+from dials_mpi.core.text import printable
 
 LEAST_FPS, MOST_FPS = 0.1, 50
 """A GIF counts in hundredths of a second, and what shows it takes two of them at least."""

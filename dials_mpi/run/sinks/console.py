@@ -12,12 +12,12 @@ from rich.table import Table
 from dials_mpi.algorithm.evaluation import Evaluation
 from dials_mpi.config import Config
 from dials_mpi.core.console import LastingConsole
+from dials_mpi.core.launchers import launched
 from dials_mpi.core.logging import LOG
 from dials_mpi.core.shell import command
+from dials_mpi.core.text import printable
 from dials_mpi.domains.base import Statistic
-from dials_mpi.parallel.communicator import launched
 from dials_mpi.run.walltime import clock
-from dials_mpi.settings.values import printable
 
 
 class Reporter:

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 
 from dials_mpi.core.errors import BadInput
-from dials_mpi.settings.values import printable
+from dials_mpi.core.text import printable
 
 BACKENDS = ("auto", "libsumo", "traci")
 OLDEST = (1, 20)

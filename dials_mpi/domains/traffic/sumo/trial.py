@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 
 from dials_mpi.core.errors import BadInput
+from dials_mpi.core.text import printable
 from dials_mpi.domains.base import SimulatorFailure
 from dials_mpi.domains.traffic.network import Network
 from dials_mpi.domains.traffic.sumo import simulation as sumo
-from dials_mpi.settings.values import printable
 
 _REMEDY = {
     True: "set DISPLAY to a screen that can be opened, or traffic.gui=false",

@@ -1,0 +1,25 @@
+"""Text of messages: short, printable, on one line."""
+
+from __future__ import annotations
+
+import reprlib
+from typing import Any
+
+
+def shown(value: Any) -> str:
+    """A value for a message: short, printable, on one line."""
+    if value is None:
+        return "empty"
+    if isinstance(value, bool):
+        return str(value).lower()
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = 80
+    try:
+        return printable(short.repr(value))
+    except ValueError:  # an int of thousands of digits
+        return "a value too long to show"
+
+
+def printable(text: str) -> str:
+    """The text as it may stand in a one-line message."""
+    return text if text.isprintable() else ascii(text)

@@ -1,0 +1,55 @@
+"""The first bytes of an HDF5 file's content, its superblock (version 3): the mark of an open writer.
+
+The library sets the mark when a program opens a file for writing, takes it away when that closes it, and
+refuses to open a file that has it. A program that is killed leaves it behind.
+"""
+
+from __future__ import annotations
+
+HEAD = 48
+"""Bytes of a superblock; the last four are a checksum of the others."""
+
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_VERSION, _FLAGS = 8, 11
+_MASK = 0xFFFFFFFF
+_MIX = ((0, 2, 4, 1), (1, 0, 6, 2), (2, 1, 8, 0), (0, 2, 16, 1), (1, 0, 19, 2), (2, 1, 4, 0))
+_FINAL = ((2, 1, 14), (0, 2, 11), (1, 0, 25), (2, 1, 16), (0, 2, 4), (1, 0, 14), (2, 1, 24))
+
+
+def marked(head: bytes) -> bool:
+    """Whether a program that has the file open for writing, or had, left its mark."""
+    known = len(head) == HEAD and head.startswith(SIGNATURE) and head[_VERSION] == 3
+    return known and head[_FLAGS] != 0
+
+
+def cleared(head: bytes) -> bytes:
+    """The superblock without the mark; other bytes as they are."""
+    if not marked(head):
+        return head
+    content = head[:_FLAGS] + b"\0" + head[_FLAGS + 1 : -4]
+    return content + _lookup3(content).to_bytes(4, "little")
+
+
+def _lookup3(data: bytes) -> int:
+    """Bob Jenkins' hash of this name, which HDF5 takes for its metadata."""
+    state = [0xDEADBEEF + len(data) & _MASK] * 3
+    *blocks, last = (data[i : i + 12] for i in range(0, len(data), 12))
+    for block in blocks:
+        _add(state, block)
+        for changed, by, turn, grown in _MIX:
+            state[changed] = (state[changed] - state[by] & _MASK) ^ _rotated(state[by], turn)
+            state[by] = state[by] + state[grown] & _MASK
+    _add(state, last)
+    for changed, by, turn in _FINAL:
+        state[changed] = (state[changed] ^ state[by]) - _rotated(state[by], turn) & _MASK
+    return state[2]
+
+
+def _add(state: list[int], block: bytes) -> None:
+    for i in range(3):
+        word = int.from_bytes(block[4 * i : 4 * i + 4], "little")
+        state[i] = state[i] + word & _MASK
+
+
+def _rotated(word: int, turn: int) -> int:
+    return (word << turn | word >> 32 - turn) & _MASK
