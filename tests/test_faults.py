@@ -254,7 +254,7 @@ ANYWHERE = {
     "scatter": 2,
     "fit": 2,
     "train": 2,
-    "gather": 9,
+    "gather": 14,
     "evaluate": 2,
     "bring": 2,
 }

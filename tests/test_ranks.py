@@ -241,8 +241,9 @@ def test_scatter_of_large_blocks(ranks):
 @pytest.mark.mpi
 @pytest.mark.parametrize("limit", [1, 7, 64, 4000])
 def test_exchanges_do_not_depend_on_the_largest_message(ranks, limit, monkeypatch):
-    """Messages are cut at the same bytes on both sides, although one is of other arrays than the other."""
-    monkeypatch.setattr(communicator, "MESSAGE_BYTES", limit)
+    """Messages are cut at the same bytes on both sides."""
+    for name in ("LARGEST_MESSAGE", "PACKED_BYTES", "BYTES_UNDER_WAY"):
+        monkeypatch.setattr(communicator, name, limit)
     gathered = ranks.gather({i: row(i, 20 + i) for i in ranks.mine}, ranks.owned, 30, np.float32)
     blocks = {i: [row(i, 5), row(i, 33)] for i in range(REGIONS)} if ranks.is_root else None
     room = {i: [np.empty(5, np.float32), np.empty(33, np.float32)] for i in ranks.mine}
@@ -255,23 +256,44 @@ def test_exchanges_do_not_depend_on_the_largest_message(ranks, limit, monkeypatc
 
 @pytest.mark.mpi
 def test_an_exchange_is_one_message_from_each_rank(ranks, monkeypatch):
-    """However many regions it has, and however they are spread in memory."""
-    posted, start = [], communicator._start
+    """However many regions it has."""
+    posted = []
 
-    def counted(operation, places, peer):
-        posted.append((operation.__name__, peer))
-        return start(operation, places, peer)
+    def counted(name):
+        start = getattr(ranks, name)
 
-    monkeypatch.setattr(communicator, "_start", counted)
+        def post(array, peer):
+            requests = start(array, peer)
+            posted.extend((name, peer) for _ in requests)
+            return requests
+
+        return post
+
+    for name in ("isend", "irecv"):
+        monkeypatch.setattr(ranks, name, counted(name))
     ranks.gather({i: row(i, 5 + i) for i in ranks.mine}, ranks.owned, 20, np.float32)
     blocks = {i: [row(i, 5), row(i, 33)] for i in range(REGIONS)} if ranks.is_root else None
     room = {i: [np.empty(5, np.float32), np.empty(33, np.float32)] for i in ranks.mine}
     ranks.scatter(blocks, room, ranks.owned)
     others = [rank for rank in range(1, ranks.size) if ranks.owned[rank]]
     if ranks.is_root:
-        assert posted == [*(("Irecv", rank) for rank in others), *(("Isend", rank) for rank in others)]
+        assert posted == [*(("irecv", rank) for rank in others), *(("isend", rank) for rank in others)]
     else:
-        assert posted == ([("Isend", 0), ("Irecv", 0)] if ranks.mine else [])
+        assert posted == ([("isend", 0), ("irecv", 0)] if ranks.mine else [])
+
+
+@pytest.mark.mpi
+def test_large_exchanges_are_fast(ranks):
+    """A message of several arrays must not move a few kilobytes per poll: 19 MB took 5 s."""
+    rows = {i: np.full(1_000_000, i, np.float32) for i in ranks.mine}
+    blocks = {i: [np.full(1_000_000, i), np.full(5, i)] for i in range(REGIONS)} if ranks.is_root else None
+    room = {i: [np.empty(1_000_000, int), np.empty(5, int)] for i in ranks.mine}
+    ranks.barrier()
+    start = time.perf_counter()
+    ranks.gather(rows, ranks.owned, 1_000_000, np.float32)
+    ranks.scatter(blocks, room, ranks.owned)
+    assert time.perf_counter() - start < 5
+    assert all((array == i).all() for i, arrays in room.items() for array in arrays)
 
 
 @pytest.mark.mpi
@@ -279,7 +301,7 @@ def test_only_contiguous_arrays_are_sent_and_received(ranks):
     spread = np.empty((4, 4), np.float32)[:, :2]
     for operation in (ranks.isend, ranks.irecv):
         with pytest.raises(ValueError, match="contiguous"):
-            operation([spread], 0)
+            operation(spread, 0)
 
 
 @pytest.mark.mpi
@@ -345,9 +367,9 @@ def test_states_come_to_root_in_blocks_of_bounded_size(ranks, block_bytes, monke
     monkeypatch.setattr(state_exchange, "BLOCK_BYTES", block_bytes)
     store, taken, sizes, send = Store(ranks), {}, [], ranks.isend
 
-    def sized(arrays, dest):
-        sizes.append(arrays[0].nbytes)
-        return send(arrays, dest)
+    def sized(block, dest):
+        sizes.append(block.nbytes)
+        return send(block, dest)
 
     monkeypatch.setattr(ranks, "isend", sized)
     entries = [

@@ -52,7 +52,7 @@ def _gather_seconds(comm: Communicator, messages: int, size: int) -> float:
         start = time.perf_counter()
         requests = []
         for k, row in rows.items():
-            requests += comm.irecv([row], senders[k]) if comm.is_root else comm.isend([row], 0)
+            requests += comm.irecv(row, senders[k]) if comm.is_root else comm.isend(row, 0)
         comm.wait(requests)
         seconds.append(time.perf_counter() - start)
     return min(seconds)

@@ -1,7 +1,7 @@
 """Messages between the ranks of a run: the only file that imports mpi4py.
 
-Rank 0 is root: it writes all files and all output. An exchange sends one message per pair of ranks (in pieces
-of MESSAGE_BYTES where it is larger).
+Rank 0 is root: it writes all files and all output. An exchange sends one message per pair of ranks, or a
+few where there are very many bytes.
 
 Every wait polls a non-blocking call and sleeps in between. A blocking MPI call would poll without a pause,
 and where there are more ranks than cores it would take the core from a rank that computes (measured: 6 to 49
@@ -15,7 +15,8 @@ import platform
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -38,8 +39,15 @@ OUTPUT_SECONDS = 0.1
 """Seconds between a rank's last output and the end of the job. The launcher passes the output on; on a busy
 machine it ended before it had read all of it."""
 
-MESSAGE_BYTES = 1 << 30
-"""At most in one message: MPI libraries count bytes in 32 bits, and Open MPI refuses more than 2^31."""
+LARGEST_MESSAGE = 1 << 30
+"""Bytes: MPI libraries count them in 32 bits, and Open MPI refuses more than 2^31."""
+
+PACKED_BYTES = 64 << 20
+"""At most so many bytes of several arrays are packed into one message. (MPI datatypes would need no packing,
+but MPICH moves such a message a few kilobytes per poll: measured 5.5 s for 19 MB, against 25 ms packed.)"""
+
+BYTES_UNDER_WAY = 256 << 20
+"""At most so many bytes of packed messages exist at a time."""
 
 
 class Communicator:
@@ -105,19 +113,22 @@ class Communicator:
         the rows of each rank; a rank that holds no rows and gets none need not call this. Returns
         [n, width] on the first ranks, None elsewhere.
         """
-        zeros = np.zeros(width, dtype)
-        rows = {i: np.asarray(mine[i], dtype) for i in owned[self.rank]}
-        sent = [part for row in rows.values() for part in (row, zeros[row.size :])]
-        requests = [request for rank in range(to) if rank != self.rank for request in self.isend(sent, rank)]
-        table = None
-        if self.rank < to:
-            table = np.zeros((sum(map(len, owned)), width), dtype)
-            for i, row in rows.items():
-                table[i, : row.size] = row
-            for source, numbers in enumerate(owned):
-                if source != self.rank:
-                    requests += self.irecv([table[i] for i in numbers], source)
+        own = np.zeros((len(owned[self.rank]), width), dtype)
+        for row, i in zip(own, owned[self.rank], strict=True):
+            row[: mine[i].size] = mine[i]
+        requests = [request for rank in range(to) if rank != self.rank for request in self.isend(own, rank)]
+        if self.rank >= to:
+            self.wait(requests)
+            return None
+        table = np.empty((sum(map(len, owned)), width), dtype)
+        rows = {source: _room(table, numbers) for source, numbers in enumerate(owned)}
+        rows[self.rank] = own
+        for source, room in rows.items():
+            requests += self.irecv(room, source) if source != self.rank else []
         self.wait(requests)
+        for source, room in rows.items():
+            if room.base is not table:
+                table[list(owned[source])] = room
         return table
 
     def gather_by_rank(self, row: np.ndarray) -> np.ndarray | None:
@@ -137,25 +148,25 @@ class Communicator:
         the numbers of this rank's owners, arrays of the right shape and type, which are filled. shares: the
         rows of each array that each of the first ranks has; root has all, where not given.
         """
-        requests = []
-        for source, share in enumerate(shares):
-            if given is not None and source == self.rank:
-                for i, arrays in taken.items():
-                    for array, rows in zip(arrays, given[i], strict=True):
-                        np.copyto(array[share], rows)
-            else:
-                room = [array[share] for i in owned[self.rank] for array in taken[i]]
-                requests += self.irecv(room, source)
         if given is not None:
-            for dest, numbers in enumerate(owned):
-                if dest != self.rank:
-                    requests += self.isend([array for i in numbers for array in given[i]], dest)
-        self.wait(requests)
+            for i, arrays in taken.items():
+                for array, rows in zip(arrays, given[i], strict=True):
+                    np.copyto(array[shares[self.rank]], rows)
+            self._send_all(
+                (dest, message)
+                for dest, numbers in enumerate(owned)
+                if dest != self.rank
+                for message in map(_joined, _cut([array for i in numbers for array in given[i]]))
+            )
+        for source, share in enumerate(shares):
+            if source != self.rank:
+                for parts in _cut([array[share] for i in owned[self.rank] for array in taken[i]]):
+                    self._receive_parts(parts, source)
 
     def send_blocks(self, blocks: Iterable[np.ndarray], dest: int) -> None:
         """Send blocks of bytes one after another; the next one is made when the last one has left."""
         for block in blocks:
-            self.wait(self.isend([block], dest))
+            self.wait(self.isend(block, dest))
 
     def receive_blocks(self, expected: Sequence[tuple[int, int]]) -> Iterator[np.ndarray]:
         """Blocks of bytes one after another; each is valid until the next one is asked for.
@@ -170,7 +181,7 @@ class Communicator:
             if k == len(expected):
                 return []
             source, size = expected[k]
-            return self.irecv([room[k % 2][:size]], source)
+            return self.irecv(room[k % 2][:size], source)
 
         arriving = start(0)
         for k, (_, size) in enumerate(expected):
@@ -178,19 +189,19 @@ class Communicator:
             self.wait(current)
             yield room[k % 2][:size]
 
-    def isend(self, arrays: Sequence[np.ndarray], dest: int) -> list[MPI.Request]:
-        """Begin to send contiguous arrays as one message, end to end; keep them unchanged until ``wait``.
+    def isend(self, array: np.ndarray, dest: int) -> list[MPI.Request]:
+        """Begin to send a contiguous array; keep it unchanged until ``wait``.
 
-        ValueError: an array is not contiguous.
+        ValueError: the array is not contiguous.
         """
-        return [_start(self._comm.Isend, places, dest) for places in _messages(arrays)]
+        return [self._comm.Isend(part, dest=dest) for part in _pieces(_bytes(array), LARGEST_MESSAGE)]
 
-    def irecv(self, arrays: Sequence[np.ndarray], source: int) -> list[MPI.Request]:
-        """Begin to receive what ``isend`` sends, into contiguous arrays; keep them until ``wait``.
+    def irecv(self, array: np.ndarray, source: int) -> list[MPI.Request]:
+        """Begin to receive what ``isend`` sends into a contiguous array of as many bytes.
 
-        As many bytes must be sent; how they are shared among arrays may differ. ValueError: as of ``isend``.
+        ValueError: the array is not contiguous.
         """
-        return [_start(self._comm.Irecv, places, source) for places in _messages(arrays)]
+        return [self._comm.Irecv(part, source=source) for part in _pieces(_bytes(array), LARGEST_MESSAGE)]
 
     def wait(self, requests: list[MPI.Request]) -> None:
         """Return when all are complete. Meanwhile this rank sends and checks heartbeats."""
@@ -199,6 +210,25 @@ class Communicator:
             signals.raise_pending()
             self.heartbeat.beat()
             self.heartbeat.check()
+
+    def _send_all(self, messages: Iterable[tuple[int, np.ndarray]]) -> None:
+        """Send arrays to ranks, at most BYTES_UNDER_WAY at a time (or one array), which bounds the memory."""
+        under_way: deque[tuple[list[MPI.Request], int]] = deque()
+        for dest, message in messages:
+            while under_way and sum(size for _, size in under_way) + message.nbytes > BYTES_UNDER_WAY:
+                self.wait(under_way.popleft()[0])
+            under_way.append((self.isend(message, dest), message.nbytes))
+        for requests, _ in under_way:
+            self.wait(requests)
+
+    def _receive_parts(self, parts: Sequence[np.ndarray], source: int) -> None:
+        """Receive a message into byte arrays, which it fills one after another."""
+        room = parts[0] if len(parts) == 1 else np.empty(sum(part.size for part in parts), np.uint8)
+        self.wait(self.irecv(room, source))
+        start = 0
+        for part in parts if len(parts) > 1 else ():
+            part[:] = room[start : start + part.size]
+            start += part.size
 
     def abort(self, code: int) -> NoReturn:
         """End every rank of the job at once."""
@@ -209,47 +239,47 @@ class Communicator:
         raise SystemExit(code)
 
 
-def _messages(arrays: Sequence[np.ndarray]) -> Iterator[list[tuple[int, int]]]:
-    """The bytes of some arrays, end to end, as messages of at most MESSAGE_BYTES: their places in memory."""
-    message: list[tuple[int, int]] = []
-    room = MESSAGE_BYTES
-    for address, size in _places(arrays):
-        while size > room:
-            yield [*message, (address, room)]
-            address, size, message, room = address + room, size - room, [], MESSAGE_BYTES
-        message.append((address, size))
-        room -= size
-    if message:
-        yield message
+def _bytes(array: np.ndarray) -> np.ndarray:
+    """The memory of an array as a flat array of bytes, which is what is sent."""
+    if not array.flags.c_contiguous:
+        raise ValueError("only contiguous arrays can be sent")
+    return array.reshape(-1).view(np.uint8)
 
 
-def _places(arrays: Sequence[np.ndarray]) -> list[tuple[int, int]]:
-    """Address and number of bytes of each array; neighbours in memory become one."""
-    places: list[tuple[int, int]] = []
+def _room(table: np.ndarray, numbers: Sequence[int]) -> np.ndarray:
+    """Where to receive some rows of a table: in the table where they are consecutive, else in a new array."""
+    if numbers and list(numbers) == list(range(numbers[0], numbers[-1] + 1)):
+        return table[numbers[0] : numbers[-1] + 1]
+    return np.empty((len(numbers), table.shape[1]), table.dtype)
+
+
+def _pieces(data: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    for start in range(0, data.size, size):
+        yield data[start : start + size]
+
+
+def _cut(arrays: Iterable[np.ndarray]) -> Iterator[list[np.ndarray]]:
+    """The bytes of some arrays, end to end, in groups of PACKED_BYTES (the last one smaller).
+
+    Sender and receiver get the same groups where they have as many bytes, however these are divided.
+    """
+    group: list[np.ndarray] = []
+    room = PACKED_BYTES
     for array in arrays:
-        if not array.flags.c_contiguous:
-            raise ValueError("only contiguous arrays can be sent")
-        address = array.__array_interface__["data"][0]
-        if places and sum(places[-1]) == address:
-            places[-1] = (places[-1][0], places[-1][1] + array.nbytes)
-        elif array.nbytes:
-            places.append((address, array.nbytes))
-    return places
+        data = _bytes(array)
+        while data.size:
+            part, data = data[:room], data[room:]
+            group.append(part)
+            room -= part.size
+            if not room:
+                yield group
+                group, room = [], PACKED_BYTES
+    if group:
+        yield group
 
 
-def _start(
-    operation: Callable[[Any, int], MPI.Request], places: Sequence[tuple[int, int]], peer: int
-) -> MPI.Request:
-    """Begin to send or receive a message. An MPI datatype names its places, so that nothing is copied."""
-    from mpi4py import MPI
-
-    if len(places) == 1:
-        return operation([MPI.buffer.fromaddress(*places[0]), MPI.BYTE], peer)
-    addresses, sizes = zip(*places, strict=True)
-    datatype = MPI.BYTE.Create_hindexed(sizes, addresses).Commit()
-    request = operation([MPI.BOTTOM, 1, datatype], peer)
-    datatype.Free()  # takes effect when the message is complete
-    return request
+def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 class _Beats:
