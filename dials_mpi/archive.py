@@ -15,6 +15,7 @@ from dials_mpi.cli import Parser, add_unchecked, word
 from dials_mpi.config import from_yaml
 from dials_mpi.config.comparison import differences
 from dials_mpi.core.errors import BadInput, Unwritable, refuse
+from dials_mpi.core.output import command_line
 from dials_mpi.core.text import printable
 from dials_mpi.storage.runfile import RunFile
 
@@ -28,6 +29,7 @@ networks or checkpoints (--resume, evaluate, watch, export) needs the run itself
 replaced by one of the same run that has come as far."""
 
 
+@command_line
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The command line; it needs no MPI."""
     parser = Parser("archive", "Copy the results of runs, without their networks.", EXAMPLES)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from dials_mpi.core.errors import BadInput, refuse
 from dials_mpi.core.launchers import launched_as_root
-from dials_mpi.core.text import printable
+from dials_mpi.core.text import printable, shown
 from dials_mpi.parallel.communicator import Communicator
+from dials_mpi.settings import numerals
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -70,6 +72,24 @@ def _at_home(text: str) -> str:
     if option.startswith("--") and value.startswith("~"):
         return option + equals + os.path.expanduser(value)
     return os.path.expanduser(text)
+
+
+def integer(text: str) -> int:
+    """What an option for a whole number is given, as settings are written: 010 is refused, it may be 8."""
+    return int(_numeral(text, numerals.WHOLE, "a whole number"))
+
+
+def real(text: str) -> float:
+    """What an option for a number is given; neither infinity nor NaN is one."""
+    return float(_numeral(text, numerals.NUMBER, "a number"))
+
+
+def _numeral(text: str, form: re.Pattern[str], kind: str) -> str:
+    if form.fullmatch(text) and len(text) <= numerals.LONGEST:
+        return text
+    found = numerals.odd(text)
+    remedy = f"{found.why}: {found.remedy}" if found else f"give {kind}"
+    raise argparse.ArgumentTypeError(f"is {shown(text)}, {'which ' * bool(found)}{remedy}")
 
 
 def agreed(comm: Communicator, decide: Callable[[], Any]) -> Any:

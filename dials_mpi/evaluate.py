@@ -16,8 +16,9 @@ from typing import NoReturn
 import numpy as np
 
 from dials_mpi.algorithm.evaluation import Evaluation, evaluate, evaluate_scripted
-from dials_mpi.cli import Parser, word
+from dials_mpi.cli import Parser, integer, word
 from dials_mpi.core.errors import BadInput, refuse
+from dials_mpi.core.output import command_line
 from dials_mpi.core.seeding import OTHER_EPISODES
 from dials_mpi.core.text import printable
 from dials_mpi.domains.base import Domain
@@ -34,11 +35,12 @@ EXAMPLES = """examples:
 MOST_EPISODES = 1_000_000
 
 
+@command_line
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The command line; it needs no MPI."""
     parser = Parser("evaluate", "Play a joint policy on the global simulator.", EXAMPLES)
     add_arguments(parser)
-    parser.add_argument("--episodes", type=int, default=100, help="how many (default 100)")
+    parser.add_argument("--episodes", type=integer, default=100, help="how many (default 100)")
     parser.add_argument("--json", metavar="FILE", type=word, help="write the figures to FILE as well")
     options = parser.parse_intermixed_args(argv)
     try:

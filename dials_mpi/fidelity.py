@@ -17,10 +17,11 @@ import numpy as np
 from rich.table import Table
 
 from dials_mpi.algorithm import joint
-from dials_mpi.cli import Parser
+from dials_mpi.cli import Parser, integer, real
 from dials_mpi.config import Config, load
 from dials_mpi.core.console import PlainConsole
 from dials_mpi.core.errors import BadInput, refuse
+from dials_mpi.core.output import command_line
 from dials_mpi.core.seeding import Purpose, streams
 from dials_mpi.core.text import printable
 from dials_mpi.domains import create
@@ -60,15 +61,16 @@ def _with_rule(config: Config, rule: str) -> Domain:
     return create(config.domain, dataclasses.replace(config.domain_section, entries=rule))
 
 
+@command_line
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The command line; it needs no MPI."""
     parser = Parser("fidelity", "Compare local simulators with the global one, traffic only.", EXAMPLES)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings")
     parser.add_argument("--config", metavar="FILE", help="the configuration of a traffic network")
     parser.add_argument("--policy", default="fixed", help="random or hand-coded (default fixed)")
-    parser.add_argument("--episodes", type=int, default=16, help="how many (default 16)")
+    parser.add_argument("--episodes", type=integer, default=16, help="how many (default 16)")
     parser.add_argument(
-        "--independent", type=float, metavar="P", help="in place of recorded entries, some with probability P"
+        "--independent", type=real, metavar="P", help="in place of recorded entries, some with probability P"
     )
     parser.add_argument("--summary", action="store_true", help="leave the single edges out")
     options = parser.parse_intermixed_args(argv)

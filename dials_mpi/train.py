@@ -14,9 +14,11 @@ from typing import NoReturn
 from dials_mpi.cli import Parser, agreed, word
 from dials_mpi.config import Config, load
 from dials_mpi.core import signals
+from dials_mpi.core.console import LastingConsole
 from dials_mpi.core.errors import DONE, STOPPED, BadInput, refuse
 from dials_mpi.core.launchers import launched_as_root
 from dials_mpi.core.logging import open_logs
+from dials_mpi.core.output import command_line
 from dials_mpi.core.shell import command
 from dials_mpi.core.text import printable
 from dials_mpi.parallel import launch
@@ -64,6 +66,7 @@ def train(start: SessionStart, comm: Communicator, deadline: Deadline) -> int:
     return DONE
 
 
+@command_line
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The command line."""
     begun = time.monotonic()
@@ -114,7 +117,8 @@ def _program(comm: Communicator, options: argparse.Namespace, begun: float) -> i
     if start.finished:
         if comm.is_root:
             where = printable(start.directory)
-            print(f"The run in {where} is finished: {command('evaluate', start.directory)}")
+            shown_again = command("evaluate", start.directory)
+            LastingConsole(soft_wrap=True).print(f"The run in {where} is finished: {shown_again}")
         return DONE
     open_logs(start.directory, comm.rank, comm.size, options.log_ranks)
     return train(start, comm, deadline)
@@ -124,6 +128,7 @@ def _plan(comm: Communicator, options: argparse.Namespace, begun: float) -> tupl
     """When the run must stop and where it starts, written to the run file. BadInput: it cannot start."""
     from dials_mpi.core.provenance import versions
     from dials_mpi.domains import create
+    from dials_mpi.run.datasets import require_fitting
     from dials_mpi.run.resume import begin, find
 
     config = load(options.config, options.overrides)
@@ -137,6 +142,8 @@ def _plan(comm: Communicator, options: argparse.Namespace, begun: float) -> tupl
     unheeded = () if signals.available() else (UNHEEDED,)
     start = start._replace(notes=(*start.notes, *notes, *unheeded))
     if not start.finished:
+        if not start.progress.segments:
+            require_fitting(config, domain)
         require_time(start, deadline, comm.size)
         begin(start, program, comm.size)
     return deadline, start

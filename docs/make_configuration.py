@@ -8,20 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from dials_mpi.config import Config, load
-from dials_mpi.domains import DOMAINS
 from dials_mpi.core.text import shown
+from dials_mpi.domains import DOMAINS
 
 PAGE = Path(__file__).with_name("configuration.md")
 HEAD = """# Configuration
 
-<!-- Made from the dataclasses by docs/make_configuration.py: change those, and run it. -->
+<!-- Written by docs/make_configuration.py from the dataclasses: change those, and run it again. -->
 
-A run is configured by a YAML file (`--config FILE`) and by overrides `key=value` behind it, with dots for
-sections: `ppo.clip=0.2`. What neither says has its default: the paper's setting for the warehouse with 100
-agents. `--print-config` shows every key with its value, and is itself a valid file. Mistakes are refused
-before anything runs, in one sentence that names the place and the nearest known key.
+A YAML file (`--config FILE`) configures a run. Overrides `key=value` can follow, with dots for sections:
+`ppo.clip=0.2`. Every other key has its default: the paper's setting for the warehouse with 100 agents.
+`--print-config` shows every key with its value; its output is a valid file. Mistakes are reported before
+anything runs, in one sentence with the place and the most similar known key. Write numbers as `1_000_000`
+(underscores between thousands) or `2.5e-4`. Values that YAML 1.1 reads as another number or as true or false
+(`010`, `0x1F`, `1:30`, `off`) are refused with a suggestion.
 
-Lengths are in steps per agent, not summed over agents. Tables, sections and appendices are the paper's.
+Lengths are steps per agent, not summed over agents. Tables, sections and appendices are those of the paper.
 """
 
 
@@ -33,7 +35,7 @@ def page() -> str:
         parts += [f"\n## {name}\n", f"{type(section).__doc__}\n", *_table(section, f"{name}.")]
     for name in DOMAINS:
         section = load(None, [f"domain={name}", *_whole_episodes(name)]).domain_section
-        parts += [f"\n## {name}\n", f"Read with `domain: {name}` only.\n", *_table(section, f"{name}.")]
+        parts += [f"\n## {name}\n", f"Only with `domain: {name}`.\n", *_table(section, f"{name}.")]
     return "\n".join(parts) + "\n"
 
 

@@ -1,12 +1,12 @@
-"""One region of a run, trained by Stable-Baselines3 on the region's IALS, beside our own training there.
+"""Train one region of a run with Stable-Baselines3 on its IALS, and compare with this package's training.
 
     pip install -e '.[gym]' stable-baselines3
     python -m dials_mpi.train --config configs/warehouse/fast.yaml --output runs/fast
     python examples/sb3_region.py runs/fast --region 0
 
 Both agents train on the same local simulator with the same influence predictor (``RegionEnv``), for as many
-steps and with the same settings of PPO. Stable-Baselines3's policy has no memory: a run with
-``policy.architecture=fnn`` is what compares with it; ours by default is recurrent.
+steps and with the same settings of PPO. The policy of Stable-Baselines3 has no memory, while this package's
+default is recurrent: compare with a run with ``policy.architecture=fnn``.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from dials_mpi.storage.runfile import RunFile
 
 
 class RegionVecEnv(VecEnv):
-    """A RegionEnv as Stable-Baselines3's own kind of vector environment, which autoresets alike.
+    """A RegionEnv as a vector environment of Stable-Baselines3, with the same automatic reset.
 
-    returns: those of the episodes that have ended and were seen whole.
+    returns: those of complete episodes.
     """
 
     def __init__(self, env: RegionEnv) -> None:
@@ -38,7 +38,7 @@ class RegionVecEnv(VecEnv):
         self._running, self._whole = np.zeros(env.num_envs), np.zeros(env.num_envs, bool)
 
     def reset(self) -> np.ndarray:
-        """Begin at different times of the horizon, as our trainer does."""
+        """Start at different times of the episode, as this package's trainer does."""
         elapsed = np.arange(self.num_envs) * self.env.domain.horizon // self.num_envs
         self._running[:], self._whole[:] = 0, elapsed == 0
         return self.env.reset(seed=self._seeds[0], options={"elapsed": elapsed})[0]
@@ -48,7 +48,7 @@ class RegionVecEnv(VecEnv):
         self._actions = actions
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
-        """The final observations go where Stable-Baselines3 looks for them, to bootstrap the time limit."""
+        """Put the final observations where Stable-Baselines3 reads them, to bootstrap the time limit."""
         observations, rewards, _, truncated, infos = self.env.step(self._actions)
         self._running += rewards
         each = [{} for _ in range(self.num_envs)]
@@ -59,23 +59,23 @@ class RegionVecEnv(VecEnv):
         return observations, rewards, truncated, each
 
     def close(self) -> None:
-        """Nothing is left open."""
+        """Close the region's environment."""
         self.env.close()
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        """An attribute of the region's environment, for each of the environments asked for."""
+        """An attribute of the region's environment, once for each of the requested environments."""
         return [getattr(self.env, attr_name)] * len(list(self._get_indices(indices)))
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        """Environments side by side have nothing of their own."""
+        """Not available: parallel environments have no separate attributes or methods."""
         raise NotImplementedError
 
     def env_method(self, method_name: str, *arguments: Any, indices: Any = None, **named: Any) -> list[Any]:
-        """Environments side by side have nothing of their own."""
+        """Not available: parallel environments have no separate attributes or methods."""
         raise NotImplementedError
 
     def env_is_wrapped(self, wrapper_class: type, indices: Any = None) -> list[bool]:
-        """They are not."""
+        """False for each environment."""
         return [False] * len(list(self._get_indices(indices)))
 
 

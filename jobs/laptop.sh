@@ -1,11 +1,11 @@
 #!/bin/bash
-# The same without a scheduler, on RANKS ranks (the cores and one more, as far as they can be used).
-# The same line again goes on where it stopped.
+# Train without a scheduler, on RANKS ranks (default: the number of cores plus one, or fewer if the run cannot use
+# them). The same command again continues the run.
 #
 #   RANKS=5 jobs/laptop.sh --config configs/warehouse/4.yaml --output runs/mine
 #
-# With --walltime it starts anew whenever that is over, until the run is done; Ctrl-C stops it at once, and
-# SIGUSR1 to this script at the next checkpoint.
+# With --walltime the run is started again each time it stops, until it is finished. Ctrl-C stops it at once;
+# SIGUSR1 to this script stops it at the next checkpoint.
 set -euo pipefail
 
 export OMP_NUM_THREADS=1
@@ -17,7 +17,7 @@ while [[ $code -eq 75 && -z $stopped ]]; do
     mpirun -n "$RANKS" python -m dials_mpi.train --resume "$@" &
     mpirun=$!
     waiting=yes
-    while [[ $waiting ]]; do # a trap ends the wait
+    while [[ $waiting ]]; do # a trap interrupts the wait
         waiting='' code=0
         wait "$mpirun" || code=$?
     done

@@ -183,9 +183,15 @@ def generators(count: int, seed: int = 0) -> list[np.random.Generator]:
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_of_our_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Road networks are built anew, once for all tests, and none is left behind."""
+    """Machine code and road networks are made once for all tests, in a cache of this session.
+
+    The workers of pytest-xdist share it: their temporary folders have the same parent.
+    """
+    own = tmp_path_factory.getbasetemp()
+    cache = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "cache"
+    cache.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("XDG_CACHE_HOME", str(cache))
         yield
 
 

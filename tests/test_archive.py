@@ -31,6 +31,7 @@ def structure(file):
     return found
 
 
+@pytest.mark.quick
 def test_a_copy_is_the_run_without_its_networks(trained, tmp_path):
     run = trained(*SMALL)
     (copy,) = archive([run], tmp_path)

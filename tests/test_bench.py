@@ -140,6 +140,7 @@ def test_operations_of_a_fit_are_those_of_its_epochs_and_held_out_episodes(archi
         assert fit_flop(config) == pytest.approx(counter.get_total_flops(), rel=1e-12)
 
 
+@pytest.mark.quick
 def test_the_papers_warehouse_costs_five_million_operations_per_agent_step():
     # By hand: policy 37 -> GRU 256 -> 128 -> 5, predictor 37 -> GRU 64 -> 64 -> 16.
     policy_in, state, policy_rest = 2 * 37 * 768, 2 * 256 * 768, 2 * (256 * 128 + 128 * 5)
@@ -173,6 +174,7 @@ class Derived(Work):
     """Its methods are Work's."""
 
 
+@pytest.mark.quick
 def test_a_parts_time_is_exclusive_and_all_parts_are_all_of_the_time():
     profile, originals = Profile(), dict(vars(Work))
     with profile.watching([Method(Work, "outer", "update"), Method(Derived, "inner", "adam")]):

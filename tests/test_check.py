@@ -38,6 +38,7 @@ def wrong(domain):
     return f"{last.what}: {last.seen}"
 
 
+@pytest.mark.quick
 def test_the_example_keeps_the_contract():
     findings = findings_on(line())
     assert len(findings) == 10
@@ -281,6 +282,7 @@ def replayed(domain, episodes=40):
     return {finding.what: finding for finding in findings}
 
 
+@pytest.mark.quick
 def test_an_exact_abstraction_is_said_to_be_one():
     found = replayed(line())
     exact = found["true sources fed to the local simulators (Definition 3)"]

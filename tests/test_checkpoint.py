@@ -120,6 +120,7 @@ def test_networks_of_different_sizes_get_back_what_they_had(mode):
 # The file ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.quick
 def test_what_is_written_is_read_back(tmp_path):
     progress = at(3, wall_time=7.25, lengths={"a/b": 3}, ranks=5, seconds={"train": 2.5})
     values = rows(4)
@@ -199,6 +200,7 @@ def test_no_more_than_a_row_is_in_memory(tmp_path):
 # Which are kept ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.quick
 def test_the_newest_and_the_best_are_kept(tmp_path):
     means = dict(enumerate([3.0, 9.0, 5.0, np.nan, 8.0, 7.0, 10.0], start=1))
 

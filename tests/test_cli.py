@@ -24,6 +24,7 @@ def parsed(*words):
     return parser.parse_intermixed_args(words)
 
 
+@pytest.mark.quick
 def test_a_tilde_is_the_home_in_options_and_arguments(monkeypatch):
     monkeypatch.setenv("HOME", "/home/of mine")
     given = parsed("~/run", "~", "key=~/x", "a~b", "--output=~/x")

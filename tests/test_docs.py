@@ -1,4 +1,4 @@
-"""The pages: every command in them runs, on little; the configuration page is that of the dataclasses."""
+"""The pages: every command in them runs with small settings, and every file and module they name exists."""
 
 import importlib
 import importlib.util
@@ -8,13 +8,16 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import h5py
 import pytest
+import yaml
 from conftest import SMALL, launch
 
+import dials_mpi
 from dials_mpi.config import Config, load
 from dials_mpi.domains import create
 from dials_mpi.study.plan import load_study
@@ -23,17 +26,23 @@ from dials_mpi.train import _require_place
 ROOT = Path(__file__).parents[1]
 PLACES = ("configs/", "examples/")
 ELSEWHERE = ("train", "study", "bench")
-PAGES = [ROOT / "README.md", ROOT / "results" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "results" / "README.md", *DOCS]
 
 
 class Command(NamedTuple):
-    """A line of a page: the ranks that it starts (0: no mpirun), a program of ours, and its arguments."""
+    """A line of a page: the ranks that it starts (0: no mpirun), a program of this package, its arguments."""
 
     page: str
     line: str
     ranks: int
     program: str
     arguments: list[str]
+
+    def work(self) -> tuple[str, ...]:
+        """The program and its arguments without the output: equal for commands that do the same."""
+        kept = [word for before, word in pairwise(["", *self.arguments]) if "--output" not in (before, word)]
+        return self.program, *kept
 
 
 def lines_of(page: Path) -> list[str]:
@@ -43,7 +52,7 @@ def lines_of(page: Path) -> list[str]:
 
 
 def parsed(page: Path, line: str) -> Command | None:
-    """None: it starts none of our programs."""
+    """None: it starts no program of this package."""
     words = [word.removeprefix(".venv/bin/") for word in shlex.split(line)]
     while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):
         words.pop(0)
@@ -69,6 +78,12 @@ COMMANDS = {
     if "$" not in line and (command := parsed(page, line))
 }
 OTHERS = [line for page in PAGES for line in lines_of(page) if "$" in line or not parsed(page, line)]
+
+
+def of_program(*programs: str) -> list[str]:
+    """The names of these programs' commands, one of each kind of work."""
+    works = {command.work(): name for name, command in COMMANDS.items() if command.program in programs}
+    return list(works.values())
 
 
 def test_the_pages_have_commands():
@@ -145,9 +160,8 @@ MORE = {
 
 
 TRAININGS = [
-    pytest.param(name, marks=pytest.mark.slow if "warehouse.grid=[32,32]" in command.arguments else ())
-    for name, command in COMMANDS.items()
-    if command.program == "train"
+    pytest.param(name, marks=pytest.mark.slow if "warehouse.grid=[32,32]" in COMMANDS[name].arguments else ())
+    for name in of_program("train")
 ]
 
 
@@ -167,7 +181,7 @@ def test_a_training_runs(name, tmp_path, monkeypatch):
         assert file.attrs["finished"] and len(file["evaluation/env_steps"]) == 2
 
 
-@pytest.mark.parametrize("name", [n for n, c in COMMANDS.items() if c.program == "study"])
+@pytest.mark.parametrize("name", of_program("study"))
 def test_a_study_runs(name, tmp_path):
     """Its first run; of one that compares values of F, which would all be the same here, the list."""
     command = COMMANDS[name]
@@ -191,7 +205,8 @@ def of_results(command: Command) -> bool:
     return any(word.startswith("results/") for word in command.arguments)
 
 
-PLAYED = [n for n, c in COMMANDS.items() if c.program not in ELSEWHERE and not of_results(c)]
+PROGRAMS = {command.program for command in COMMANDS.values()}
+PLAYED = [name for name in of_program(*PROGRAMS - {*ELSEWHERE}) if not of_results(COMMANDS[name])]
 
 
 @pytest.mark.parametrize("name", PLAYED)
@@ -240,12 +255,15 @@ def test_the_other_commands_install_what_there_is():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     known = re.compile(
         r"python3\.11 -m venv \.venv|\. \.venv/bin/activate|study=\S+|.*\$study.*|"
-        r"\.venv/bin/python -m pytest -n 2 --dist loadfile|"
+        r"\.venv/bin/python -m pytest( -m (?P<marker>\w+))?( -n 2)?( --dist loadfile)?|"
+        r"\.venv/bin/mpirun -n 3 \.venv/bin/python -m mpi4py -m pytest -x --only-mpi tests/test_ranks\.py|"
+        r"\.venv/bin/(ruff check|ruff format --check|mypy)|"
         r"(\.venv/bin/)?pip install -e ('\.\[(?P<extras>[a-z,]+)\]'|examples/\w+)"
     )
     for line in OTHERS:
         found = known.fullmatch(line)
         assert found, line
+        assert not found["marker"] or f"\n    {found['marker']}: " in (ROOT / "setup.cfg").read_text(), line
         assert set((found["extras"] or "mpich").split(",")) <= set(extras), line
         for file in re.findall(r"(?:jobs|configs|examples)/[\w./-]+", line):
             assert (ROOT / file).exists(), line
@@ -267,12 +285,78 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     assert (tmp_path / "domain" / "index.html").is_file()
 
 
+@pytest.mark.quick
 def test_links_between_pages_lead_somewhere():
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
-def test_every_page_is_in_the_menu():
-    menu = set(re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.M))
-    assert menu == {page.name for page in PAGES if page.parent.name == "docs"}
+def only(entry: dict) -> object:
+    """The value of a dictionary's single key."""
+    (value,) = entry.values()
+    return value
+
+
+def test_every_page_is_in_the_menu_and_in_the_list_of_pages():
+    """In the same groups and order."""
+    home, *groups = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
+    groups = [[*map(only, only(group))] for group in groups]
+    index = (ROOT / "docs" / "index.md").read_text().split("\n## ")
+    assert only(home) == "index.md"
+    assert groups == [re.findall(r"\]\((\S+\.md)\)", section) for section in index[1:]]
+    assert sorted(page for group in groups for page in group) == [
+        p.name for p in DOCS if p.name != "index.md"
+    ]
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) < 200
+
+
+SOURCES = [path.relative_to(ROOT).as_posix() for path in ROOT.glob("[a-z]*/**/*.py")]
+NAMING = [*PAGES, ROOT / "CHANGELOG.md"]
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("page", NAMING, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_the_files_and_modules_that_a_page_names_exist(page):
+    text = page.read_text()
+    files = set(re.findall(r"[\w/]*\w\.py\b", text))
+    assert [
+        f for f in files if not any(f"/{source}".endswith(f"/{f.lstrip('/')}") for source in SOURCES)
+    ] == []
+    folders = set(re.findall(r"(?<![\w/.-])((?:dials_mpi|tests|jobs|docs)/[\w/.-]*\w)", text))
+    assert [folder for folder in folders if not (ROOT / folder).exists()] == []
+    modules = set(re.findall(r"\bdials_mpi(?:\.[A-Za-z_]\w*)+", text))
+    assert [name for name in modules if not is_there(name)] == []
+
+
+def is_there(name: str) -> bool:
+    """Whether a dotted name is a module, or an attribute of one."""
+    module, _, attribute = name.rpartition(".")
+    try:
+        return bool(importlib.util.find_spec(name)) or hasattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError:  # what stands before the attribute is no module, or no package
+        return hasattr(importlib.import_module(module), attribute) if is_there(module) else False
+
+
+def test_the_walk_over_names_finds_what_is_missing():
+    assert is_there("dials_mpi.domains.base.Region") and is_there("dials_mpi.domains.base")
+    assert not is_there("dials_mpi.domains.base.Regions") and not is_there("dials_mpi.start.find")
+
+
+def test_the_citation_is_of_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert (citation["cff-version"], citation["version"]) == ("1.2.0", dials_mpi.__version__)
+    assert citation["references"][0]["authors"][0]["family-names"] == "Suau"
+
+
+def test_the_workflow_runs_the_tests_and_the_linters():
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "tests.yml").read_text())["jobs"]
+    steps = [step for job in jobs.values() for step in job["steps"]]
+    assert all(re.fullmatch(r"actions/[\w-]+@v\d+", step["uses"]) for step in steps if "uses" in step)
+    commands = {step["run"] for step in steps if "run" in step}
+    assert {".ci/run", "ruff check", "ruff format --check", "mypy"} <= commands
+    assert jobs["mpi"]["strategy"]["matrix"]["ranks"] == [1, 3]
+    assert any(command.startswith("mpirun") and "tests/test_ranks.py" in command for command in commands)

@@ -97,6 +97,7 @@ def test_the_same_figures_as_json(evaluate, run, tmp_path):
     assert len(written["cross_entropy_by_region"]) == 4
 
 
+@pytest.mark.quick
 def test_it_repeats_and_leaves_the_run_as_it_is(evaluate, run):
     before = (run / "run.h5").read_bytes()
     assert evaluate(run, "--episodes", 3) == evaluate(run, "--episodes", 3, "--policy", "trained")

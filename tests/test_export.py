@@ -141,6 +141,7 @@ def test_its_file_is_small_and_whole(export, trained, tmp_path):
     assert 4 * originals(SMALL, trained(*SMALL))[2][0].network.vector.size < file.stat().st_size < 60_000
 
 
+@pytest.mark.quick
 def test_all_policies_as_arrays(export, trained, settings, tmp_path):
     """Against the run file, cut into layers as docs/run-file.md says."""
     run, file = trained(*settings), tmp_path / "all.npz"

@@ -81,6 +81,7 @@ def test_the_program_plays_independent_entries():
     assert "0.3 per edge" in result.stdout and "after 30 s" in result.stdout
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [

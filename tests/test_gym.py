@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from conftest import SMALL, launch
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from gymnasium.wrappers.vector import RecordEpisodeStatistics
+from gymnasium.wrappers.vector import NormalizeObservation, RecordEpisodeStatistics
 from pettingzoo.test import parallel_api_test, parallel_seed_test
 
 from dials_mpi.algorithm.collect import collect
@@ -119,11 +123,18 @@ class CountingSystem:
         return State(np.float32(self.count)[None, :, None], np.zeros((1, len(self.count), 37), np.uint8))
 
 
-def test_autoreset_as_gymnasium_does_it_itself(monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "mode", "total"),
+    [
+        ("same_step", AutoresetMode.SAME_STEP, 6),
+        ("next_step", AutoresetMode.NEXT_STEP, 5),
+    ],
+)
+def test_autoreset_as_gymnasium_does_it_itself(monkeypatch, name, mode, total):
     """The same environments, ended at different times, by gymnasium's own vector environment."""
     monkeypatch.setattr("dials_mpi.gym.vector.create", lambda *_: CountingSystem())
-    ours = RegionEnv.from_config(None, FOUR, num_envs=2)
-    theirs = SyncVectorEnv([Counting] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
+    ours = RegionEnv.from_config(None, FOUR, num_envs=2, autoreset_mode=name)
+    theirs = SyncVectorEnv([Counting] * 2, autoreset_mode=mode)
     assert ours.metadata["autoreset_mode"] == theirs.metadata["autoreset_mode"]
     ours.reset(options={"elapsed": np.array([0, 2])})
     theirs.reset()
@@ -141,7 +152,10 @@ def test_autoreset_as_gymnasium_does_it_itself(monkeypatch):
                 assert own_infos[name].dtype == expected.dtype
                 assert list(own_infos[name]) == list(expected)
         ends += own[3].sum()
-    assert ends == 6
+    assert ends == total
+    assert RegionEnv.from_config(None, FOUR, autoreset_mode=mode).metadata == ours.metadata
+    with pytest.raises(BadInput, match="same_step or next_step"):
+        RegionEnv.from_config(None, FOUR, autoreset_mode="disabled")
 
 
 def test_statistics_by_a_wrapper_of_gymnasium(run):
@@ -156,6 +170,28 @@ def test_statistics_by_a_wrapper_of_gymnasium(run):
     assert total.any()
     np.testing.assert_allclose(infos["episode"]["r"], total, rtol=1e-5)
     assert infos["episode"]["l"].tolist() == [20] * 64
+
+
+@pytest.mark.parametrize("settings", [FOUR, CROSSINGS], ids=["warehouse", "traffic"])
+def test_a_wrapper_of_gymnasium_that_wants_next_step(settings):
+    """It refuses same_step. Episodes are those of a plain loop with a reset of its own after each."""
+    with pytest.raises((AssertionError, ValueError), match="NEXT_STEP"):
+        NormalizeObservation(RegionEnv.from_config(None, settings, num_envs=2))
+    env = NormalizeObservation(RegionEnv.from_config(None, settings, num_envs=2, autoreset_mode="next_step"))
+    env.reset(seed=1)
+    for _ in range(45):
+        observations, *_ = env.step(np.zeros(2, int))
+    assert np.isfinite(observations).all()
+    plain = RegionEnv.from_config(None, settings, num_envs=2, autoreset_mode="next_step")
+    plain.reset(seed=1)
+    ends = []
+    for t in range(45):
+        _, rewards, _, truncated, infos = plain.step([t % 2] * 2)
+        assert infos == {} and truncated.all() == truncated.any()
+        ends += [t] * int(truncated.all())
+        if t - 1 in ends:
+            assert not rewards.any()
+    assert ends == [19, 40]
 
 
 # The same numbers as ours --------------------------------------------------------------------------------
@@ -249,7 +285,9 @@ def played(env, steps=45, **reset):
     return np.stack(observations)
 
 
-@pytest.mark.parametrize("settings", [FOUR, CROSSINGS], ids=["warehouse", "traffic"])
+@pytest.mark.parametrize(
+    "settings", [pytest.param(FOUR, marks=pytest.mark.quick), CROSSINGS], ids=["warehouse", "traffic"]
+)
 def test_the_same_seed_gives_the_same_episodes(settings):
     """Whatever was played before; without a seed others come, at first those of the configuration."""
     env = RegionEnv.from_config(None, settings, num_envs=3)
@@ -277,6 +315,60 @@ def test_the_same_seed_gives_the_same_traffic():
     assert not np.array_equal(first, second)
 
 
+# Actions of other libraries, and copies ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "kind", [int, np.int64, np.uint8, np.array, torch.tensor, lambda a: torch.tensor(a).int()]
+)
+def test_actions_of_any_library_are_the_same(kind):
+    """Python's, numpy's and torch's, as scalars and as arrays, tensors and lists."""
+
+    def system(kind):
+        env = GlobalEnv.from_config(None, FOUR)
+        env.reset(seed=1)
+        steps = [
+            env.step({agent: kind((t + i) % 4) for i, agent in enumerate(env.agents)}) for t in range(15)
+        ]
+        return [list(step[1].values()) for step in steps], list(steps[-1][0].values())
+
+    def region(actions):
+        env = RegionEnv.from_config(None, FOUR, num_envs=3)
+        env.reset(seed=1)
+        return [env.step(actions([t % 4, 1, (t + 2) % 4]))[0] for t in range(15)]
+
+    for one, other in zip(system(kind), system(int), strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(region(lambda row: [kind(a) for a in row]), region(np.array))
+    if kind is torch.tensor:
+        np.testing.assert_array_equal(region(kind), region(np.array))
+
+
+@pytest.mark.parametrize("settings", [FOUR, CROSSINGS], ids=["warehouse", "traffic"])
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))])
+def test_a_copy_begins_anew(settings, copied):
+    """Amid an episode: the copy wants a reset, then does what a new one does; the first goes on."""
+    system, region = GlobalEnv.from_config(None, settings), RegionEnv.from_config(None, settings, num_envs=2)
+    system.reset(seed=1)
+    for _ in range(3):
+        system.step(dict.fromkeys(system.agents, 0))
+    other = copied(system)
+    assert other.agents == [] and other.possible_agents == system.possible_agents
+    with pytest.raises(RuntimeError, match="reset"):
+        other.step({})
+    system.step(dict.fromkeys(system.agents, 0))
+    fresh = GlobalEnv.from_config(None, settings)
+    for agent, seen in fresh.reset()[0].items():
+        np.testing.assert_array_equal(seen, copied(system).reset()[0][agent])
+    region.reset(seed=1)
+    region.step([0, 1])
+    twin = copied(region)
+    with pytest.raises(RuntimeError, match="reset"):
+        twin.step([0, 1])
+    first = played(twin, seed=4)
+    np.testing.assert_array_equal(first, played(RegionEnv.from_config(None, settings, num_envs=2), seed=4))
+
+
 # What is refused -----------------------------------------------------------------------------------------
 
 
@@ -286,16 +378,20 @@ def test_actions_that_are_none():
         env.step(np.zeros(2, int))
     env.reset()
     for actions in ([0, 4], [-1, 0], [0.0, 1.0], [0], [[0, 1]]):
-        with pytest.raises(ValueError, match="give"):
-            env.step(np.array(actions))
+        for given in (actions, np.array(actions), torch.tensor(actions)):
+            with pytest.raises(ValueError, match="give 2 of 0 to 3"):
+                env.step(given)
+    for given in (None, 1, "01", [None, 0], [[0], 1], np.int64(1), torch.tensor(1)):
+        with pytest.raises(ValueError, match="give 2 of 0 to 3"):
+            env.step(given)
     system = GlobalEnv.from_config(None, FOUR)
     with pytest.raises(RuntimeError, match="reset"):
         system.step({})
     system.reset()
     good = dict.fromkeys(system.agents, 0)
-    for bad in ({**good, "agent_1": 4}, {**good, "agent_1": -1}, {**good, "agent_1": 0.5}):
+    for bad in (4, -1, 0.5, torch.tensor(1.0), None, np.array([1, 2]), "1"):
         with pytest.raises(ValueError, match=r"agent_1.*Discrete\(4\)"):
-            system.step(bad)
+            system.step({**good, "agent_1": bad})
     with pytest.raises(ValueError, match="agent_3"):
         system.step({agent: 0 for agent in system.agents if agent != "agent_3"})
 

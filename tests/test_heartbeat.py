@@ -52,6 +52,7 @@ def test_each_rank_sends_ten_heartbeats_in_the_time_of_silence(clock, rank, watc
     assert 29 <= len(clock.sent) <= 31
 
 
+@pytest.mark.quick
 def test_a_silent_rank_is_reported_once_with_its_machine(clock, capsys):
     root = heartbeat(clock)
     wait(clock, root, 9.5, ranks=[1])

@@ -103,6 +103,7 @@ def floor(module: str) -> str:
     return module.split(".")[1] if module != "dials_mpi" else ""
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("package", FLOORS)
 def test_imports_go_downwards(package):
     own = [found for found in IMPORTS if within(found.importer, f"dials_mpi.{package}") and not found.typing]
@@ -111,6 +112,7 @@ def test_imports_go_downwards(package):
     assert {found for found in needed if floor(found.module) not in allowed} == set()
 
 
+@pytest.mark.quick
 def test_every_package_has_its_floor():
     others = {*COMMANDS, "cli", "gym"}
     assert {floor(name) for name in FILES if name != "dials_mpi"} == {*FLOORS, *others}
@@ -120,7 +122,10 @@ def test_every_package_has_its_floor():
     ("library", "allowed"),
     [
         ("mpi4py", {"dials_mpi.parallel.communicator"}),
-        ("h5py", {f"dials_mpi.storage.{name}" for name in ("hdf5", "runfile", "checkpoint", "probe")}),
+        (
+            "h5py",
+            {f"dials_mpi.storage.{name}" for name in ("hdf5", "runfile", "checkpoint", "datasets", "probe")},
+        ),
         ("yaml", {"dials_mpi.settings.yaml_text"}),
         *((name, set()) for name in ("libsumo", "traci", "sumo", "sumolib")),  # by name: see below
         ("gymnasium", {"dials_mpi.gym.libraries"}),
@@ -188,6 +193,7 @@ def test_pictures_are_drawn_by_few():
     assert not {f.importer for f in IMPORTS if f.module.endswith(".drawing") and not f.late}
 
 
+@pytest.mark.quick
 def test_no_circles():
     """Of modules that import each other at once; a module comes after all that it needs."""
     needs = {name: set() for name in FILES}
@@ -201,6 +207,7 @@ def test_no_circles():
         ready |= new
 
 
+@pytest.mark.quick
 def test_everything_public_has_a_docstring():
     missing = []
 

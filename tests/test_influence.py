@@ -158,6 +158,7 @@ def test_a_sample_is_always_one_of_the_sources_own_classes(classes, uniform):
 # --- cross-entropy ---
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("architecture", ["gru", "fnn"])
 @pytest.mark.parametrize("classes", CLASSES)
 def test_cross_entropy_agrees_with_scipy(classes, architecture):

@@ -119,6 +119,7 @@ def twin_gradient(net, x, state, keep, upstream):
     return twin.flat_gradient()
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(("architecture", "inputs", "hidden", "outputs"), SIZES)
 def test_network_outputs_and_gradient_agree_with_torch_modules(architecture, inputs, hidden, outputs):
     net = network(architecture, inputs, hidden, outputs)
@@ -141,6 +142,7 @@ def test_gradient_is_that_of_the_last_pass_only(architecture, inputs, hidden, ou
         assert_close(net.gradient, twin_gradient(net, x, state, keep, upstream))
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(("architecture", "inputs", "hidden", "outputs"), SIZES)
 def test_advance_step_by_step_gives_what_forward_gives(architecture, inputs, hidden, outputs):
     net = network(architecture, inputs, hidden, outputs)

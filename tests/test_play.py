@@ -137,6 +137,7 @@ def assert_trajectories(ours, choosers):
 # --- collect and joint policies ---
 
 
+@pytest.mark.quick
 def test_a_dataset_pairs_the_input_before_a_step_with_the_sources_of_that_step():
     episodes = 4
     script = np.random.default_rng(0).integers(2, size=(HORIZON, 3, episodes))

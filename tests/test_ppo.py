@@ -75,6 +75,7 @@ def as_tensors(samples):
     return Samples(*(part if part is None else torch.from_numpy(part) for part in samples))
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("clip_value_loss", [True, False])
 @pytest.mark.parametrize("normalise", [True, False])
 @pytest.mark.parametrize("clip", [0.0, 1e-6, 0.1, 0.5, 1e9])

@@ -31,6 +31,7 @@ def assert_only_inside(whole):
     assert np.isnan(whole[:32]).all() and np.isnan(whole[-32:]).all()
 
 
+@pytest.mark.quick
 @settings(deadline=None, max_examples=150)
 @given(samples=SAMPLES, inputs=SIZES, outputs=SIZES)
 def test_a_layer_and_its_gradients_are_numpys_products(samples, inputs, outputs):

@@ -32,6 +32,7 @@ def test_under_a_launcher_that_gives_its_ranks_a_terminal_there_are_plain_lines(
     assert b"256 of 256 steps" in shown and b"ETA" in shown
 
 
+@pytest.mark.quick
 def test_what_was_done_once_is_in_no_rate(monkeypatch, capsys):
     """An evaluation at 10 s, a fit and 128 steps up to 110 s, then 128 steps in 20 s: 20 s are left."""
     reporter = Reporter(load(None, [*SMALL, "total_steps=384"]), agents=4)

@@ -75,6 +75,7 @@ def test_a_run_that_tells_waiting_apart_says_what_exchanges_take(tmp_path):
     assert read_run(str(directory)).seconds["communicate"] == pytest.approx(0.1 + 12 + 14)
 
 
+@pytest.mark.quick
 def test_the_projection_is_the_sum_that_is_done_by_hand(tmp_path):
     run = read_run(str(made(tmp_path / "run")))
     model = Model.of(run.config, [run.costs], checkpoint=0.5, link=FREE)

@@ -114,6 +114,7 @@ def agents_of(regions: int) -> list[tuple[int]]:
     return [(k,) for k in range(regions)]
 
 
+@pytest.mark.quick
 @given(regions=st.integers(1, 300), data=st.data())
 def test_each_region_has_one_rank_and_the_load_is_balanced(regions, data):
     players = data.draw(st.integers(1, 5))
@@ -459,7 +460,7 @@ sys.exit(pytest.main([*sys.argv[2:], f"--junitxml={sys.argv[1]}/{MPI.COMM_WORLD.
 """pytest with a report of each rank in a file of its own: what ranks print may meet within a line."""
 
 
-@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("size", [1, pytest.param(3, marks=pytest.mark.quick)])
 def test_messages_under_mpirun(size, tmp_path):
     options = ("-x", "-q", "--only-mpi", "-p", "no:cacheprovider", __file__)
     result = launch("-m", "mpi4py", "-c", UNDER_MPI, str(tmp_path), *options, ranks=size)

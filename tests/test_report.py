@@ -27,6 +27,7 @@ def groups_of(*runs):
 # Numbers -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.quick
 def test_summary_and_curves_hold_the_hand_computed_numbers(tmp_path):
     report.report([make_run(tmp_path, settings=["seed=3"])], str(tmp_path / "out"))
     assert rows_of(tmp_path / "out" / "summary.csv") == [

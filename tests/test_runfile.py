@@ -71,6 +71,7 @@ def test_a_row_is_taken_as_it_is_now(run):
     assert not run.read("rows").any()
 
 
+@pytest.mark.quick
 def test_series_grow_by_one_row(run):
     for t in range(5):
         run.append({"a/steps": t * 10, "a/rows": np.full((2, 3), t, np.float32), "a/share": t / 2})
@@ -184,6 +185,7 @@ def test_an_array_of_another_length_takes_the_place_of_the_old_one(run):
 # Going on ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.quick
 def test_a_run_goes_on_without_gap_or_repetition(run):
     for t in range(5):
         run.append({"a/steps": t, "b/rows": np.full(3, t)})
@@ -289,6 +291,7 @@ def test_open_refuses_a_version_that_is_none(run, version):
     assert "damaged" in refused(RunFile.open, str(run.directory))
 
 
+@pytest.mark.quick
 @pytest.mark.timeout(60)
 def test_damage_is_refused(run):
     """A file that was cut at any place, or whose configuration is no text any more."""

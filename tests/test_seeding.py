@@ -3,6 +3,7 @@
 import itertools
 
 import numpy as np
+import pytest
 import scipy.stats
 
 from dials_mpi.core.seeding import Purpose, stream, streams
@@ -14,10 +15,12 @@ def first_words(key):
     return tuple(stream(*key).integers(0, 2**63, 4))
 
 
+@pytest.mark.quick
 def test_distinct_keys_give_distinct_streams():
     assert len({first_words(key) for key in KEYS}) == len(KEYS)
 
 
+@pytest.mark.quick
 def test_a_key_gives_the_same_stream_in_any_order_of_calls():
     forwards = {key: first_words(key) for key in KEYS}
     np.random.seed(1)  # noqa: NPY002 - global state must not matter
@@ -48,6 +51,7 @@ def test_streams_by_number_and_by_range_are_those_of_their_regions():
     assert streams(5, Purpose.SOURCES, range(2, 3), 2)[0].random() == many[2]
 
 
+@pytest.mark.quick
 def test_keys_hold_their_numbers_so_that_old_runs_can_be_repeated():
     names = ("SIMULATOR", "ACTIONS", "MINIBATCHES", "COLLECT", "EVALUATION", "GLOBAL_TRAINING")
     for name, number in zip(names, (2, 4, 5, 6, 9, 11), strict=True):

@@ -84,6 +84,7 @@ def sessions(directory: Path) -> int:
 # The grid ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.quick
 def test_the_grid_is_that_of_plain_loops(tmp_path):
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "a.yaml").write_text("warehouse: {grid: [2, 3]}\nppo: {clip: 0.3}\n")
@@ -293,6 +294,9 @@ CONTENTS: dict[str, tuple[str, list[str]]] = {
     "a seed among the settings": (GOOD + "settings: {seed: 1}\n", ["study.yaml: settings: seed is set"]),
     "no seeds": (GOOD.replace("seeds: 1", "seeds: 0"), ["four.seeds is 0", "how many"]),
     "seeds in words": (GOOD.replace("seeds: 1", "seeds: ten"), ["four.seeds is 'ten'"]),
+    "octal seeds": (GOOD.replace("seeds: 1", "seeds: [0, 010]"), ["line 1", "octal 8", "write 10 (or 8)"]),
+    "octal number of seeds": (GOOD.replace("seeds: 1", "seeds: 010"), ["seeds is 010", "write 10 (or 8)"]),
+    "a method that is a truth value": (GOOD.replace("gs:", "off:"), ["off is false", "'off' in quotes"]),
     "true seeds": (GOOD.replace("seeds: 1", "seeds: true"), ["four.seeds is true"]),
     "a seed twice": (GOOD.replace("seeds: 1", "seeds: [3, 4, 3]"), ["four.seeds is [3, 4, 3]", "twice"]),
     "a negative seed": (GOOD.replace("seeds: 1", "seeds: [-1]"), ["four.seeds is [-1]"]),
@@ -342,11 +346,11 @@ COMMANDS: dict[str, tuple[list[str], list[str]]] = {
     "list and count": (["study.yaml", "--list", "--count"], ["--count", "--list"]),
     **{
         f"ranks {text!r}": (["study.yaml", f"--ranks={text}"], ["--ranks", "whole number"])
-        for text in ("0", "-1", "two", "1.5", "", "٣")
+        for text in ("0", "-1", "two", "1.5", "", "٣", "010", "1_0")
     },
     **{
         f"only {text!r}": (["study.yaml", f"--only={text}"], ["--only is", "such as 7 or 1-4,9"])
-        for text in ("x", "1-", "-1", "1,,2", "1;2", ODD)
+        for text in ("x", "1-", "-1", "1,,2", "1;2", "01", "1-03", ODD)
     },
     **{
         f"only {text!r}": (["study.yaml", f"--only={text}"], ["--only is", "numbers 1 to 1"])

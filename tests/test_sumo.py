@@ -52,6 +52,7 @@ def side_of(crossing, node):
     return FROM[np.sign(a - x), np.sign(b - y)]
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("network", NETWORKS, ids=str)
 def test_edges_are_alike_and_as_many_as_a_grid_has(network):
     edges = read_net(network).getEdges()
@@ -64,6 +65,7 @@ def test_edges_are_alike_and_as_many_as_a_grid_has(network):
     assert np.abs(ends[:, 0] - ends[:, 1]).sum(1) == pytest.approx(network.edge_length)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("network", NETWORKS, ids=str)
 def test_crossings_are_lights_in_rows_from_north_to_south(network):
     net = read_net(network)
@@ -553,6 +555,7 @@ def test_a_sumo_that_is_too_old_is_refused_with_both_versions(forgetful, monkeyp
         installation.versions()
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("said", "taken"),
     [("1.9.2", False), ("1.19.0", False), ("1.20.0", True), ("1.100.0", True), ("2.0.0", True)],

@@ -25,6 +25,7 @@ from dials_mpi.domains.traffic.sumo import simulation as sumo
 # --- the domain and its settings ---
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("sees_lights", [False, True])
 def test_the_domain_describes_its_regions(sees_lights):
     domain = create("traffic", DOMAINS["traffic"][1](grid=(2, 3), predictor_sees_lights=sees_lights))
@@ -377,6 +378,7 @@ def test_statistics_agree_with_a_book_of_every_vehicle():
     assert simulator.statistics()["time_lost"] == pytest.approx(sumos, abs=1.5)
 
 
+@pytest.mark.quick
 def test_statistics_of_an_empty_road_are_undefined_means():
     simulator = Traffic(TrafficConfig(inflow=0)).global_simulator(generators(2))
     simulator.reset()

@@ -178,6 +178,7 @@ def test_regions_with_neighbours_have_the_same_flow_and_return():
 # --- the local simulators: independent tiles ---
 
 
+@pytest.mark.quick
 def test_nobody_comes_to_a_tile_without_sources():
     simulator = Traffic(TrafficConfig()).local_simulator(range(4), 2, generators(4))
     simulator.reset()

@@ -55,6 +55,7 @@ def test_the_resolved_configuration_is_stored(run):
     assert run.attrs["config_digest"] == stored.digest()
 
 
+@pytest.mark.quick
 def test_evaluation(run):
     group = run["evaluation"]
     assert group["env_steps"][()].tolist() == [0, 128, 256]
@@ -76,6 +77,7 @@ def test_influence(run):
     assert group["cross_entropy_after"][()].mean() < group["cross_entropy_before"][()].mean()
 
 
+@pytest.mark.quick
 def test_training(run):
     group = run["training"]
     assert group["env_steps"][()].tolist() == [128, 256]
@@ -166,6 +168,7 @@ def test_tables_rebuild_the_policies_with_torch_alone(run):
     assert (again == run["evaluation/returns"][-1]).all()
 
 
+@pytest.mark.quick
 def test_stored_networks_give_the_last_evaluation_again(run):
     config = from_yaml(run["config/0"].asstr()[()])
     domain = create(config.domain, config.domain_section)

@@ -17,6 +17,7 @@ from dials_mpi.run.walltime import Deadline, Pace, deadline_of, scheduler_end, s
 from dials_mpi.storage.progress import Progress
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("text", "expected"),
     [("3:50:00", 13800), ("0:00:01", 1), ("100:00:00", 360_000), ("1-00:00:00", 86_400), (" 0:10:05 ", 605)],
@@ -173,6 +174,7 @@ def test_what_is_played_ahead_takes_time_only_beside_the_training():
     ]
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(("left", "fits"), [(200, True), (120, False)])
 def test_a_segment_that_does_not_fit_is_refused_before_it_begins(left, fits):
     known = {"collect": 10.0, "fit": 30.0, "train": 50.0, "evaluate": 5.0, "checkpoint": 5.0}

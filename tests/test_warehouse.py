@@ -258,6 +258,7 @@ def test_unknown_names_are_refused():
 # --- the global step against its plain twin ---
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(("grid", "ring"), GRIDS)
 @pytest.mark.parametrize("ring_policy", ["closest", "oldest"])
 def test_the_batched_step_agrees_with_plain_loops(grid, ring, ring_policy):
@@ -338,6 +339,7 @@ def shelf_columns(config):
     return np.array([[position[cell] for cell in dict.fromkeys(own)] for own in cells])
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("policy", ["random", "closest", "oldest"])
 @pytest.mark.parametrize(
     ("grid", "ring", "block"),

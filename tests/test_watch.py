@@ -78,6 +78,7 @@ def rounded(points) -> list[tuple[float, ...]]:
 # The warehouse -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("ring", ["true", "false"])
 def test_robots_and_items_are_where_the_simulator_has_them(ring):
     domain = domain_of(*GRID, f"warehouse.ring={ring}", "warehouse.item_probability=0.1")
@@ -237,6 +238,7 @@ def test_sampled_cars_have_an_arrow():
 # Pictures and films --------------------------------------------------------------------------------------
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("settings", [GRID, TRAFFIC])
 def test_a_film_shows_what_a_picture_shows(settings):
     """Only what moves is drawn anew; the same comes out when everything is."""
@@ -345,6 +347,7 @@ def test_traffic_from_the_command_line(watch, tmp_path):
 # Influence -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.quick
 def test_calibration_against_a_plain_loop():
     stream = np.random.default_rng(0)
     for classes in (2, 4):

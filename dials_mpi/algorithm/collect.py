@@ -16,9 +16,21 @@ PolicyOfEpisodes = Callable[[GlobalSimulator, slice], JointPolicy]
 """Makes the joint policy for some of the episodes, which run side by side in a simulator of their own."""
 
 
-Record = Callable[[slice, int, Sequence[np.ndarray], Sequence[np.ndarray]], None]
-"""Takes down a step of some of the episodes: which of them, the step's number from 0, the predictors' inputs
-before it [R, E, D] and its sources [R, E, M], which the simulator may use again."""
+class Step(NamedTuple):
+    """One step of E episodes, as it is recorded; the simulator may overwrite its arrays later.
+
+    inputs [R, E, D]: of the predictors, before the step. sources [R, E, M], actions [N, E] and rewards
+    [N, E]: of the step itself.
+    """
+
+    inputs: Sequence[np.ndarray]
+    sources: Sequence[np.ndarray]
+    actions: np.ndarray
+    rewards: np.ndarray
+
+
+Record = Callable[[slice, int, Step], None]
+"""Records a step of some of the episodes: which of them, and the step's number from 0."""
 
 AT_ONCE = 64
 """Most episodes side by side, whole blocks of joint.BLOCK: more take more memory, and less time hardly."""
@@ -42,6 +54,23 @@ class Dataset(NamedTuple):
         )
 
 
+class Acts(NamedTuple):
+    """What the N agents did in K episodes of T steps, and their rewards.
+
+    actions [K, T, N]: uint8, or uint16 where an agent has more than 256; rewards float32 [K, T, N].
+    """
+
+    actions: np.ndarray
+    rewards: np.ndarray
+
+    @classmethod
+    def empty(cls, domain: Domain, episodes: int) -> Acts:
+        """Room for so many episodes."""
+        shape = episodes, domain.horizon, len(domain.agents)
+        most = max(agent.actions for agent in domain.agents)
+        return cls(np.empty(shape, np.uint8 if most <= 256 else np.uint16), np.empty(shape, np.float32))
+
+
 class Scores(NamedTuple):
     """What E episodes of the whole system came to.
 
@@ -54,27 +83,38 @@ class Scores(NamedTuple):
 
 
 class Trajectories(NamedTuple):
-    """E episodes of the whole system: the dataset of each region, and the rest as in ``Scores``."""
+    """E episodes of the whole system: the dataset of each region, and the rest as in ``Scores``.
+
+    acts: where they were asked for.
+    """
 
     datasets: list[Dataset]
     returns: np.ndarray
     statistics: dict[str, np.ndarray]
+    acts: Acts | None = None
 
 
 class Recorder:
-    """A ``Record`` that fills the datasets of some regions, by their numbers; of all if None."""
+    """A ``Record`` that fills the datasets of some regions, by their numbers; of all if None.
 
-    def __init__(self, domain: Domain, episodes: int, regions: Sequence[int] | None = None) -> None:
+    with_acts: actions and rewards of all agents are recorded, too.
+    """
+
+    def __init__(
+        self, domain: Domain, episodes: int, regions: Sequence[int] | None = None, with_acts: bool = False
+    ) -> None:
         self.regions = range(len(domain.regions)) if regions is None else regions
         self.datasets = [Dataset.empty(domain.regions[k], episodes, domain.horizon) for k in self.regions]
+        self.acts = Acts.empty(domain, episodes) if with_acts else None
 
-    def __call__(
-        self, part: slice, t: int, inputs: Sequence[np.ndarray], sources: Sequence[np.ndarray]
-    ) -> None:
-        """Take down a step."""
+    def __call__(self, part: slice, t: int, step: Step) -> None:
+        """Record a step."""
         for k, dataset in zip(self.regions, self.datasets, strict=True):
-            dataset.inputs[part, t] = inputs[k]
-            dataset.sources[part, t] = sources[k]
+            dataset.inputs[part, t] = step.inputs[k]
+            dataset.sources[part, t] = step.sources[k]
+        if self.acts:
+            self.acts.actions[part, t] = step.actions.T
+            self.acts.rewards[part, t] = step.rewards.T
 
 
 def parts(domain: Domain, episodes: int) -> list[slice]:
@@ -129,10 +169,12 @@ def collect(
     streams: Sequence[np.random.Generator],
     policy: PolicyOfEpisodes,
     failures: Failures | None = None,
+    with_acts: bool = False,
 ) -> Trajectories:
-    """``play`` with the datasets of all regions."""
-    recorder = Recorder(domain, len(streams))
-    return Trajectories(recorder.datasets, *play(domain, streams, policy, failures, recorder))
+    """``play`` with the datasets of all regions, and with_acts the agents' actions and rewards."""
+    recorder = Recorder(domain, len(streams), with_acts=with_acts)
+    scores = play(domain, streams, policy, failures, recorder)
+    return Trajectories(recorder.datasets, *scores, recorder.acts)
 
 
 def _at_once(domain: Domain, episodes: int) -> int:
@@ -160,10 +202,10 @@ def _play(
     scores.returns[part] = 0
     state = simulator.reset()
     for t in range(horizon):
-        inputs = state.inputs
-        state, sources, rewards, _ = simulator.step(policy(state.observations))
+        inputs, actions = state.inputs, policy(state.observations)
+        state, sources, rewards, _ = simulator.step(actions)
         if record:
-            record(part, t, inputs, sources)
+            record(part, t, Step(inputs, sources, actions, rewards))
         scores.returns[part] += rewards.T
         beat()
     for name, values in simulator.statistics().items():

@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from dials_mpi.bench import floors, projection, tables
 from dials_mpi.bench.costs import Recorded, measured_costs, read_run, require_same_costs, require_spread
-from dials_mpi.cli import Parser, add_unchecked, agreed, word
+from dials_mpi.cli import Parser, add_unchecked, agreed, integer, word
 from dials_mpi.config import Config, load
 from dials_mpi.core.errors import BadInput
+from dials_mpi.core.output import command_line
 from dials_mpi.core.text import printable
 from dials_mpi.domains import create
 from dials_mpi.parallel import launch
@@ -44,6 +46,7 @@ class Task(NamedTuple):
     regions: list[int]
 
 
+@command_line
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The command line."""
     parser = Parser("bench", "Measure training speed beside the machine's own limits.", EXAMPLES, alone=False)
@@ -53,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     parser.add_argument(
         "--config", metavar="FILE", help="YAML file; default: the paper's 100-agent warehouse"
     )
-    parser.add_argument("--updates", type=int, default=40, help="updates per region (default 40)")
+    parser.add_argument("--updates", type=integer, default=40, help="updates per region (default 40)")
     parser.add_argument(
         "--folder", default=".", metavar="DIR", help="where to try a checkpoint; default: here"
     )
@@ -198,7 +201,7 @@ def _region_counts(text: str | None) -> list[int]:
     if text is None:
         return list(projection.REGIONS)
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isascii() and part.isdecimal() and 1 <= len(part) <= 8 for part in parts):
+    if not all(re.fullmatch(r"0|[1-9][0-9]{0,7}", part) for part in parts):
         raise BadInput(f"--regions is {printable(text[:80])}: write numbers such as 4,100,1024")
     counts = sorted({int(part) for part in parts})
     if not 1 <= counts[0] <= counts[-1] <= MOST_REGIONS:

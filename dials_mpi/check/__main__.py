@@ -14,10 +14,11 @@ from dials_mpi.check.influence import Actors, check_influence, random_actors
 from dials_mpi.check.play import play_globally
 from dials_mpi.check.replay import check_replay
 from dials_mpi.check.speed import check_speed
-from dials_mpi.cli import Parser, add_unchecked, word
+from dials_mpi.cli import Parser, add_unchecked, integer, word
 from dials_mpi.config import Config, load
 from dials_mpi.core.console import PlainConsole
 from dials_mpi.core.errors import BadInput, refuse
+from dials_mpi.core.output import command_line
 from dials_mpi.core.seeding import Purpose, streams
 from dials_mpi.core.text import printable
 from dials_mpi.domains import create
@@ -41,6 +42,7 @@ EPISODES, MOST_EPISODES = 32, 100_000
 SIGNS = {Verdict.GOOD: "[green]good [/]", Verdict.NOTE: "     ", Verdict.WRONG: "[bold red]wrong[/]"}
 
 
+@command_line
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The command line; it needs no MPI."""
     parser = Parser("check", "Put a domain to the test.", EXAMPLES)
@@ -53,7 +55,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         "--checkpoint", metavar="WHICH", type=word, help="best, newest or its steps: of a run, not its end"
     )
     parser.add_argument(
-        "--episodes", type=int, default=EPISODES, help=f"of the replay (default {EPISODES}): more see finer"
+        "--episodes",
+        type=integer,
+        default=EPISODES,
+        help=f"of the replay (default {EPISODES}): more see finer",
     )
     add_unchecked(parser)
     options = parser.parse_intermixed_args(argv)

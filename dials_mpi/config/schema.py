@@ -18,8 +18,11 @@ from dials_mpi.settings import section, section_chosen_by, setting
 from dials_mpi.settings.yaml_text import parse, read
 
 ARCHITECTURES = ("gru", "fnn")
-UPKEEP = ("checkpoint_every", "checkpoint_minutes", "checkpoint_keep", "silence", "global_ranks")
-"""Settings that bear on no result."""
+UPKEEP = (
+    *("checkpoint_every", "checkpoint_minutes", "checkpoint_keep"),
+    *("silence", "global_ranks", "datasets"),
+)
+"""Settings that change no result."""
 
 
 @dataclass(frozen=True)
@@ -64,18 +67,19 @@ class PPO:
     entropy_coefficient: float = setting(0.01, "Beta, weight of the entropy bonus (Table 6)", low=0, high=100)
     value_coefficient: float = setting(1.0, "C_1, weight of the value loss (Table 6)", low=0, high=100)
     clip_value_loss: bool = setting(
-        True, "The larger of the value loss and that with the change of value clipped to clip (authors' code)"
+        True,
+        "Use the larger of two value losses: with and without the change of value clipped (authors' code)",
     )
     normalise_advantages: bool = setting(
-        True, "Advantages get mean 0 and deviation 1 in each minibatch (authors' code)"
+        True, "Scale advantages to mean 0 and standard deviation 1 in each minibatch (authors' code)"
     )
     max_gradient_norm: float = setting(
-        0.0, "Longer gradients are cut to this length; 0 is never (authors' code)", low=0, high=1e9
+        0.0, "Longer gradients are clipped to this length; 0: no clipping (authors' code)", low=0, high=1e9
     )
     time_limit: str = setting(
         "bootstrap",
-        "The value after an episode's last step: bootstrapped, or zero as in the authors' code, where it "
-        "made policies collapse (docs/differences.md)",
+        "The value after an episode's last step: bootstrapped, or zero as in the authors' code, with which "
+        "policies collapsed (docs/differences.md)",
         choices=("bootstrap", "terminal"),
     )
     adam_epsilon: float = setting(1e-8, "Adam's epsilon (torch's default)", low=1e-16, high=1)
@@ -99,7 +103,7 @@ class Influence:
     epochs: int = setting(300, "Passes over the dataset per refit (Table 4)", low=1, high=100_000)
     held_out: float = setting(
         0.1,
-        "Share of the episodes, the last ones and at least one, kept for the reported loss (authors' code)",
+        "Validation share of the episodes (the last, at least one), for the reported loss (authors' code)",
         low=0,
         high=1,
     )
@@ -120,15 +124,15 @@ class Config:
 
     domain: str = setting(
         "warehouse",
-        "The system that is simulated: warehouse, traffic, a name under which an installed package offers "
-        "one, or a class of your own as module:Class",
+        "The system to simulate: warehouse, traffic, the name of a domain from an installed package, or a "
+        "class of your own as module:Class",
     )
     mode: str = setting(
         "dials",
-        "dials: influence predictors are trained; untrained: they stay random; global: no local simulators",
+        "dials: predictors are trained; untrained: they keep random weights; global: no local simulators",
         choices=("dials", "untrained", "global"),
     )
-    seed: int = setting(0, "Start of every random stream; 32 bits", low=0, high=2**32 - 1)
+    seed: int = setting(0, "Seed of all random streams; 32 bits", low=0, high=2**32 - 1)
     total_steps: int = setting(
         4_000_000,
         "Steps each agent learns from (Section 5.3); a multiple of evaluate_every",
@@ -138,7 +142,7 @@ class Config:
     retrain_every: int = setting(
         4_000_000,
         "F: steps per agent between refits of the predictors; a multiple of evaluate_every; total_steps "
-        "or more is once, at the start (warehouse: 4M, Appendix D.2)",
+        "or more: one fit, at the start (warehouse: 4M, Appendix D.2)",
         low=1,
         high=10**12,
     )
@@ -150,20 +154,20 @@ class Config:
     )
     segment_every: int = setting(
         0,
-        "Steps per agent between the points at which a run can stop and go on: there the simulators begin "
-        "new episodes; 0 is evaluate_every, else a divisor of it",
+        "Steps per agent between the points at which a run can stop and be resumed; simulators start new "
+        "episodes there; 0: evaluate_every, else a divisor of it",
         low=0,
         high=10**12,
     )
     schedule: str = setting(
         "synchronous",
-        "synchronous: training waits for evaluations and datasets; overlapped: they are played while the "
-        "next segment trains, and a refit has data from a joint policy one segment older",
+        "synchronous: training waits for evaluations and datasets; overlapped: they are made during the next "
+        "segment, and a refit has data from a joint policy that is one segment older",
         choices=("synchronous", "overlapped"),
     )
     global_ranks: int = setting(
         1,
-        "Ranks that run global simulators side by side, each some of the episodes; a run of one rank has one",
+        "Ranks that run global simulators in parallel and share the episodes; a run of one rank has one",
         low=1,
         high=10_000,
     )
@@ -172,26 +176,37 @@ class Config:
         10_000, "Samples per region and refit; a multiple of the horizon (Table 4)", low=1, high=10_000_000
     )
     envs_per_region: int = setting(
-        16, "Environments of a region that run side by side and fill one memory together", low=1, high=4096
+        16, "Parallel environments of a region, which share one rollout buffer", low=1, high=4096
     )
     checkpoint_every: int = setting(
         1, "Segments between checkpoints; 0: only checkpoint_minutes counts", low=0, high=1_000_000
     )
     checkpoint_minutes: float = setting(
         0.0,
-        "Minutes after which the next segment's end writes a checkpoint in any case; 0: only "
-        "checkpoint_every counts",
+        "Minutes after which the end of a segment writes a checkpoint; 0: only checkpoint_every counts",
         low=0,
         high=1e6,
     )
     checkpoint_keep: int = setting(
         2,
-        "Checkpoints that are kept: the newest ones, and beside them the best",
+        "Number of newest checkpoints to keep; the best one is kept as well",
         low=1,
         high=10**6,
     )
     silence: float = setting(
-        600.0, "Seconds without a sign of life after which a rank is reported; 0 is never", low=0, high=1e6
+        600.0, "Seconds without a heartbeat after which a rank is reported; 0: never", low=0, high=1e6
+    )
+    datasets: str = setting(
+        "last",
+        "Which refits' datasets are kept in DIR/datasets: none, those of the newest refit, or all",
+        choices=("none", "last", "all"),
+        newer=True,
+    )
+    datasets_from: str = setting(
+        "",
+        "A run's directory, or one of its dataset files: the first refit reads these datasets in place of a "
+        "collection; empty: it collects",
+        newer=True,
     )
     domain_section: Any = field(
         default_factory=domains.DOMAINS["warehouse"][1],
@@ -247,7 +262,7 @@ class Config:
         return settings.dump(self)
 
     def decisive(self) -> dict[str, Any]:
-        """Every setting that bears on the results, by its dotted key."""
+        """Every setting that changes results, by its dotted key."""
         return {key: value for key, value in settings.flat(self).items() if key not in UPKEEP}
 
     def digest(self) -> str:

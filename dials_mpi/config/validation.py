@@ -18,6 +18,7 @@ def check(config: Config) -> None:
     _check_memory(config)
     _check_sequences(config)
     _check_dataset(config)
+    _check_datasets(config)
 
 
 def _check_schedule(config: Config) -> None:
@@ -81,6 +82,15 @@ def _check_dataset(config: Config) -> None:
         raise BadInput(
             f"influence.held_out is {held_out:g}, which leaves none of {episodes} episodes to train on: "
             f"make it at most {(episodes - 1) / episodes:.4g}"
+        )
+
+
+def _check_datasets(config: Config) -> None:
+    """Kept datasets are read by a refit, of which there is none in the other modes."""
+    if config.datasets_from and config.mode != "dials":
+        raise BadInput(
+            f"datasets_from is given, and mode={config.mode} fits no predictors: leave it out, or set "
+            "mode=dials"
         )
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import Any
 
 from rich.console import Console
+
+from dials_mpi.core.output import discard
 
 NARROWEST = 20
 """Columns: with fewer a table shows nothing, and with COLUMNS=0 no text is shown at all."""
@@ -35,6 +35,4 @@ class LastingConsole(PlainConsole):
     def on_broken_pipe(self) -> None:
         """In place of rich's, which ends the program."""
         self.quiet = True
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())  # takes what is still in the buffer
-        os.close(nowhere)
+        discard()

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from dials_mpi.cli import Parser, add_unchecked, word
+from dials_mpi.cli import Parser, add_unchecked, integer, word
 from dials_mpi.core.errors import BadInput, refuse
+from dials_mpi.core.output import command_line
 from dials_mpi.core.text import printable
 from dials_mpi.export import arrays
 from dials_mpi.export.describe import describe_policy, describe_run
@@ -25,13 +26,16 @@ value and the next state. An .npz file holds the layers of all policies, for num
 description of what goes in and comes out, JSON."""
 
 
+@command_line
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The command line; it needs no MPI."""
     parser = Parser("export", "Write a run's trained policies for use without this package.", EXAMPLES)
     parser.add_argument("directory", metavar="DIR", type=word, help="a run")
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--region", type=int, metavar="K", help="the policy in region K, as TorchScript")
-    which.add_argument("--agent", type=int, metavar="I", help="that of agent I, where regions hold several")
+    which.add_argument("--region", type=integer, metavar="K", help="the policy in region K, as TorchScript")
+    which.add_argument(
+        "--agent", type=integer, metavar="I", help="that of agent I, where regions hold several"
+    )
     which.add_argument("--all", action="store_true", help="all policies, as arrays")
     parser.add_argument("--out", required=True, metavar="FILE", type=word, help="ends with .pt, of all .npz")
     parser.add_argument(

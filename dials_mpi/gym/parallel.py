@@ -13,7 +13,7 @@ from dials_mpi.core.seeding import OTHER_EPISODES, Purpose, stream
 from dials_mpi.domains import create
 from dials_mpi.domains.base import Closable, GlobalSimulator
 from dials_mpi.gym.libraries import Box, Discrete, ParallelEnv
-from dials_mpi.gym.spaces import action_space, observation_space
+from dials_mpi.gym.spaces import action_of, action_space, observation_space
 from dials_mpi.results.choice import Choice
 
 
@@ -21,7 +21,8 @@ class GlobalEnv(ParallelEnv[str, np.ndarray, int]):
     """One episode at a time of the whole system (GS), which is played by all agents at once.
 
     The agents are ``agent_0`` to ``agent_<N-1>``, as the regions are numbered; all of them act until the
-    time limit. Observations: float32 [O], O may differ by agent; actions: int; rewards: float.
+    time limit. Observations: float32 [O], O may differ by agent; actions: int, of Python, numpy or torch;
+    rewards: float. A copy, by ``copy`` or ``pickle``, has no episode: it begins anew with ``reset``.
     """
 
     metadata: dict[str, Any]
@@ -101,18 +102,25 @@ class GlobalEnv(ParallelEnv[str, np.ndarray, int]):
         """
         if not self.agents:
             raise RuntimeError("no episode goes on: call reset first")
-        for agent in self.agents:
-            if agent not in actions or not self.action_space(agent).contains(actions[agent]):
-                space = self.action_space(agent)
-                raise ValueError(f"the action of {agent} is {actions.get(agent)!r}: give one of {space}")
-        joint = np.array([[actions[agent]] for agent in self.agents])
-        state, _, rewards, done = self._simulator.step(joint)
+        joint = [[self._action(agent, actions)] for agent in self.agents]
+        state, _, rewards, done = self._simulator.step(np.array(joint))
         paid = {agent: float(reward[0]) for agent, reward in zip(self.agents, rewards, strict=True)}
         observations, over = self._observed(state.observations), bool(done[0])
         result = observations, paid, self._of_all(False), self._of_all(over), self._of_all({})
         if over:
             self.agents = []
         return result
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Of a copy: no simulation goes with it, for a process holds one SUMO at most."""
+        return {**self.__dict__, "_simulator": None, "agents": []}
+
+    def _action(self, agent: str, actions: Mapping[str, Any]) -> int:
+        space, given = self.action_space(agent), actions.get(agent)
+        action = action_of(space, given)
+        if action is None:
+            raise ValueError(f"the action of {agent} is {given!r}: give one of {space}")
+        return action
 
     def _begin(self, seed: int) -> GlobalSimulator:
         """A simulator that draws as nothing in a run does: ``evaluate`` has other episodes."""

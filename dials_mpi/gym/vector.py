@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -12,10 +12,11 @@ from dials_mpi.algorithm.ials import IALS
 from dials_mpi.config import Config, load
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.seeding import OTHER_EPISODES, Purpose, stream
+from dials_mpi.core.text import shown
 from dials_mpi.domains import create
 from dials_mpi.domains.base import Closable
 from dials_mpi.gym.libraries import AutoresetMode, VectorEnv, batch_space
-from dials_mpi.gym.spaces import action_space, observation_space
+from dials_mpi.gym.spaces import action_space, actions_of, observation_space
 from dials_mpi.learning.influence import Predictor
 from dials_mpi.results.choice import Choice
 
@@ -23,12 +24,17 @@ from dials_mpi.results.choice import Choice
 class RegionEnv(VectorEnv):
     """E environments of one region, driven by its influence predictor in place of the rest of the system.
 
-    Observations: float32 [E, O]; actions: int [E]; rewards: float32 [E]. Autoreset mode SAME_STEP: an episode
-    that ends with a step has begun anew when ``step`` returns. The observation that ended it is then in
-    ``infos["final_obs"]``, an object array [E] with None where no episode ended (mask ``_final_obs``).
+    Observations: float32 [E, O]; actions: int [E], an array, a tensor or a list; rewards: float32 [E].
+
+    Autoreset mode same_step: an episode that ends with a step has begun anew when ``step`` returns. The
+    observation that ended it is then in ``infos["final_obs"]``, an object array [E] with None where no
+    episode ended (mask ``_final_obs``). Mode next_step: ``step`` returns the observation that ended it, and
+    the next ``step`` begins anew in that environment, whatever its action, with reward 0.
+
+    A copy, by ``copy`` or ``pickle``, has no episodes: they begin anew with ``reset``.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
+    metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}  # noqa: RUF012
 
     def __init__(
         self,
@@ -36,10 +42,12 @@ class RegionEnv(VectorEnv):
         region: int = 0,
         num_envs: int | None = None,
         predictor: Predictor | None = None,
+        autoreset_mode: str | AutoresetMode = "same_step",
     ) -> None:
         """num_envs: E, by default ``envs_per_region``. predictor: by default as it is initialised, untrained.
 
-        BadInput: there is no such region, it holds several agents, or what the domain's simulator needs is
+        autoreset_mode: same_step or next_step, or Gymnasium's of these. BadInput: it is another one, there is
+        no such region, it holds several agents, or what the domain's simulator needs is
         missing.
         """
         self.config, self.region = config, region
@@ -55,6 +63,10 @@ class RegionEnv(VectorEnv):
                 f"region {region} holds {len(agents)} agents: a Gymnasium environment has one, choose a "
                 "domain or a block with one agent in each region"
             )
+        mode = _autoreset_mode(autoreset_mode)
+        self.metadata = {**type(self).metadata, "autoreset_mode": mode}
+        self._next_step = mode is AutoresetMode.NEXT_STEP
+        self._ended = np.zeros(self.num_envs, bool)  # by the last step, in mode next_step
         self.predictor = self._untrained() if predictor is None else predictor
         self._environment: IALS | None = None
         self.single_observation_space = observation_space(self._begin(config.seed).reset()[0])
@@ -69,12 +81,14 @@ class RegionEnv(VectorEnv):
         overrides: Sequence[str] = (),
         region: int = 0,
         num_envs: int | None = None,
+        autoreset_mode: str | AutoresetMode = "same_step",
     ) -> RegionEnv:
         """With an untrained predictor: a YAML file (None: the defaults) and overrides ``key=value``.
 
         BadInput: as of the constructor, or it is no configuration.
         """
-        return cls(load(None if file is None else os.fspath(file), overrides), region, num_envs)
+        config = load(None if file is None else os.fspath(file), overrides)
+        return cls(config, region, num_envs, autoreset_mode=autoreset_mode)
 
     @classmethod
     def from_run(
@@ -84,6 +98,7 @@ class RegionEnv(VectorEnv):
         num_envs: int | None = None,
         checkpoint: str | int | None = None,
         unchecked: bool = False,
+        autoreset_mode: str | AutoresetMode = "same_step",
     ) -> RegionEnv:
         """With the region's predictor as a run trained it.
 
@@ -95,7 +110,7 @@ class RegionEnv(VectorEnv):
         if not choice.predictors:
             raise BadInput("the run has no influence predictors: its mode is global")
         _require_region(region, len(choice.predictors))
-        return cls(choice.config, region, num_envs, choice.predictors[region])
+        return cls(choice.config, region, num_envs, choice.predictors[region], autoreset_mode)
 
     def reset(
         self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
@@ -113,6 +128,7 @@ class RegionEnv(VectorEnv):
         elapsed = self._elapsed((options or {}).get("elapsed"))
         if seed is not None or self._environment is None:
             self._environment = self._begin(self.config.seed if seed is None else seed)
+        self._ended[:] = False
         return self._environment.reset(elapsed=elapsed)[0].astype(np.float32), {}
 
     def close_extras(self, **kwargs: Any) -> None:
@@ -131,12 +147,19 @@ class RegionEnv(VectorEnv):
         """
         if self._environment is None:
             raise RuntimeError("no episode has begun: call reset first")
-        observations, rewards, done = self._environment.step(self._checked(actions)[None])
-        reached, infos = observations[0].astype(np.float32), {}
-        if done.any():
-            infos = self._final(reached, done)
-            reached = self._environment.reset(where=done)[0].astype(np.float32)
-        paid = np.array(rewards[0], np.float32)
+        chosen = actions_of(self.single_action_space, actions, self.num_envs)
+        observations, rewards, done = self._environment.step(chosen[None])
+        reached, paid, infos = observations[0].astype(np.float32), np.array(rewards[0], np.float32), {}
+        done = done & ~self._ended
+        again = done | self._ended
+        if again.any():
+            first = self._environment.reset(where=again)[0].astype(np.float32)
+            if self._next_step:
+                reached[self._ended], paid[self._ended] = first[self._ended], 0
+            else:
+                reached, infos = first, self._final(reached, done)
+        if self._next_step:  # all step side by side: what has just begun takes a step, and begins once more
+            self._ended = done.copy()
         return reached, paid, np.zeros_like(done), done.copy(), infos
 
     def _final(self, observations: np.ndarray, done: np.ndarray) -> dict[str, Any]:
@@ -145,6 +168,10 @@ class RegionEnv(VectorEnv):
         for e in np.flatnonzero(done):
             last[e] = observations[e]
         return {"final_obs": last, "_final_obs": done.copy(), "final_info": {}, "_final_info": done.copy()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Of a copy: no simulation goes with it, for a process holds one SUMO at most."""
+        return {**self.__dict__, "_environment": None}
 
     def _begin(self, seed: int) -> IALS:
         """Simulators and sources that draw as nothing in a run does."""
@@ -161,15 +188,6 @@ class RegionEnv(VectorEnv):
         predictor.network.initialise(stream(self.config.seed, Purpose.PREDICTOR_INITIALISATION, self.region))
         return predictor
 
-    def _checked(self, actions: np.ndarray) -> np.ndarray:
-        """Actions as the compiled simulators take them, which look at no bounds."""
-        actions, count = np.asarray(actions), int(self.single_action_space.n)
-        if actions.shape != (self.num_envs,) or actions.dtype.kind not in "iu":
-            raise ValueError(f"the actions are {actions.dtype} {actions.shape}: give int ({self.num_envs},)")
-        if actions.min() < 0 or actions.max() >= count:
-            raise ValueError(f"the actions are {actions.min()} to {actions.max()}: give 0 to {count - 1}")
-        return actions
-
     def _elapsed(self, elapsed: Any) -> np.ndarray | None:
         if elapsed is None:
             return None
@@ -178,6 +196,15 @@ class RegionEnv(VectorEnv):
         if not fits or steps.min() < 0 or steps.max() >= horizon:
             raise ValueError(f"elapsed is {elapsed!r}: give {self.num_envs} integers from 0 to {horizon - 1}")
         return steps
+
+
+def _autoreset_mode(given: str | AutoresetMode) -> AutoresetMode:
+    known = {"same_step": AutoresetMode.SAME_STEP, "next_step": AutoresetMode.NEXT_STEP}
+    if given in known.values():
+        return AutoresetMode(given)
+    if given not in known:
+        raise BadInput(f"autoreset_mode is {shown(given)}: choose same_step or next_step")
+    return known[given]
 
 
 def _require_region(region: int, regions: int) -> None:

@@ -6,9 +6,10 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from dials_mpi.cli import Parser, add_unchecked, word
+from dials_mpi.cli import Parser, add_unchecked, integer, word
 from dials_mpi.core.console import PlainConsole
 from dials_mpi.core.errors import BadInput, refuse
+from dials_mpi.core.output import command_line
 from dials_mpi.core.text import printable
 from dials_mpi.report import group_runs, notes, report
 from dials_mpi.report.runtimes import CLOCKS
@@ -31,6 +32,7 @@ and tables.md, with each table as CSV: returns (interquartile means), improvemen
 (Tables 1 and 2), memory (Table 3); summary.csv has a line for each run, curves.csv for each evaluation."""
 
 
+@command_line
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The command line; it needs no MPI."""
     parser = Parser("report", "Draw and tabulate runs, finished or not, from their run files.", EXAMPLES)
@@ -46,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         "which is what one core per rank would take",
     )
     parser.add_argument(
-        "--steps", type=int, metavar="N", help="scale the table of runtimes to N steps per agent"
+        "--steps", type=integer, metavar="N", help="scale the table of runtimes to N steps per agent"
     )
     add_unchecked(parser)
     options = parser.parse_args(argv)

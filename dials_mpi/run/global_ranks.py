@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from dials_mpi.algorithm import joint
-from dials_mpi.algorithm.collect import Dataset, collect, shares
+from dials_mpi.algorithm.collect import Trajectories, collect, shares
 from dials_mpi.algorithm.evaluation import Evaluation, Evaluator
 from dials_mpi.algorithm.failures import Failures
 from dials_mpi.config import Config
@@ -57,8 +57,8 @@ class GlobalRank:
         """The episodes of each global rank."""
         return shares(self.domain, episodes, self.layout.global_ranks)
 
-    def dataset(self, segment: int) -> list[Dataset]:
-        """Algorithm 2 for the refit before a segment: this rank's episodes, for each region."""
+    def dataset(self, segment: int) -> Trajectories:
+        """Algorithm 2 for the refit before a segment: this rank's episodes."""
         episodes = self.config.dataset_episodes
         share = self.shares(episodes)[self.comm.rank]
         simulators, actions = (
@@ -71,7 +71,8 @@ class GlobalRank:
                 simulators,
                 lambda _, part: joint.TrainedPolicies(self.policies, actions[part]),
                 self.failures,
-            ).datasets
+                with_acts=self.config.datasets != "none",
+            )
 
     def evaluate(self, segments: int) -> Evaluation | None:
         """Evaluate the policies after so many segments; the result on root, None elsewhere."""

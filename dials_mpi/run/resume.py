@@ -19,6 +19,7 @@ from dials_mpi.core.text import printable
 from dials_mpi.domains.base import Domain
 from dials_mpi.results.checkpoints import require_same_run
 from dials_mpi.run import state
+from dials_mpi.run.datasets import remove_unfinished
 from dials_mpi.run.session import SessionStart
 from dials_mpi.storage import checkpoint as checkpoints
 from dials_mpi.storage.checkpoint import Checkpoint
@@ -93,6 +94,7 @@ def begin(start: SessionStart, program: Mapping[str, Any], ranks: int) -> None:
     session = {**program, "env_steps": progress.env_steps, "config_digest": digest, "ranks": ranks}
     try:
         sweep(run.directory)
+        remove_unfinished(run.directory)
         for path in start.damaged:
             checkpoints.set_aside(path)
         if start.changed:

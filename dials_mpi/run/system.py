@@ -9,13 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dials_mpi import domains
 from dials_mpi.algorithm import joint
-from dials_mpi.algorithm.collect import Dataset
+from dials_mpi.algorithm.collect import Dataset, Trajectories
 from dials_mpi.algorithm.evaluation import Evaluation
 from dials_mpi.algorithm.failures import Failures
 from dials_mpi.algorithm.learners import TRAINING, Learners, NonFinite
@@ -30,6 +31,7 @@ from dials_mpi.parallel.communicator import Communicator
 from dials_mpi.parallel.layout import AGENT, REGION, Layout
 from dials_mpi.run.checkpointing import CheckpointManager
 from dials_mpi.run.costs import UnrecordedCosts
+from dials_mpi.run.datasets import DatasetStore
 from dials_mpi.run.global_ranks import GlobalRank
 from dials_mpi.run.session import SessionStart
 from dials_mpi.run.state import RankState
@@ -60,7 +62,9 @@ class System:
         self.tables = joint.tables(config, self.domain)
         self.widths = joint.widths(self.tables)
         self.global_rank = GlobalRank(config, self.domain, comm, self.layout, self.watch, self.failures)
-        self.datasets: list[Dataset] | None = None
+        shares = self.global_rank.shares(config.dataset_episodes)
+        self.store = DatasetStore(config, self.domain, Path(start.directory), comm.rank, shares)
+        self.collected: Trajectories | None = None
         self.root = self._root(start, hosts, told) if comm.is_root else None
         if not is_warm():
             self._phase("compiling the inner loops, once on this machine")
@@ -94,16 +98,19 @@ class System:
         In the schedule overlapped it has played during the segment before, except for the first segment.
         """
         episodes = self.config.dataset_episodes
-        if self.datasets is None:
+        if self.collected is None:
             self._play_dataset(segment.index)
         mine = {
             k: Dataset.empty(self.domain.regions[k], episodes, self.domain.horizon)
             for k in self.learners.regions
         }
         with self._exchange():
-            played = None if self.datasets is None else dict(enumerate(self.datasets))
-            self.comm.scatter(played, mine, self.layout.owned[REGION], self.global_rank.shares(episodes))
-        self.datasets = None
+            given = dict(enumerate(self.collected.datasets)) if self.collected else None
+            self.comm.scatter(given, mine, self.layout.owned[REGION], self.global_rank.shares(episodes))
+        if self.collected and self.collected.acts:  # those of datasets_from have none
+            with self.watch("collect"):
+                self.store.write(self.collected, self._start(segment), *self._collected_for(segment))
+        self.collected = None
         return mine
 
     def fit_predictors(self, datasets: dict[int, Dataset], segment: Segment) -> None:
@@ -116,6 +123,7 @@ class System:
                 rows = {k: np.array(fit) for k, fit in fits.items()}
                 losses = self.comm.gather(rows, self.layout.owned[REGION], len(Fit._fields), np.float64)
         if self.root and losses is not None:
+            self.store.join(self._start(segment))
             self.root.record.refit(self._start(segment), losses)
             means = ", ".join(
                 f"{name} {mean:.3f}" for name, mean in zip(Fit._fields, losses.mean(axis=0), strict=True)
@@ -204,7 +212,8 @@ class System:
         if self.layout.is_global:
             self._phase(f"collecting {self.config.dataset_size:,} samples per region")
             with self.checkpoints.pace("collect"):
-                self.datasets = self.global_rank.dataset(index)
+                kept = self.config.datasets_from and index == 0
+                self.collected = self.store.read() if kept else self.global_rank.dataset(index)
 
     def _play_evaluation(self, env_steps: int, segments: int) -> None:
         """The global ranks evaluate the joint policy; root records the result.
@@ -221,6 +230,12 @@ class System:
             self.root.latest = evaluation
             self.root.record.evaluation(env_steps, self.root.reporter.elapsed(), evaluation)
             self.root.reporter.evaluated(env_steps, evaluation)
+
+    def _collected_for(self, segment: Segment) -> tuple[int, int]:
+        """Steps per agent of the joint policy that plays for the refit before a segment, and its index."""
+        older = self.config.overlapped and segment.index > 0
+        policy = segments(self.config)[segment.index - older]
+        return self._start(policy), segment.index
 
     def _start(self, segment: Segment) -> int:
         """Steps per agent done before a segment."""

@@ -9,6 +9,7 @@ from typing import Any, get_args, get_origin
 
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.text import shown
+from dials_mpi.settings import numerals
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,10 @@ def _convert(kind: Any, metadata: Mapping[str, Any], value: Any) -> Any:
     if get_origin(kind) is tuple:
         inner = _element_kinds(kind, value)
         return tuple(_convert(one, metadata, part) for one, part in zip(inner, value, strict=True))
-    if kind is float and not isinstance(value, bool) and isinstance(value, int | str):
-        value = float(value)  # PyYAML reads 1 as an int and 1e-4 as a string
+    if kind is float and (
+        type(value) is int or (isinstance(value, str) and numerals.NUMBER.fullmatch(value))
+    ):
+        value = float(value)  # YAML's 1 is an int, and 1e-4 a text
     if type(value) is not kind or (kind is float and not math.isfinite(value)):
         raise ValueError
     low, high, choices = (metadata.get(name) for name in ("low", "high", "choices"))
@@ -71,8 +74,13 @@ def _expected(kind: Any, metadata: Mapping[str, Any]) -> str:
     return _NAMES[kind] + bounds
 
 
+_TRUTHS = {"y": "true", "yes": "true", "on": "true", "n": "false", "no": "false", "off": "false"}
+
+
 def _hint(kind: Any, value: Any) -> str:
-    """The remedy for a whole number written as 1e6."""
+    """The remedy for a whole number written as 1e6, and for a truth value written as y."""
+    if kind is bool and isinstance(value, str) and value.lower() in _TRUTHS:
+        return f" (write {_TRUTHS[value.lower()]})"
     if kind is not int or not isinstance(value, float | str):
         return ""
     try:

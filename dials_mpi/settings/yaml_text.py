@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+import re
+from typing import Any, ClassVar
 
 import yaml
 
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.text import printable, shown
+from dials_mpi.settings import numerals
 
 LARGEST_FILE = 2**18  # bytes; a configuration has a few thousand
 
@@ -33,7 +35,8 @@ def read(file: str) -> str:
 def parse(text: str, source: str) -> dict[Any, Any]:
     """The mapping in a YAML text; empty text is the empty mapping. BadInput names ``source``.
 
-    Duplicate keys are refused, and so are anchors, aliases and tags, which settings have no use for.
+    Duplicate keys are refused, and so are anchors, aliases and tags, which settings have no use for, and
+    numbers in forms that YAML 1.1 and others read differently (``numerals``).
     """
     content = parse_value(text, source)
     if content is None:
@@ -64,18 +67,65 @@ def parse_value(text: str, source: str) -> Any:
 
 def scalar(value: Any) -> str:
     """A value, or a tuple of values, as YAML on one line."""
-    return yaml.safe_dump([value], default_flow_style=True, width=math.inf).strip()[1:-1]
+    text = yaml.dump([value], Dumper=_Dumper, default_flow_style=True, width=math.inf)
+    return text.strip()[1:-1]
+
+
+_ODD = "!odd"
+"""The tag of scalars that are refused."""
+
+_NUMERIC = "-+.0123456789"
+
+_FORMS = (
+    ("tag:yaml.org,2002:null", re.compile(r"~|null|Null|NULL|"), ("~", "n", "N", "")),
+    ("tag:yaml.org,2002:bool", re.compile(r"true|True|TRUE|false|False|FALSE"), "tTfF"),
+    ("tag:yaml.org,2002:int", numerals.WHOLE, _NUMERIC),
+    ("tag:yaml.org,2002:float", numerals.POINTED, _NUMERIC),
+    ("tag:yaml.org,2002:float", re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"), "-+."),
+)
+"""What a plain scalar is, with its first characters; whatever is none of these is a text.
+
+1e5 is a text as in PyYAML, for names may look like it; ``values`` takes it where a number is due.
+"""
+
+_REFUSED = (
+    (numerals.LEADING_ZERO, "-+0"),
+    (numerals.OTHER_BASE, "-+0"),
+    (numerals.BASE_60, "-+0123456789"),
+    (numerals.UNDERSCORES, _NUMERIC),
+    (numerals.TRUTH, "yYnNoO"),
+)
+
+
+def _odd(node: yaml.ScalarNode, key: Any) -> str:
+    """What to say of a scalar of ``_REFUSED``; key: a node in a mapping, a number in a list."""
+    found = numerals.odd(node.value)
+    assert found is not None, node.value
+    text = node.value[: numerals.LONGEST]
+    subject = f"{key.value} is {text}, which" if isinstance(key, yaml.ScalarNode) else text
+    return f"{subject} {found.why}: {found.remedy}"
+
+
+def _resolve(kind: Any, forms: Any) -> None:
+    """Teach a loader or dumper these forms, behind those that it knows."""
+    for tag, form, first in forms:
+        kind.add_implicit_resolver(tag, re.compile(rf"(?:{form.pattern})\Z"), list(first))
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as data only: no anchors, no aliases, no tags, no key twice."""
+    """YAML as data only: no anchors, no aliases, no tags, no key twice, no number that may be two."""
+
+    yaml_implicit_resolvers: ClassVar[dict[Any, Any]] = {}
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()
         if event.anchor or getattr(event, "tag", None):
             problem = "anchors, aliases and tags are not supported, write the value out"
             raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
-        return super().compose_node(parent, index)
+        node = super().compose_node(parent, index)
+        if node.tag == _ODD:
+            raise yaml.composer.ComposerError(None, None, _odd(node, index), node.start_mark)
+        return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         seen = set()
@@ -85,3 +135,11 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes texts that PyYAML by itself, or the loader here, would take for something else."""
+
+
+for _kind in (_Loader, _Dumper):
+    _resolve(_kind, (*_FORMS, *((_ODD, form, first) for form, first in _REFUSED)))

@@ -198,3 +198,14 @@ def _sync(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder of a run where it is missing. Unwritable: the disk or its parent does not take it."""
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise Unwritable(
+            f"the folder {printable(str(folder))} cannot be made ({error.strerror}): make its parent "
+            "writable, then go on with --resume"
+        ) from error

@@ -12,6 +12,7 @@ from typing import NoReturn
 from dials_mpi.cli import Parser, word
 from dials_mpi.core.errors import DONE, REFUSED, STOPPED, BadInput, refuse
 from dials_mpi.core.launchers import launched, launched_as_root
+from dials_mpi.core.output import command_line
 from dials_mpi.core.text import shown
 from dials_mpi.parallel.layout import default_ranks
 from dials_mpi.results.style import require_report_libraries
@@ -37,6 +38,7 @@ SIGINT (Ctrl-C) at once.
 Exit codes: 0 done, 75 stopped with work left, 2 bad input, 1 a run has failed (the others were done)."""
 
 
+@command_line
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The command line; it starts the ranks of each run itself."""
     begun = time.monotonic()
@@ -133,7 +135,7 @@ def _chosen(runs: Sequence[StudyRun], only: str | None) -> list[StudyRun]:
         return list(runs)
     numbers: set[int] = set()
     for part in only.split(","):
-        match = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", part.strip(), re.ASCII)
+        match = re.fullmatch(r"(0|[1-9]\d{0,5})(?:-(0|[1-9]\d{0,5}))?", part.strip(), re.ASCII)
         if not match:
             raise BadInput(f"--only is {shown(only)}: write numbers of runs, such as 7 or 1-4,9")
         first, last = int(match[1]), int(match[2] or match[1])

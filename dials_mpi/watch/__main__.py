@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 from rich.progress import Progress
 
-from dials_mpi.cli import Parser, word
+from dials_mpi.cli import Parser, integer, real, word
 from dials_mpi.core.console import PlainConsole
 from dials_mpi.core.errors import CRASHED, BadInput, print_error, refuse
+from dials_mpi.core.output import command_line
 from dials_mpi.core.text import printable
 from dials_mpi.domains.base import Drawable, SimulatorFailure
 from dials_mpi.results.choice import Choice, add_arguments
@@ -43,17 +44,20 @@ EPISODES, MOST_EPISODES = 200, 100_000
 MOST_SEED = 2**32 - 1
 
 
+@command_line
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The command line; it needs no MPI."""
     parser = Parser("watch", "Draw a system at work, or a region's influence predictor.", EXAMPLES)
     add_arguments(parser)
     parser.add_argument("--out", required=True, metavar="FILE", type=word, help="png, svg, pdf, gif or mp4")
-    parser.add_argument("--region", type=int, metavar="I", help="its local simulator in place of the global")
-    parser.add_argument("--steps", type=int, help="how many (default: a whole episode)")
-    parser.add_argument("--seed", type=int, help="which episode (default: the run's seed)")
-    parser.add_argument("--fps", type=float, default=10, help="frames per second of a film (default 10)")
+    parser.add_argument(
+        "--region", type=integer, metavar="I", help="its local simulator in place of the global"
+    )
+    parser.add_argument("--steps", type=integer, help="how many (default: a whole episode)")
+    parser.add_argument("--seed", type=integer, help="which episode (default: the run's seed)")
+    parser.add_argument("--fps", type=real, default=10, help="frames per second of a film (default 10)")
     parser.add_argument("--influence", action="store_true", help="the region's predictor, and what happened")
-    parser.add_argument("--episodes", type=int, help=f"of --influence (default {EPISODES})")
+    parser.add_argument("--episodes", type=integer, help=f"of --influence (default {EPISODES})")
     options = parser.parse_intermixed_args(argv)
     try:
         with style():  # which refuses a missing matplotlib before anything else

@@ -1,9 +1,9 @@
-"""A telecommunication line: nodes that pass packets on, each choosing at every step which queue to serve.
+"""A telecommunication line: nodes forward packets, and each node chooses at every step which queue to serve.
 
 Packets of several flows run along a line of nodes: one flow through all of them, short ones from each node to
 the next and, at every second node, one that leaves at once. A node has a queue for each flow that passes it,
-so nodes are unequal. It is paid a packet's value for serving it, and loses it where a packet finds the queue
-full.
+so nodes are unequal. A node receives the value of a packet that it serves, and loses the value if a packet
+finds its queue full.
 """
 
 from __future__ import annotations
@@ -57,21 +57,21 @@ def lay_line(nodes: int) -> Line:
 
 
 def serve(packets: np.ndarray, queues: np.ndarray) -> np.ndarray:
-    """One packet leaves each of the chosen queues [E, n] that has any; which did, bool [E, n]."""
+    """Remove one packet from each chosen queue [E, n] that is not empty; returns where, bool [E, n]."""
     served = np.take_along_axis(packets, queues, axis=1) > 0
     np.put_along_axis(packets, queues, np.take_along_axis(packets, queues, axis=1) - served, axis=1)
     return served
 
 
 def arrive(packets: np.ndarray, arrivals: np.ndarray, room: int) -> np.ndarray:
-    """Packets enter the queues [E, q] as far as there is room; where one is lost, bool [E, q]."""
+    """Add packets to the queues [E, q] that have room; returns where one is lost, bool [E, q]."""
     lost = (arrivals > 0) & (packets >= room)
     packets += (arrivals > 0) & ~lost
     return lost
 
 
 def see(packets: np.ndarray, arrivals: np.ndarray, room: int) -> tuple[np.ndarray, np.ndarray]:
-    """A node's observation, its queues; and its predictor's input, these and what has just arrived."""
+    """A node's observation (its queues), and its predictor's input (the queues and the latest arrivals)."""
     observation = (packets / room).astype(np.float32)
     return observation, np.concatenate([observation, arrivals], axis=1, dtype=np.float32)
 
@@ -102,13 +102,13 @@ class GlobalLine:
             following = line.following[chosen[e, queue]]
             self.arrivals[e, following] += following >= 0
         lost = arrive(self.packets, self.arrivals, self.config.room)
-        paid = served * line.value[chosen]
-        rewards = paid - np.add.reduceat(lost * line.value, line.first[:-1], axis=1)
+        earned = served * line.value[chosen]
+        rewards = earned - np.add.reduceat(lost * line.value, line.first[:-1], axis=1)
         sources = np.split(self.arrivals.copy(), line.first[1:-1], axis=1)
         return GlobalStep(self._state(), sources, rewards.T.astype(np.float32), self.clocks.tick())
 
     def statistics(self) -> dict[str, np.ndarray]:
-        """None."""
+        """No statistics."""
         return {}
 
     def _state(self) -> State:
@@ -118,7 +118,7 @@ class GlobalLine:
 
 
 class LocalLine:
-    """Some nodes by themselves, E environments each: what arrives is told."""
+    """Some nodes alone, E environments each; the sources say which packets arrive."""
 
     def __init__(self, config: RelaysConfig, line: Line, nodes: Sequence[int], environments: int) -> None:
         self.config = config
@@ -139,10 +139,10 @@ class LocalLine:
         rewards = []
         for r, (packets, value) in enumerate(zip(self.packets, self.values, strict=True)):
             chosen = np.asarray(actions[r])[:, None]
-            paid = serve(packets, chosen)[:, 0] * value[chosen[:, 0]]
+            earned = serve(packets, chosen)[:, 0] * value[chosen[:, 0]]
             self.arrivals[r] = np.asarray(sources[r], np.int64)
             lost = arrive(packets, self.arrivals[r], self.config.room)
-            rewards.append(paid - np.add.reduce(lost * value, axis=1))
+            rewards.append(earned - np.add.reduce(lost * value, axis=1))
         return LocalStep(self._state(), np.array(rewards, np.float32), self.clocks.tick())
 
     def _state(self) -> State:
@@ -151,7 +151,7 @@ class LocalLine:
 
 
 class Longest:
-    """Every node serves the queue in which the most value waits."""
+    """Every node serves the queue with the largest value of waiting packets."""
 
     def __init__(self, simulator: GlobalLine) -> None:
         self.simulator = simulator
@@ -183,7 +183,7 @@ class Relays:
         ]
 
     def versions(self) -> dict[str, str]:
-        """Nothing is needed but numpy."""
+        """Only numpy is needed."""
         return {}
 
     def global_simulator(self, streams: Sequence[np.random.Generator]) -> GlobalLine:
@@ -193,9 +193,9 @@ class Relays:
     def local_simulator(
         self, regions: Sequence[int], environments: int, streams: Sequence[np.random.Generator]
     ) -> LocalLine:
-        """Nothing in a node is left to chance, so the streams are not used."""
+        """Nodes are deterministic, so the streams are not used."""
         return LocalLine(self.config, self.line, regions, environments)
 
     def controller(self, name: str, simulator: GlobalLine, streams: Sequence[np.random.Generator]) -> Longest:
-        """The only one."""
+        """The only controller."""
         return Longest(simulator)

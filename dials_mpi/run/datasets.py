@@ -1,0 +1,147 @@
+"""The datasets of a run: kept after a collection, or read from another run in place of the first one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dials_mpi.algorithm.collect import Dataset, Trajectories
+from dials_mpi.core.errors import BadInput
+from dials_mpi.core.provenance import versions
+from dials_mpi.core.text import printable
+from dials_mpi.domains.base import Drawable
+
+if TYPE_CHECKING:
+    from dials_mpi.config import Config
+    from dials_mpi.domains.base import Domain
+    from dials_mpi.storage.datasets import DatasetFile, RegionNames
+
+
+class DatasetStore:
+    """One global rank's part of ``DIR/datasets``.
+
+    shares: the episodes of a collection that each global rank plays. h5py is loaded with the first call.
+    """
+
+    def __init__(
+        self, config: Config, domain: Domain, directory: Path, rank: int, shares: Sequence[slice]
+    ) -> None:
+        self.config, self.domain, self.directory, self.rank = config, domain, directory, rank
+        self.shares = [share for share in shares if share.stop > share.start]
+
+    def read(self) -> Trajectories:
+        """This rank's share of the datasets in ``datasets_from``, without returns, statistics and acts."""
+        from dials_mpi.storage.datasets import choose
+
+        file = choose(self.config.datasets_from)
+        share = self.shares[self.rank] if self.rank < len(self.shares) else slice(0, 0)
+        regions = (file.region(k) for k in range(len(self.domain.regions)))
+        datasets = [Dataset(region.inputs[share].copy(), region.sources[share].copy()) for region in regions]
+        return Trajectories(datasets, np.empty((0, len(self.domain.agents))), {})
+
+    def write(self, played: Trajectories, env_steps: int, policy_env_steps: int, segment: int) -> None:
+        """Write this rank's episodes: the whole file, or a part of it that ``join`` needs.
+
+        env_steps: at the refit; policy_env_steps: of the joint policy that played. Unwritable: the disk takes
+        no more.
+        """
+        from dials_mpi.storage import datasets
+
+        if self.config.datasets == "none" or self.rank >= len(self.shares):
+            return
+        self._attributes = self._identity(env_steps, policy_env_steps, segment)
+        path = datasets.path_of(self.directory, env_steps)
+        alone = len(self.shares) == 1
+        target = path if alone else datasets.part_of(path, self.rank)
+        datasets.write(target, self._regions(played), self._names(), self._attributes)
+        if alone:
+            self._remove_older()
+
+    def join(self, env_steps: int) -> None:
+        """Root, when all parts are written: make them one file."""
+        from dials_mpi.storage import datasets
+
+        if self.config.datasets == "none" or len(self.shares) == 1:
+            return
+        path = datasets.path_of(self.directory, env_steps)
+        parts = [datasets.part_of(path, rank) for rank in range(len(self.shares))]
+        datasets.join(path, parts, self._attributes)
+        self._remove_older()
+
+    def _remove_older(self) -> None:
+        from dials_mpi.storage import datasets
+
+        if self.config.datasets == "last":
+            datasets.remove_older(self.directory)
+
+    def _regions(self, played: Trajectories) -> Any:
+        from dials_mpi.storage.datasets import RegionData
+
+        acts = played.acts
+        assert acts is not None
+        for region, dataset in zip(self.domain.regions, played.datasets, strict=True):
+            agents = list(region.agents)
+            yield RegionData(*dataset, acts.actions[:, :, agents], acts.rewards[:, :, agents])
+
+    def _names(self) -> list[RegionNames]:
+        from dials_mpi.storage.datasets import RegionNames
+
+        named = isinstance(self.domain, Drawable)
+        return [
+            RegionNames(
+                region.agents,
+                region.source_classes,
+                [source.name for source in self.domain.sources(k)] if named else (),
+            )
+            for k, region in enumerate(self.domain.regions)
+        ]
+
+    def _identity(self, env_steps: int, policy_env_steps: int, segment: int) -> dict[str, Any]:
+        ours = {name: versions()[name] for name in ("creator", "git_commit")}
+        steps = {"env_steps": env_steps, "policy_env_steps": policy_env_steps, "segment": segment}
+        return {**ours, **steps, "domain": self.config.domain, "seed": self.config.seed}
+
+
+def require_fitting(config: Config, domain: Domain) -> None:
+    """BadInput: ``datasets_from`` has no datasets for the first refit of this configuration."""
+    from dials_mpi.storage.datasets import choose
+
+    if not config.datasets_from:
+        return
+    file = choose(config.datasets_from)
+    where = f"datasets_from={printable(config.datasets_from)}"
+    if file.regions != len(domain.regions):
+        raise BadInput(
+            f"{where} has {file.regions} regions and this system has {len(domain.regions)}: give datasets of "
+            "the same system"
+        )
+    for k, region in enumerate(domain.regions):
+        shapes, classes = file.shapes(k), file.classes(k)
+        episodes, horizon, inputs = shapes["inputs"]
+        if (horizon, inputs, classes) != (domain.horizon, region.input_size, region.source_classes):
+            raise BadInput(
+                f"{where} has other regions (region {k}: episodes of {horizon} steps, {inputs} inputs, "
+                f"classes {list(classes)}; this system: {domain.horizon}, {region.input_size}, "
+                f"{list(region.source_classes)}): give datasets of the same system"
+            )
+        _require_episodes(where, episodes, config, horizon, file)
+
+
+def _require_episodes(where: str, episodes: int, config: Config, horizon: int, file: DatasetFile) -> None:
+    if episodes != config.dataset_episodes:
+        raise BadInput(
+            f"{where} has {episodes} episodes of {horizon} steps ({printable(file.path.name)}): set "
+            f"dataset_size={episodes * horizon}"
+        )
+
+
+def remove_unfinished(directory: Path) -> None:
+    """Remove what an ended run left in ``DIR/datasets`` that is not whole."""
+    from dials_mpi.storage.datasets import FOLDER, remove_parts_without_file
+    from dials_mpi.storage.files import sweep
+
+    sweep(directory / FOLDER)
+    remove_parts_without_file(directory)

@@ -1,0 +1,235 @@
+"""Datasets on shared storage: what is in them, who writes them, and runs that begin with them."""
+
+from __future__ import annotations
+
+import h5py
+import numpy as np
+import pytest
+from conftest import SMALL, content, launch, train
+
+from dials_mpi.config import from_yaml, load
+from dials_mpi.core.errors import BadInput
+from dials_mpi.core.seeding import Purpose, stream
+from dials_mpi.domains import create
+from dials_mpi.learning.influence import Predictor
+from dials_mpi.storage import datasets
+from dials_mpi.storage.datasets import DatasetFile, RegionData, RegionNames
+from dials_mpi.storage.runfile import RunFile
+
+REGIONS, EPISODES = 4, 5
+TWO_GLOBAL = (*SMALL, "global_ranks=2", "dataset_size=400")
+
+
+def region(rng, episodes, inputs, sources, agents, bits=True):
+    """Random data of one region, episodes of 7 steps."""
+    shape = episodes, 7
+    seen = (
+        rng.integers(0, 2, (*shape, inputs), np.uint8) if bits else rng.random((*shape, inputs), np.float32)
+    )
+    return RegionData(
+        seen,
+        rng.integers(0, 4, (*shape, sources), np.uint8),
+        rng.integers(0, 5, (*shape, agents), np.uint8),
+        rng.random((*shape, agents), np.float32),
+    )
+
+
+def unequal(rng, episodes):
+    """Three regions of other sizes, one with inputs that are no bits."""
+    return [
+        region(rng, episodes, 19, 2, 1),
+        region(rng, episodes, 8, 1, 3),
+        region(rng, episodes, 3, 1, 1, bits=False),
+    ]
+
+
+NAMES = [
+    RegionNames((0,), (4, 2), ("left", "right")),
+    RegionNames((1, 2, 3), (4,)),
+    RegionNames((4,), (4,)),
+]
+
+
+def same(one, other):
+    return all(
+        left.dtype == right.dtype and np.array_equal(left, right)
+        for left, right in zip(one, other, strict=True)
+    )
+
+
+def test_a_file_gives_back_what_was_written(tmp_path):
+    written = unequal(np.random.default_rng(0), 6)
+    path = datasets.path_of(tmp_path, 0)
+    datasets.write(path, written, NAMES, {"env_steps": 0})
+    file = DatasetFile(path)
+    assert (file.regions, file.attributes["env_steps"]) == (3, 0)
+    for k, expected in enumerate(written):
+        assert same(file.region(k), expected)
+        assert file.shapes(k) == {name: getattr(expected, name).shape for name in RegionData._fields}
+        assert file.classes(k) == NAMES[k].classes
+    with h5py.File(path) as plain:  # as a user without this package reads it
+        packed, bits = plain["regions/0/inputs"][()], plain["regions/0/inputs"].attrs["bits"]
+        assert packed.shape == (6, 7, 3)
+        assert np.array_equal(np.unpackbits(packed, axis=-1)[..., :bits], written[0].inputs)
+        assert list(plain["regions/0"].attrs["source_names"]) == ["left", "right"]
+        assert plain["regions/1"].attrs["agents"].tolist() == [1, 2, 3]
+        assert plain["regions/0/inputs"].chunks == (6, 7, 3)  # a region is read in one piece
+
+
+def test_parts_are_shown_as_one_file_from_any_folder(tmp_path, monkeypatch):
+    parts = [unequal(np.random.default_rng(seed), 2 + seed) for seed in range(3)]
+    path = datasets.path_of(tmp_path / "run", 40)
+    (tmp_path / "run").mkdir()
+    files = [datasets.part_of(path, rank) for rank in range(3)]
+    for file, regions in zip(files, parts, strict=True):
+        datasets.write(file, regions, NAMES, {})
+    assert datasets.present(tmp_path / "run") == []  # parts alone are no dataset
+    datasets.join(path, files, {"env_steps": 40})
+    (tmp_path / "run").rename(tmp_path / "moved")
+    monkeypatch.chdir("/")
+    found = DatasetFile(datasets.path_of(tmp_path / "moved", 40))
+    for k in range(3):
+        together = [np.concatenate(arrays) for arrays in zip(*(regions[k] for regions in parts), strict=True)]
+        assert same(found.region(k), RegionData(*together))
+        assert found.shapes(k)["inputs"] == together[0].shape
+
+
+def test_the_newest_stays_and_parts_without_a_file_go(tmp_path):
+    rng = np.random.default_rng(0)
+    for steps in (0, 100, 20):
+        datasets.write(datasets.path_of(tmp_path, steps), unequal(rng, 2), NAMES, {})
+    for steps in (20, 100, 300):
+        datasets.write(datasets.part_of(datasets.path_of(tmp_path, steps), 1), unequal(rng, 2), NAMES, {})
+    assert [path.stem for path in datasets.present(tmp_path)] == ["100", "20", "0"]
+    datasets.remove_older(tmp_path)
+    assert sorted(path.name for path in (tmp_path / datasets.FOLDER).iterdir()) == ["100-part1.h5", "100.h5"]
+
+
+def test_a_damaged_file_is_refused_in_one_sentence(tmp_path):
+    path = datasets.path_of(tmp_path, 0)
+    datasets.write(path, unequal(np.random.default_rng(0), 2), NAMES, {})
+    path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(BadInput, match=r"0\.h5 is not a dataset file, or a damaged one"):
+        DatasetFile(path)
+
+
+def test_refitting_from_the_file_gives_the_weights_of_the_run(trained):
+    run = trained(*SMALL, "total_steps=128", ranks=3)
+    config = from_yaml(RunFile(run).configuration())
+    domain = create(config.domain, config.domain_section)
+    file = DatasetFile(run / "datasets" / "0.h5")
+    stored = content(run / "run.h5")["predictor/parameters"]
+    assert file.regions == len(stored) == REGIONS
+    for k in range(REGIONS):
+        predictor = Predictor(config.influence, domain.regions[k], trainable=True)
+        predictor.network.initialise(stream(config.seed, Purpose.PREDICTOR_INITIALISATION, k))
+        before = predictor.network.vector.copy()
+        data = file.region(k)
+        predictor.fit(data.inputs, data.sources, stream(config.seed, Purpose.INFLUENCE_FIT, k))
+        assert np.array_equal(predictor.network.vector, stored[k])
+        assert not np.array_equal(before, stored[k])
+
+
+def test_actions_and_rewards_are_those_of_the_episodes(trained):
+    """Played again from the file's actions, the global simulator gives its rewards, inputs and sources."""
+    run = trained(*SMALL, "total_steps=128", ranks=3)
+    config = from_yaml(RunFile(run).configuration())
+    domain = create(config.domain, config.domain_section)
+    file = DatasetFile(run / "datasets" / "0.h5")
+    regions = [file.region(k) for k in range(REGIONS)]
+    episodes = [stream(config.seed, Purpose.COLLECT, episode) for episode in range(EPISODES)]
+    simulator = domain.global_simulator(episodes)
+    state = simulator.reset()
+    for t in range(domain.horizon):
+        for k, data in enumerate(regions):
+            assert np.array_equal(data.inputs[:, t], state.inputs[k])
+        actions = np.stack([data.actions[:, t, 0] for data in regions]).astype(np.int64)
+        state, sources, rewards, _ = simulator.step(actions)
+        for k, data in enumerate(regions):
+            assert np.array_equal(data.sources[:, t], sources[k])
+            assert np.array_equal(data.rewards[:, t, 0], rewards[k])
+    assert len(np.unique(np.concatenate([data.actions.ravel() for data in regions]))) > 1
+
+
+def test_two_global_ranks_write_what_one_does(trained):
+    alone, shared = trained(*TWO_GLOBAL), trained(*TWO_GLOBAL, ranks=4)
+    names = sorted(path.name for path in (shared / "datasets").iterdir())
+    assert names == ["128-part0.h5", "128-part1.h5", "128.h5"]
+    assert [path.name for path in (alone / "datasets").iterdir()] == ["128.h5"]
+    one, other = (DatasetFile(run / "datasets" / "128.h5") for run in (alone, shared))
+    assert one.attributes["env_steps"] == other.attributes["env_steps"] == 128
+    for k in range(REGIONS):
+        assert same(one.region(k), other.region(k))
+
+
+@pytest.mark.parametrize(("kept", "expected"), [("none", []), ("last", [128]), ("all", [128, 0])])
+def test_what_is_kept(kept, expected, trained):
+    run = trained(*SMALL, f"datasets={kept}")
+    assert [int(path.stem) for path in datasets.present(run)] == expected
+    assert (run / "datasets").exists() == bool(expected)
+
+
+def test_the_joint_policy_of_an_overlapped_run_is_one_segment_older(trained):
+    run = trained(*SMALL, "total_steps=384", "schedule=overlapped", "datasets=all")
+    found = {path.stem: DatasetFile(path).attributes["policy_env_steps"] for path in datasets.present(run)}
+    assert found == {"0": 0, "128": 0, "256": 128}
+
+
+def test_names_of_the_sources_are_those_of_the_domain(trained):
+    run = trained(*SMALL, "datasets=all")
+    config = load(None, [word for word in SMALL if "=" in word])
+    names = [source.name for source in create("warehouse", config.domain_section).sources(1)]
+    with h5py.File(run / "datasets" / "0.h5") as file:
+        assert list(file["regions/1"].attrs["source_names"]) == names
+
+
+def test_a_run_that_begins_with_its_own_datasets_is_the_same_run(trained, tmp_path):
+    kept = trained(*SMALL, "datasets=all")
+    again = tmp_path / "again"
+    result = train(*SMALL, f"datasets_from={kept}/datasets/0.h5", "--output", str(again), ranks=3)
+    assert (result.code, result.stderr) == (0, "")
+    expected, found = content(kept / "run.h5"), content(again / "run.h5")
+    for name in ("evaluation/returns", "influence/cross_entropy_after", "policy/parameters"):
+        assert np.array_equal(expected[name], found[name]), name
+    assert [path.name for path in datasets.present(again)] == ["128.h5"]  # the first was not collected
+
+
+def test_a_resumed_run_does_not_need_them_any_more(trained, tmp_path):
+    kept = trained(*SMALL, "total_steps=128")
+    own = tmp_path / "kept.h5"
+    own.write_bytes((kept / "datasets" / "0.h5").read_bytes())
+    words = (*SMALL, "ppo.anneal=false", f"datasets_from={own}", "--output", str(tmp_path / "out"))
+    assert train(*words, "total_steps=128").code == 0
+    own.unlink()
+    result = train(*words, "--resume")
+    assert (result.code, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("warehouse.grid=[2,3]",), "has 4 regions and this system has 6"),
+        (("dataset_size=200",), "set dataset_size=100"),
+        (("warehouse.horizon=10",), "has other regions"),
+        (("mode=untrained",), "fits no predictors"),
+    ],
+)
+def test_datasets_that_do_not_fit_are_refused(words, said, trained, tmp_path):
+    kept = trained(*SMALL, "total_steps=128", ranks=3)
+    place = f"datasets_from={kept}"
+    result = train(*SMALL, place, *words, "--output", str(tmp_path / "out"), ranks=3)
+    assert result.code == 2
+    assert len(result.ours()) == 1 and said in result.stderr, result.stderr
+    assert not (tmp_path / "out" / "run.h5").exists()
+
+
+def test_several_datasets_must_be_chosen_from(trained, tmp_path):
+    kept = trained(*SMALL, "datasets=all")
+    for place, said in ((kept, "several datasets"), (tmp_path, "no datasets")):
+        result = train(*SMALL, f"datasets_from={place}", "--output", str(tmp_path / "out"))
+        assert result.code == 2 and said in result.stderr
+
+
+def test_a_worker_that_only_trains_loads_no_h5py_for_datasets():
+    code = "import sys, dials_mpi.run.system; print('h5py' in sys.modules)"
+    assert launch("-c", code).stdout.strip() == "False"

@@ -1,0 +1,127 @@
+"""Programs whose standard output cannot be written: a reader that has gone, a full disk, a closed stream."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dials_mpi.cli import integer, real
+from dials_mpi.settings import numerals
+
+PROGRAMS = Path(__file__).parents[1] / "dials_mpi"
+STUDY = Path(__file__).parents[1] / "configs/studies/table-3-small.yaml"
+
+COMMANDS = {
+    "evaluate": ("evaluate", "--policy", "random", "--episodes", "1", "warehouse.grid=[2,2]"),
+    "train --print-config": ("train", "--print-config"),
+    "train --print-ranks": ("train", "--print-ranks"),
+    "study --count": ("study", str(STUDY), "--count"),
+    "study --list": ("study", str(STUDY), "--list"),
+    "evaluate --help": ("evaluate", "--help"),
+}
+
+
+def started(arguments: tuple[str, ...], folder: Path, buffered: bool, stdout: int) -> tuple[int, str]:
+    """A program's exit code and what it says on stderr."""
+    program, *others = arguments
+    command = [sys.executable, *([] if buffered else ["-u"]), "-m", f"dials_mpi.{program}", *others]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(
+        command, stdout=stdout, stderr=subprocess.PIPE, text=True, cwd=folder, env=environment, timeout=120
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("buffered", [True, False])
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_reader_that_has_gone_is_no_traceback(name, buffered, tmp_path):
+    """As ``| head`` leaves it."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        code, said = started(COMMANDS[name], tmp_path, buffered, writer)
+    finally:
+        os.close(writer)
+    assert said == "" and code in ((1,) if buffered else (0, 1))  # argparse ignores what --help meets
+
+
+@pytest.mark.parametrize("name", ["evaluate", "study --list", "train --print-config"])
+def test_a_full_disk_is_one_sentence(name, tmp_path):
+    with open("/dev/full", "w") as full:
+        code, said = started(COMMANDS[name], tmp_path, True, full.fileno())
+    assert code == 1 and said.count("\n") == 1
+    assert said.startswith("dials_mpi: standard output cannot be written (No space left on device)")
+
+
+def test_bad_input_is_2_whatever_the_output(tmp_path):
+    with open("/dev/full", "w") as full:
+        code, said = started(("evaluate", "nowhere"), tmp_path, True, full.fileno())
+    assert code == 2 and said.count("\n") == 1 and "no run.h5" in said
+
+
+def test_no_file_takes_the_number_of_a_closed_stream(tmp_path):
+    """What a library prints would go into it."""
+    script = (
+        "from dials_mpi.core.output import command, os\n"
+        "@command\n"
+        "def main():\n"
+        "    print(1); os.write(1, b'x'); raise SystemExit(os.open('file', os.O_CREAT | os.O_WRONLY))\n"
+        "main()"
+    )
+    command = f'{sys.executable} -c "$SCRIPT" <&- >&-'
+    done = subprocess.run(
+        ["sh", "-c", command], env={**os.environ, "SCRIPT": script}, cwd=tmp_path, capture_output=True
+    )
+    assert (done.returncode > 2, done.stderr) == (True, b"")
+
+
+# Numbers on command lines --------------------------------------------------------------------------------
+
+
+def test_every_option_for_a_number_is_read_as_settings_are():
+    """int and float take 010, 1_0 and digits of any script."""
+    for file in PROGRAMS.rglob("*.py"):
+        text = file.read_text()
+        assert "type=int," not in text and "type=float," not in text, file
+
+
+@pytest.mark.parametrize(
+    "text", ["010", "1_0", "٣", "\uff11", " 1", "1 ", "", "1e3", "0x1F", "1:30", "9" * 5000]
+)
+def test_what_is_no_whole_number(text):
+    with pytest.raises(Exception, match=r"which|give a whole number"):
+        integer(text)
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "infinity", "010", "1_0.5", "٣", " 1", "0x1p3", ""])
+def test_what_is_no_number(text):
+    with pytest.raises(Exception, match=r"which|give a number"):
+        real(text)
+
+
+def test_whole_numbers_and_numbers():
+    assert [integer(text) for text in ("0", "-3", "+5", "8_000_000")] == [0, -3, 5, 8_000_000]
+    assert [real(text) for text in ("5", "1e-4", ".5", "5.", "1_000.5")] == [5, 1e-4, 0.5, 5, 1000.5]
+    assert numerals.odd("10") is None is numerals.odd("ten")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("evaluate", "--policy", "random", "--episodes", "010"),
+        ("check", "warehouse", "--episodes", "010"),
+        ("fidelity", "--episodes", "010"),
+        ("report", "nowhere", "--out", "x", "--steps", "010"),
+        ("export", "nowhere", "--out", "x.pt", "--region", "010"),
+        ("bench", "--updates", "010"),
+        ("watch", "nowhere", "--out", "x.png", "--seed", "010"),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_programs_refuse_a_leading_zero(arguments, tmp_path):
+    code, said = started(arguments, tmp_path, True, subprocess.DEVNULL)
+    assert code == 2 and said.count("\n") == 1 and "write 10 (or 8)" in said, said
