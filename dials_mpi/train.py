@@ -14,7 +14,6 @@ from typing import NoReturn
 from dials_mpi.cli import Parser, agreed, word
 from dials_mpi.config import Config, load
 from dials_mpi.core import signals
-from dials_mpi.core.console import LastingConsole
 from dials_mpi.core.errors import DONE, STOPPED, BadInput, refuse
 from dials_mpi.core.launchers import launched_as_root
 from dials_mpi.core.logging import open_logs
@@ -25,6 +24,7 @@ from dials_mpi.parallel import launch
 from dials_mpi.parallel.communicator import Communicator
 from dials_mpi.parallel.layout import default_ranks, require_usable, usable_ranks
 from dials_mpi.run.session import SessionStart, require_time
+from dials_mpi.run.sinks.base import Sink
 from dials_mpi.run.walltime import Deadline, deadline_of
 
 EXAMPLES = """examples:
@@ -42,16 +42,16 @@ Exit codes: 0 done, 75 stopped with work left (go on with --resume), 2 bad input
 UNHEEDED = "this is not the main thread: signals stop no run here, and do what they did before"
 
 
-def train(start: SessionStart, comm: Communicator, deadline: Deadline) -> int:
+def train(start: SessionStart, comm: Communicator, deadline: Deadline, callbacks: Sequence[Sink] = ()) -> int:
     """Algorithm 1, on every rank: the global ranks have global simulators, the others hold the regions.
 
     In mode untrained no segment refits; in mode global the policies train on the global simulator. In
     the schedule overlapped the global ranks play while the others train. Returns the exit code: done, or
-    stopped with work left.
+    stopped with work left. callbacks: sinks beside those of the configuration (docs/sinks.md).
     """
     from dials_mpi.run.system import System  # loads numba, which takes a moment
 
-    with System(start, comm, deadline) as system:
+    with System(start, comm, deadline, callbacks) as system:
         system.begin()  # line 1
         for segment in start.segments():  # line 2
             if segment.refit:  # every F steps
@@ -116,6 +116,8 @@ def _program(comm: Communicator, options: argparse.Namespace, begun: float) -> i
         return start
     if start.finished:
         if comm.is_root:
+            from dials_mpi.core.console import LastingConsole
+
             where = printable(start.directory)
             shown_again = command("evaluate", start.directory)
             LastingConsole(soft_wrap=True).print(f"The run in {where} is finished: {shown_again}")
@@ -130,10 +132,12 @@ def _plan(comm: Communicator, options: argparse.Namespace, begun: float) -> tupl
     from dials_mpi.domains import create
     from dials_mpi.run.datasets import require_fitting
     from dials_mpi.run.resume import begin, find
+    from dials_mpi.run.sinks import registry
 
     config = load(options.config, options.overrides)
     domain = create(config.domain, config.domain_section)
     program = {**domain.versions(), **versions(), "mpi_library": comm.library}
+    registry.find(config.sinks)
     require_usable(comm.size, len(domain.regions), config.global_ranks)
     deadline, notes = deadline_of(options.walltime, begun)
     agents = len(domain.agents)

@@ -452,6 +452,7 @@ def test_every_default_is_itself_acceptable():
 
 
 CHANGES = {
+    "sinks": "[csv]",
     "segment_every": "50000",
     "schedule": "overlapped",
     "mode": "global",
@@ -494,7 +495,7 @@ def test_the_digest_changes_with_every_value_that_bears_on_the_results():
     del values["domain"]
     digests = {key: load(None, [f"{key}={changed(key, value)}"]).digest() for key, value in values.items()}
     same = {key for key, digest in digests.items() if digest == Config().digest()}
-    kept = {"checkpoint_every", "checkpoint_minutes", "checkpoint_keep", "datasets"}
+    kept = {"checkpoint_every", "checkpoint_minutes", "checkpoint_keep", "datasets", "sinks"}
     assert same == {*kept, "silence", "global_ranks"}
     assert len(set(digests.values())) == len(values) - len(same) + 1
 

@@ -11,7 +11,8 @@ from conftest import SMALL, in_terminal, launch, train
 
 from dials_mpi.algorithm.evaluation import Evaluation
 from dials_mpi.config import load
-from dials_mpi.run.sinks.console import Reporter
+from dials_mpi.run.sinks.base import Session
+from dials_mpi.run.sinks.console import ConsoleSink
 from dials_mpi.storage.runfile import RunFile
 
 ESCAPE = b"\x1b["
@@ -33,13 +34,13 @@ def test_under_a_launcher_that_gives_its_ranks_a_terminal_there_are_plain_lines(
 
 
 @pytest.mark.quick
-def test_what_was_done_once_is_in_no_rate(monkeypatch, capsys):
+def test_what_was_done_once_is_in_no_rate(tmp_path, capsys):
     """An evaluation at 10 s, a fit and 128 steps up to 110 s, then 128 steps in 20 s: 20 s are left."""
-    reporter = Reporter(load(None, [*SMALL, "total_steps=384"]), agents=4)
+    console = ConsoleSink()
+    console.session(Session(tmp_path, load(None, [*SMALL, "total_steps=384"]), region_of=range(4)))
     result = Evaluation(np.zeros((3, 4)), {}, None)
     for steps, seconds in ((0, 10), (128, 110), (256, 130)):
-        monkeypatch.setattr(reporter, "elapsed", lambda seconds=seconds: float(seconds))
-        reporter.evaluated(steps, result)
+        console.evaluation(steps, float(seconds), result)
     first, second, third = capsys.readouterr().out.splitlines()
     assert "ETA" not in first
     assert f"{4 * 128 / 100:,.0f} agent-steps/s | ETA 0:03:20" in second

@@ -31,7 +31,8 @@ from dials_mpi.algorithm.evaluation import Evaluation
 from dials_mpi.config import load
 from dials_mpi.core.errors import CRASHED, DONE, REFUSED, STOPPED, BadInput
 from dials_mpi.domains.base import Statistic
-from dials_mpi.run.sinks.console import Reporter
+from dials_mpi.run.sinks.base import Session
+from dials_mpi.run.sinks.console import ConsoleSink
 from dials_mpi.run.walltime import RESERVE, Deadline, clock, seconds
 from dials_mpi.storage.checkpoint import present
 from dials_mpi.storage.hdf5 import rewriting
@@ -918,6 +919,8 @@ def test_text_is_shown_as_it_is(tmp_path, capsys):
     assert f"tiny: 3 runs in {odd}" in done.stdout
     assert f"running at 0 of 256 steps (process 7 on {odd})" in done.stdout
     result = Evaluation(np.zeros((2, 4)), {"delay": np.ones(2)})
-    Reporter(load(None), 4).finish({odd: result}, [Statistic("delay", odd, "of all")], Path(odd))
+    console = ConsoleSink()
+    console.session(Session(Path(odd), load(None), range(4), [Statistic("delay", odd, "of all")]))
+    console.references(result, {"random": result, odd: result})
     shown = capsys.readouterr().out
     assert f"delay, {odd}" in shown and shown.count(odd) == 5

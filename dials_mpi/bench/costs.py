@@ -19,7 +19,7 @@ PHASES = ("collect", "influence", "train", "communicate", "evaluate")
 
 FREE = (
     *("seed", "total_steps", "retrain_every", "evaluate_every", "segment_every", "evaluation_episodes"),
-    *("dataset_size", "checkpoint_every", "checkpoint_minutes", "checkpoint_keep", "silence"),
+    *("dataset_size", "checkpoint_every", "checkpoint_minutes", "checkpoint_keep", "silence", "sinks"),
     *("schedule", "global_ranks", "influence.epochs", "influence.learning_rate", "influence.held_out"),
     *("ppo.learning_rate", "ppo.clip", "ppo.anneal", "ppo.discount", "ppo.gae_lambda"),
 )

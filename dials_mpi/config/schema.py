@@ -20,7 +20,7 @@ from dials_mpi.settings.yaml_text import parse, read
 ARCHITECTURES = ("gru", "fnn")
 UPKEEP = (
     *("checkpoint_every", "checkpoint_minutes", "checkpoint_keep"),
-    *("silence", "global_ranks", "datasets"),
+    *("silence", "global_ranks", "datasets", "sinks"),
 )
 """Settings that change no result."""
 
@@ -206,6 +206,12 @@ class Config:
         "",
         "A run's directory, or one of its dataset files: the first refit reads these datasets in place of a "
         "collection; empty: it collects",
+        newer=True,
+    )
+    sinks: tuple[str, ...] = setting(
+        (),
+        "Where the run records its results beside the run file: csv, tensorboard, or a class of your own as "
+        "module:Class (docs/sinks.md)",
         newer=True,
     )
     domain_section: Any = field(

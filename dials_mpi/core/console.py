@@ -1,4 +1,4 @@
-"""A console that shows text as it is: neither [b] in the name of a folder nor :x: means anything."""
+"""Consoles that print text unchanged: [b] in the name of a folder is no markup, and :x: no emoji."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ USUAL = 80
 
 
 class PlainConsole(Console):
-    """For text that users, or the writers of domains, have made up."""
+    """A console for text from users and from domains."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(highlight=False, markup=False, emoji=False, **options)
@@ -23,16 +23,19 @@ class PlainConsole(Console):
 
 
 class LastingConsole(PlainConsole):
-    """Of a program that goes on where nothing can be said any more: its reader is gone, or the disk full."""
+    """A console that ignores errors of its output, so that the program continues without it.
+
+    The reader of a pipe may have ended, or the disk of a log may be full.
+    """
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """As of rich."""
+        """Print as rich does; after an error print nothing more."""
         try:
             super().print(*objects, **options)
         except OSError:
             self.on_broken_pipe()
 
     def on_broken_pipe(self) -> None:
-        """In place of rich's, which ends the program."""
+        """Drop all further output; rich would end the program here."""
         self.quiet = True
         discard()

@@ -1,4 +1,4 @@
-"""Log files: DIR/log.txt of root, and one per rank where wanted. Every line has the time and rank/size."""
+"""Log files: DIR/log.txt of root, and one per rank on request. Every line has the time and rank/size."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ LOG.propagate = False
 
 class _File(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:
-        """A full disk is told by the files that matter, not by the log."""
+        """Ignore it: a full disk is reported by the run file and the checkpoints."""
 
 
 def open_logs(directory: str, rank: int, size: int, every_rank: bool) -> None:
-    """Begin to log; a log that is there is continued. every_rank: DIR/log-RANK.txt for each."""
+    """Start logging; an existing log is continued. every_rank: write DIR/log-RANK.txt on each rank."""
     names = (["log.txt"] if rank == 0 else []) + ([f"log-{rank}.txt"] if every_rank else [])
     width = len(str(size - 1))
     for name in names:
@@ -26,7 +26,7 @@ def open_logs(directory: str, rank: int, size: int, every_rank: bool) -> None:
             handler = _File(Path(directory) / name, encoding="utf-8")
         except OSError as error:
             print_error(
-                f"{Path(directory) / name} cannot be written ({error.strerror}): the run goes on without"
+                f"{Path(directory) / name} cannot be written ({error.strerror}): the run continues without it"
             )
             continue
         line = f"%(asctime)s {rank:{width}}/{size} %(levelname)-7s %(message)s"
@@ -36,6 +36,6 @@ def open_logs(directory: str, rank: int, size: int, every_rank: bool) -> None:
 
 
 def warn(text: str, rank: int) -> None:
-    """Something that the user should know, from any rank: on stderr, and in the rank's log."""
+    """Warn the user, from any rank: on stderr, and in the rank's log."""
     print_error(f"rank {rank}: {text}")
     LOG.warning(text)

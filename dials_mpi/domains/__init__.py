@@ -5,14 +5,13 @@ Those of the paper are here; any other is found by an entry point, or by the pla
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import fields, is_dataclass
-from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
 from dials_mpi.core.errors import BadInput
-from dials_mpi.core.text import printable, shown
+from dials_mpi.core.imports import import_class
+from dials_mpi.core.text import shown
 from dials_mpi.domains.base import Domain
 from dials_mpi.domains.traffic import Traffic, TrafficConfig
 from dials_mpi.domains.warehouse import Warehouse, WarehouseConfig
@@ -41,7 +40,7 @@ def find(name: str) -> tuple[type, type]:
         raise BadInput(
             f"domain is {shown(name)}: choose {known}, or name a class of your own as module:Class"
         )
-    domain = _import(name, module, qualified)
+    domain = import_class("domain", name, place)
     _require_contract(name, domain)
     return domain, domain.Config
 
@@ -60,24 +59,6 @@ def create(name: str, config: Any) -> Domain:
 def _entry_points() -> dict[str, str]:
     """Where the domains of installed packages are, by name."""
     return {entry.name: entry.value for entry in entry_points(group=GROUP)}
-
-
-def _import(name: str, module: str, qualified: str) -> type:
-    try:
-        found: Any = import_module(module)
-    except ModuleNotFoundError as error:
-        raise BadInput(
-            f"domain is {shown(name)}, but {printable(str(error))}: install its package, or put the "
-            "module's folder into PYTHONPATH"
-        ) from error
-    except Exception as error:  # whatever the module does
-        reason = printable(f"{type(error).__name__}: {error}")[:300]
-        raise BadInput(f"domain is {shown(name)}, but importing {module} fails: {reason}") from error
-    for part in qualified.split("."):
-        found = getattr(found, part, None)
-    if not inspect.isclass(found):
-        raise BadInput(f"domain is {shown(name)}, but {module} has no class {printable(qualified)}")
-    return found
 
 
 MEMBERS = (

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dials_mpi.algorithm import joint
 from dials_mpi.config import Config
@@ -16,19 +15,17 @@ from dials_mpi.core.provenance import versions
 from dials_mpi.domains.base import Domain
 from dials_mpi.run import state
 from dials_mpi.run.session import SessionStart
+from dials_mpi.run.sinks.base import Sinks
 from dials_mpi.run.state import Entry
 from dials_mpi.run.state_exchange import StateExchange
 from dials_mpi.run.walltime import Deadline, Pace, Work, work
 from dials_mpi.storage.progress import Progress
 
-if TYPE_CHECKING:
-    from dials_mpi.run.root import Root
-
 CONTINUE, SAVE, STOP = range(3)
 
 
 class CheckpointManager:
-    """One rank's part in writing checkpoints and in stopping. deadline: root's. root: None elsewhere."""
+    """One rank's part in writing checkpoints and in stopping. deadline, sinks: root's."""
 
     def __init__(
         self,
@@ -36,9 +33,9 @@ class CheckpointManager:
         domain: Domain,
         exchange: StateExchange,
         deadline: Deadline,
-        root: Root | None,
+        sinks: Sinks,
     ) -> None:
-        self.start, self.domain, self.exchange, self.root = start, domain, exchange, root
+        self.start, self.domain, self.exchange, self.sinks = start, domain, exchange, sinks
         self.comm, self.deadline = exchange.comm, deadline
         self.entries = state.entries(start.config, domain)
         progress = start.progress
@@ -62,9 +59,8 @@ class CheckpointManager:
         return collects_ahead(self.start.config, segments)
 
     def commit(self) -> None:
-        """Write what root has recorded to the run file."""
-        if self.root:
-            self.root.record.run.commit()
+        """Let root's sinks write their records."""
+        self.sinks.flush()
 
     def must_stop_after(self, segment: Segment) -> bool:
         """Commit, and write a checkpoint if one is due; whether to stop here, the same on all ranks."""
@@ -73,8 +69,8 @@ class CheckpointManager:
         if verdict != CONTINUE:
             with self.pace("checkpoint"):
                 self._save(segment)
-        if verdict == STOP and self.root:
-            self.root.reporter.stopped(segment.env_steps)
+        if verdict == STOP:
+            self.sinks.stopped(segment.env_steps, self.sinks.elapsed())
         return verdict == STOP
 
     def _verdict(self, segment: Segment) -> int:
@@ -107,20 +103,20 @@ class CheckpointManager:
         self.saved_segments, self.saved_at = segment.index + 1, time.monotonic()
         config, directory = self.start.config, Path(self.start.directory)
         kept = [entry for entry in self.entries if entry.kept(segment.index + 1)]
-        progress = self._progress(segment, self.root) if self.root else None
+        progress = self._progress(segment) if self.comm.is_root else None
         save(self.exchange, kept, config, self.domain, directory, progress)
-        if self.root:
+        if self.comm.is_root:
             from dials_mpi.storage.checkpoint import prune
 
-            prune(directory, config.checkpoint_keep, self.root.record.run.mean_return)
+            prune(directory, config.checkpoint_keep, self.sinks.run_file.run.mean_return)
             LOG.info("checkpoint at %d steps", segment.env_steps)
 
-    def _progress(self, segment: Segment, root: Root) -> Progress:
+    def _progress(self, segment: Segment) -> Progress:
         return Progress(
             segments=segment.index + 1,
             env_steps=segment.env_steps,
-            wall_time=root.reporter.elapsed(),
-            lengths=root.record.run.lengths(),
+            wall_time=self.sinks.elapsed(),
+            lengths=self.sinks.run_file.run.lengths(),
             ranks=self.comm.size,
             seconds=self.pace.usual(),
         )

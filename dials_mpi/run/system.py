@@ -7,10 +7,9 @@ ranks that hold regions fit and train; root writes. Ranks exchange data at the b
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,9 +20,11 @@ from dials_mpi.algorithm.evaluation import Evaluation
 from dials_mpi.algorithm.failures import Failures
 from dials_mpi.algorithm.learners import TRAINING, Learners, NonFinite
 from dials_mpi.config.schedule import Segment, evaluates, segments
+from dials_mpi.core import signals
 from dials_mpi.core.errors import Unwritable
 from dials_mpi.core.jit import processor
-from dials_mpi.core.provenance import PROCESSORS, libraries, memory
+from dials_mpi.core.logging import LOG
+from dials_mpi.core.provenance import PROCESSORS, differences, libraries, memory
 from dials_mpi.core.timing import PHASES, Stopwatch
 from dials_mpi.domains.members import OWNERS
 from dials_mpi.learning.influence import Fit
@@ -34,19 +35,20 @@ from dials_mpi.run.costs import UnrecordedCosts
 from dials_mpi.run.datasets import DatasetStore
 from dials_mpi.run.global_ranks import GlobalRank
 from dials_mpi.run.session import SessionStart
+from dials_mpi.run.sinks.base import SegmentEnd, Session, Sink, Sinks
 from dials_mpi.run.state import RankState
 from dials_mpi.run.state_exchange import StateExchange
 from dials_mpi.run.walltime import Deadline
 from dials_mpi.run.warm_up import is_warm, warm_up_together
 
-if TYPE_CHECKING:
-    from dials_mpi.run.root import Root
-
 
 class System:
-    """One rank's part of the system; global ranks also have the joint policy, root files and output."""
+    """One rank's part of the system; global ranks also have the joint policy, root the sinks."""
 
-    def __init__(self, start: SessionStart, comm: Communicator, deadline: Deadline) -> None:
+    def __init__(
+        self, start: SessionStart, comm: Communicator, deadline: Deadline, callbacks: Sequence[Sink] = ()
+    ) -> None:
+        """callbacks: further sinks; root alone calls them."""
         config = start.config
         self.config, self.comm, self.directory = config, comm, start.directory
         self.watch = Stopwatch()
@@ -65,20 +67,20 @@ class System:
         shares = self.global_rank.shares(config.dataset_episodes)
         self.store = DatasetStore(config, self.domain, Path(start.directory), comm.rank, shares)
         self.collected: Trajectories | None = None
-        self.root = self._root(start, hosts, told) if comm.is_root else None
+        self.latest: Evaluation | None = None
+        self.sinks = self._open_sinks(start, hosts, told, callbacks) if comm.is_root else Sinks()
         if not is_warm():
             self._phase("compiling the inner loops, once on this machine")
         warm_up_together(comm, hosts, config, self.domain)
         exchange = StateExchange(comm, self.layout, self.state)
-        self.checkpoints = CheckpointManager(start, self.domain, exchange, deadline, self.root)
+        self.checkpoints = CheckpointManager(start, self.domain, exchange, deadline, self.sinks)
 
     def __enter__(self) -> System:
         return self
 
     def __exit__(self, *reason: object) -> None:
-        """Close the progress display, so that the traceback of an error is shown below it."""
-        if self.root:
-            self.root.reporter.close()
+        """Close the sinks; the console restores the terminal, so that a traceback is printed below it."""
+        self.sinks.close()
 
     def begin(self) -> None:
         """Line 1: the networks as initialised, which are evaluated, or as the checkpoint holds them."""
@@ -122,13 +124,9 @@ class System:
             with self._exchange():
                 rows = {k: np.array(fit) for k, fit in fits.items()}
                 losses = self.comm.gather(rows, self.layout.owned[REGION], len(Fit._fields), np.float64)
-        if self.root and losses is not None:
+        if losses is not None:
             self.store.join(self._start(segment))
-            self.root.record.refit(self._start(segment), losses)
-            means = ", ".join(
-                f"{name} {mean:.3f}" for name, mean in zip(Fit._fields, losses.mean(axis=0), strict=True)
-            )
-            self._phase(f"cross-entropy of the predictors on held-out episodes: {means}")
+            self.sinks.fit(self._start(segment), self.sinks.elapsed(), Fit._fields, losses)
 
     def play_ahead(self, segment: Segment) -> None:
         """In the schedule overlapped: while the other ranks train, the global ranks evaluate the joint policy
@@ -156,8 +154,8 @@ class System:
         self.checkpoints.pace.note("train", slowest / 1000)
         with self.watch("communicate"):
             rows = self.comm.gather(metrics, self.layout.owned[AGENT], len(TRAINING), np.float64)
-        if self.root and rows is not None:
-            self.root.record.training(segment.env_steps, rows)
+        if rows is not None:
+            self.sinks.training(segment.env_steps, self.sinks.elapsed(), TRAINING, rows)
 
     def evaluate(self, segment: Segment) -> None:
         """Send the networks to the global ranks, which evaluate them where the segment ends with that.
@@ -175,7 +173,12 @@ class System:
             self._record_costs(segment.env_steps)
 
     def must_stop_after(self, segment: Segment) -> bool:
-        """Write a checkpoint if one is due; whether to stop here, the same on all ranks."""
+        """Write a checkpoint if one is due; whether to stop here, the same on all ranks.
+
+        Root's clock, root's sinks and the signals to any rank decide.
+        """
+        if self.comm.is_root:
+            self._end_segment(segment)
         return self.checkpoints.must_stop_after(segment)
 
     def finish(self) -> None:
@@ -185,27 +188,59 @@ class System:
             self._play_evaluation(last.env_steps, last.index + 1)
             self._record_costs(last.env_steps)
         names = ("random", *self.domain.hand_coded) if self.layout.is_global else ()
-        scripted = {name: self.global_rank.evaluate_scripted(name) for name in names}
-        if self.root:
-            run = self.root.record.run
+        found = {name: self.global_rank.evaluate_scripted(name) for name in names}
+        scripted = {name: result for name, result in found.items() if result is not None}
+        if self.comm.is_root:
             for kind, parameters in self.global_rank.parameters.items():
-                run.write_networks(kind, parameters, self.tables[kind])
-            results = {name: result for name, result in scripted.items() if result is not None}
-            self.root.record.references(results)
-            run.write({}, finished=True)
-            run.commit()
-            trained = self.root.latest or self.root.record.last_evaluation()
-            shown = {"random": results.pop("random"), "trained": trained, **results}
-            self.root.reporter.finish(shown, self.domain.statistics, run.directory)
+                self.sinks.run_file.run.write_networks(kind, parameters, self.tables[kind])
+            trained = self.latest or self.sinks.run_file.last_evaluation()
+            self.sinks.references(trained, scripted)
+            self.sinks.flush()
         self.comm.barrier()
 
-    def _root(self, start: SessionStart, hosts: list[str], told: Mapping[str, list[str]]) -> Root:
-        """What only root has. Other ranks do not load it, which saves memory."""
-        from dials_mpi.run.root import Root
+    def _open_sinks(
+        self, start: SessionStart, hosts: list[str], told: Mapping[str, list[str]], callbacks: Sequence[Sink]
+    ) -> Sinks:
+        """Root's sinks, which have been told of the session."""
+        from dials_mpi.run.sinks import registry  # other ranks do not load them, and save the memory
+        from dials_mpi.run.sinks.console import ConsoleSink
+        from dials_mpi.run.sinks.run_file import RunFileSink
 
-        root = Root(start, self.domain)
-        root.begin(start, self.layout, hosts, told)
-        return root
+        run_file = RunFileSink(self.directory, self.domain.statistics)
+        here, earlier = run_file.run.told()
+        notes = (*start.notes, *differences({**here, **told}, earlier))
+        others = [ConsoleSink(), *registry.create(self.config.sinks), *callbacks]
+        sinks = Sinks(run_file, others, start.progress.wall_time)
+        sinks.session(self._session(start, hosts, told))
+        for note in notes:
+            sinks.message(note)
+        LOG.info("%d ranks on %s", self.comm.size, ", ".join(dict.fromkeys(hosts)))
+        sinks.flush()
+        return sinks
+
+    def _session(self, start: SessionStart, hosts: list[str], told: Mapping[str, list[str]]) -> Session:
+        region_of = {i: k for k, region in enumerate(self.domain.regions) for i in region.agents}
+        return Session(
+            directory=Path(self.directory),
+            config=self.config,
+            region_of=[region_of[i] for i in range(len(region_of))],
+            statistics=self.domain.statistics,
+            env_steps=start.progress.env_steps,
+            wall_time=start.progress.wall_time,
+            continued=start.continued,
+            hosts=hosts,
+            platform=told,
+            owners=self.layout.region_ranks,
+        )
+
+    def _end_segment(self, segment: Segment) -> None:
+        """Root: the sinks write what they have; a callback may request a stop."""
+        self.sinks.flush()
+        policies = self.global_rank.parameters.get("policy")
+        end = SegmentEnd(segment.index, segment.env_steps, self.sinks.elapsed(), self.latest, policies)
+        self.sinks.on_segment_end(end)
+        if end.stop_requested:
+            signals.request_stop()
 
     def _play_dataset(self, index: int) -> None:
         """For the refit before segment ``index``."""
@@ -223,13 +258,11 @@ class System:
         if not self.layout.is_global:
             return
         with self.checkpoints.pace("evaluate"), self._dumping():
-            evaluation = self.global_rank.evaluate(segments)
-            if evaluation is not None:
-                _require_finite(evaluation, segments)
-        if self.root and evaluation is not None:
-            self.root.latest = evaluation
-            self.root.record.evaluation(env_steps, self.root.reporter.elapsed(), evaluation)
-            self.root.reporter.evaluated(env_steps, evaluation)
+            self.latest = self.global_rank.evaluate(segments)
+            if self.latest is not None:
+                _require_finite(self.latest, segments)
+        if self.latest is not None:
+            self.sinks.evaluation(env_steps, self.sinks.elapsed(), self.latest)
 
     def _collected_for(self, segment: Segment) -> tuple[int, int]:
         """Steps per agent of the joint policy that plays for the refit before a segment, and its index."""
@@ -269,9 +302,9 @@ class System:
             self.comm.barrier()  # ranks that have not played wait for those that play
         seconds = self.comm.gather_by_rank(self.watch.take().ravel())
         others = self.comm.gather_by_rank(np.array([*memory(), self.failures.take()]))
-        if self.root and seconds is not None and others is not None:
+        if seconds is not None and others is not None:
             by_phase = seconds.reshape(self.comm.size, len(PHASES), 2)
-            self.root.record.costs(env_steps, by_phase, others[:, :2], others[:, 2])
+            self.sinks.costs(env_steps, self.sinks.elapsed(), PHASES, by_phase, others[:, :2], others[:, 2])
 
     @contextmanager
     def _dumping(self) -> Iterator[None]:
@@ -288,8 +321,7 @@ class System:
             raise FloatingPointError(f"{fault}; what led there {where}") from None
 
     def _phase(self, text: str) -> None:
-        if self.root:
-            self.root.reporter.phase(text)
+        self.sinks.phase(self.sinks.elapsed(), text)
 
 
 def _require_finite(evaluation: Evaluation, segment: int) -> None:

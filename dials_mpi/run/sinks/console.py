@@ -1,110 +1,115 @@
-"""What a person sees while it runs: a bar at a terminal, plain lines in a batch log, a table at the end."""
+"""The console as a sink: a progress bar at a terminal, lines of text elsewhere, tables at the end."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+import numpy as np
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from dials_mpi.algorithm.evaluation import Evaluation
-from dials_mpi.config import Config
 from dials_mpi.core.console import LastingConsole
 from dials_mpi.core.launchers import launched
 from dials_mpi.core.logging import LOG
 from dials_mpi.core.shell import command
 from dials_mpi.core.text import printable
 from dials_mpi.domains.base import Statistic
+from dials_mpi.run.sinks.base import Session, Sink
 from dials_mpi.run.walltime import clock
 
 
-class Reporter:
-    """Root's voice, to the user and to the log. Times are wall-clock seconds of all the run's sessions."""
+class ConsoleSink(Sink):
+    """Shows progress and results to the user, and logs the same lines. Times are seconds of all sessions."""
 
-    def __init__(self, config: Config, agents: int, spent: float = 0.0) -> None:
-        """spent: seconds in the sessions before."""
-        self.config, self.agents = config, agents
-        # Open MPI gives its ranks a terminal even where all of it ends in a batch log.
+    name = "console"
+    task: TaskID
+
+    def __init__(self) -> None:
+        # Open MPI gives its ranks a terminal even if their output goes to a file.
         terminal = False if launched() else None
         self.console = LastingConsole(soft_wrap=True, force_terminal=terminal)
-        self.start = time.perf_counter() - spent
-        self.marks: list[tuple[int, float]] = []  # steps per agent and seconds at evaluations of this session
-        self.bar = self._bar() if self.console.is_terminal else None
+        self.marks: list[tuple[int, float]] = []  # steps per agent, seconds: evaluations of this session
+        self.bar: Progress | None = None
 
-    def elapsed(self) -> float:
-        """Seconds that the run has taken, those of earlier sessions included."""
-        return time.perf_counter() - self.start
+    def session(self, session: Session) -> None:
+        """Show the bar, at a terminal."""
+        self.about, self.total_steps = session, session.config.total_steps
+        if self.console.is_terminal:
+            self._show_bar()
 
-    def say(self, text: str) -> None:
-        """A line of its own."""
+    def message(self, text: str) -> None:
+        """Print and log a line."""
         self.console.print(text)
         LOG.info(text)
 
-    def phase(self, text: str) -> None:
-        """What goes on now: beside the bar, or a line with the time."""
+    def phase(self, wall_time: float, text: str) -> None:
+        """Show what the run does now: beside the bar, or as a line with the time."""
         if self.bar:
             self.bar.update(self.task, phase=text)
             LOG.info(text)
         else:
-            self.say(f"{clock(self.elapsed())}  {text}")
+            self.message(f"{clock(wall_time)}  {text}")
 
-    def evaluated(self, env_steps: int, evaluation: Evaluation) -> None:
-        """The state of affairs after an evaluation at this number of steps per agent."""
-        parts = [f"{env_steps:,} of {self.config.total_steps:,} steps", f"return {evaluation.mean:.2f}"]
+    def fit(self, env_steps: int, wall_time: float, columns: Sequence[str], losses: np.ndarray) -> None:
+        """Show the mean cross-entropies over the regions."""
+        named = zip(columns, losses.mean(axis=0), strict=True)
+        means = ", ".join(f"{name} {mean:.3f}" for name, mean in named)
+        self.phase(wall_time, f"cross-entropy of the predictors on held-out episodes: {means}")
+
+    def evaluation(self, env_steps: int, wall_time: float, evaluation: Evaluation) -> None:
+        """Show the means, the speed and the time that remains."""
+        parts = [f"{env_steps:,} of {self.total_steps:,} steps", f"return {evaluation.mean:.2f}"]
         if evaluation.cross_entropy is not None:
             parts.append(f"cross-entropy {evaluation.cross_entropy.mean():.3f}")
-        self.marks.append((env_steps, self.elapsed()))
+        self.marks.append((env_steps, wall_time))
         if env_steps:
-            parts.append(f"{self.agents / self._pace():,.0f} agent-steps/s")
+            parts.append(f"{self.about.agents / self._seconds_per_step():,.0f} agent-steps/s")
             parts.append(f"ETA {clock(self._remaining(env_steps))}")
-        self.say(f"{clock(self.elapsed())}  {' | '.join(parts)}")
+        self.message(f"{clock(wall_time)}  {' | '.join(parts)}")
         if self.bar:
             self.bar.update(self.task, completed=env_steps, eta=clock(self._remaining(env_steps)))
 
-    def finish(
-        self, results: Mapping[str, Evaluation], statistics: Sequence[Statistic], directory: Path
-    ) -> None:
-        """The tables at the end, a row per policy: returns, the domain's statistics; where the files are."""
+    def references(self, trained: Evaluation, references: Mapping[str, Evaluation]) -> None:
+        """Show a table with a row per policy: returns, the domain's statistics; and where the files are."""
         self.close()
-        table = Table(title=f"Mean return per agent and episode, {self.agents} agents, global simulator")
-        for heading in ("policy", "return", "standard error", "episodes"):
-            table.add_column(heading, justify="left" if heading == "policy" else "right")
-        for name, result in results.items():
-            episodes = str(len(result.returns))
-            table.add_row(name, f"{result.mean:.2f}", f"{result.standard_error:.2f}", episodes)
-        self.console.print(table)
-        if statistics:
-            self.console.print(_statistics(results, statistics))
-        self.say(f"Results: {printable(str(directory / 'run.h5'))}")
-        self.say(f"Evaluate again: {command('evaluate', directory)}")
+        rest = {name: result for name, result in references.items() if name != "random"}
+        results = {"random": references["random"], "trained": trained, **rest}
+        self.console.print(_returns(results, self.about.agents))
+        if self.about.statistics:
+            self.console.print(_statistics(results, self.about.statistics))
+        directory = self.about.directory
+        self.message(f"Results: {printable(str(directory / 'run.h5'))}")
+        self.message(f"Evaluate again: {command('evaluate', directory)}")
 
-    def stopped(self, env_steps: int) -> None:
-        """The run ends here for now."""
+    def stopped(self, env_steps: int, wall_time: float) -> None:
+        """Say how to continue."""
         self.close()
-        self.say(
-            f"{clock(self.elapsed())}  stopped at {env_steps:,} of {self.config.total_steps:,} steps, with "
-            "a checkpoint: go on with the same command line and --resume"
+        self.message(
+            f"{clock(wall_time)}  stopped at {env_steps:,} of {self.total_steps:,} steps, with a checkpoint: "
+            "go on with the same command line and --resume"
         )
 
     def close(self) -> None:
-        """Give the terminal back."""
+        """Remove the bar and restore the terminal."""
         if self.bar:
             self.bar.stop()
             self.bar = None
 
-    def _pace(self) -> float:
-        """Seconds per step since the second evaluation: before it are the start and, mostly, a first fit."""
+    def _seconds_per_step(self) -> float:
+        """Since the second evaluation of the session: the time before it has the start and mostly a fit."""
         steps, seconds = self.marks[1 if len(self.marks) > 2 else 0]
         now, elapsed = self.marks[-1]
         return (elapsed - seconds) / (now - steps) if now > steps else elapsed / now
 
     def _remaining(self, env_steps: int) -> float:
-        return self._pace() * max(0, self.config.total_steps - env_steps) if env_steps else float("nan")
+        """Seconds to the end of training; NaN if not known yet."""
+        if not env_steps:
+            return float("nan")
+        return self._seconds_per_step() * max(0, self.total_steps - env_steps)
 
-    def _bar(self) -> Progress:
-        bar = Progress(
+    def _show_bar(self) -> None:
+        self.bar = Progress(
             BarColumn(),
             TextColumn("{task.percentage:>3.0f}%"),
             TimeElapsedColumn(),
@@ -112,13 +117,23 @@ class Reporter:
             TextColumn("{task.fields[phase]}"),
             console=self.console,
         )
-        self.task = bar.add_task("", total=self.config.total_steps, phase="starting", eta="-:--:--")
-        bar.start()
-        return bar
+        self.task = self.bar.add_task("", total=self.total_steps, phase="starting", eta="-:--:--")
+        self.bar.start()
+
+
+def _returns(results: Mapping[str, Evaluation], agents: int) -> Table:
+    """The mean return of each policy."""
+    table = Table(title=f"Mean return per agent and episode, {agents} agents, global simulator")
+    for heading in ("policy", "return", "standard error", "episodes"):
+        table.add_column(heading, justify="left" if heading == "policy" else "right")
+    for name, result in results.items():
+        episodes = str(len(result.returns))
+        table.add_row(name, f"{result.mean:.2f}", f"{result.standard_error:.2f}", episodes)
+    return table
 
 
 def _statistics(results: Mapping[str, Evaluation], statistics: Sequence[Statistic]) -> Table:
-    """The domain's own figures of each policy."""
+    """The mean of the domain's statistics for each policy."""
     table = Table(title="Means over the same episodes")
     table.add_column("policy", no_wrap=True)
     for statistic in statistics:
