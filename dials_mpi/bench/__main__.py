@@ -18,7 +18,7 @@ from dials_mpi.core.errors import BadInput
 from dials_mpi.core.output import command_line
 from dials_mpi.core.text import printable
 from dials_mpi.domains import create
-from dials_mpi.parallel import communicator as mpi
+from dials_mpi.parallel import launch
 from dials_mpi.parallel.communicator import Communicator
 
 EXAMPLES = """examples:
@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     parser.add_argument("--json", metavar="FILE", type=word, help="also write the figures to FILE")
     add_unchecked(parser)
     options = parser.parse_intermixed_args(argv)
-    mpi.run(lambda ranks: _program(ranks, options))
+    launch.run(lambda ranks: _program(ranks, options))
 
 
 def _program(comm: Communicator, options: argparse.Namespace) -> int:

@@ -145,7 +145,7 @@ def _terms(
         "fit": held * refits * model.fit,
         "collect": collecting,
         "evaluate": evaluating,
-        "communicate": _exchanges(config, schedule, model.link, regions),
+        "communicate": _exchanges(config, schedule, model.link, regions, -(-regions // held)),
         "checkpoint": _checkpoints(config, schedule) * model.checkpoint * regions,
     }
 
@@ -171,13 +171,13 @@ def _exposed(
     return collecting, evaluating
 
 
-def _exchanges(config: Config, schedule: Sequence[Segment], link: Link, regions: int) -> float:
-    """Seconds of all exchanges of a run: bytes, messages, and a nap in each until it is noticed."""
+def _exchanges(config: Config, schedule: Sequence[Segment], link: Link, regions: int, workers: int) -> float:
+    """Seconds of all exchanges of a run: bytes, messages, and a poll interval in each."""
     from dials_mpi.algorithm.learners import TRAINING
     from dials_mpi.domains.members import Members
     from dials_mpi.learning import tables
     from dials_mpi.learning.influence import Fit
-    from dials_mpi.run import states
+    from dials_mpi.run.state import entries
 
     domain = create(config.domain, config.domain_section)
     widths = tables.widths(tables.tables(config, domain))
@@ -186,20 +186,23 @@ def _exchanges(config: Config, schedule: Sequence[Segment], link: Link, regions:
     refits = sum(segment.refit for segment in schedule)
     evaluations = 1 + sum(segment.evaluate for segment in schedule)
     members = Members(domain.regions)
-    row = 4 * members.width(states.layouts(widths))
-    policies = 4 * members.most * widths["policy"]
-    # Each line: how often; exchanges, with one message per region each; bytes of a region in them all.
+    owners = {"agent": members.largest, "region": 1}  # of the largest region
+    row = sum(
+        4 * entry.width * owners.get(entry.owner, 0) for entry in entries(config, domain) if entry.kept(0)
+    )
+    policies = 4 * members.largest * widths["policy"]
+    # Each line: how often; exchanges, with one message per worker each; bytes of a region in them all.
     exchanges = (
-        (len(schedule), 1, members.most * 8 * len(TRAINING)),  # metrics
+        (len(schedule), 1, members.largest * 8 * len(TRAINING)),  # metrics
         (evaluations, 3, policies + 8 * (2 * len(PHASES) + 3)),  # policies, costs of each rank
-        (refits, 2, config.dataset_size * sample),  # inputs and sources
+        (refits, 1, config.dataset_size * sample),  # datasets
         (refits, 2, 4 * widths.get("predictor", 0) + 8 * len(Fit._fields)),  # predictors and their losses
         (_checkpoints(config, schedule), 1, row),
     )
     return sum(
         often
         * (
-            number * (POLL_SECONDS + regions * link.seconds_per_message)
+            number * (POLL_SECONDS + workers * link.seconds_per_message)
             + regions * size / link.bytes_per_second
         )
         for often, number, size in exchanges

@@ -20,8 +20,10 @@ from dials_mpi.config.schedule import Segment
 from dials_mpi.core.seeding import Purpose, streams
 from dials_mpi.domains import create
 from dials_mpi.domains.base import Domain
+from dials_mpi.domains.members import OWNERS
 from dials_mpi.learning.tables import tables, widths
 from dials_mpi.parallel.communicator import Communicator
+from dials_mpi.parallel.layout import AGENT, REGION, Layout
 from dials_mpi.run.warm_up import warm_up_together
 
 FIT_EPOCHS = 5
@@ -51,9 +53,9 @@ class Subject:
         self.config = replace(config, influence=influence, ppo=replace(config.ppo, anneal=False))
         self.comm = comm
         self.domain = create(config.domain, config.domain_section)
-        self.mine = comm.assign_regions(
-            len(self.domain.regions), config.mode == "global", config.global_ranks
-        )
+        agents = [region.agents for region in self.domain.regions]
+        self.layout = Layout(comm.rank, comm.size, agents, config.mode == "global", config.global_ranks)
+        self.mine = self.layout.regions
         warm_up_together(comm, comm.exchange_hosts(silence=0), self.config, self.domain)
         self.learners = Learners(self.config, self.domain, self.mine)
         self.tables = tables(config, self.domain)
@@ -63,7 +65,7 @@ class Subject:
     def among_first(self, count: int) -> bool:
         """Whether this rank is one of the first so many that hold regions."""
         before = range(self.mine[0]) if self.mine else ()
-        return bool(self.mine) and len({self.comm.owner(i) for i in before}) < count
+        return bool(self.mine) and len({self.layout.region_ranks[k] for k in before}) < count
 
     @property
     def predicts(self) -> bool:
@@ -98,9 +100,8 @@ class Subject:
         self.datasets = {
             k: Dataset.empty(self.domain.regions[k], episodes, self.domain.horizon) for k in self.mine
         }
-        for name in Dataset._fields:
-            blocks = [getattr(dataset, name) for dataset in played] if played else None
-            self.comm.scatter(blocks, {i: getattr(dataset, name) for i, dataset in self.datasets.items()})
+        given = None if played is None else dict(enumerate(played))
+        self.comm.scatter(given, self.datasets, self.layout.owned[REGION])
         return spent
 
     def fit(self) -> float:
@@ -141,7 +142,7 @@ class Subject:
         with profile("waiting"):
             self.comm.barrier()
         with profile("communication"):
-            self.learners.members.gather(self.comm, rows, len(TRAINING), np.float64)
+            self.comm.gather(rows, self.layout.owned[AGENT], len(TRAINING), np.float64)
             self._gather("policy")
         return profile.take() if self.mine else np.zeros(len(PARTS))
 
@@ -160,6 +161,4 @@ class Subject:
 
     def _gather(self, kind: str) -> np.ndarray | None:
         vectors, width = self.learners.vectors(kind), widths(self.tables)[kind]
-        if kind == "predictor":
-            return self.comm.gather(vectors, width, np.float32)
-        return self.learners.members.gather(self.comm, vectors, width, np.float32)
+        return self.comm.gather(vectors, self.layout.owned[OWNERS[kind]], width, np.float32)

@@ -29,16 +29,26 @@ def available() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
-def install_handlers() -> StopRequests:
+def install_handlers() -> None:
     """Heed signals from now on; SIGTERM and SIGINT raise StopAtOnce in the main thread.
 
     In another thread signals do what they did before.
     """
+    _requests.stop_soon = False
     if available():
         signal.signal(signal.SIGUSR1, _soon)
         for each in AT_ONCE:
             signal.signal(each, _at_once)
-    return _requests
+
+
+def request_stop() -> None:
+    """Request a stop at the next segment's end, as SIGUSR1 does."""
+    _requests.stop_soon = True
+
+
+def stop_requested() -> bool:
+    """Whether a stop at the next segment's end was requested since ``install_handlers``."""
+    return _requests.stop_soon
 
 
 def ignore_all() -> None:
@@ -76,7 +86,7 @@ def stop_request_in(error: BaseException) -> StopAtOnce | None:
     seen: BaseException | None = error
     while seen and not isinstance(seen, StopAtOnce):
         seen = seen.__cause__ or seen.__context__
-    return seen
+    return seen if isinstance(seen, StopAtOnce) else None
 
 
 def _soon(number: int, frame: FrameType | None) -> None:

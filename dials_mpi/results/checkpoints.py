@@ -20,11 +20,11 @@ def require_same_run(checkpoint: Checkpoint, config: Config) -> None:
     own = from_yaml(checkpoint.configuration, f"the configuration in {where}")
     if own.digest() != checkpoint.digest:
         raise BadInput(f"{where} is damaged: its configuration has another digest")
-    progress = checkpoint.position
+    progress = checkpoint.progress
     done = segments(own)[: progress.segments]
     steps = done[-1].env_steps if len(done) == progress.segments > 0 else -1
     if not steps == progress.env_steps == int(checkpoint.path.stem.rpartition("-")[2]):
-        raise BadInput(f"{where} is damaged: its segments, steps and name do not agree")
+        raise BadInput(f"{where} is damaged: its segments, its steps and its name do not agree")
     changed = differences(own, config)
     if changed:
         raise BadInput(f"{where} is of another run: {changed}")

@@ -100,7 +100,7 @@ class Run:
         """Steps per agent for which the networks were trained. BadInput: there are none yet."""
         stored = self._stored
         if isinstance(stored, Checkpoint):
-            return stored.position.env_steps
+            return stored.progress.env_steps
         return int(stored.read("training/env_steps")[-1])
 
     def joint_policy(

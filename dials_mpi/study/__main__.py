@@ -14,8 +14,8 @@ from dials_mpi.core.errors import DONE, REFUSED, STOPPED, BadInput, refuse
 from dials_mpi.core.launchers import launched, launched_as_root
 from dials_mpi.core.output import command_line
 from dials_mpi.core.text import shown
+from dials_mpi.parallel.layout import default_ranks
 from dials_mpi.results.style import require_report_libraries
-from dials_mpi.run.session import default_ranks
 from dials_mpi.run.walltime import deadline_of
 from dials_mpi.study.board import show_states
 from dials_mpi.study.launch import plan_launch

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.text import shown
-from dials_mpi.run.session import usable_ranks
+from dials_mpi.parallel.layout import usable_ranks
 from dials_mpi.study.plan import StudyRun
 
 RANKS = "{ranks}"
@@ -25,7 +25,7 @@ class Launch(NamedTuple):
 
     def ranks_of(self, run: StudyRun) -> int:
         """The number of ranks for a run: as many as it can use; one where only root has work."""
-        return usable_ranks(self.ranks, run.regions, run.config)
+        return usable_ranks(self.ranks, run.regions, run.config.global_ranks, run.config.mode == "global")
 
     def command(self, run: StudyRun, walltime: str | None) -> list[str]:
         """The command line that starts or continues the run; walltime: as of ``train``."""

@@ -10,11 +10,11 @@ from enum import Enum, auto
 from dials_mpi.config import load
 from dials_mpi.core.errors import CRASHED, DONE, REFUSED, STOPPED, BadInput, print_error
 from dials_mpi.core.text import printable
-from dials_mpi.run.session import Start, require_time
+from dials_mpi.run.session import SessionStart, require_time
 from dials_mpi.run.walltime import Deadline, clock
 from dials_mpi.storage import checkpoint as checkpoints
 from dials_mpi.storage.checkpoint import Checkpoint
-from dials_mpi.storage.position import Position
+from dials_mpi.storage.progress import Progress
 from dials_mpi.study.board import Board, summary
 from dials_mpi.study.launch import Launch
 from dials_mpi.study.plan import StudyRun
@@ -165,7 +165,8 @@ class Series:
 
     def _time_for(self, run: StudyRun) -> bool:
         """Whether the time suffices for another segment; the first run of a session checks this itself."""
-        start = Start(run.config, str(run.directory), _position(run) if self.launched else Position())
+        progress = _progress(run) if self.launched else Progress()
+        start = SessionStart(run.config, str(run.directory), progress)
         try:
             require_time(start, self.deadline, self.launch.ranks_of(run))
             if not self.deadline.allows(0):
@@ -184,13 +185,13 @@ def _as_planned(run: StudyRun) -> bool:
         return False
 
 
-def _position(run: StudyRun) -> Position:
+def _progress(run: StudyRun) -> Progress:
     """Where the run would continue; the beginning if its checkpoint cannot be read, which the run reports."""
     try:
         newest = checkpoints.present(run.directory)
-        return Checkpoint(newest[0]).position if newest else Position()
+        return Checkpoint(newest[0]).progress if newest else Progress()
     except BadInput:
-        return Position()
+        return Progress()
 
 
 def _words(outcome: Outcome, ended: Ended, state: State) -> str:
