@@ -26,7 +26,7 @@ COMMANDS = {
     "export": "Write a run's trained policies for use without this package.",
     "archive": "Copy the results of runs, without their networks.",
     "check": "Check that a domain keeps its contract, and measure its simulators.",
-    "fidelity": "Compare local simulators with the global one, traffic only.",
+    "fidelity": "Compare the local simulators with the global one, traffic only.",
     "bench": "Measure training speed, and compare it with the machine's limits.",
 }
 """Each command with the first line of its help."""
