@@ -62,7 +62,7 @@ COMMANDS: dict[str, tuple[list[str], list[str]]] = {
     ),
     "checkpoint_every, negative": (["checkpoint_every=-1"], ["checkpoint_every is -1", "from 0 to"]),
     "checkpoint_every, exponent": (["checkpoint_every=1e2"], ["checkpoint_every is '1e2'", "write 100"]),
-    "checkpoint_every, truth": (["checkpoint_every=no"], ["checkpoint_every=no", "false to YAML 1.1"]),
+    "checkpoint_every, truth": (["checkpoint_every=no"], ["checkpoint_every=no", "false in YAML 1.1"]),
     "checkpoint_minutes, clock": (["checkpoint_minutes='0:30'"], ["checkpoint_minutes", "a number from 0"]),
     "checkpoint_minutes, endless": (["checkpoint_minutes=.inf"], ["checkpoint_minutes is inf"]),
     "checkpoint_minutes, none": (["checkpoint_minutes="], ["checkpoint_minutes is empty"]),
@@ -220,7 +220,7 @@ def test_a_run_that_goes_on_elsewhere(worker, originals, tmp_path):
             lock.write(holder)
             lock.flush()
             fcntl.flock(lock, fcntl.LOCK_EX)
-            refused(worker, tmp_path, "train", RESUME, ["a run goes on in run", "--output"])
+            refused(worker, tmp_path, "train", RESUME, ["another run is active in run", "--output"])
 
 
 def test_a_session_too_short_for_a_segment(worker, originals, tmp_path):

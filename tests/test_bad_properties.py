@@ -177,7 +177,7 @@ STRUCTURES = re.compile(
 """Beginnings of HDF5's own structures, where a changed byte does most."""
 
 PLACE = st.tuples(st.booleans(), st.integers(0, 10**6), st.integers(0, 100))
-DAMAGE = st.one_of(
+READ_ERRORS = st.one_of(
     st.tuples(
         st.just("flip"), PLACE, st.sampled_from([1, 2, 4, 8, 16, 32, 64, 128, 255]) | st.integers(1, 255)
     ),
@@ -257,7 +257,7 @@ def test_a_lost_page_of_a_checkpoint_is_noticed(worker, originals, at_hand):
     require_noticed_or_harmless(worker, originals, at_hand, pages(size))
 
 
-@given(damage=DAMAGE)
+@given(damage=READ_ERRORS)
 @quick(120)
 def test_any_damage_to_a_checkpoint_is_noticed_or_harmless(worker, originals, at_hand, damage):
     require_noticed_or_harmless(worker, originals, at_hand, [damage])
@@ -331,21 +331,21 @@ def test_a_lost_page_of_a_run_file(worker, originals, at_hand):
         require_refused_or_good(worker, originals, at_hand, damaged(whole, damage))
 
 
-@given(damage=DAMAGE)
+@given(damage=READ_ERRORS)
 @quick(120)
 def test_any_damage_to_a_run_file_is_refused_or_good_enough(worker, originals, at_hand, damage):
     whole = (originals.killed / "run.h5").read_bytes()
     require_refused_or_good(worker, originals, at_hand, damaged(whole, damage))
 
 
-@given(damage=DAMAGE)
+@given(damage=READ_ERRORS)
 @quick(100)
 def test_any_damage_to_a_run_file_is_no_traceback_in_the_report(worker, originals, scratch, damage):
     (scratch / "run.h5").write_bytes(damaged((originals.finished / "run.h5").read_bytes(), damage))
     assert worker.read(scratch).isprintable()
 
 
-@given(damage=DAMAGE)
+@given(damage=READ_ERRORS)
 @quick(60)
 def test_any_damage_to_a_run_file_is_noticed_by_the_evaluation(worker, originals, scratch, damage):
     """It is refused, or the figures are those of the whole file."""

@@ -17,7 +17,7 @@ from conftest import Finished, launch
 
 from dials_mpi.core import cache
 from dials_mpi.core import jit as compiled
-from dials_mpi.core.jit import store
+from dials_mpi.core.jit import code_folder
 from dials_mpi.domains.traffic import platoons
 from dials_mpi.domains.traffic.network import FILES, Network
 from dials_mpi.domains.traffic.platoons import recorded_platoons
@@ -34,7 +34,7 @@ def home(tmp_path, monkeypatch):
     """A cache of the test's own, about which nothing was said."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv(cache.GROUP, raising=False)
-    monkeypatch.setattr(cache, "_said", set())
+    monkeypatch.setattr(cache, "_warned", set())
     return tmp_path / "cache"
 
 
@@ -47,7 +47,7 @@ def tripled(number=2):
 
 def stored():
     """The file with the code."""
-    [file] = store().glob("*.nbc")
+    [file] = code_folder().glob("*.nbc")
     return file
 
 
@@ -98,7 +98,7 @@ def test_damaged_machine_code_is_made_anew(damage, home, capsys):
     DAMAGES[damage](stored())
     assert not tripled()
     [line] = said(capsys)
-    assert line.startswith(f"dials_mpi: {stored()} is damaged: it is made anew")
+    assert line.startswith(f"dials_mpi: {stored()} is damaged: it is made again")
     assert tripled()
     assert said(capsys) == []
 
@@ -107,7 +107,7 @@ def test_a_pickle_of_something_else_is_made_anew(home, capsys):
     tripled()
     cache.write(stored(), pickle.dumps({"some": "thing"}))
     assert not tripled()
-    assert "is damaged: it is made anew" in said(capsys)[0]
+    assert "is damaged: it is made again" in said(capsys)[0]
     assert tripled()
 
 
@@ -116,8 +116,8 @@ def test_a_folder_in_place_of_a_file_is_done_without(home, capsys):
     replace_by_folder(stored())
     assert not tripled() and not tripled()
     [line] = said(capsys)
-    assert f"{stored()} cannot be read (Is a directory): the run goes on without it" in line
-    assert [file.name for file in store().iterdir()] == [stored().name]
+    assert f"{stored()} cannot be read (Is a directory): the run continues without it" in line
+    assert [file.name for file in code_folder().iterdir()] == [stored().name]
 
 
 def test_a_damaged_file_is_not_executed(home, tmp_path):
@@ -171,7 +171,9 @@ def test_a_cache_that_may_not_be_written_is_read(home, unwritable, capsys):
     assert said(capsys) == []
     assert not tripled(2.5) and not tripled(2.5)
     [line] = said(capsys)
-    assert f"{store()} cannot be written (Read-only file system), so that every start does the same" in line
+    assert (
+        f"{code_folder()} cannot be written (Read-only file system), so every start repeats the work" in line
+    )
     assert "set XDG_CACHE_HOME" in line
 
 
@@ -179,8 +181,8 @@ def test_a_quota_is_tolerated(home, monkeypatch, capsys):
     monkeypatch.setattr(cache.os, "replace", refuse_all)
     assert not tripled() and not tripled()
     [line] = said(capsys)
-    assert f"{store()} cannot be written (Disk quota exceeded)" in line
-    assert list(store().iterdir()) == []
+    assert f"{code_folder()} cannot be written (Disk quota exceeded)" in line
+    assert list(code_folder().iterdir()) == []
 
 
 def test_a_full_disk_is_tolerated(home, capsys):
@@ -191,7 +193,7 @@ def test_a_full_disk_is_tolerated(home, capsys):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, keep)
     assert "cannot be written (File too large)" in said(capsys)[0]
-    assert list(store().iterdir()) == []
+    assert list(code_folder().iterdir()) == []
     assert not tripled() and tripled()
 
 
@@ -200,7 +202,7 @@ def test_what_may_not_be_read_is_replaced_where_that_is_allowed(home, capsys):
     tripled()
     stored().chmod(0)
     assert not tripled()
-    assert "cannot be read (Permission denied): the run goes on without it" in said(capsys)[0]
+    assert "cannot be read (Permission denied): the run continues without it" in said(capsys)[0]
     assert tripled()
 
 
@@ -215,7 +217,7 @@ def test_without_a_home_nothing_is_cached(home, monkeypatch, capsys):
     assert not tripled() and not tripled()
     assert all(file.is_file() for file in Network(1, 1, 1, 101.0, 10.0).files())
     [line] = said(capsys)
-    assert "nothing is cached, for the home folder is unknown: set XDG_CACHE_HOME" in line
+    assert "nothing is cached, because the home folder is unknown: set XDG_CACHE_HOME" in line
     assert not is_warm()
 
 
@@ -251,7 +253,7 @@ def test_permissions_follow_the_umask_but_no_one_else_may_write(mask, folder, fi
     umask(mask)
     tripled()
     (net, *_) = Network(1, 1, 1, 100.0, 10.0).files()
-    folders = [home, home / "dials_mpi", store(), net.parent.parent, net.parent]
+    folders = [home, home / "dials_mpi", code_folder(), net.parent.parent, net.parent]
     assert [mode(path) for path in folders] == [folder] * 5
     assert [mode(path) for path in (stored(), net)] == [file] * 2
 
@@ -259,8 +261,8 @@ def test_permissions_follow_the_umask_but_no_one_else_may_write(mask, folder, fi
 OPENED = {
     "its base": lambda home: home.chmod(0o775),
     "the folder": lambda home: (home / "dials_mpi").chmod(0o777),
-    "the folder of the code": lambda home: store().chmod(0o757),
-    "a sticky folder": lambda home: store().chmod(0o1777),
+    "the folder of the code": lambda home: code_folder().chmod(0o757),
+    "a sticky folder": lambda home: code_folder().chmod(0o1777),
     "the file": lambda home: stored().chmod(0o664),
     "the file to all": lambda home: stored().chmod(0o646),
 }
@@ -301,7 +303,7 @@ def test_a_folder_above_that_others_may_write_is_not_trusted(home, tmp_path, mon
     tripled()
     above.chmod(0o777)
     assert not tripled()
-    assert f"{above} may be written by everybody" in said(capsys)[0]
+    assert f"{above} can be written by everybody" in said(capsys)[0]
     above.chmod(0o1777)
     assert tripled()
 
@@ -312,7 +314,7 @@ def test_a_link_is_judged_by_where_it_leads(home, tmp_path, capsys):
     assert not tripled() and tripled()
     (tmp_path / "real").chmod(0o777)
     assert not tripled()
-    assert f"{tmp_path / 'real'} may be written by everybody" in said(capsys)[0]
+    assert f"{tmp_path / 'real'} can be written by everybody" in said(capsys)[0]
 
 
 def test_a_group_that_is_trusted_on_purpose_shares_a_cache(home, umask, monkeypatch, capsys):
@@ -322,11 +324,11 @@ def test_a_group_that_is_trusted_on_purpose_shares_a_cache(home, umask, monkeypa
     os.chown(home, -1, os.getegid())
     home.chmod(0o2775)
     assert not tripled() and tripled()
-    assert (mode(store()) & 0o777, mode(stored())) == (0o775, 0o664)
+    assert (mode(code_folder()) & 0o777, mode(stored())) == (0o775, 0o664)
     assert said(capsys) == []
     monkeypatch.delenv(cache.GROUP)
     assert not tripled()
-    assert "may be written by its group" in said(capsys)[0]
+    assert "can be written by its group" in said(capsys)[0]
 
 
 def test_an_unknown_group_is_not_trusted(home, monkeypatch, capsys):
@@ -336,8 +338,8 @@ def test_an_unknown_group_is_not_trusted(home, monkeypatch, capsys):
     home.chmod(0o775)
     assert not tripled()
     unknown, refused = said(capsys)
-    assert "is nobody-has-this-name, and there is no such group: none is trusted" in unknown
-    assert "may be written by its group" in refused
+    assert "is nobody-has-this-name, and there is no such group: no group is trusted" in unknown
+    assert "can be written by its group" in refused
 
 
 # --- what decides the content ---
@@ -356,10 +358,26 @@ def test_versions_do_not_throw_each_others_code_away(library, home, monkeypatch)
 
 
 def test_processors_and_options_have_their_own_code():
-    show = "from dials_mpi.core.jit import store; print(store())"
+    show = "from dials_mpi.core.jit import code_folder; print(code_folder())"
     others = [{}, {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}, {"NUMBA_OPT": "1"}]
     places = [launch("-c", show, environment=given).stdout for given in others]
-    assert places[0] == f"{store()}\n" and len(set(places)) == 3
+    assert places[0] == f"{code_folder()}\n" and len(set(places)) == 3
+
+
+def test_every_file_that_affects_compiled_code_changes_the_folders_name(tmp_path, monkeypatch):
+    """Also files of intrinsics, which have no decorated function, and the file with the compiler's options."""
+    package = shutil.copytree(compiled.PACKAGE, tmp_path / "package", ignore=shutil.ignore_patterns("*.pyc"))
+    monkeypatch.setattr(compiled, "PACKAGE", package)
+
+    def name_after(file: str) -> str:
+        (package / file).write_bytes((package / file).read_bytes() + b"# changed\n")
+        return compiled._digest.__wrapped__()
+
+    names = [compiled._digest.__wrapped__()]
+    names += [name_after(f"learning/kernels/{name}.py") for name in ("instructions", "gemm", "gru")]
+    names += [name_after(file) for file in ("learning/ppo.py", "domains/traffic/kernels.py", "core/jit.py")]
+    assert len(set(names)) == len(names) == 7
+    assert name_after("core/text.py") == names[-1]
 
 
 def test_another_function_has_other_code(home):
@@ -399,7 +417,7 @@ def test_a_damaged_network_is_built_anew(damage, name, home, monkeypatch, capsys
     assert NETWORK.files() == NETWORK.files() == files
     assert len(calls) == 1
     [line] = said(capsys)
-    assert f"{files[FILES.index(name)]} is damaged: it is made anew" in line
+    assert f"{files[FILES.index(name)]} is damaged: it is made again" in line
     assert len(sumolib.net.readNet(str(files[0])).getTrafficLights()) == 2
     assert [len(file.read_bytes()) for file in files][1:] == content[1:]
 

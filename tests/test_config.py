@@ -101,7 +101,7 @@ BROKEN_FILES = {
     "float for int": (b"ppo: {epochs: 2.5}\n", ["ppo.epochs is 2.5", "whole number from 1"]),
     "exponent for int": (b"total_steps: 4e6\n", ["total_steps is '4e6'", "write 4000000"]),
     "number for text": (b"mode: 3\n", ["mode is 3", "dials, untrained, global"]),
-    "YAML's no": (b"mode: no\n", ["mode is no", "false to YAML 1.1", "'no' in quotes"]),
+    "YAML's no": (b"mode: no\n", ["mode is no", "false in YAML 1.1", "'no' in quotes"]),
     "not a choice": (b"policy: {architecture: lstm}\n", ["'lstm'", "one of gru, fnn"]),
     "unknown domain": (b"domain: factory\n", ["domain is 'factory'", "warehouse"]),
     "domain as list": (b"domain: [warehouse]\n", ["domain is ['warehouse']"]),
@@ -265,15 +265,15 @@ ODD_FORMS = {
     "0x1F": ["hexadecimal", "write 31"],
     "-0x1_f": ["hexadecimal", "write -31"],
     "0b11": ["binary", "write 3"],
-    "1:30": ["90 to YAML 1.1", "write 90"],
-    "190:20:30.15": ["685230.15 to YAML 1.1", "write 685230.15"],
+    "1:30": ["90 in YAML 1.1", "write 90"],
+    "190:20:30.15": ["685230.15 in YAML 1.1", "write 685230.15"],
     "1_0": ["underscores", "write 10"],
     "1__000": ["underscores", "write 1000"],
     "10_00.5": ["underscores", "write 1000.5"],
     "0.00_1": ["underscores", "write 0.001"],
     ".00_1": ["underscores", "write 0.001"],
-    "yes": ["true to YAML 1.1", "write true"],
-    "Off": ["false to YAML 1.1", "write false"],
+    "yes": ["true in YAML 1.1", "write true"],
+    "Off": ["false in YAML 1.1", "write false"],
 }
 
 

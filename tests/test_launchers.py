@@ -95,7 +95,7 @@ def test_a_launcher_that_mpi_has_not_noticed_is_refused(environment, name):
     with pytest.raises(
         BadInput, match=rf"started {started} ranks \(\w+\).* sees {size}: start with"
     ) as refusal:
-        launchers.require_noticed(size, MPICH)
+        launchers.require_all_ranks_seen(size, MPICH)
     assert ("srun the --mpi" in str(refusal.value)) == ("SLURM_STEP_NUM_TASKS" in variables)
 
 
@@ -104,7 +104,7 @@ def test_a_launcher_that_mpi_has_noticed_is_not(environment, name):
     variables, size = NOTICED[name]
     environment(**variables)
     launchers.require_numbers()
-    launchers.require_noticed(size, MPICH)
+    launchers.require_all_ranks_seen(size, MPICH)
 
 
 ROOTS = {

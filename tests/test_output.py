@@ -106,7 +106,7 @@ def test_what_is_no_number(text):
 def test_whole_numbers_and_numbers():
     assert [integer(text) for text in ("0", "-3", "+5", "8_000_000")] == [0, -3, 5, 8_000_000]
     assert [real(text) for text in ("5", "1e-4", ".5", "5.", "1_000.5")] == [5, 1e-4, 0.5, 5, 1000.5]
-    assert numerals.odd("10") is None is numerals.odd("ten")
+    assert numerals.ambiguity("10") is None is numerals.ambiguity("ten")
 
 
 @pytest.mark.parametrize(

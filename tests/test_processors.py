@@ -46,7 +46,7 @@ def test_several_kinds_are_recorded_and_said(tmp_path):
     assert f"several kinds of processor (2 on {mine}, 1 on {OTHER}), which may round" in first.stdout
     then = train(*SMALL, *output, "--resume", "total_steps=384")
     assert then.code == 0, then.stderr
-    assert f"runs on {mine}, those before ran on {mine} and {OTHER}: they may round" in then.stdout
+    assert f"runs on {mine}, earlier sessions ran on {mine} and {OTHER}: they may round" in then.stdout
     assert processors_of(tmp_path) == [[mine, mine, OTHER], [mine]]
 
 
@@ -82,12 +82,12 @@ def test_another_numba_and_numpy_are_recorded_by_session_and_said(tmp_path):
     assert then.code == 0, then.stderr
     mine = provenance.libraries()
     now, before = "numba 0.1.2, numpy 1.2.3", f"numba {mine['numba']}, numpy {mine['numpy']}"
-    assert f"this session runs on {now}, those before ran on {before}: they may" in then.stdout
+    assert f"this session runs on {now}, earlier sessions ran on {before}: they may" in then.stdout
     for name in ("numba", "numpy"):
         other = {"numba": "0.1.2", "numpy": "1.2.3"}[name]
         assert told(tmp_path, name) == ([mine[name], other], mine[name])
     again = train(*SMALL, *output, "--resume", "total_steps=512")
-    assert f"this session runs on {before}, those before ran on " in again.stdout
+    assert f"this session runs on {before}, earlier sessions ran on " in again.stdout
 
 
 def test_every_session_tells_all_that_it_goes_through(tmp_path):
@@ -172,15 +172,15 @@ def test_what_is_said():
 
     assert differences(of("a", "a"), {}) == differences(of("a", "a"), of("a")) == []
     mixed, changed = differences(of("a", "b", "a"), of("a"))
-    assert "(2 on a, 1 on b)" in mixed and "may depend on which rank holds which region" in mixed
-    assert "runs on a and b, those before ran on a:" in changed
+    assert "(2 on a, 1 on b)" in mixed and "may depend on which rank trains which region" in mixed
+    assert "runs on a and b, earlier sessions ran on a:" in changed
     assert len(differences(of("a", "b"), of("b", "a"))) == 1, "as before, but mixed"
     (both,) = differences({**of("a"), "numpy": ["2"], "sumo": ["3"]}, {**of("b"), "numpy": ["1"]})
-    assert "runs on a, numpy 2, those before ran on b, numpy 1:" in both
+    assert "runs on a, numpy 2, earlier sessions ran on b, numpy 1:" in both
     assert differences({"ranks": ["2"], "h5py": ["2"]}, {"ranks": ["1"], "h5py": ["1"]}) == []
 
 
 def test_a_run_of_before_this_was_noted_tells_none():
     archived = Path(__file__).parent.parent / "results" / "runs" / "warehouse-4-gs-seed0"
-    newest, earlier = RunFile.open(archived).told()
+    newest, earlier = RunFile.open(archived).provenance()
     assert PROCESSORS not in newest and earlier == {}

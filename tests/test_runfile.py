@@ -193,7 +193,7 @@ def test_a_run_goes_on_without_gap_or_repetition(run):
     run.write({"policy/parameters": np.zeros((2, 3))}, finished=True)
     run.commit()
     assert run.lengths() == {"a/steps": 5, "b/rows": 5, "late/steps": 1}
-    run.go_on("seed: 2\n", {"finished": False}, {"env_steps": 3}, {"a/steps": 3, "b/rows": 3})
+    run.continue_run("seed: 2\n", {"finished": False}, {"env_steps": 3}, {"a/steps": 3, "b/rows": 3})
     assert run.lengths() == {"a/steps": 3, "b/rows": 3}
     run.append({"a/steps": 3, "b/rows": np.full(3, 3)})
     run.commit()
@@ -219,7 +219,7 @@ def test_a_disk_that_is_full_leaves_the_old_file(run, monkeypatch, moment):
     run.append({"rows": np.zeros(100_000)})
     try:
         with pytest.raises(
-            Unwritable, match=r"run.h5 cannot be written \(.*\), what was there before is intact"
+            Unwritable, match=r"run.h5 cannot be written \(.*\), its earlier content is intact"
         ):
             run.commit()
     finally:

@@ -20,8 +20,8 @@ from conftest import content
 from dials_mpi.core.errors import BadInput, Unwritable
 from dials_mpi.gym import GlobalEnv, RegionEnv
 from dials_mpi.storage import superblock
+from dials_mpi.storage.checksum import Changed, InUse, has_valid_checksum
 from dials_mpi.storage.runfile import RunFile
-from dials_mpi.storage.seal import Changed, Held, sealed
 
 worker, originals, tmp_path = bad_input.worker, bad_input.originals, bad_input.tmp_path
 
@@ -173,7 +173,7 @@ def goes_on(worker, folder, kept, touched: bytes) -> None:
     assert (said.code, said.stderr) == (0, ""), said
     assert f"run.h5 {CHANGE}: " in said.stdout and f"kept as {kept}\n" in said.stdout
     assert (folder / "run" / kept).read_bytes() == touched
-    assert sealed(folder / "run" / "run.h5")
+    assert has_valid_checksum(folder / "run" / "run.h5")
 
 
 @table(TOUCHED)
@@ -308,10 +308,10 @@ def test_a_run_whose_file_another_program_destroys_says_so(run):
 def test_what_looks_whole_and_is_endless_is_damaged(run, monkeypatch):
     """A program that reads it may hang: it is tried elsewhere, for a limited time."""
     TOUCHED["a comment"](run.path)
-    monkeypatch.setattr("dials_mpi.storage.seal.PATIENCE", 0.0)
+    monkeypatch.setattr("dials_mpi.storage.checksum.READ_SECONDS", 0.0)
     with pytest.raises(BadInput, match="damaged") as error:
         RunFile.open(run.directory, unchecked=True)
-    assert not isinstance(error.value, Changed | Held)
+    assert not isinstance(error.value, Changed | InUse)
 
 
 def test_a_file_without_a_seal_is_no_run_file(tmp_path):

@@ -82,7 +82,7 @@ def read_run(directory: str, unchecked: bool = False) -> Recorded:
     unchecked: also where another program has changed its file.
     BadInput: there is none, it cannot be read, it has trained nothing yet, or it is of mode global.
     """
-    from dials_mpi.storage.hdf5 import DAMAGE
+    from dials_mpi.storage.hdf5 import READ_ERRORS
     from dials_mpi.storage.runfile import RunFile
 
     file = RunFile.open(directory, unchecked)
@@ -107,7 +107,7 @@ def read_run(directory: str, unchecked: bool = False) -> Recorded:
             refits = np.asarray(file.read("influence/env_steps"), np.float64)
         ranks = int(file.attributes()["ranks"])
         return _recorded(config, timing, refits, np.bincount(holders, minlength=ranks), wall, where)
-    except DAMAGE as error:
+    except READ_ERRORS as error:
         reason = printable(" ".join(str(error).split()))[:300]
         raise BadInput(f"{where} is not a run file, or a damaged one: {reason}") from error
 

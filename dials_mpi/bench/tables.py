@@ -11,7 +11,7 @@ from dials_mpi.bench.costs import Costs, Recorded
 from dials_mpi.bench.projection import TERMS, Line, Model, growing
 from dials_mpi.config import Config
 from dials_mpi.config.schedule import segments
-from dials_mpi.core.console import LastingConsole
+from dials_mpi.core.console import BestEffortConsole
 
 WIDTH = 120
 """Columns where there is no terminal."""
@@ -32,9 +32,9 @@ UNITS = (
 """What a figure's name has in it, its unit in the table and the factor; the first that fits counts."""
 
 
-def console() -> LastingConsole:
+def console() -> BestEffortConsole:
     """Where tables go."""
-    made = LastingConsole()
+    made = BestEffortConsole()
     if not made.is_terminal:
         made.width = WIDTH
     return made

@@ -12,11 +12,11 @@ def command(program: str, *paths: str | os.PathLike[str]) -> str:
 
 
 def _quoted(path: str) -> str:
-    """A path as one word of a command line, on one line, which is neither an option nor in the home."""
+    """A path as one word on one line, which the shell reads neither as an option nor as a home folder."""
     path = f"./{path}" if path.startswith(("-", "~")) else path
     if path.isprintable():
         return shlex.quote(path)
-    # $'...' is the shells' way to write bytes that cannot be shown.
+    # $'...' is the shell syntax for bytes that cannot be printed.
     plain = (char if char.isprintable() and char not in "'\\" else _escaped(char) for char in path)
     return f"$'{''.join(plain)}'"
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from dials_mpi.core.errors import BadInput
+from dials_mpi.storage.checksum import require_checksum
 from dials_mpi.storage.files import free_name
 from dials_mpi.storage.hdf5 import (
     float32,
@@ -31,7 +32,6 @@ from dials_mpi.storage.hdf5 import (
     text_of,
 )
 from dials_mpi.storage.position import Position
-from dials_mpi.storage.seal import require_seal
 
 FORMAT_VERSION = 2
 DAMAGED = ".damaged"
@@ -54,7 +54,7 @@ class Checkpoint:
         """
         self.path = path
         if not trusted:
-            require_seal(path, "a checkpoint", unchecked)
+            require_checksum(path, "a checkpoint", unchecked)
         with self._read() as file:
             require_version(file, FORMAT_VERSION, path, "go on")
             values = {name: file.attrs[name] for name in _ATTRIBUTES}

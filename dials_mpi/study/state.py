@@ -11,8 +11,8 @@ from dials_mpi.config.comparison import differences
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.text import printable
 from dials_mpi.run.resume import configuration_of
-from dials_mpi.storage.files import holder
-from dials_mpi.storage.hdf5 import DAMAGE
+from dials_mpi.storage.files import locked_by
+from dials_mpi.storage.hdf5 import READ_ERRORS
 from dials_mpi.storage.runfile import RunFile
 from dials_mpi.study.plan import StudyRun
 
@@ -31,7 +31,7 @@ class Phase(StrEnum):
 class State(NamedTuple):
     """How far a run is: steps per agent, mean return and wall-clock seconds at its newest evaluation.
 
-    holder: the process that runs it, in its own words. trouble: why its file cannot be read, or what is
+    locked_by: the process that runs it, in its own words. trouble: why its file cannot be read, or what is
     other about its settings.
     """
 
@@ -39,7 +39,7 @@ class State(NamedTuple):
     env_steps: int = 0
     mean_return: float = math.nan
     seconds: float = math.nan
-    holder: str = ""
+    locked_by: str = ""
     trouble: str = ""
 
     @property
@@ -50,18 +50,18 @@ class State(NamedTuple):
 
 def state_of(run: StudyRun) -> State:
     """The state of a run, which may be going on at the moment."""
-    held = holder(run.directory)
+    held = locked_by(run.directory)
     if not RunFile(run.directory).exists():
-        return State(Phase.RUNNING if held else Phase.NOT_BEGUN, holder=held or "")
+        return State(Phase.RUNNING if held else Phase.NOT_BEGUN, locked_by=held or "")
     try:
         state = _read(run)
     except BadInput as error:
         state = State(Phase.UNREADABLE, trouble=str(error))
-    except DAMAGE as error:
+    except READ_ERRORS as error:
         state = State(Phase.UNREADABLE, trouble=f"{run.directory}: {error}")
     if not held:
         return state
-    return state._replace(phase=state.phase if state.phase is Phase.OTHER else Phase.RUNNING, holder=held)
+    return state._replace(phase=state.phase if state.phase is Phase.OTHER else Phase.RUNNING, locked_by=held)
 
 
 def _read(run: StudyRun) -> State:
@@ -89,7 +89,7 @@ def ranks_of_sessions(run: StudyRun) -> list[int]:
     """How many ranks each session of a run was on; empty where there is no file, or none that can be read."""
     try:
         return RunFile.open(run.directory).ranks() if RunFile(run.directory).exists() else []
-    except (BadInput, *DAMAGE):
+    except (BadInput, *READ_ERRORS):
         return []
 
 

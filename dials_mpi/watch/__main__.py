@@ -22,7 +22,7 @@ from dials_mpi.core.text import printable
 from dials_mpi.domains.base import Drawable, SimulatorFailure
 from dials_mpi.results.choice import Choice, add_arguments
 from dials_mpi.results.style import style
-from dials_mpi.storage.files import whole
+from dials_mpi.storage.files import output_file
 from dials_mpi.watch.episodes import Episode, GlobalEpisode, LocalEpisode, Moment
 from dials_mpi.watch.film import FILMS, LEAST_FPS, MOST_FPS, ffmpeg
 
@@ -76,7 +76,7 @@ def _watch(options: argparse.Namespace) -> list[str]:
     """Write what the command line asks for; what there is to say of it. BadInput: it cannot be had."""
     choice = Choice(options, predictors=options.influence or options.region is not None)
     _check(options, choice)
-    with whole(Path(options.out)) as file:
+    with output_file(Path(options.out)) as file:
         task = _draw_influence if options.influence else _show
         said = task(options, choice, file)
     return [*said, printable(options.out)]
