@@ -1,6 +1,6 @@
-"""Small copies of run files, without networks: results to keep, to share, and to put into a repository.
+"""The command ``archive``: small copies of run files, without networks, to keep and to share.
 
-As a program: ``python -m dials_mpi.archive DIR [DIR ...] --out FOLDER``.
+``python -m dials_mpi.archive DIR [DIR ...] --out FOLDER``
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ EXAMPLES = """examples:
   python -m dials_mpi.archive runs/figure-3-warehouse/* --out results/runs
   python -m dials_mpi.report results/runs/* --out figures         the same figures as of the runs themselves
 
-FOLDER/NAME/run.h5 holds all that the run file in the directory NAME does, but for the parameters of its
-policies and predictors: kilobytes in place of megabytes, for any HDF5 library and for report. What needs
-networks or checkpoints (--resume, evaluate, watch, export) needs the run itself. A copy that is there is
-replaced by one of the same run that has come as far."""
+FOLDER/NAME/run.h5 is a copy of the run file in the directory NAME without the parameters of policies and
+predictors: kilobytes, not megabytes, for any HDF5 library and for report. --resume and the commands that use
+networks or checkpoints (evaluate, watch, export) need the run itself. A copy that exists is replaced if it is
+of the same run and not longer."""
 
 
 @command_line
@@ -34,7 +34,9 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The command line; it needs no MPI."""
     parser = Parser("archive", "Copy the results of runs, without their networks.", EXAMPLES)
     parser.add_argument("directories", nargs="+", metavar="DIR", help="the directory of a run")
-    parser.add_argument("--out", required=True, metavar="FOLDER", type=word, help="made if missing")
+    parser.add_argument(
+        "--out", required=True, metavar="FOLDER", type=word, help="folder for the copies; created if missing"
+    )
     add_unchecked(parser)
     options = parser.parse_args(argv)
     try:
@@ -50,9 +52,9 @@ def archive(
 ) -> list[Path]:
     """Copy the results of these runs below ``out``, each under the name of its directory; the copies.
 
-    All are looked at before the first is written. unchecked: files that another program has changed are
-    copied as well. BadInput: one is no run, or has the name of another one, or its place is taken by anything
-    but an older copy of it, or the disk does not take it.
+    All runs are checked before the first copy is written. unchecked: also copy files that another program has
+    changed. BadInput: a directory is no run; or two have one name; or the place of a copy holds anything but
+    an older copy of the same run; or a copy cannot be written.
     """
     runs = [RunFile.open(directory, unchecked) for directory in directories]
     copies = [RunFile(Path(out) / run.directory.resolve().name) for run in runs]
@@ -70,7 +72,7 @@ def archive(
             copy.directory.mkdir(parents=True, exist_ok=True)
             run.archive(copy.directory)
         except (OSError, ValueError, Unwritable) as error:
-            cause = error.__cause__ or error  # Unwritable speaks of runs
+            cause = error.__cause__ or error  # the text of Unwritable is about runs
             reason = getattr(cause, "strerror", None) or cause
             where = printable(str(copy.path))
             raise BadInput(f"{where} cannot be written ({reason}): choose another --out") from error
@@ -78,7 +80,7 @@ def archive(
 
 
 def _require_free(run: RunFile, copy: RunFile) -> None:
-    """BadInput: there is a run itself, or a copy of another one, or of this one when it had come further."""
+    """BadInput: there is a run, or a copy of another run, or a longer copy of this one."""
     if not copy.exists():
         return
     there = RunFile.open(copy.directory)

@@ -1,4 +1,4 @@
-"""What the command lines have in common: one sentence and exit code 2 for bad input, from root alone."""
+"""What the command lines share: a parser for all ranks, refusals by root alone, the choice of a run."""
 
 from __future__ import annotations
 
@@ -6,65 +6,144 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Callable
-from typing import Any, NoReturn
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+from dials_mpi.core import shell
 from dials_mpi.core.errors import BadInput, refuse
 from dials_mpi.core.launchers import launched_as_root
 from dials_mpi.core.text import printable, shown
-from dials_mpi.parallel.communicator import Communicator
 from dials_mpi.settings import numerals
+
+if TYPE_CHECKING:
+    from dials_mpi.parallel.communicator import Communicator
+    from dials_mpi.results.run import Run
+
+T = TypeVar("T")
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that every rank may run: all come to the same result, only root speaks.
+    """An argument parser that every rank may run: all get the same result, only root prints.
 
-    alone: the program is one process; what else a launcher has started leaves at once, without a word.
+    Usage and examples name the program as it was started, ``python -m dials_mpi.NAME`` or ``dials NAME``.
+    alone: the program needs one process; all others that a launcher has started exit at once, silently.
     """
 
     def __init__(self, program: str, about: str, epilog: str, alone: bool = True) -> None:
         self._alone = alone
         super().__init__(
-            prog=f"python -m dials_mpi.{program}",
+            prog=shell.program(program),
             description=about,
-            epilog=epilog,
+            epilog=epilog.replace("python -m dials_mpi.", shell.program("")),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As of argparse, with the user's home for a ~ that the shell has left."""
+        """As argparse does, with the user's home directory for each ~ that the shell has not replaced."""
         if self._alone and not launched_as_root():
             sys.exit(0)
         given = sys.argv[1:] if args is None else args
         return super().parse_known_args([_at_home(text) for text in given], namespace)
 
-    def _print_message(self, message: str, file: object = None) -> None:
+    def _print_message(self, message: str, file: Any = None) -> None:
         if launched_as_root():
             super()._print_message(message, file)
 
     def error(self, message: str) -> NoReturn:
-        """Refuse the command line."""
+        """Print on root why the command line is refused, and exit with code 2."""
         if launched_as_root():
             refuse(f"{printable(message[:500])}; see {self.prog} --help")
         sys.exit(2)
 
 
 def word(text: str) -> str:
-    """What an option is given: not nothing, as of a variable that a job script forgot to set."""
+    """The type of an option's text, which must not be empty, as an unset variable of a job script is."""
     if not text:
         raise argparse.ArgumentTypeError("is empty, give a value or leave the option out")
     return text
 
 
 def add_unchecked(parser: argparse.ArgumentParser) -> None:
-    """The option of programs that read runs."""
+    """Add ``--unchecked``, the option of all commands that read runs."""
     parser.add_argument(
-        "--unchecked", action="store_true", help="read a run whose files another program has changed, too"
+        "--unchecked", action="store_true", help="also read files that another program has changed"
     )
 
 
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """Add ``--checkpoint``, the option of commands that use trained networks."""
+    parser.add_argument(
+        "--checkpoint",
+        metavar="WHICH",
+        type=word,
+        help="use the networks of this checkpoint: best, newest or its steps (default: the run's end)",
+    )
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that ``run_of`` and ``policy_of`` read."""
+    parser.add_argument("arguments", nargs="*", metavar="DIR | key=value", help="a run, or settings")
+    parser.add_argument("--config", metavar="FILE", help="a configuration in place of a run")
+    parser.add_argument("--policy", type=word, help="trained (default for a run), random or hand-coded")
+    add_checkpoint(parser)
+    add_unchecked(parser)
+
+
+def run_of(options: argparse.Namespace) -> Run:
+    """The run whose directory is given, or the configuration alone. BadInput: it cannot be read."""
+    from dials_mpi.results.run import Run  # loads h5py and numba, which other commands do not need
+
+    directories, overrides = runs_and_settings(options.arguments)
+    if options.config or not directories:
+        if directories:
+            raise BadInput(f"{printable(directories[0])} is given beside --config: give one of them")
+        if not options.config and not overrides:
+            raise BadInput("neither a run nor a configuration is given: give its directory, or --config FILE")
+        return Run.of_config(options.config, overrides)
+    require_no_settings(directories[0], [*overrides, *directories[1:]])
+    return Run.open(directories[0], options.checkpoint, options.unchecked)
+
+
+def policy_of(options: argparse.Namespace, run: Run, predictors: bool = False) -> str:
+    """The name of the joint policy: ``--policy``; without it that of a run is trained.
+
+    predictors: the run's predictors are used whatever the policy is. BadInput: there is no such policy, or
+    ``--checkpoint`` is given and no network of a run is used.
+    """
+    name: str | None = options.policy or ("trained" if run.file else None)
+    if name not in run.joint_policies:
+        raise BadInput(
+            (f"--policy is {printable(name)}" if name else "--policy is not given")
+            + f": choose {', '.join(run.joint_policies)}"
+            + ("" if run.file else " (trained needs the directory of a run)")
+        )
+    if name != "trained" and options.checkpoint is not None and not (run.file and predictors):
+        raise BadInput(f"--checkpoint is given, and the policy {name} has none: leave one of them out")
+    return name
+
+
+def require_no_settings(directory: str, words: Sequence[str]) -> None:
+    """BadInput: there are further words on the command line beside the directory of a run."""
+    if words:
+        raise BadInput(
+            f"{printable(words[0])} is given beside the run {printable(directory)}, whose configuration is "
+            "fixed: leave it out"
+        )
+
+
+def runs_and_settings(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words that name directories, and the settings ``key=value``; a run's name may contain = as well."""
+    directories = [word for word in words if "=" not in word or is_run(word)]
+    return directories, [word for word in words if word not in directories]
+
+
+def is_run(word: str) -> bool:
+    """Whether a word of the command line is the directory of a run."""
+    return os.path.exists(f"{word}/run.h5")
+
+
 def _at_home(text: str) -> str:
-    """An argument ~/x or --option=~/x with the user's home in it; shells leave the second as it is."""
+    """An argument ~/x or --option=~/x with the user's home directory; shells do not replace the second."""
     option, equals, value = text.partition("=")
     if option.startswith("--") and value.startswith("~"):
         return option + equals + os.path.expanduser(value)
@@ -72,12 +151,12 @@ def _at_home(text: str) -> str:
 
 
 def integer(text: str) -> int:
-    """What an option for a whole number is given, as settings are written: 010 is refused, it may be 8."""
+    """The type of an option that is a whole number, written as in settings: 010 is refused, it may mean 8."""
     return int(_numeral(text, numerals.INTEGER, "a whole number"))
 
 
 def real(text: str) -> float:
-    """What an option for a number is given; neither infinity nor NaN is one."""
+    """The type of an option that is a number, neither infinite nor NaN, written as in settings."""
     return float(_numeral(text, numerals.NUMBER, "a number"))
 
 
@@ -89,15 +168,16 @@ def _numeral(text: str, form: re.Pattern[str], kind: str) -> str:
     raise argparse.ArgumentTypeError(f"is {shown(text)}, {'which ' * bool(found)}{remedy}")
 
 
-def agreed(comm: Communicator, decide: Callable[[], Any]) -> Any:
-    """What root decides before anything else happens on any rank, on every rank.
+def agreed(comm: Communicator, decide: Callable[[], T]) -> T | int:
+    """What ``decide`` returns on root, on every rank.
 
-    It is the exit code, on every rank as well, where ``decide`` raises BadInput, which root reads out.
+    Where ``decide`` raises BadInput, root prints it, and all ranks get the exit code instead.
     """
-    decision = None
+    decision: T | int | None = None
     if comm.is_root:
         try:
             decision = decide()
         except BadInput as refusal:
             decision = refuse(refusal)
-    return comm.broadcast(decision)
+    shared: T | int = comm.broadcast(decision)
+    return shared

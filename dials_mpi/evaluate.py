@@ -1,7 +1,7 @@
-"""The joint policy on the global simulator: returns, and how well the influence predictors predict.
+"""The command ``evaluate``: the returns of a joint policy on the global simulator.
 
-As a program: ``python -m dials_mpi.evaluate DIR [--policy NAME]`` for a run's directory, or ``--config``
-for policies that need no training.
+``python -m dials_mpi.evaluate DIR [--policy NAME]`` for a run, ``--config FILE`` for policies that need no
+training. Returns are averaged in ``algorithm/evaluation.py``.
 """
 
 from __future__ import annotations
@@ -11,18 +11,17 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
 from dials_mpi.algorithm.evaluation import Evaluation, evaluate, evaluate_scripted
-from dials_mpi.cli import Parser, integer, word
+from dials_mpi.cli import Parser, add_run_arguments, integer, policy_of, run_of, word
 from dials_mpi.core.errors import BadInput, refuse
 from dials_mpi.core.output import command_line
 from dials_mpi.core.seeding import OTHER_EPISODES
 from dials_mpi.core.text import printable
 from dials_mpi.domains.base import Domain
-from dials_mpi.results.choice import Choice, add_arguments
 
 EXAMPLES = """examples:
   python -m dials_mpi.evaluate runs/warehouse-4-dials-seed0
@@ -39,12 +38,12 @@ MOST_EPISODES = 1_000_000
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The command line; it needs no MPI."""
     parser = Parser("evaluate", "Play a joint policy on the global simulator.", EXAMPLES)
-    add_arguments(parser)
-    parser.add_argument("--episodes", type=integer, default=100, help="how many (default 100)")
-    parser.add_argument("--json", metavar="FILE", type=word, help="write the figures to FILE as well")
+    add_run_arguments(parser)
+    parser.add_argument("--episodes", type=integer, default=100, help="number of episodes (default 100)")
+    parser.add_argument("--json", metavar="FILE", type=word, help="also write the results to FILE")
     options = parser.parse_intermixed_args(argv)
     try:
-        domain, result = _evaluate_as_told(options)
+        domain, result = _evaluate(options)
         if options.json:
             _write_json(options.json, result)
     except BadInput as refusal:
@@ -61,22 +60,20 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     sys.exit(0)
 
 
-def _evaluate_as_told(options: argparse.Namespace) -> tuple[Domain, Evaluation]:
-    """The domain, and what the command line asks for. BadInput: it cannot be had."""
+def _evaluate(options: argparse.Namespace) -> tuple[Domain, Evaluation]:
+    """The domain and the evaluation. BadInput: the options or the run do not allow it."""
     if not 1 <= options.episodes <= MOST_EPISODES:
         raise BadInput(f"--episodes is {options.episodes}: give a number from 1 to {MOST_EPISODES}")
-    choice = Choice(options)
-    config, domain = choice.config, choice.domain
-    if choice.policy != "trained":
-        return domain, evaluate_scripted(config, domain, choice.policy, options.episodes)
-    result = evaluate(
-        config, domain, choice.policies, choice.predictors, options.episodes, segment=OTHER_EPISODES
-    )
+    run = run_of(options)
+    config, domain, policy = run.config, run.domain, policy_of(options, run)
+    if policy != "trained":
+        return domain, evaluate_scripted(config, domain, policy, options.episodes)
+    result = evaluate(config, domain, run.policies, run.predictors, options.episodes, segment=OTHER_EPISODES)
     return domain, result
 
 
 def _write_json(file: str, result: Evaluation) -> None:
-    figures = {
+    figures: dict[str, Any] = {
         "mean_return": result.mean,
         "standard_error": result.standard_error,
         "episodes": len(result.returns),

@@ -19,11 +19,11 @@ from dials_mpi.core.launchers import launched_as_root
 from dials_mpi.core.logging import open_logs
 from dials_mpi.core.output import command_line
 from dials_mpi.core.shell import command
-from dials_mpi.core.signals import StopRequests
 from dials_mpi.core.text import printable
-from dials_mpi.parallel import communicator as mpi
+from dials_mpi.parallel import launch
 from dials_mpi.parallel.communicator import Communicator
-from dials_mpi.run.session import Start, default_ranks, require_time, usable_ranks
+from dials_mpi.parallel.layout import default_ranks, require_usable, usable_ranks
+from dials_mpi.run.session import SessionStart, require_time
 from dials_mpi.run.sinks.base import Sink
 from dials_mpi.run.walltime import Deadline, deadline_of
 
@@ -42,13 +42,7 @@ Exit codes: 0 done, 75 stopped with work left (go on with --resume), 2 bad input
 UNHEEDED = "this is not the main thread: signals stop no run here, and do what they did before"
 
 
-def train(
-    start: Start,
-    comm: Communicator,
-    deadline: Deadline,
-    stop_requests: StopRequests,
-    callbacks: Sequence[Sink] = (),
-) -> int:
+def train(start: SessionStart, comm: Communicator, deadline: Deadline, callbacks: Sequence[Sink] = ()) -> int:
     """Algorithm 1, on every rank: the global ranks have global simulators, the others hold the regions.
 
     In mode untrained no segment refits; in mode global the policies train on the global simulator. In
@@ -57,7 +51,7 @@ def train(
     """
     from dials_mpi.run.system import System  # loads numba, which takes a moment
 
-    with System(start, comm, deadline, stop_requests, callbacks) as system:
+    with System(start, comm, deadline, callbacks) as system:
         system.begin()  # line 1
         for segment in start.segments():  # line 2
             if segment.refit:  # every F steps
@@ -105,16 +99,14 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     options = parser.parse_intermixed_args(argv)
     if options.print_config or options.print_ranks:
         sys.exit(_print(options))
-    stop_requests = signals.install_handlers()
-    mpi.run(lambda comm: _program(comm, options, begun, stop_requests))
+    signals.install_handlers()
+    launch.run(lambda comm: _program(comm, options, begun))
 
 
-def _program(
-    comm: Communicator, options: argparse.Namespace, begun: float, stop_requests: StopRequests
-) -> int:
+def _program(comm: Communicator, options: argparse.Namespace, begun: float) -> int:
     deadline = Deadline()  # of root, which decides for all
 
-    def plan() -> Start:
+    def plan() -> SessionStart:
         nonlocal deadline
         deadline, start = _plan(comm, options, begun)
         return start
@@ -131,10 +123,10 @@ def _program(
             BestEffortConsole(soft_wrap=True).print(f"The run in {where} is finished: {shown_again}")
         return DONE
     open_logs(start.directory, comm.rank, comm.size, options.log_ranks)
-    return train(start, comm, deadline, stop_requests)
+    return train(start, comm, deadline)
 
 
-def _plan(comm: Communicator, options: argparse.Namespace, begun: float) -> tuple[Deadline, Start]:
+def _plan(comm: Communicator, options: argparse.Namespace, begun: float) -> tuple[Deadline, SessionStart]:
     """When the run must stop and where it starts, written to the run file. BadInput: it cannot start."""
     from dials_mpi.core.provenance import versions
     from dials_mpi.domains import create
@@ -146,7 +138,7 @@ def _plan(comm: Communicator, options: argparse.Namespace, begun: float) -> tupl
     domain = create(config.domain, config.domain_section)
     program = {**domain.versions(), **versions(), "mpi_library": comm.library}
     registry.find(config.sinks)
-    _require_place(comm.size, len(domain.regions), config.global_ranks)
+    require_usable(comm.size, len(domain.regions), config.global_ranks)
     deadline, notes = deadline_of(options.walltime, begun)
     agents = len(domain.agents)
     directory = options.output or f"runs/{config.domain_key}-{agents}-{config.mode}-seed{config.seed}"
@@ -154,26 +146,11 @@ def _plan(comm: Communicator, options: argparse.Namespace, begun: float) -> tupl
     unheeded = () if signals.available() else (UNHEEDED,)
     start = start._replace(notes=(*start.notes, *notes, *unheeded))
     if not start.finished:
-        if not start.position.segments:
+        if not start.progress.segments:
             require_fitting(config, domain)
         require_time(start, deadline, comm.size)
         begin(start, program, comm.size)
     return deadline, start
-
-
-def _require_place(ranks: int, regions: int, global_ranks: int) -> None:
-    """BadInput: so many ranks cannot share the work; a single one can do all of it."""
-    if ranks > regions + global_ranks:
-        more = "one root" if global_ranks == 1 else f"global_ranks={global_ranks}"
-        raise BadInput(
-            f"{ranks} ranks are more than {regions} regions and {more} can use: "
-            f"start at most {regions + global_ranks}"
-        )
-    if 1 < ranks <= global_ranks:
-        raise BadInput(
-            f"{ranks} ranks and global_ranks={global_ranks} leave none for the regions: start at least "
-            f"{global_ranks + 1} ranks, or one, or give at most global_ranks={ranks - 1}"
-        )
 
 
 def _print(options: argparse.Namespace) -> int:
@@ -191,7 +168,7 @@ def _ranks_of(config: Config) -> int:
     from dials_mpi.domains import create
 
     regions = len(create(config.domain, config.domain_section).regions)
-    return usable_ranks(default_ranks(), regions, config)
+    return usable_ranks(default_ranks(), regions, config.global_ranks, config.mode == "global")
 
 
 if __name__ == "__main__":

@@ -35,10 +35,8 @@ from dials_mpi.config import schema as config_module
 from dials_mpi.core import logging as logs
 from dials_mpi.core import provenance
 from dials_mpi.core.errors import BadInput
-from dials_mpi.domains.members import Members
-from dials_mpi.learning.tables import tables, widths
-from dials_mpi.parallel import communicator as ranks
-from dials_mpi.run import resume, states
+from dials_mpi.parallel.communicator import Communicator
+from dials_mpi.run import resume, state
 from dials_mpi.settings import fields as settings
 from dials_mpi.settings.yaml_text import LARGEST_FILE
 from dials_mpi.storage.checkpoint import Checkpoint
@@ -138,9 +136,7 @@ def serve() -> None:
     parse = config_module.parse
     known = functools.cache(parse)
     config_module.parse = lambda text, *source: (known if isinstance(text, str) else parse)(text, *source)
-    ranks.Communicator.abort = lambda ranks, code: sys.exit(
-        code
-    )  # a crash is the end of its case, not of all
+    Communicator.abort = lambda comm, code: sys.exit(code)  # a crash is the end of its case, not of all
     for line in sys.stdin:
         call, *arguments = json.loads(line)
         with overheard() as said:
@@ -174,17 +170,17 @@ def play(program: str, arguments: list[str], folder: str) -> int:
 
 def find_start(folder: str, session: bool) -> dict[str, Any]:
     """Where --resume would start, with a digest of all that it would load there; or why it does not."""
-    config, domain, layouts = system()
+    config, domain, entries = system()
     try:
         start = resume.find(config, domain, folder, True)
         if session:
             write_a_session(start)
-        state = hashlib.sha256(repr(start.position).encode())
+        digest = hashlib.sha256(repr(start.progress).encode())
         if start.checkpoint:
-            members = Members(domain.regions)
-            groups = [[piece[:2] for piece in members.pieces(layouts, k)] for k in range(4)]
-            for row in Checkpoint(start.checkpoint).rows(layouts, groups):
-                state.update(row)
+            checkpoint = Checkpoint(start.checkpoint)
+            for entry in entries:
+                if not entry.optional or checkpoint.has(entry.name):
+                    digest.update(checkpoint.whole(entry.name))
     except BadInput as refusal:
         return {"refused": str(refusal)}
     except Exception:
@@ -192,16 +188,16 @@ def find_start(folder: str, session: bool) -> dict[str, Any]:
     return {
         "checkpoint": start.checkpoint and start.checkpoint.name,
         "damaged": [path.name for path in start.damaged],
-        "state": state.hexdigest(),
+        "state": digest.hexdigest(),
     }
 
 
 @functools.cache
-def system() -> tuple[Any, Any, Mapping[str, states.Layout]]:
-    """Configuration and domain of the runs, and the layouts of their checkpoints."""
+def system() -> tuple[Any, Any, list[state.Entry]]:
+    """Configuration and domain of the runs, and the entries of their checkpoints."""
     config = load(None, WORDS)
     domain = domains.create(config.domain, config.domain_section)
-    return config, domain, states.layouts(widths(tables(config, domain)))
+    return config, domain, [entry for entry in state.entries(config, domain) if entry.kept(1)]
 
 
 def write_a_session(start: Any) -> None:

@@ -36,7 +36,7 @@ from bad_input import (
 )
 
 from dials_mpi.storage.hdf5 import rewriting
-from dials_mpi.storage.position import Position
+from dials_mpi.storage.progress import Progress
 from dials_mpi.storage.runfile import RunFile
 
 worker, originals, tmp_path = bad_input.worker, bad_input.originals, bad_input.tmp_path
@@ -336,11 +336,11 @@ def test_the_older_checkpoint_takes_the_place_of_a_broken_one(worker, originals,
     assert worker.start(run) == expected
 
 
-ATTRIBUTES = [entry for entry in Position.__dataclass_fields__ if entry != "unrecorded"]
+ATTRIBUTES = list(Progress.__dataclass_fields__)
 
 
 @table({f"{entry} {junk}": 0 for entry in ATTRIBUTES for junk in JUNK_VALUES})
-def test_a_position_that_is_none_counts_as_broken(worker, originals, tmp_path, name):
+def test_an_invalid_progress_record_counts_as_broken(worker, originals, tmp_path, name):
     """Such a file was not damaged but made so; it must still not end in a traceback, now or later."""
     entry, _, junk = name.partition(" ")
     run = originals.copy(tmp_path)
@@ -367,7 +367,7 @@ def test_a_position_that_is_none_counts_as_broken(worker, originals, tmp_path, n
     ],
     ids=str,
 )
-def test_unrecorded_costs_that_are_none_count_as_broken(worker, originals, tmp_path, junk):
+def test_invalid_unrecorded_costs_count_as_broken(worker, originals, tmp_path, junk):
     run = originals.copy(tmp_path)
     with rewriting(run / "checkpoint-384.h5") as file:
         del file["unrecorded"]

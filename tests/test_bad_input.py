@@ -320,7 +320,7 @@ def test_a_run_goes_on_with_what_may_change(worker, originals, tmp_path, word):
 # The evaluation and the report ---------------------------------------------------------------------------
 
 EVALUATIONS: dict[str, tuple[list[str], list[str]]] = {
-    "nothing": ([], ["nothing to play"]),
+    "nothing": ([], ["neither a run nor a configuration"]),
     "no run": (["nowhere"], ["no run.h5 in nowhere"]),
     "no run, odd": ([ODD], ["no run.h5"]),
     "no run, too long": (["x" * 300], ["no run.h5"]),
@@ -328,7 +328,7 @@ EVALUATIONS: dict[str, tuple[list[str], list[str]]] = {
     "a file": (["good.yaml"], ["no run.h5 in good.yaml"]),
     "the run file itself": (["run/run.h5"], ["no run.h5 in run/run.h5"]),
     "a setting for a run": (["run", "seed=1"], ["seed=1"]),
-    "two runs": (["run", f"{ODD}"], ["one argument too many"]),
+    "two runs": (["run", f"{ODD}"], ["is given beside the run run"]),
     "a run and a configuration": (["run", "--config", "good.yaml"], ["run is given beside --config"]),
     "an odd run and a configuration": ([ODD, "--config", "good.yaml"], ["beside --config"]),
     "no such configuration": (["--config", "none.yaml"], ["none.yaml"]),

@@ -365,7 +365,7 @@ def test_processors_and_options_have_their_own_code():
 
 
 def test_every_file_that_affects_compiled_code_changes_the_folders_name(tmp_path, monkeypatch):
-    """Also files of intrinsics, which have no decorated function, and the file with the compiler's options."""
+    """Also files that have intrinsics only, and the file with the compiler's options."""
     package = shutil.copytree(compiled.PACKAGE, tmp_path / "package", ignore=shutil.ignore_patterns("*.pyc"))
     monkeypatch.setattr(compiled, "PACKAGE", package)
 

@@ -180,7 +180,7 @@ def test_a_stream_that_episodes_share_is_found(monkeypatch):
             super().__init__(config, line, [streams[0]] * len(streams))
 
     monkeypatch.setattr(relays, "GlobalLine", Shared)
-    assert "an episode played alone is another one" in wrong(line())
+    assert "an episode played alone differs" in wrong(line())
 
 
 def test_regions_that_know_of_each_other_are_found(monkeypatch):
@@ -189,7 +189,7 @@ def test_regions_that_know_of_each_other_are_found(monkeypatch):
         return step._replace(rewards=step.rewards + np.float32(total))
 
     monkeypatch.setattr(relays, "LocalLine", stepping(relays.LocalLine, change))
-    assert "simulated alone is another one" in wrong(line())
+    assert "simulated alone differs" in wrong(line())
 
 
 @pytest.mark.parametrize("where", ["GlobalLine", "LocalLine"])
@@ -213,7 +213,7 @@ def test_a_reset_that_does_not_heed_its_arguments_is_found(where, monkeypatch):
 
 def test_a_controller_that_is_none_is_named(monkeypatch):
     monkeypatch.setattr(relays.Relays, "controller", lambda *arguments: None)
-    assert "controller('longest', ...) gives None, which cannot act" in wrong(line())
+    assert "controller('longest', ...) gives None, which has no method act" in wrong(line())
 
 
 def test_a_controller_that_needs_what_reset_makes_is_found(monkeypatch):
@@ -241,7 +241,9 @@ def test_a_restart_that_changes_the_clock_of_others_is_found(monkeypatch):
     assert "a restart of one episode changes the clock of another" in wrong(line())
 
 
-@pytest.mark.parametrize(("actions", "said"), [(9, "an action there is not"), (None, "of shape [2, 4]")])
+@pytest.mark.parametrize(
+    ("actions", "said"), [(9, "an action that does not exist"), (None, "of shape [2, 4]")]
+)
 def test_a_hand_coded_policy_that_cannot_act_is_found(actions, said, monkeypatch):
     def act(self):
         shape = (4, 2) if actions else (2, 4)
@@ -285,8 +287,8 @@ def replayed(domain, episodes=40):
 @pytest.mark.quick
 def test_an_exact_abstraction_is_said_to_be_one():
     found = replayed(line())
-    exact = found["true sources fed to the local simulators (Definition 3)"]
-    assert exact.verdict is Verdict.GOOD and "to the bit" in exact.seen
+    exact = found["local simulators under the true sources (Definition 3)"]
+    assert exact.verdict is Verdict.GOOD and "exactly" in exact.seen
     assert found["the influence matters"].verdict is Verdict.GOOD
 
 
@@ -303,7 +305,7 @@ def test_an_abstraction_that_is_not_exact_is_measured(monkeypatch):
     exact = recorded_episodes(domain, 40).returns.mean()
     monkeypatch.setattr(relays, "LocalLine", Leaky)
     domain = line()
-    found = replayed(domain)["true sources fed to the local simulators (Definition 3)"]
+    found = replayed(domain)["local simulators under the true sources (Definition 3)"]
     assert found.verdict is Verdict.NOTE
     gap = float(found.seen.split("differs by ")[1].split(" ±")[0])
     recorded = recorded_episodes(domain, 40)
@@ -364,7 +366,7 @@ def test_policies_that_act_upon_what_they_see_repeat_themselves_in_an_exact_abst
     recorded = play_globally(domain, 0, 10, policy=actors.policy())
     assert len(np.unique(np.stack(recorded.actions))) > 2
     local = domain.local_simulator(range(4), 10, streams(0, Purpose.SIMULATOR, 4))
-    fed = influence.Fed(local, recorded.sources)
+    fed = influence.ReplayedSources(local, recorded.sources)
     np.testing.assert_array_equal(influence.local_returns(domain, fed, actors.policy()), recorded.returns)
 
 
@@ -381,7 +383,7 @@ def test_agents_in_another_order_are_given_their_own_observations(monkeypatch):
         lambda regions, *rest: domain.local_simulator([3 - k for k in regions], *rest),
     )
     local = turned.local_simulator(range(4), 10, streams(0, Purpose.SIMULATOR, 4))
-    fed = influence.Fed(local, [sources[::-1] for sources in recorded.sources])
+    fed = influence.ReplayedSources(local, [sources[::-1] for sources in recorded.sources])
     returns = influence.local_returns(turned, fed, actors.policy())
     np.testing.assert_array_equal(returns, recorded.returns[::-1])
 
@@ -391,7 +393,7 @@ def test_the_return_that_predictors_promise_is_that_of_a_plain_loop():
     policies, predictors, actors = networks(domain)
     recorded = play_globally(domain, 0, 10, policy=actors.policy())
     *_, last = influence.check_influence(domain, 0, recorded, actors)
-    assert last.what == "sources that the run's predictors draw"
+    assert last.what == "sources sampled from the run's predictors"
 
     chances = streams(0, Purpose.EVALUATION_ACTIONS, 10)
     draws = streams(0, Purpose.SOURCES, 4)
@@ -423,10 +425,10 @@ def test_the_program_checks_a_run_with_its_policies(trained, capsys, monkeypatch
         main([run, "--episodes", "4"])
     out = capsys.readouterr().out
     assert "change the mean return of the trained policies by" in out
-    assert "the run's predictors draw: give the trained policies a mean return of" in out
+    assert "sources sampled from the run's predictors: give the trained policies a mean return of" in out
     with pytest.raises(SystemExit, match="2"):
         main([run, "seed=1"])
-    assert "seed=1 is one argument too many: a run has its own configuration" in capsys.readouterr().err
+    assert "seed=1 is given beside the run" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         main([run, "--checkpoint", "7"])
     assert "no 7 checkpoint" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import json
 import os
@@ -22,61 +23,72 @@ from dials_mpi.core.errors import BadInput, Unwritable
 from dials_mpi.core.timing import PHASES, Stopwatch
 from dials_mpi.domains import create
 from dials_mpi.domains.base import Agent, Region
-from dials_mpi.learning.tables import tables, widths
-from dials_mpi.run import states
-from dials_mpi.run.costs import WIDTH, UnrecordedCosts
+from dials_mpi.run import state
+from dials_mpi.run.costs import WIDTH, UnrecordedCosts, redistribute
 from dials_mpi.run.resume import begin, configuration_of, find
+from dials_mpi.run.state import RankState
 from dials_mpi.storage import checkpoint as checkpoints
-from dials_mpi.storage.checkpoint import Checkpoint
+from dials_mpi.storage.checkpoint import Checkpoint, Rows
 from dials_mpi.storage.files import lock_directory
 from dials_mpi.storage.hdf5 import rewriting
-from dials_mpi.storage.position import Position
+from dials_mpi.storage.progress import Progress
 from dials_mpi.storage.runfile import RunFile
 
-LAYOUTS = states.layouts({"policy": 5, "predictor": 3})
 CONFIG = load(None, [*SMALL, "total_steps=1024"])
 DOMAIN = create(CONFIG.domain, CONFIG.domain_section)
+ENTRIES = [entry for entry in state.entries(CONFIG, DOMAIN) if entry.owner in ("agent", "region")]
+STATES = [entry for entry in ENTRIES if entry.kept(1)]
 PROGRAM = {"creator": "the test", "git_commit": "unknown"}
 
 
-def rows(regions: int, layouts=LAYOUTS) -> list[dict[str, np.ndarray]]:
-    """The state of each kind of every region of one agent."""
-    rng = np.random.default_rng(regions)
-    return [
-        {kind: rng.normal(size=sum(layout.values())).astype(np.float32) for kind, layout in layouts.items()}
-        for _ in range(regions)
-    ]
+def rows(count: int, entries=STATES) -> dict[str, np.ndarray]:
+    """Values of some entries for so many owners of each."""
+    rng = np.random.default_rng(count)
+    return {entry.name: rng.normal(size=(count, entry.width)).astype(entry.dtype) for entry in entries}
 
 
-def write(directory, position, states_of_regions, layouts=LAYOUTS, config=CONFIG):
-    tables = {"policy": [(("w", (5,)),)] * len(states_of_regions)}
-    text, numbers = (config.to_yaml(), config.digest()), dict.fromkeys(layouts, len(states_of_regions))
-    with checkpoints.writing(directory, position, text, PROGRAM, layouts, numbers, tables) as put:
-        for i, state in enumerate(states_of_regions):
-            for kind, row in state.items():
-                put(kind, i, row)
-    return directory / f"checkpoint-{position.env_steps}.h5"
+def write(directory, progress, values, config=CONFIG):
+    count = len(next(iter(values.values())))
+    tables = {"policy": [(("w", (5,)),)] * count}
+    text = config.to_yaml(), config.digest()
+    datasets = [Rows(name, len(array), array.shape[1], array.dtype) for name, array in values.items()]
+    with checkpoints.writing(directory, progress, text, PROGRAM, datasets, tables) as put:
+        for name, array in values.items():
+            for i, row in enumerate(array):
+                put(name, i, row)
+    return directory / f"checkpoint-{progress.env_steps}.h5"
 
 
-def at(segment: int, **more) -> Position:
-    """The position after so many segments of CONFIG."""
-    return Position(segment, 128 * segment, **more)
+def at(segment: int, **more) -> Progress:
+    """The progress record after so many segments of CONFIG."""
+    return Progress(segment, 128 * segment, **more)
 
 
-# A region's state ----------------------------------------------------------------------------------------
+# Entries ---------------------------------------------------------------------------------------------------
 
 
-def test_the_layouts_hold_parameters_moments_and_counts():
+def test_checkpoints_hold_parameters_moments_and_counts():
     parts = "parameters", "first_moment", "second_moment", "adam_steps"
-    assert list(LAYOUTS) == ["policy", "predictor"]
-    for (kind, layout), width in zip(LAYOUTS.items(), (5, 3), strict=True):
-        assert list(layout) == [f"{kind}/{part}" for part in parts]
-        assert list(layout.values()) == [width, width, width, 1]
+    assert [entry.name for entry in STATES] == [
+        f"{k}/{part}" for k in ("policy", "predictor") for part in parts
+    ]
+    assert [entry.owner for entry in STATES] == ["agent"] * 4 + ["region"] * 4
+    for first in (0, 4):
+        parameters = STATES[first].width
+        assert [entry.width for entry in STATES[first : first + 4]] == [parameters] * 3 + [1]
+        assert parameters > 100
+
+
+def test_the_earlier_policies_are_kept_where_the_next_refit_needs_them():
+    overlapped = load(None, [*SMALL, "total_steps=1024", "retrain_every=256", "schedule=overlapped"])
+    for config, kept in ((CONFIG, []), (overlapped, [2, 4, 6, 8])):
+        entry = next(e for e in state.entries(config, DOMAIN) if e.name == "earlier_policy/parameters")
+        assert [done for done in range(9) if entry.kept(done)] == kept
 
 
 @pytest.mark.parametrize("mode", ["dials", "global"])
 def test_networks_of_different_sizes_get_back_what_they_had(mode):
-    """A row is as long as the longest of its kind, and each takes from it what is its own."""
+    """A row is as long as the longest of its kind, and each network takes its own part of it."""
 
     class Uneven:
         agents = (Agent(3, 4), Agent(7, 2), Agent(5, 3))
@@ -84,23 +96,25 @@ def test_networks_of_different_sizes_get_back_what_they_had(mode):
         side_by_side, horizon = None, 20
 
     config = dataclasses.replace(CONFIG, mode=mode)
-    layouts = states.layouts(widths(tables(config, Uneven())))
+    entries = [entry for entry in state.entries(config, Uneven()) if entry.owner in ("agent", "region")]
+    entries = [entry for entry in entries if entry.kept(1)]
     owners = [("policy", i) for i in range(3)] + [("predictor", k) for k in range(2) if mode == "dials"]
-    old, new = (Learners(config, Uneven(), [0, 1]) for _ in range(2))
-    for n, array in enumerate(a for owner in owners for a in old.state(*owner).values()):
+    old, new = (RankState(Learners(config, Uneven(), [0, 1]), None) for _ in range(2))
+    for n, array in enumerate(a for owner in owners for a in old.learners.state(*owner).values()):
         array[:] = np.arange(array.size) + 1000 * n
-    packed = {(kind, i): states.pack(layouts[kind], old.state(kind, i)) for kind, i in owners}
+    for entry in entries:
+        for i in range({"agent": 3, "region": 2}[entry.owner]):
+            row, packed = np.full(entry.width, 77, np.float32), entry.pack(old, i)
+            row[: packed.size] = packed
+            entry.unpack(new, i, row)
     for kind, i in owners:
-        assert len(packed[kind, i]) == sum(layouts[kind].values())
-        states.unpack(layouts[kind], packed[kind, i], new.state(kind, i))
-        assert all((new.state(kind, i)[name] == array).all() for name, array in old.state(kind, i).items())
+        ours, theirs = new.learners.state(kind, i), old.learners.state(kind, i)
+        assert ours.keys() == {entry.name for entry in entries if entry.name.startswith(f"{kind}/")}
+        assert all((ours[name] == array).all() for name, array in theirs.items())
     # It is the learners' own memory, not a copy.
-    assert new.agents[1].policy.network.vector[1] == packed["policy", 1][1]
-    assert (
-        float(new.agents[1].optimiser.steps)
-        == packed["policy", 1][3 * layouts["policy"]["policy/parameters"]]
-    )
-    assert list(layouts) == (["policy", "predictor"] if mode == "dials" else ["policy"])
+    assert new.learners.agents[1].policy.network.vector[1] == 4001
+    assert float(new.learners.agents[1].optimiser.steps) == 7000
+    assert len(entries) == (8 if mode == "dials" else 4)
 
 
 # The file ------------------------------------------------------------------------------------------------
@@ -108,27 +122,45 @@ def test_networks_of_different_sizes_get_back_what_they_had(mode):
 
 @pytest.mark.quick
 def test_what_is_written_is_read_back(tmp_path):
-    position = at(3, wall_time=7.25, lengths={"a/b": 3}, ranks=5, seconds={"train": 2.5})
-    path = write(tmp_path, position, rows(4))
+    progress = at(3, wall_time=7.25, lengths={"a/b": 3}, ranks=5, seconds={"train": 2.5})
+    values = rows(4)
+    path = write(tmp_path, progress, values)
     back = Checkpoint(path)
-    assert back.position == position
+    assert back.progress == progress
     assert (back.configuration, back.digest) == (CONFIG.to_yaml(), CONFIG.digest())
-    groups = [[("predictor", i), ("policy", 3 - i)] for i in range(4)]
-    for i, row in enumerate(back.rows(LAYOUTS, groups)):
-        assert (row == np.concatenate([rows(4)[i]["predictor"], rows(4)[3 - i]["policy"]])).all()
-    back.verify(LAYOUTS, {"policy": 4, "predictor": 4})
-    with pytest.raises(BadInput, match=r"predictor/parameters is not float32 \[2, 3\]"):
-        back.verify(LAYOUTS, {"policy": 4, "predictor": 2})
+    with back.rows() as read:
+        for name, array in values.items():
+            assert all((read(name, i) == row).all() for i, row in enumerate(array))
+            assert (back.whole(name) == array).all() and back.has(name)
+    assert not back.has("unrecorded")
+    state.verify(back, ENTRIES, DOMAIN)
+    width = values["predictor/parameters"].shape[1]
+    with pytest.raises(BadInput, match=rf"predictor/parameters is not float32 \[2, {width}\]"):
+        back.verify([Rows("predictor/parameters", 2, width)])
+    for wrong in (Rows("policy/adam_steps", 4, 1, np.float64), Rows("policy/adam_steps", None, 2)):
+        with pytest.raises(BadInput, match="policy/adam_steps is not float"):
+            back.verify([wrong])
+    with pytest.raises(BadInput, match="is not a checkpoint, or a damaged one"):
+        back.verify([Rows("policy/third_moment", 4, 1)])
     assert [file.name for file in tmp_path.iterdir()] == ["checkpoint-384.h5"]
 
 
+@pytest.mark.parametrize("name", [entry.name for entry in STATES])
+def test_a_checkpoint_without_an_entry_is_refused(tmp_path, name):
+    values = rows(4)
+    del values[name]
+    with pytest.raises(BadInput, match=name.rpartition("/")[2]):
+        state.verify(Checkpoint(write(tmp_path, at(3), values)), ENTRIES, DOMAIN)
+
+
 def test_anyone_can_read_it_with_h5py(tmp_path):
-    with h5py.File(write(tmp_path, at(3), rows(4))) as file:
+    values = rows(4)
+    with h5py.File(write(tmp_path, at(3), values)) as file:
         assert file.attrs["format_version"] == checkpoints.FORMAT_VERSION
         assert file.attrs["env_steps"] == 384 and file.attrs["segments"] == 3
         assert json.loads(file.attrs["lengths"]) == {}
-        assert (file["policy/first_moment"][2] == rows(4)[2]["policy"][5:10]).all()
-        assert (file["predictor/adam_steps"][:, 0] == [row["predictor"][-1] for row in rows(4)]).all()
+        assert (file["policy/first_moment"][2] == values["policy/first_moment"][2]).all()
+        assert (file["predictor/adam_steps"][:, 0] == values["predictor/adam_steps"][:, 0]).all()
         assert json.loads(file["policy/tables"].asstr()[0]) == [["w", [5]]]
 
 
@@ -137,12 +169,12 @@ def test_a_disk_that_is_full_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     before = path.read_bytes()
     resource = pytest.importorskip("resource")
     keep, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    large = {"policy": {"policy/parameters": 50_000}}
+    large = {"policy/parameters": np.ones((4, 50_000), np.float32)}
     for limit in (0, 300, 1000, 3000, 10_000, 100_000, 700_000, 800_000):
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
         try:
             with pytest.raises(Unwritable, match=r"checkpoint-384.h5 cannot be written \(File too large\)"):
-                write(tmp_path, at(3), rows(4, large), large)
+                write(tmp_path, at(3), large)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (keep, hard))
         assert path.read_bytes() == before
@@ -153,13 +185,13 @@ def test_no_more_than_a_row_is_in_memory(tmp_path):
     """Root writes what comes in, one region after the other; 200 MB here."""
     import tracemalloc
 
-    layouts, agents = {"policy": {"policy/parameters": 500_000}}, 100
-    tables = {"policy": [(("w", (500_000,)),)] * agents}
-    row = np.ones(500_000, np.float32)
+    agents, width = 100, 500_000
+    datasets, tables = [Rows("policy/parameters", agents, width)], {"policy": [(("w", (width,)),)] * agents}
+    row = np.ones(width, np.float32)
     tracemalloc.start()
-    with checkpoints.writing(tmp_path, at(1), ("", ""), PROGRAM, layouts, {"policy": agents}, tables) as put:
+    with checkpoints.writing(tmp_path, at(1), ("", ""), PROGRAM, datasets, tables) as put:
         for i in range(agents):
-            put("policy", i, row)
+            put("policy/parameters", i, row)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 4 * row.nbytes
@@ -208,16 +240,14 @@ def test_a_damaged_file_is_not_the_best_and_other_files_are_none(tmp_path):
 @pytest.fixture
 def three(tmp_path, monkeypatch):
     """A run with three checkpoints and one more segment in its run file."""
-    monkeypatch.setattr(
-        "dials_mpi.run.resume.lock_directory", lambda directory: None
-    )  # held until the process ends
+    # A lock would last until the end of this process.
+    monkeypatch.setattr("dials_mpi.run.resume.lock_directory", lambda directory: None)
     begin(find(CONFIG, DOMAIN, str(tmp_path), resume=False), PROGRAM, ranks=3)
-    layouts = states.layouts(widths(tables(CONFIG, DOMAIN)))
     run = RunFile(tmp_path)
     for segment in (1, 2, 3):
         run.append({"training/env_steps": 128 * segment})
         run.commit()
-        write(tmp_path, at(segment, lengths=run.lengths()), rows(4, layouts), layouts)
+        write(tmp_path, at(segment, lengths=run.lengths()), rows(4))
     run.append({"training/env_steps": 512})
     run.commit()
     return tmp_path
@@ -225,7 +255,7 @@ def three(tmp_path, monkeypatch):
 
 def test_a_run_goes_on_from_its_newest_checkpoint(three):
     start = find(CONFIG, DOMAIN, str(three), resume=True)
-    assert (start.position.segments, start.checkpoint.name) == (3, "checkpoint-384.h5")
+    assert (start.progress.segments, start.checkpoint.name) == (3, "checkpoint-384.h5")
     assert start.segments() == segments(CONFIG)[3:]
     assert "going on from 384 steps" in start.notes[-1]
     (three / ".checkpoint-512.h5.partial").write_bytes(b"killed")
@@ -277,7 +307,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(three):
         path.unlink()
     RunFile(three).continue_run(CONFIG.to_yaml(), {}, {}, {"training/env_steps": 1})
     start = find(CONFIG, DOMAIN, str(three), resume=True)
-    assert (start.checkpoint, start.position.segments) == (None, 0)
+    assert (start.checkpoint, start.progress.segments) == (None, 0)
     begin(start, PROGRAM, ranks=1)
     assert RunFile.open(three).lengths() == {}
 
@@ -315,7 +345,7 @@ def test_total_steps_under_which_nothing_was_trained_can_be_taken_back(three):
     assert not run.finished() and from_yaml(run.configuration(), "").total_steps == 10240
     assert configuration_of(run).total_steps == 1024
     again = find(right, DOMAIN, str(three), resume=True)
-    assert (again.finished, again.position.env_steps) == (False, 384)
+    assert (again.finished, again.progress.env_steps) == (False, 384)
     with pytest.raises(BadInput, match="total_steps was 1024 and is 512"):
         find(load(None, [*SMALL, "total_steps=512"]), DOMAIN, str(three), resume=True)
     run.append({"training/env_steps": 512})  # now something was
@@ -378,13 +408,12 @@ def test_what_may_change_may_change(three, override):
 
 
 def test_how_long_work_took_is_known_only_with_as_many_global_ranks(three):
-    layouts = states.layouts(widths(tables(CONFIG, DOMAIN)))
     lengths = RunFile(three).lengths()
     took = {"train": 2.0}
-    write(three, at(4, seconds=took, ranks=4, lengths=lengths), rows(4, layouts), layouts)
+    write(three, at(4, seconds=took, ranks=4, lengths=lengths), rows(4))
     other = load(None, [*SMALL, "total_steps=1024", "global_ranks=2"])
     for config, known in ((CONFIG, took), (other, {})):
-        assert find(config, DOMAIN, str(three), resume=True).position.seconds == known
+        assert find(config, DOMAIN, str(three), resume=True).progress.seconds == known
 
 
 def test_a_run_that_is_there_is_not_begun_again(three):
@@ -440,7 +469,7 @@ def test_a_run_goes_on_at_another_rank_count_to_the_same_bits(trained, tmp_path,
     assert differing(results(unbroken), results(tmp_path)) == []
     last = "checkpoint-1280.h5"
     with h5py.File(unbroken / last) as one, h5py.File(tmp_path / last) as other:
-        for name in (name for layout in LAYOUTS.values() for name in layout):
+        for name in (entry.name for entry in STATES):
             assert one[name][()].tobytes() == other[name][()].tobytes()
     run = RunFile.open(tmp_path)
     with h5py.File(run.path) as file:
@@ -495,12 +524,13 @@ def test_what_was_spent_before_a_stop_between_evaluations_is_counted(tmp_path, t
         path.unlink()
     with rewriting(tmp_path / "run.h5") as file:
         file.attrs["finished"] = False
-    stopped = Checkpoint(checkpoints.present(tmp_path)[0]).position
-    assert (stopped.env_steps, len(stopped.unrecorded)) == (384, 2)
+    stopped = Checkpoint(checkpoints.present(tmp_path)[0])
+    assert stopped.progress.env_steps == 384
+    before = stopped.whole("unrecorded") + 1000
     with rewriting(tmp_path / "checkpoint-384.h5") as file:
         file["unrecorded"][...] += 1000.0  # more than the rest can take
     train_wall = 2 * PHASES.index("train")
-    before = np.array(stopped.unrecorded) + 1000
+    assert before.shape == (2, WIDTH)
     assert before[1, train_wall] > before[0, train_wall]  # rank 1 trains
     done = train(*settings, "--output", str(tmp_path), "--resume", ranks=then)
     assert (done.code, done.stderr) == (0, "")
@@ -519,12 +549,12 @@ def test_unrecorded_costs_go_over_to_the_ranks_of_the_next_session():
     def restored(rank, size, given=rows):
         watch, failures = Stopwatch(), Failures()
         unrecorded = UnrecordedCosts(watch, failures)
-        unrecorded.restore(given, rank, size)
+        unrecorded.restore(redistribute(given, size)[rank])
         return [*unrecorded.row()[:2], unrecorded.row()[-1]]
 
     assert [restored(rank, 2) for rank in (0, 1)] == [[1, 0.5, 1], [4, 2, 2]]
     assert [restored(rank, 3) for rank in (0, 1, 2)] == [[4, 2, 3], [4, 2, 0], [4, 2, 0]]
-    assert restored(0, 1, []) == [0, 0, 0]  # a checkpoint of an older program
+    assert restored(0, 1, rows[:0]) == [0, 0, 0]
 
 
 def test_a_finished_run_can_be_made_longer(trained, tmp_path):
@@ -571,3 +601,64 @@ def test_logs(tmp_path):
     assert all(line[4] == "-" and " 0/3 INFO " in line for line in root.splitlines())
     assert "256 of 256 steps" in root and "checkpoint at 256 steps" in root
     assert " 2/3 INFO " in worker and "trained regions [2, 3]" in worker
+
+
+# Something new in checkpoints ------------------------------------------------------------------------------
+
+EXTRA = """
+import sys
+import numpy as np
+from dials_mpi import train
+from dials_mpi.run import state
+
+known, back = state.entries, {}
+
+def unpack(owner):
+    return lambda rank_state, number, row: back.update({(owner, number): row.tolist()})
+
+def more(config, domain):
+    extra = [
+        state.Entry("extra/" + owner, owner, 3, lambda _, i: np.array([i, 0.5]), unpack(owner), np.float64,
+                    optional=True)
+        for owner in ("agent", "region", "run")
+    ]
+    return [*known(config, domain), *extra]
+
+state.entries = more
+connect = train.launch.connect
+
+def remember():
+    global rank
+    comm = connect()
+    rank = comm.rank
+    return comm
+
+train.launch.connect = remember
+try:
+    train.main(sys.argv[2:])
+finally:
+    with open(f"{sys.argv[1]}/{rank}", "w") as file:
+        file.write(repr(back))
+"""
+
+
+def test_a_new_entry_is_written_and_read_without_other_changes(tmp_path):
+    """Saved on 3 ranks, loaded on 2. A checkpoint without an optional entry is read, too."""
+    driver, out, told = tmp_path / "driver.py", tmp_path / "out", tmp_path / "told"
+    driver.write_text(EXTRA)
+    told.mkdir()
+    settings = (*SMALL, "ppo.anneal=false", "--output", str(out))
+
+    def extended(*arguments, ranks):
+        done = launch(str(driver), str(told), *settings, *arguments, ranks=ranks)
+        assert done.code == 0, done.stderr
+        return [ast.literal_eval((told / str(rank)).read_text()) for rank in range(ranks)]
+
+    assert train(*settings, "total_steps=128", ranks=2).code == 0
+    assert extended("--resume", ranks=3) == [{}] * 3
+    with h5py.File(out / "checkpoint-256.h5") as file:
+        assert file["extra/agent"][()].tolist() == [[i, 0.5, 0] for i in range(4)]
+        assert file["extra/run"][()].tolist() == [[0, 0.5, 0]]
+    root, worker = extended("--resume", "total_steps=384", ranks=2)
+    assert root == {("run", 0): [0, 0.5, 0]}
+    assert worker == {(owner, i): [i, 0.5, 0] for owner in ("agent", "region") for i in range(4)}

@@ -195,7 +195,7 @@ def test_a_study_runs(name, tmp_path):
     done = launch("-m", "dials_mpi.study", *words, *more, cwd=tmp_path)
     assert (done.code, done.stderr) == (0, "")
     if "--list" not in words:
-        assert "ends: 1 finished" in done.stdout
+        assert "end: 1 finished" in done.stdout
     if "--report" in words:
         assert (tmp_path / words[words.index("--report") + 1] / "tables.md").exists()
 

@@ -153,11 +153,11 @@ def refused(said: Said) -> str:
 
 def test_nothing_or_too_much_to_evaluate(evaluate, run, tmp_path):
     assert "--config" in refused(evaluate())
-    assert "nothing to play" in refused(evaluate("--policy", "random"))
+    assert "neither a run nor a configuration" in refused(evaluate("--policy", "random"))
     (tmp_path / "four.yaml").write_text("")
     assert "--config" in refused(evaluate(run, "--config", tmp_path / "four.yaml"))
-    assert "too many" in refused(evaluate(run, run))
-    assert "too many" in refused(evaluate(run, "seed=1"))
+    assert "is given beside the run" in refused(evaluate(run, run))
+    assert "is given beside the run" in refused(evaluate(run, "seed=1"))
     assert "seed=1" in refused(evaluate("seed=1", run))
 
 

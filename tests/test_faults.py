@@ -31,8 +31,8 @@ PLACES = {
     "examine": "dials_mpi.algorithm.evaluation:Evaluator.trained",
     "commit": "dials_mpi.storage.runfile:RunFile.commit",  # rows come into run.h5
     "checkpoint": "dials_mpi.storage.checkpoint:writing",
-    # States come to root while a checkpoint is written.
-    "bring": "dials_mpi.parallel.communicator:Communicator.gather_one_by_one",
+    # States travel to root while a checkpoint is written.
+    "bring": "dials_mpi.run.state_exchange:StateExchange.gather",
     # The data is written, but the temporary file has not yet replaced the old one.
     "settle": "dials_mpi.storage.files:DeferredErrorFile.settle",
     "finish": "dials_mpi.run.system:System.finish",
@@ -82,14 +82,14 @@ def wrong(*arguments, **named):
 
 BUSY = int(os.environ.get("BUSY_RANK", 0))
 setattr(owner, name, wrong)
-connect = train.mpi.connect
+connect = train.launch.connect
 
 def remember():
     global me
     me = connect()
     return me
 
-train.mpi.connect = remember
+train.launch.connect = remember
 train.main(sys.argv[6:])
 """
 
@@ -155,7 +155,7 @@ def require_good_end(
 
     checkpoint: steps of the newest one at least, which the fault must have left.
     """
-    steps = [Checkpoint(path).position.env_steps for path in present(out)]
+    steps = [Checkpoint(path).progress.env_steps for path in present(out)]
     assert max(steps, default=0) >= checkpoint
     assert all(content(file) for file in out.glob("*.h5"))
     result = train(*settings, "--output", str(out), "--resume")
@@ -252,10 +252,10 @@ def test_a_crash_gives_the_terminal_back(tmp_path):
 
 ANYWHERE = {
     "collect": 2,
-    "scatter": 4,
+    "scatter": 2,
     "fit": 2,
     "train": 2,
-    "gather": 9,
+    "gather": 14,
     "evaluate": 2,
     "bring": 2,
 }
@@ -457,7 +457,7 @@ def test_a_signal_that_compiled_code_makes_an_error_of_is_still_a_signal(ranks):
     """Where it comes amid a call, Python finds a result and an exception, and makes another of it."""
     script = """
 from dials_mpi.core.errors import StopAtOnce
-from dials_mpi.parallel.communicator import run
+from dials_mpi.parallel.launch import run
 
 def program(ranks):
     if ranks.rank < ranks.size - 1:

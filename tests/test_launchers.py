@@ -321,7 +321,7 @@ def test_a_small_dev_shm_is_refused_or_is_enough(tmp_path):
         pytest.skip("needs MPICH, and the right to mount")
     program = (
         "-c",
-        "from dials_mpi.parallel.communicator import run; run(lambda ranks: ranks.barrier() or 0)",
+        "from dials_mpi.parallel.launch import run; run(lambda ranks: ranks.barrier() or 0)",
     )
     enough = small_shared_memory("17m", 16, *program)  # with UCX's share it was 86 MB
     assert (enough.returncode, enough.stdout + enough.stderr) == (0, "")

@@ -16,9 +16,9 @@ OTHER = "another avx2"
 RANK_2_ON_ANOTHER = f"""
 import os
 from dials_mpi.run import system
-from dials_mpi.parallel.communicator import RANK_VARIABLES
+from dials_mpi.core.launchers import MPI
 from dials_mpi.train import main
-if "2" in map(os.environ.get, RANK_VARIABLES):
+if "2" in [os.environ.get(each.rank) for each in MPI]:
     system.processor = lambda: "{OTHER}"
 main()
 """
@@ -58,12 +58,13 @@ def test_the_kind_is_what_code_is_made_for():
 
 OTHER_LIBRARIES = """
 import os
-from dials_mpi import provenance, system
-from dials_mpi.parallel.communicator import RANK_VARIABLES
+from dials_mpi.core import provenance
+from dials_mpi.run import system
+from dials_mpi.core.launchers import MPI
 from dials_mpi.train import main
 own = provenance.libraries()
 other = lambda: {**own, "numba": "0.1.2", "numpy": "1.2.3"}
-if %r is None or %r in map(os.environ.get, RANK_VARIABLES):
+if %r is None or %r in [os.environ.get(each.rank) for each in MPI]:
     provenance.libraries = system.libraries = other
 main()
 """

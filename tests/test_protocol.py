@@ -297,22 +297,20 @@ from pathlib import Path
 from dials_mpi.config import load
 from dials_mpi.core.errors import BadInput
 from dials_mpi.domains import create
-from dials_mpi.run.resume import verify
+from dials_mpi.results.checkpoints import require_same_run
+from dials_mpi.run import state
 from dials_mpi.storage.checkpoint import Checkpoint
 
 directory, *words = sys.argv[1:]
 config = load(None, words)
 domain = create(config.domain, config.domain_section)
 checkpoint = Checkpoint(Path(directory) / "checkpoint-128.h5")
-verify(checkpoint, config, domain)
-found = checkpoint.verify
-
-def wider(layouts, numbers):
-    found({kind: {name: width + 1 for name, width in own.items()} for kind, own in layouts.items()}, numbers)
-
-checkpoint.verify = wider
+require_same_run(checkpoint, config)
+entries = state.entries(config, domain)
+state.verify(checkpoint, entries, domain)
+wider = [entry._replace(width=entry.width + 1) for entry in entries]
 try:
-    verify(checkpoint, config, domain)
+    state.verify(checkpoint, wider, domain)
 except BadInput as refusal:
     print("refused")
 print({"numba", "llvmlite", "dials_mpi.learning.network"} & set(sys.modules))

@@ -1,4 +1,4 @@
-"""Communicator: the same results at any number of them; placement and messages, on real MPI.
+"""Ranks: the same results at any number of them; layout and messages, on real MPI.
 
 The tests marked mpi need a world of their own: the last test starts them under mpirun.
 """
@@ -18,7 +18,13 @@ from conftest import SMALL, launch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dials_mpi.parallel.communicator import Communicator, connect
+from dials_mpi.core.errors import BadInput
+from dials_mpi.parallel import communicator
+from dials_mpi.parallel.launch import connect
+from dials_mpi.parallel.layout import Layout, require_usable
+from dials_mpi.run import state_exchange
+from dials_mpi.run.state import Entry
+from dials_mpi.run.state_exchange import StateExchange
 
 # Independence of the rank count --------------------------------------------------------------------------
 
@@ -100,42 +106,52 @@ def test_seeds_and_modes_differ(trained):
     assert runs[0]["evaluation/returns"] != runs[1]["evaluation/returns"]
 
 
-# Placement -----------------------------------------------------------------------------------------------
+# Layout --------------------------------------------------------------------------------------------------
 
 
-class World:
-    """What Ranks asks of a communicator to know its place."""
-
-    def __init__(self, rank: int, size: int) -> None:
-        self.rank, self.size = rank, size
+def agents_of(regions: int) -> list[tuple[int]]:
+    """One agent in each region."""
+    return [(k,) for k in range(regions)]
 
 
 @pytest.mark.quick
 @given(regions=st.integers(1, 300), data=st.data())
-def test_each_region_has_one_holder_and_the_load_is_balanced(regions, data):
+def test_each_region_has_one_rank_and_the_load_is_balanced(regions, data):
     players = data.draw(st.integers(1, 5))
     size = data.draw(st.one_of(st.just(1), st.integers(players + 1, regions + players)))
     places = []
     for rank in range(size):
-        ranks = Communicator(World(rank, size), "none")
-        places.append(ranks.assign_regions(regions, global_ranks=players))
-        assert ranks.is_global == (rank < players)
-        assert all(ranks.owner(region) == rank for region in places[-1])
+        layout = Layout(rank, size, agents_of(regions), global_ranks=players)
+        places.append(layout.regions)
+        assert layout.is_global == (rank < layout.global_ranks) == (rank < (players if size > 1 else 1))
+        assert all(layout.region_ranks[region] == rank for region in places[-1])
+        assert layout.owned["region"][rank] == layout.owned["agent"][rank] == places[-1]
     assert [i for place in places for i in place] == list(range(regions)), (
         "every region once, contiguous and in order"
     )
     workers = places[players:] or places
     counts = [len(place) for place in workers]
     assert min(counts) >= 1 and max(counts) - min(counts) <= 1
-    assert size == 1 or not any(places[:players]), "the hands of those who play are free"
+    assert size == 1 or not any(places[:players]), "global ranks hold no region"
 
 
 @given(regions=st.integers(1, 300), size=st.integers(1, 20))
 def test_root_can_hold_all(regions, size):
     for rank in range(size):
-        ranks = Communicator(World(rank, size), "none")
-        assert ranks.assign_regions(regions, on_root=True) == (list(range(regions)) if rank == 0 else [])
-        assert ranks.owner(regions - 1) == 0
+        layout = Layout(rank, size, agents_of(regions), on_root=True)
+        assert layout.regions == (list(range(regions)) if rank == 0 else [])
+        assert layout.region_ranks == [0] * regions
+
+
+@pytest.mark.parametrize(("ranks", "global_ranks"), [(1, 1), (1, 9), (2, 1), (5, 1), (7, 3), (4, 3)])
+def test_ranks_that_can_share_the_work(ranks, global_ranks):
+    require_usable(ranks, 4, global_ranks)
+
+
+@pytest.mark.parametrize(("ranks", "global_ranks", "allowed"), [(6, 1, 5), (8, 3, 7), (3, 3, 4)])
+def test_ranks_that_cannot(ranks, global_ranks, allowed):
+    with pytest.raises(BadInput, match=f"start at (most|least) {allowed}"):
+        require_usable(ranks, 4, global_ranks)
 
 
 # Messages, on worlds of every size -----------------------------------------------------------------------
@@ -148,13 +164,14 @@ def ranks(request):
     """Regions on workers or all on root, and one or two ranks with global simulators."""
     ranks = connect()
     on_root, players = request.param
-    ranks.mine = ranks.assign_regions(REGIONS, on_root, players)
+    ranks.layout = Layout(ranks.rank, ranks.size, agents_of(REGIONS), on_root, players)
+    ranks.owned, ranks.mine = ranks.layout.owned["region"], ranks.layout.regions
     yield ranks
     ranks.barrier()
 
 
 def row(region: int, width: int) -> np.ndarray:
-    """What a region's holder has to say."""
+    """The row of a region."""
     return np.arange(width, dtype=np.float32) + 100 * region + 0.5
 
 
@@ -167,12 +184,13 @@ def test_broadcast(ranks):
 @pytest.mark.mpi
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.int64])
 def test_scatter(ranks, dtype):
-    """Blocks of different shapes, an empty one among them, land with their holders."""
-    blocks = [np.full((3, i, 2), i * 30, dtype) for i in range(REGIONS)]
-    room = {i: np.full((3, i, 2), 1, dtype) for i in ranks.mine}
-    ranks.scatter(blocks if ranks.is_root else None, room)
-    for i, array in room.items():
-        assert (array == blocks[i]).all() and array.dtype == dtype
+    """Arrays of different shapes, empty ones among them, and of several types for each region."""
+    blocks = {i: (np.full((3, i, 2), i * 30, dtype), np.full((3, 2), i + 0.5)) for i in range(REGIONS)}
+    room = {i: (np.full((3, i, 2), 1, dtype), np.zeros((3, 2))) for i in ranks.mine}
+    ranks.scatter(blocks if ranks.is_root else None, room, ranks.owned)
+    for i, arrays in room.items():
+        for array, block in zip(arrays, blocks[i], strict=True):
+            assert (array == block).all() and array.dtype == block.dtype
 
 
 @pytest.mark.mpi
@@ -180,30 +198,34 @@ def test_each_global_rank_scatters_its_share(ranks):
     """The first has rows 0 to 2, the second the rest; or none at all."""
     for bounds in ([0, 5], [0, 3, 5], [0, 5, 5], [0, 0, 5]):
         shares = [slice(*pair) for pair in pairwise(bounds)]
-        if len(shares) != ranks.global_ranks:
+        if len(shares) != ranks.layout.global_ranks:
             continue
         whole = [np.arange(10 * (i + 1)).reshape(5, -1) + i for i in range(REGIONS)]
-        blocks = [array[shares[ranks.rank]] for array in whole] if ranks.is_global else None
-        room = {i: np.full_like(whole[i], -1) for i in ranks.mine}
-        ranks.scatter(blocks, room, shares)
-        assert all((array == whole[i]).all() for i, array in room.items())
+        blocks = None
+        if ranks.layout.is_global:
+            blocks = {i: [array[shares[ranks.rank]]] for i, array in enumerate(whole)}
+        room = {i: [np.full_like(whole[i], -1)] for i in ranks.mine}
+        ranks.scatter(blocks, room, ranks.owned, shares)
+        assert all((arrays[0] == whole[i]).all() for i, arrays in room.items())
 
 
 @pytest.mark.mpi
 def test_root_joins_the_shares(ranks):
+    """Rows of some ranks only; the others do not take part."""
     whole = np.arange(15.0).reshape(5, 3) + 0.5
     for bounds in ([0, 5], [0, 3, 5], [0, 5, 5], [0, 0, 5]):
-        shares = [slice(*pair) for pair in pairwise(bounds)]
-        if len(shares) != ranks.global_ranks:
+        shares = [range(*pair) for pair in pairwise(bounds)]
+        if len(shares) != ranks.layout.global_ranks or not ranks.layout.is_global:
             continue
-        rows = ranks.gather_shares(whole[shares[ranks.rank]] if ranks.is_global else None, shares)
+        rows = ranks.gather({i: whole[i] for i in shares[ranks.rank]}, shares, 3, float)
         assert (rows == whole).all() if ranks.is_root else rows is None
 
 
 @pytest.mark.mpi
 def test_all_global_ranks_gather(ranks):
-    gathered = ranks.gather({i: row(i, 4) for i in ranks.mine}, 4, np.float32, to=ranks.global_ranks)
-    if ranks.is_global:
+    own, to = {i: row(i, 4) for i in ranks.mine}, ranks.layout.global_ranks
+    gathered = ranks.gather(own, ranks.owned, 4, np.float32, to=to)
+    if ranks.layout.is_global:
         assert all((gathered[i] == row(i, 4)).all() for i in range(REGIONS))
     else:
         assert gathered is None
@@ -211,23 +233,83 @@ def test_all_global_ranks_gather(ranks):
 
 @pytest.mark.mpi
 def test_scatter_of_large_blocks(ranks):
-    blocks = [np.full(2_000_003, i, np.uint8) for i in range(REGIONS)] if ranks.is_root else None
-    room = {i: np.empty(2_000_003, np.uint8) for i in ranks.mine}
-    ranks.scatter(blocks, room)
-    assert all((array == i).all() for i, array in room.items())
+    blocks = {i: [np.full(2_000_003, i, np.uint8)] for i in range(REGIONS)} if ranks.is_root else None
+    room = {i: [np.empty(2_000_003, np.uint8)] for i in ranks.mine}
+    ranks.scatter(blocks, room, ranks.owned)
+    assert all((array == i).all() for i, (array,) in room.items())
 
 
 @pytest.mark.mpi
-def test_scatter_needs_contiguous_room(ranks):
-    if ranks.size > 1 and not ranks.is_root:
+@pytest.mark.parametrize("limit", [1, 7, 64, 4000])
+def test_exchanges_do_not_depend_on_the_largest_message(ranks, limit, monkeypatch):
+    """Messages are cut at the same bytes on both sides."""
+    for name in ("LARGEST_MESSAGE", "PACKED_BYTES", "BYTES_UNDER_WAY"):
+        monkeypatch.setattr(communicator, name, limit)
+    gathered = ranks.gather({i: row(i, 20 + i) for i in ranks.mine}, ranks.owned, 30, np.float32)
+    blocks = {i: [row(i, 5), row(i, 33)] for i in range(REGIONS)} if ranks.is_root else None
+    room = {i: [np.empty(5, np.float32), np.empty(33, np.float32)] for i in ranks.mine}
+    ranks.scatter(blocks, room, ranks.owned)
+    for i, arrays in room.items():
+        assert (arrays[0] == row(i, 5)).all() and (arrays[1] == row(i, 33)).all()
+    for i in range(REGIONS) if ranks.is_root else ():
+        assert (gathered[i, : 20 + i] == row(i, 20 + i)).all() and not gathered[i, 20 + i :].any()
+
+
+@pytest.mark.mpi
+def test_an_exchange_is_one_message_from_each_rank(ranks, monkeypatch):
+    """However many regions it has."""
+    posted = []
+
+    def counted(name):
+        start = getattr(ranks, name)
+
+        def post(array, peer):
+            requests = start(array, peer)
+            posted.extend((name, peer) for _ in requests)
+            return requests
+
+        return post
+
+    for name in ("isend", "irecv"):
+        monkeypatch.setattr(ranks, name, counted(name))
+    ranks.gather({i: row(i, 5 + i) for i in ranks.mine}, ranks.owned, 20, np.float32)
+    blocks = {i: [row(i, 5), row(i, 33)] for i in range(REGIONS)} if ranks.is_root else None
+    room = {i: [np.empty(5, np.float32), np.empty(33, np.float32)] for i in ranks.mine}
+    ranks.scatter(blocks, room, ranks.owned)
+    others = [rank for rank in range(1, ranks.size) if ranks.owned[rank]]
+    if ranks.is_root:
+        assert posted == [*(("irecv", rank) for rank in others), *(("isend", rank) for rank in others)]
+    else:
+        assert posted == ([("isend", 0), ("irecv", 0)] if ranks.mine else [])
+
+
+@pytest.mark.mpi
+def test_large_exchanges_are_fast(ranks):
+    """A message of several arrays must not move a few kilobytes per poll: 19 MB took 5 s."""
+    rows = {i: np.full(1_000_000, i, np.float32) for i in ranks.mine}
+    blocks = {i: [np.full(1_000_000, i), np.full(5, i)] for i in range(REGIONS)} if ranks.is_root else None
+    room = {i: [np.empty(1_000_000, int), np.empty(5, int)] for i in ranks.mine}
+    ranks.barrier()
+    start = time.perf_counter()
+    ranks.gather(rows, ranks.owned, 1_000_000, np.float32)
+    ranks.scatter(blocks, room, ranks.owned)
+    assert time.perf_counter() - start < 5
+    assert all((array == i).all() for i, arrays in room.items() for array in arrays)
+
+
+@pytest.mark.mpi
+def test_only_contiguous_arrays_are_sent_and_received(ranks):
+    spread = np.empty((4, 4), np.float32)[:, :2]
+    for operation in (ranks.isend, ranks.irecv):
         with pytest.raises(ValueError, match="contiguous"):
-            ranks.scatter(None, {0: np.empty((4, 4), np.float32)[:, :2]})
+            operation(spread, 0)
 
 
 @pytest.mark.mpi
 def test_gather_fills_shorter_rows_with_zeros(ranks):
-    for _ in range(3):  # one after another, with the same tags
-        gathered = ranks.gather({i: row(i, 5 + i) for i in ranks.mine}, 5 + REGIONS, np.float32)
+    for _ in range(3):
+        own = {i: row(i, 5 + i) for i in ranks.mine}
+        gathered = ranks.gather(own, ranks.owned, 5 + REGIONS, np.float32)
         if not ranks.is_root:
             assert gathered is None
             continue
@@ -237,9 +319,21 @@ def test_gather_fills_shorter_rows_with_zeros(ranks):
 
 
 @pytest.mark.mpi
+def test_rows_in_any_order_come_to_their_places(ranks):
+    """The agents of a rank's regions need not have consecutive numbers."""
+    agents = [(5, 2), (0,), (9, 1, 7), (3,), (8,), (4, 10), (6,)]
+    on_root = ranks.size == 1
+    owned = Layout(ranks.rank, ranks.size, agents, on_root).owned["agent"]
+    gathered = ranks.gather({i: row(i, 3 + i % 2) for i in owned[ranks.rank]}, owned, 4, np.float32)
+    if ranks.is_root:
+        for i in range(11):
+            assert gathered[i].tolist() == [*row(i, 3 + i % 2), *[0.0] * (1 - i % 2)]
+
+
+@pytest.mark.mpi
 def test_gather_in_double_precision(ranks):
     values = {i: np.array([np.pi * i, np.nan, 1e300]) for i in ranks.mine}
-    gathered = ranks.gather(values, 3, np.float64)
+    gathered = ranks.gather(values, ranks.owned, 3, np.float64)
     if ranks.is_root:
         assert (gathered[:, 0] == np.pi * np.arange(REGIONS)).all()
         assert np.isnan(gathered[:, 1]).all() and (gathered[:, 2] == 1e300).all()
@@ -254,30 +348,56 @@ def test_gather_by_rank(ranks):
         assert gathered is None
 
 
-@pytest.mark.mpi
-def test_states_come_to_root_one_after_the_other(ranks):
-    made, taken = [], []
+class Store:
+    """The state of one rank for the entries of the tests, and what it got back."""
 
-    def make(i):
-        made.append(i)
-        return row(i, 300_000)
+    def __init__(self, ranks) -> None:
+        self.back = {}
+        self.exchange = StateExchange(ranks, ranks.layout, self)
 
-    def take(i, state):
-        assert (state == row(i, 300_000)).all()
-        taken.append(i)
+    def entry(self, name: str, owner: str, width: int, dtype=np.float32, spare: int = 0) -> Entry:
+        def unpack(store, number, values):
+            store.back[name, number] = values.copy()
 
-    ranks.gather_one_by_one(ranks.mine, make, 300_000, take if ranks.is_root else None)
-    assert made == ranks.mine
-    assert taken == (list(range(REGIONS)) if ranks.is_root else [])
+        return Entry(name, owner, width, lambda _, i: row(i, width - spare).astype(dtype), unpack, dtype)
 
 
 @pytest.mark.mpi
-def test_states_go_to_their_holders(ranks):
-    taken = {}
-    rows = (row(i, 300_000) for i in range(REGIONS)) if ranks.is_root else None
-    ranks.scatter_one_by_one(rows, 300_000, lambda i, state: taken.update({i: state.copy()}))
-    assert list(taken) == ranks.mine
-    assert all((state == row(i, 300_000)).all() for i, state in taken.items())
+@pytest.mark.parametrize("block_bytes", [1, 3000, 4 << 20])
+def test_states_come_to_root_in_blocks_of_bounded_size(ranks, block_bytes, monkeypatch):
+    monkeypatch.setattr(state_exchange, "BLOCK_BYTES", block_bytes)
+    store, taken, sizes, send = Store(ranks), {}, [], ranks.isend
+
+    def sized(block, dest):
+        sizes.append(block.nbytes)
+        return send(block, dest)
+
+    monkeypatch.setattr(ranks, "isend", sized)
+    entries = [
+        store.entry("a", "agent", 701, spare=1),
+        store.entry("b", "region", 3, float),
+        store.entry("c", "rank", 2, float),
+        store.entry("d", "run", 1),
+    ]
+
+    def put(name, number, values):
+        assert (name, number) not in taken
+        taken[name, number] = values.copy()
+
+    store.exchange.gather(entries, put if ranks.is_root else None)
+    assert all(size <= max(block_bytes, 2808) for size in sizes)
+    own = len(ranks.mine)
+    if not ranks.is_root and block_bytes > 10_000:
+        assert len(sizes) == 1, "all in one message"
+    elif not ranks.is_root and block_bytes == 1:
+        assert len(sizes) == 2 * own + 1, "each row in one"
+    if ranks.is_root:
+        numbers = {"a": range(REGIONS), "b": range(REGIONS), "c": range(ranks.size), "d": [0]}
+        assert taken.keys() == {(name, i) for name in numbers for i in numbers[name]}
+        for (name, i), values in taken.items():
+            width = {"a": 700, "b": 3, "c": 2, "d": 1}[name]
+            assert (values[:width] == row(i, width)).all() and not values[width:].any()
+            assert values.dtype == (float if name in "bc" else np.float32)
 
 
 @pytest.mark.mpi
@@ -288,7 +408,7 @@ def test_all_agree_on_the_most_that_any_rank_wants(ranks):
 
 
 @pytest.mark.mpi
-def test_all_know_the_hosts_and_give_signs_of_life(ranks):
+def test_all_know_the_hosts_and_send_heartbeats(ranks):
     hosts = ranks.exchange_hosts(silence=0.2)
     assert hosts == [ranks.host] * ranks.size
     watched = range(1, ranks.size) if ranks.is_root else [0] if ranks.rank == 1 else []
@@ -296,7 +416,7 @@ def test_all_know_the_hosts_and_give_signs_of_life(ranks):
     while heard < set(watched) and time.monotonic() < limit:
         time.sleep(0.01)
         ranks.heartbeat.beat()
-        heard.update(ranks.heartbeat._got())
+        heard.update(ranks.heartbeat._received())
     assert heard == set(watched)
     ranks.barrier()
 

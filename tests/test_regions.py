@@ -26,7 +26,7 @@ from dials_mpi.config.schedule import segments as segments_of
 from dials_mpi.core.seeding import Purpose, streams
 from dials_mpi.domains.base import Region
 from dials_mpi.domains.members import Members
-from dials_mpi.run import states
+from dials_mpi.parallel.layout import Layout
 
 CONFIG = c.Config(
     domain="unequal_domain:Unequal",
@@ -54,47 +54,19 @@ def some_regions(sizes, seed):
 
 
 @given(sizes=st.lists(st.integers(1, 4), min_size=1, max_size=6), seed=st.integers(0, 99), data=st.data())
-def test_agents_rows_come_back_from_their_regions_rows(sizes, seed, data):
-    members = Members(some_regions(sizes, seed))
-    held = data.draw(st.lists(st.sampled_from(range(len(sizes))), unique=True))
-    width = data.draw(st.integers(1, 5))
-    lengths = data.draw(st.lists(st.integers(1, width), min_size=sum(sizes), max_size=sum(sizes)))
-    rows = {i: np.full(lengths[i], i + 1.0) for i in members.of(held)}
-    packed = members.pack(rows, width, np.float64)
-    assert sorted(packed) == sorted(held)
-    together = np.zeros((len(sizes), members.most * width))
-    for k, row in packed.items():
-        together[k, : len(row)] = row  # as Communicator.gather does
-    back = members.unpack(together)
-    assert back.shape == (sum(sizes), width)
-    for i in range(sum(sizes)):
-        expected = [i + 1.0] * lengths[i] if i in rows else []
-        assert back[i].tolist() == expected + [0.0] * (width - len(expected))
-
-
-def test_one_agent_in_each_region_is_not_copied():
-    members = Members(some_regions([1] * 5, seed=0)[::-1])
-    in_order = Members([Region((i,), 1, (2,)) for i in range(5)])
-    rows = np.arange(10.0).reshape(5, 2)
-    assert np.shares_memory(in_order.unpack(rows), rows)
-    assert np.shares_memory(in_order.pack({3: rows[3]}, 9, float)[3], rows)
-    assert [members.unpack(rows)[i].tolist() for k in range(5) for i in members.agents[k]] == rows.tolist()
-
-
-def test_the_pieces_of_a_regions_row_lie_end_to_end():
-    members = Members(REGIONS)
-    layouts = states.layouts({"policy": 10, "predictor": 4})
-    assert [piece[:2] for piece in members.pieces(layouts, 0)] == [
-        ("policy", 2),
-        ("policy", 0),
-        ("predictor", 0),
-    ]
-    for k in range(3):
-        ends = [0, *(part.stop for _, _, part in members.pieces(layouts, k))]
-        starts = [part.start for _, _, part in members.pieces(layouts, k)]
-        assert starts == ends[:-1] and ends[-1] <= members.width(layouts)
-    assert members.width(layouts) == 2 * 31 + 13
-    assert members.numbers(layouts) == {"policy": 4, "predictor": 3}
+def test_agents_are_on_the_rank_of_their_region(sizes, seed, data):
+    regions = some_regions(sizes, seed)
+    agents = [region.agents for region in regions]
+    size = data.draw(st.integers(1, len(sizes)).map(lambda workers: workers + 1))
+    layout = Layout(0, size, agents, on_root=data.draw(st.booleans()))
+    assert sorted(i for own in layout.owned["agent"] for i in own) == list(range(sum(sizes)))
+    for rank in range(size):
+        held = layout.owned["region"][rank]
+        assert list(layout.owned["agent"][rank]) == Members(regions).of(held)
+    assert Members(regions).numbers(["policy", "predictor"]) == {
+        "policy": sum(sizes),
+        "predictor": len(sizes),
+    }
 
 
 @pytest.mark.parametrize("agents", [[(0, 1), (1,)], [(0,), (2,)], [(0, 1), ()]])

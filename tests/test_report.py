@@ -183,7 +183,7 @@ def test_the_tables_hold_the_hand_computed_numbers(tmp_path):
     ]
     page = (tmp_path / "out" / "tables.md").read_text()
     assert "| DIALS, F = 2.56K | 2 | 1 | 2 | 2560 | 4 | 0.12 | 4.12 | 1 | 0.055 | 1.055 |" in page
-    assert "scaled from the steps that were done to 2,560" in page
+    assert "Runtimes are scaled to 2,560 steps per agent" in page
 
 
 def test_an_unfinished_run_is_in_no_mean_and_said_so(tmp_path):
@@ -431,7 +431,9 @@ def test_runtimes_of_a_method_that_never_finished_can_be_scaled(tmp_path):
     report.report([make_run(tmp_path, finished=False, timing=TIMING)], str(tmp_path / "out"), steps=12_800)
     (row,) = rows_of(tmp_path / "out" / "runtimes.csv")
     assert (row["finished runs"], row["training, h, wall-clock"]) == ("0", "20")
-    assert "no run is finished, so those are of unfinished ones" in (tmp_path / "out/tables.md").read_text()
+    assert (
+        "no run is finished, the runtimes are of unfinished ones" in (tmp_path / "out/tables.md").read_text()
+    )
 
 
 def test_six_groups_of_a_method_differ_in_colour_and_line(tmp_path):

@@ -433,7 +433,7 @@ def test_what_remains_is_told_by_runs_of_the_same_kind(tmp_path):
     assert remaining(runs, {}) != remaining(runs, {})  # nothing is known
     states = {
         "four-gs-seed0": State(Phase.FINISHED, 25600, 1.0, 60.0),
-        "four-dials-seed0": State(Phase.CUT_OFF, 6400, 1.0, 10.0),
+        "four-dials-seed0": State(Phase.INTERRUPTED, 6400, 1.0, 10.0),
     }
     # GS 60 s; DIALS 40 s, of which 30 are left; untrained by the mean of both, 50 s, twice.
     assert remaining(runs, states) == pytest.approx(30 + 2 * 50 + 60 + 40)
@@ -475,7 +475,7 @@ def alone(tmp_path, trained) -> StudyRun:
 @pytest.mark.timeout(180)
 def test_a_study_that_is_stopped_goes_on_and_ends_as_if_unbroken(tmp_path, trained):
     file, out = write_study(tmp_path, LONG), tmp_path / "out"
-    assert states(file) == ["not begun"] * 3
+    assert states(file) == ["not started"] * 3
     assert not out.exists()
 
     arguments = ("-m", "dials_mpi.study", str(file), "--output", "out", "--ranks", "3")
@@ -487,7 +487,7 @@ def test_a_study_that_is_stopped_goes_on_and_ends_as_if_unbroken(tmp_path, train
     first, second, third = states(file)
     for pid in program.processes():
         os.kill(pid, signal.SIGCONT)
-    assert (first, third) == ("finished", "not begun")
+    assert (first, third) == ("finished", "not started")
     assert re.match(r"running at [\d,]+ of 25,600 steps \(process \d+ on ", second)
 
     program.process.send_signal(signal.SIGTERM)
@@ -495,13 +495,13 @@ def test_a_study_that_is_stopped_goes_on_and_ends_as_if_unbroken(tmp_path, train
     assert (stopped.code, stopped.left_over, stopped.ours()) == (75, [], [])
     assert re.search(r"run 2 of 3: four-dials-seed0 is stopped at [\d,]+ steps", stopped.stdout)
     first, second, third = states(file)
-    assert (first, third) == ("finished", "not begun")
-    assert re.fullmatch(r"cut off at [\d,]+ of 25,600 steps", second)
+    assert (first, third) == ("finished", "not started")
+    assert re.fullmatch(r"interrupted at [\d,]+ of 25,600 steps", second)
 
     done = study(*arguments[2:], cwd=tmp_path)
     assert (done.code, done.stderr, done.left_over) == (0, "", [])
     assert "four-gs-seed0" not in done.stdout
-    assert re.search(r"run 2 of 3: four-dials-seed0 goes on from [\d,]+ steps on 3 ranks", done.stdout)
+    assert re.search(r"run 2 of 3: four-dials-seed0 continues from [\d,]+ steps on 3 ranks", done.stdout)
     assert states(file) == ["finished"] * 3
     for method, times in (("gs", 1), ("dials", 2), ("untrained", 1)):
         directory = out / f"four-{method}-seed0"
@@ -534,7 +534,7 @@ def test_a_study_ends_in_its_walltime(tmp_path):
     file = write_study(tmp_path, (*LONG, "total_steps=128000000", "retrain_every=128000000"))
     done = study(str(file), "--output", "out", "--ranks", "1", "--walltime", "0:00:09", cwd=tmp_path)
     assert (done.code, done.stderr) == (75, "")
-    assert states(file)[0].startswith("cut off at ") and states(file)[1:] == ["not begun"] * 2
+    assert states(file)[0].startswith("interrupted at ") and states(file)[1:] == ["not started"] * 2
     # The run itself was told what was left.
     assert "stopped at" in (tmp_path / "out/four-gs-seed0/log.txt").read_text()
 
@@ -578,7 +578,7 @@ def test_a_hang_up_stops_no_study_under_nohup(tmp_path, alone):
     )
     command = ["nohup", sys.executable, "-m", "dials_mpi.study", *words]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0 and "ends: 1 finished" in done.stdout
+    assert done.returncode == 0 and "end: 1 finished" in done.stdout
 
 
 def test_a_configuration_that_was_changed_meanwhile_is_not_run(tmp_path, capsys):
@@ -606,7 +606,7 @@ def test_a_run_that_fails_does_not_keep_the_others(tmp_path):
     assert "four-gs-seed0: the run directory out/four-gs-seed0 cannot be written" in sentence
     assert "run 1 of 3: four-gs-seed0 has failed with exit code 2" in done.stdout
     assert "failed: four-gs-seed0\n" in done.stdout
-    assert states(file) == ["not begun", "finished", "finished"]
+    assert states(file) == ["not started", "finished", "finished"]
     # What there is was reported.
     assert list(report.glob("*.csv")) and "four-untrained-seed0" in done.stdout
 
@@ -699,9 +699,9 @@ def test_what_another_study_leaves_unfinished_is_taken_up(tmp_path, alone, meanw
         meanwhile(nothing, theirs.close)
         assert series((alone, other), script).work() == DONE
     said = capsys.readouterr().out
-    order = ["dials-seed0 is waited for: process 7 on", "untrained-seed0 is finished", "dials-seed0 runs"]
+    order = ["dials-seed0 is run by process 7 on", "untrained-seed0 is finished", "dials-seed0 starts"]
     assert sorted(order, key=said.index) == order
-    assert said.count("is waited for") == 1 and "ends: 2 finished" in said
+    assert said.count("waiting for it") == 1 and "end: 2 finished" in said
 
 
 def test_what_another_study_finishes_is_done(tmp_path, alone, meanwhile):
@@ -757,7 +757,7 @@ def test_a_run_that_another_study_has_begun_a_moment_before_is_waited_for(
         monkeypatch.setattr("dials_mpi.study.process.Processes.run", refused)
         meanwhile(lambda: shutil.copy(tmp_path / "finished" / "run.h5", alone.directory), theirs.close)
         assert series([alone]).work() == DONE
-    assert "is waited for: process 7 on another machine runs it" in capsys.readouterr().out
+    assert "is run by process 7 on another machine runs it" in capsys.readouterr().out
 
 
 def test_no_run_outlives_its_study(tmp_path):
@@ -798,7 +798,7 @@ def test_a_signal_ends_a_report(tmp_path, alone):
     program.process.terminate()
     ended = program.wait()
     assert (ended.code, ended.left_over) == (-signal.SIGTERM, [])
-    assert "ends: 1 finished" in ended.stdout and not list(tmp_path.glob("figures/*"))
+    assert "end: 1 finished" in ended.stdout and not list(tmp_path.glob("figures/*"))
 
 
 def test_a_signal_that_comes_too_late_for_the_last_run_keeps_the_report(tmp_path, alone):
@@ -830,7 +830,7 @@ def test_a_run_that_was_to_be_shorter_can_be_gone_on_with(tmp_path, alone):
 
     shutil.copytree(tmp_path / "finished", alone.directory)
     assert phase() is Phase.FINISHED
-    assert phase("total_steps=512") is Phase.CUT_OFF
+    assert phase("total_steps=512") is Phase.INTERRUPTED
     assert phase("total_steps=512", "ppo.clip=0.3") is Phase.OTHER
     assert phase("total_steps=128") is Phase.OTHER
     with held(alone.directory):
@@ -862,7 +862,7 @@ def test_runs_with_other_settings_are_not_reported(tmp_path, alone, capfd, monke
     monkeypatch.setattr("dials_mpi.study.reporting.subprocess.run", told)
     assert report(runs, "figures") == 0
     assert commands == [[str(runs[1].directory), "--out", "figures"]]
-    assert capfd.readouterr() == ("not reported, for other settings: four-gs-seed0\n", "")
+    assert capfd.readouterr() == ("not reported because of other settings: four-gs-seed0\n", "")
     assert report(runs[:1], "figures") == CRASHED and len(commands) == 1
 
 
@@ -871,7 +871,7 @@ def test_other_settings_are_refused_before_anything_runs(tmp_path, alone):
     shutil.copytree(tmp_path / "finished", alone.directory)
     done = study(str(file), "--output=out", "--ranks=1", "ppo.clip=0.3", cwd=tmp_path)
     assert (done.code, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
-    assert "was begun with other settings: ppo.clip was 0.1 and is 0.3: give the same ones" in done.stderr
+    assert "was started with other settings: ppo.clip was 0.1 and is 0.3: give the same ones" in done.stderr
     assert [path.name for path in alone.directory.parent.iterdir()] == [alone.name]
     listed = study(str(file), "--output=out", "--list", "ppo.clip=0.3", cwd=tmp_path)
     assert "other settings at 256 of 256 steps" in listed.stdout

@@ -85,8 +85,8 @@ def assert_same(one: Path, other: Path) -> None:
         assert ours.keys() == theirs.keys() and len(ours) > 10
         for name in ours.keys() - {"config", "unrecorded"}:
             np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
-    ours, theirs = (asdict(Checkpoint(file).position) for file in (last, others_last))
-    for name in ours.keys() - {"wall_time", "ranks", "seconds", "unrecorded"}:
+    ours, theirs = (asdict(Checkpoint(file).progress) for file in (last, others_last))
+    for name in ours.keys() - {"wall_time", "ranks", "seconds"}:
         np.testing.assert_equal(ours[name], theirs[name], err_msg=name)
 
 
@@ -106,7 +106,7 @@ def require_whole(directory: Path) -> None:
     for file in directory.glob("*.h5"):
         assert content(file)
     for path in present(directory):
-        assert Checkpoint(path).position.segments
+        assert Checkpoint(path).progress.segments
     assert not list(directory.glob("*.damaged"))
 
 
@@ -124,7 +124,7 @@ def attributes(file: Path, name: str = "/") -> dict[str, object]:
 
 def newest(directory: Path) -> int:
     """Steps of the newest checkpoint; 0 without any."""
-    return next((Checkpoint(path).position.env_steps for path in present(directory)), 0)
+    return next((Checkpoint(path).progress.env_steps for path in present(directory)), 0)
 
 
 # Blows ---------------------------------------------------------------------------------------------------
@@ -335,10 +335,10 @@ def test_a_rank_that_hangs_is_named_and_may_come_back(tmp_path, silent, reporter
     assert result.code == 0
     host = os.uname().nodename
     hangs, back = [line for line in result.ours() if f" rank {silent} on {host} " in line]
-    assert hangs.startswith(f"dials_mpi: rank {reporter}: ") and "no sign of life for " in hangs
-    assert back.startswith(f"dials_mpi: rank {reporter}: ") and "signs of life again" in back
+    assert hangs.startswith(f"dials_mpi: rank {reporter}: ") and "no heartbeat for " in hangs
+    assert back.startswith(f"dials_mpi: rank {reporter}: ") and "heartbeats again" in back
     if reporter == "0":
-        assert "no sign of life" in (out / "log.txt").read_text()
+        assert "no heartbeat" in (out / "log.txt").read_text()
 
 
 IN_A_THREAD = """

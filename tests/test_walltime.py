@@ -12,9 +12,9 @@ from conftest import SMALL, train
 from dials_mpi.config import Config, load
 from dials_mpi.config.schedule import segments
 from dials_mpi.core.errors import BadInput
-from dials_mpi.run.session import Start, require_time
+from dials_mpi.run.session import SessionStart, require_time
 from dials_mpi.run.walltime import Deadline, Pace, deadline_of, scheduler_end, seconds, work
-from dials_mpi.storage.position import Position
+from dials_mpi.storage.progress import Progress
 
 
 @pytest.mark.quick
@@ -131,7 +131,7 @@ def test_a_job_whose_end_is_over_begins_nothing(monkeypatch):
     monkeypatch.setenv("SLURM_JOB_END_TIME", "1000000000")
     deadline, _ = deadline_of(None, time.monotonic())
     with pytest.raises(BadInput, match="give more with --walltime"):
-        require_time(Start(Config(), "somewhere"), deadline, 3)
+        require_time(SessionStart(Config(), "somewhere"), deadline, 3)
 
 
 def test_a_segment_is_made_of_the_work_that_it_has():
@@ -178,7 +178,7 @@ def test_what_is_played_ahead_takes_time_only_beside_the_training():
 @pytest.mark.parametrize(("left", "fits"), [(200, True), (120, False)])
 def test_a_segment_that_does_not_fit_is_refused_before_it_begins(left, fits):
     known = {"collect": 10.0, "fit": 30.0, "train": 50.0, "evaluate": 5.0, "checkpoint": 5.0}
-    start = Start(Config(), "somewhere", Position(ranks=3, seconds=known))
+    start = SessionStart(Config(), "somewhere", Progress(ranks=3, seconds=known))
     deadline = Deadline(time.monotonic() + left)
     if fits:
         require_time(start, deadline, 3)

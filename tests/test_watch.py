@@ -452,7 +452,7 @@ def test_influence_shows_what_happened(watch, run, tmp_path, monkeypatch):
 
 OUT = ["--out", "x.png"]
 REFUSALS: dict[str, tuple[list[str], list[str]]] = {
-    "nothing": (OUT, ["nothing to play"]),
+    "nothing": (OUT, ["neither a run nor a configuration"]),
     "nowhere to": (["run"], ["--out", "--help"]),
     "no run": (["nowhere", *OUT], ["no run.h5 in nowhere"]),
     "unknown policy": (["run", *OUT, "--policy", "clever"], ["--policy is clever", "closest"]),
@@ -473,8 +473,11 @@ REFUSALS: dict[str, tuple[list[str], list[str]]] = {
     "no frames": (["run", "--out", "x.gif", "--fps", "0"], ["--fps is 0"]),
     "too many frames": (["run", "--out", "x.gif", "--fps", "51"], ["--fps is 51", "to 50"]),
     "too few frames": (["run", "--out", "x.gif", "--fps", "0.001"], ["--fps is 0.001", "from 0.1"]),
-    "frames nan": (["run", "--out", "x.gif", "--fps", "nan"], ["--fps is nan"]),
-    "hand-coded alone": (["run", *OUT, "--region", "1", "--policy", "oldest"], ["whole system", "random"]),
+    "frames nan": (["run", "--out", "x.gif", "--fps", "nan"], ["--fps: is 'nan'"]),
+    "hand-coded alone": (
+        ["run", *OUT, "--region", "1", "--policy", "oldest"],
+        ["needs the global simulator", "random"],
+    ),
     "alone without a run": (
         ["--config", "good.yaml", *OUT, "--policy", "random", "--region", "1"],
         ["influence predictor", "directory"],
@@ -482,7 +485,7 @@ REFUSALS: dict[str, tuple[list[str], list[str]]] = {
     "influence of all": (["run", *OUT, "--influence"], ["--influence", "--region"]),
     "a film of influence": (["run", "--out", "x.gif", "--influence", "--region", "1"], ["x.gif", ".svg"]),
     "no episodes": (["run", *OUT, "--influence", "--region", "1", "--episodes", "0"], ["--episodes is 0"]),
-    "episodes of a picture": (["run", *OUT, "--episodes", "3"], ["--episodes goes with --influence"]),
+    "episodes of a picture": (["run", *OUT, "--episodes", "3"], ["--episodes is given without --influence"]),
     "checkpoint": (["run", *OUT, "--checkpoint", "512"], ["no 512 checkpoint"]),
     "checkpoint for no training": (
         ["run", *OUT, "--policy", "random", "--checkpoint", "best"],
@@ -549,7 +552,7 @@ def test_a_domain_that_cannot_be_drawn(watch, tmp_path, monkeypatch):
     bare = type("Bare", (), {name: value for name, value in vars(kind).items() if name != "drawing"})
     monkeypatch.setitem(domains.DOMAINS, "warehouse", (bare, section))
     said = refusal(watch(*GRID, "--policy", "random", "--out", tmp_path / "x.png"))
-    assert "warehouse cannot be watched" in said and "drawing" in said and "base.py" in said
+    assert "warehouse cannot be drawn" in said and "drawing" in said and "base.py" in said
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path):

@@ -1,14 +1,12 @@
-"""How fast this machine trains, beside what it could do, and how fast many more would: ``python -m
-dials_mpi.bench``.
+"""Training speed compared with the machine's limits, and projections to more ranks.
 
-Every figure that the pages quote about speed comes from here, as a ratio to a floor that was measured in
-the same run on the same cores: absolute figures drift with the machine and with what else runs on it.
-Where not said otherwise seconds are CPU seconds, so that they mean the same when a hundred ranks share two
-cores.
+``python -m dials_mpi.bench``. All figures of the pages about speed come from here, as ratios to limits that
+were measured in the same run on the same cores, since absolute figures depend on the machine and its load.
+Unless stated otherwise, seconds are CPU seconds, which do not change when many ranks share a core.
 """
 
 import os
 
-# One thread per rank, as in training. It must be said before numpy is loaded, and holds for its products too.
+# One thread per rank, as in training, also for matrix products. It must be set before numpy is loaded.
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[name] = "1"

@@ -1,4 +1,4 @@
-"""The command line of the bench."""
+"""The command ``bench``."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from typing import Any, NamedTuple, NoReturn
 
 from dials_mpi.bench import floors, projection, tables
 from dials_mpi.bench.costs import Recorded, measured_costs, read_run, require_same_costs, require_spread
-from dials_mpi.cli import Parser, add_unchecked, agreed, integer, word
+from dials_mpi.cli import Parser, add_unchecked, agreed, integer, runs_and_settings, word
 from dials_mpi.config import Config, load
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.output import command_line
 from dials_mpi.core.text import printable
 from dials_mpi.domains import create
-from dials_mpi.parallel import communicator as mpi
+from dials_mpi.parallel import launch
 from dials_mpi.parallel.communicator import Communicator
-from dials_mpi.results.choice import runs_and_settings
 
 EXAMPLES = """examples:
   mpirun -n 3 python -m dials_mpi.bench --config configs/warehouse/4.yaml --json bench.json
@@ -29,16 +28,16 @@ EXAMPLES = """examples:
   mpirun -n 3 python -m dials_mpi.bench --project runs/short --config configs/warehouse/100.yaml
   mpirun -n 3 python -m dials_mpi.bench --project runs/4 runs/25 --compare runs/100
 
---project prints the wall-clock with one core per rank, for many numbers of regions, from the CPU seconds
-that runs have recorded, or from what is measured here and now where no DIR is given. Two runs of different
-size tell root's fixed costs from those of each region. The projected run is the one that --config and
-key=value describe; without them it is the first DIR's own."""
+--project prints the wall-clock time with one core per rank for several numbers of regions. It uses the CPU
+seconds that the runs DIR have recorded; without DIR it measures them first. Two runs of different size
+separate root's fixed costs from its costs per region. The projected run has the configuration given by
+--config and key=value; without them, that of the first DIR."""
 
 MOST_REGIONS = 10**7
 
 
 class Task(NamedTuple):
-    """What to do: measure a configuration, or project it from recorded runs; and what to compare with."""
+    """The configuration to measure or project; runs: those to project from; comparison: with this run."""
 
     config: Config
     runs: list[Recorded]
@@ -49,7 +48,9 @@ class Task(NamedTuple):
 @command_line
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The command line."""
-    parser = Parser("bench", "Measure training speed beside the machine's own limits.", EXAMPLES, alone=False)
+    parser = Parser(
+        "bench", "Measure training speed, and compare it with the machine's limits.", EXAMPLES, alone=False
+    )
     parser.add_argument(
         "arguments", nargs="*", metavar="DIR | key=value", help="runs to project, or settings"
     )
@@ -58,17 +59,24 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     )
     parser.add_argument("--updates", type=integer, default=40, help="updates per region (default 40)")
     parser.add_argument(
-        "--folder", default=".", metavar="DIR", help="where to try a checkpoint; default: here"
+        "--folder",
+        default=".",
+        metavar="DIR",
+        help="folder where a checkpoint is written as a test; default: here",
     )
     parser.add_argument(
         "--matmul",
         choices=floors.LIBRARIES,
-        help="whose matrix products are the floor; default: torch's where it is installed",
+        help="library of the matrix products that are the limit; default: torch if it is installed",
     )
     parser.add_argument(
-        "--tiles", action="store_true", help="traffic: also by number of local regions in a SUMO process"
+        "--tiles",
+        action="store_true",
+        help="traffic: also measure by number of local regions in a SUMO process",
     )
-    parser.add_argument("--project", action="store_true", help="print the wall-clock with one core per rank")
+    parser.add_argument(
+        "--project", action="store_true", help="print the wall-clock time with one core per rank"
+    )
     parser.add_argument(
         "--regions",
         metavar="N,N,...",
@@ -76,12 +84,15 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         help=f"numbers of regions to project; default: {','.join(map(str, projection.REGIONS))}",
     )
     parser.add_argument(
-        "--compare", metavar="DIR", type=word, help="set the projection of this run beside what it took"
+        "--compare",
+        metavar="DIR",
+        type=word,
+        help="compare the projection of this run with its recorded times",
     )
-    parser.add_argument("--json", metavar="FILE", type=word, help="write the figures to FILE as well")
+    parser.add_argument("--json", metavar="FILE", type=word, help="also write the figures to FILE")
     add_unchecked(parser)
     options = parser.parse_intermixed_args(argv)
-    mpi.run(lambda ranks: _program(ranks, options))
+    launch.run(lambda ranks: _program(ranks, options))
 
 
 def _program(comm: Communicator, options: argparse.Namespace) -> int:
@@ -94,7 +105,7 @@ def _program(comm: Communicator, options: argparse.Namespace) -> int:
     if options.project:
         found |= _project(comm, task, options.folder, found)
     if comm.is_root and options.json:
-        flat = {}
+        flat: dict[str, Any] = {}
         for group, own in found.items():
             flat |= {group: own} if group in ("shares", "projection", "comparison") else own
         Path(options.json).write_text(json.dumps(flat, indent=2) + "\n")
@@ -103,11 +114,11 @@ def _program(comm: Communicator, options: argparse.Namespace) -> int:
 
 
 def _measure(comm: Communicator, config: Config, options: argparse.Namespace) -> dict[str, Any]:
-    """Measure and show; the figures, on root, elsewhere none."""
+    """Measure and print; the figures on root, an empty dictionary elsewhere."""
     from dials_mpi.bench.measure import measure, tiles
 
     figures = measure(config, comm, options.updates, options.folder, options.matmul)
-    if not comm.is_root:
+    if figures is None:
         return {}
     if options.tiles:
         figures["tiles"] = tiles(create(config.domain, config.domain_section))
@@ -116,7 +127,7 @@ def _measure(comm: Communicator, config: Config, options: argparse.Namespace) ->
 
 
 def _project(comm: Communicator, task: Task, folder: str, figures: dict[str, Any]) -> dict[str, Any]:
-    """Project and show, on root; figures: what was measured, where there are no runs."""
+    """Project and print, on root; figures: measured ones, used if there are no runs."""
     from dials_mpi.bench.checkpoints import write_seconds_per_region
     from dials_mpi.bench.link import measure_link
 
@@ -141,7 +152,7 @@ def _project(comm: Communicator, task: Task, folder: str, figures: dict[str, Any
 
 
 def _plan(options: argparse.Namespace) -> Task:
-    """What the command line asks for. BadInput: it, or something in it, cannot be used."""
+    """The task of the command line. BadInput: the options, a run or the configuration cannot be used."""
     if options.updates < 1:
         raise BadInput(f"--updates is {options.updates}: give at least 1")
     _require_places(options)
@@ -149,18 +160,18 @@ def _plan(options: argparse.Namespace) -> Task:
     if not options.project:
         for name, given in (("a directory", directories), ("--regions", options.regions)):
             if given:
-                raise BadInput(f"{name} is given, and nothing to do with it: give --project as well")
+                raise BadInput(f"{name} is given without --project, which needs it: give --project as well")
     if options.compare and not options.project:
-        raise BadInput("--compare is given, and no projection to compare: give --project as well")
+        raise BadInput("--compare is given without --project: give --project as well")
     runs = [read_run(directory, options.unchecked) for directory in directories]
     config = runs[0].config if runs and not (options.config or overrides) else None
     config = config or load(options.config, overrides)
     comparison = read_run(options.compare, options.unchecked) if options.compare else None
     if options.project:
-        _require_one_kind(config, [*zip(directories, runs, strict=True)], options.compare, comparison)
+        _require_one_kind(config, [*zip(directories, runs, strict=True)], options.compare or "", comparison)
     domain = create(config.domain, config.domain_section)
     if not runs:
-        domain.versions()  # refuses where something is missing
+        domain.versions()  # raises BadInput where something is missing
         if getattr(config.domain_section, "sumo", "") == "traci":
             raise BadInput(
                 "traffic.sumo is traci, which runs SUMO in a process whose CPU seconds are not counted: "
@@ -172,7 +183,7 @@ def _plan(options: argparse.Namespace) -> Task:
 
 
 def _require_places(options: argparse.Namespace) -> None:
-    """BadInput: what is to be written has no place."""
+    """BadInput: a file cannot be written where the options say."""
     if options.json and not Path(options.json).resolve().parent.is_dir():
         raise BadInput(f"--json {printable(options.json)} lies in no folder: make the folder first")
     if options.json and Path(options.json).is_dir():
@@ -184,20 +195,18 @@ def _require_places(options: argparse.Namespace) -> None:
 
 
 def _require_one_kind(
-    config: Config, runs: Sequence[tuple[str, Recorded]], compared: str | None, comparison: Recorded | None
+    config: Config, runs: Sequence[tuple[str, Recorded]], compared: str, comparison: Recorded | None
 ) -> None:
-    """BadInput: the runs' costs are not those of the configuration."""
+    """BadInput: the costs of the runs do not apply to the configuration."""
     require_spread(config, "the configuration")
     for directory, run in (*runs, *([(compared, comparison)] if comparison else [])):
         require_same_costs(config, run.config, printable(directory))
     if comparison and not comparison.whole:
-        raise BadInput(
-            f"{printable(compared)} went on with another number of ranks: compare with a run that had one"
-        )
+        raise BadInput(f"{printable(compared)} had several numbers of ranks: compare with a run that had one")
 
 
 def _region_counts(text: str | None) -> list[int]:
-    """The numbers in --regions. BadInput: they are none."""
+    """The numbers in --regions. BadInput: they are no numbers, or too small or large."""
     if text is None:
         return list(projection.REGIONS)
     parts = [part.strip() for part in text.split(",")]

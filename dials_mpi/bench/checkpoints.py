@@ -1,4 +1,4 @@
-"""What a checkpoint costs, beside a file of as many bytes that is only written and synchronised."""
+"""The time of a checkpoint, compared with a plain file of the same size, written and synchronised."""
 
 from __future__ import annotations
 
@@ -9,29 +9,36 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from dials_mpi.algorithm.failures import Failures
 from dials_mpi.bench.subject import Subject
 from dials_mpi.config import Config
 from dials_mpi.core.provenance import memory
+from dials_mpi.core.timing import Stopwatch
 from dials_mpi.domains import create
 from dials_mpi.learning import tables as parameters
-from dials_mpi.run import states
-from dials_mpi.storage.position import Position
+from dials_mpi.run import state
+from dials_mpi.run.costs import UnrecordedCosts
+from dials_mpi.storage.progress import Progress
 
 TIMES = 3
-"""How often each is done; the median counts."""
+"""Repetitions of each measurement; the median counts."""
 
 TRIED = 16
-"""Regions of the file that is written for a projection."""
+"""Regions in the file that is written for a projection."""
 
 
 def checkpoint_figures(subject: Subject, folder: str) -> dict[str, float]:
-    """Of a checkpoint of all regions in ``folder``: bytes, and wall-clock seconds; on root, elsewhere none.
+    """Bytes and wall-clock seconds of a checkpoint of all regions in ``folder``, on root; elsewhere empty.
 
-    What is written there is removed.
+    All written files are removed.
     """
-    from dials_mpi.run.checkpointing import load, save
+    from dials_mpi.run.checkpointing import save
+    from dials_mpi.run.state_exchange import StateExchange
 
-    ranks, learners, tables = subject.comm, subject.learners, subject.tables
+    ranks, config, domain = subject.comm, subject.config, subject.domain
+    costs = UnrecordedCosts(Stopwatch(), Failures())
+    exchange = StateExchange(ranks, subject.layout, state.RankState(subject.learners, costs))
+    kept = [entry for entry in state.entries(config, domain) if entry.kept(0)]
     if ranks.is_root:
         from dials_mpi.storage.checkpoint import Checkpoint
 
@@ -42,7 +49,7 @@ def checkpoint_figures(subject: Subject, folder: str) -> dict[str, float]:
         for _ in range(TIMES):
             ranks.barrier()
             start = time.perf_counter()
-            save(ranks, learners, tables, Path(own), Position() if ranks.is_root else None)
+            save(exchange, kept, config, domain, Path(own), Progress() if ranks.is_root else None)
             seconds["write"].append(time.perf_counter() - start)
             if ranks.is_root:
                 seconds["plain_write"].append(_plain_write(plain, path.stat().st_size))
@@ -50,7 +57,7 @@ def checkpoint_figures(subject: Subject, folder: str) -> dict[str, float]:
             start = time.perf_counter()
             if ranks.is_root:
                 Checkpoint(path)  # its checksum, as before a run goes on
-            load(ranks, learners, tables, path)
+            exchange.restore(kept, path, segments=0)
             ranks.barrier()
             seconds["read"].append(time.perf_counter() - start)
         if not ranks.is_root:
@@ -67,25 +74,29 @@ def checkpoint_figures(subject: Subject, folder: str) -> dict[str, float]:
 
 def write_seconds_per_region(config: Config, folder: str) -> float:
     """Wall-clock seconds in which root writes one region's state into a checkpoint in ``folder``."""
-    from dials_mpi.storage.checkpoint import writing
+    from dials_mpi.storage.checkpoint import Rows, writing
 
     domain = create(config.domain, config.domain_section)
     names = parameters.tables(config, domain)
-    layouts = states.layouts(parameters.widths(names))
     # As many networks as a region has on average; for one agent in each, one of each kind.
     each = {kind: round(len(own) / len(domain.regions)) for kind, own in names.items()}
     tables = {kind: own[:1] * TRIED * each[kind] for kind, own in names.items()}
-    numbers = {kind: len(own) for kind, own in tables.items()}
+    datasets = [
+        Rows(entry.name, len(own), entry.width)
+        for kind, own in tables.items()
+        for entry in state.entries(config, domain)
+        if entry.name.startswith(f"{kind}/")
+    ]
     draw = np.random.default_rng(0)
-    rows = {kind: draw.random(sum(own.values()), dtype=np.float32) for kind, own in layouts.items()}
+    rows = {each.name: draw.random(each.width, dtype=np.float32) for each in datasets}
     seconds = []
     with TemporaryDirectory(dir=folder) as own:
         for _ in range(TIMES):
             start = time.perf_counter()
-            with writing(Path(own), Position(), ("", ""), {}, layouts, numbers, tables) as put:
-                for kind, number in numbers.items():
-                    for i in range(number):
-                        put(kind, i, rows[kind])
+            with writing(Path(own), Progress(), ("", ""), {}, datasets, tables) as put:
+                for dataset in datasets:
+                    for i in range(dataset.count or 0):
+                        put(dataset.name, i, rows[dataset.name])
             seconds.append(time.perf_counter() - start)
     return float(np.median(seconds)) / TRIED
 

@@ -1,4 +1,4 @@
-"""What the parts of a run cost in CPU seconds per unit of work: from a run file, or as just measured."""
+"""Costs of the parts of a run in CPU seconds per unit of work: from a run file or from measurements."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dials_mpi.core.errors import BadInput
 from dials_mpi.core.text import printable, shown
 
 PHASES = ("collect", "influence", "train", "communicate", "evaluate")
-"""Those of a run file that are read here; ``wait`` too where a run tells it from communicate."""
+"""Phases read from a run file; also ``wait`` in newer files, where it is separate from communicate."""
 
 FREE = (
     *("seed", "total_steps", "retrain_every", "evaluate_every", "segment_every", "evaluation_episodes"),
@@ -23,17 +23,16 @@ FREE = (
     *("schedule", "global_ranks", "influence.epochs", "influence.learning_rate", "influence.held_out"),
     *("ppo.learning_rate", "ppo.clip", "ppo.anneal", "ppo.discount", "ppo.gae_lambda"),
 )
-"""Settings that change how often things are done, or what comes of it, but not what each costs; the number
-of regions is another."""
+"""Settings that do not change the costs per unit of work; the number of regions does not either."""
 
 
 @dataclass(frozen=True)
 class Costs:
-    """CPU seconds in a system of so many regions.
+    """CPU seconds per unit of work in a system with ``regions`` regions.
 
     Of the slowest rank that trains: train, per step of one region, with all its agents; fit, per
     floating-point operation of one region's refit. Of the ranks with global simulators, all together and
-    for all regions: collect and evaluate, per episode. Fit and collect are 0 where nothing is ever refitted.
+    for all regions: collect and evaluate, per episode. Fit and collect are 0 if predictors are never fitted.
     """
 
     regions: int
@@ -45,12 +44,11 @@ class Costs:
 
 @dataclass(frozen=True)
 class Recorded:
-    """A run that was recorded.
+    """The costs and times of a recorded run.
 
-    steps: per agent, that were done. whole: on one number of ranks. held: the most regions that one of
-    them held. seconds: CPU seconds of train and fit (the slowest rank of each row), of collect and evaluate
-    (all ranks together), and the wall-clock seconds of communicate, without waiting. wall: seconds up to the
-    last evaluation.
+    steps: per agent. whole: all of it had one number of ranks. held: the most regions of a rank. seconds: CPU
+    seconds of train and fit (the slowest rank of each row), of collect and evaluate (all ranks together), and
+    wall-clock seconds of communicate, without waiting. wall: seconds up to the last evaluation.
     """
 
     config: Config
@@ -63,7 +61,7 @@ class Recorded:
 
 
 def measured_costs(config: Config, figures: Mapping[str, Mapping[str, Any]]) -> Costs:
-    """From the figures of ``measure``."""
+    """The costs from the figures of ``measure``."""
     world, predictors = figures["global simulator"], figures["predictors"]
     setting = figures["setting"]
     agents = setting["agents"] / setting["regions"]
@@ -77,10 +75,10 @@ def measured_costs(config: Config, figures: Mapping[str, Mapping[str, Any]]) -> 
 
 
 def read_run(directory: str, unchecked: bool = False) -> Recorded:
-    """What a run recorded, on the last number of ranks that it had, unfinished or not.
+    """The record of a run, finished or not, from its rows with the last number of ranks.
 
-    unchecked: also where another program has changed its file.
-    BadInput: there is none, it cannot be read, it has trained nothing yet, or it is of mode global.
+    unchecked: also read a file that another program has changed.
+    BadInput: there is none, it cannot be read, it has not trained yet, or its mode is global.
     """
     from dials_mpi.storage.hdf5 import READ_ERRORS
     from dials_mpi.storage.runfile import RunFile
@@ -93,8 +91,8 @@ def read_run(directory: str, unchecked: bool = False) -> Recorded:
     require_spread(config, where)
     if config.segment_every and file.has("config/1"):
         raise BadInput(
-            f"{where} went on after an interruption, maybe between two evaluations, so that its timings do "
-            "not tell what a step costs: give a run that was not interrupted, or one without segment_every"
+            f"{where} was continued after an interruption, maybe between two evaluations, so its timings do "
+            "not give the cost of a step: give a run that was not interrupted, or one without segment_every"
         )
     try:
         waits = ("wait",) if file.has("timing/wait") else ()
@@ -113,21 +111,21 @@ def read_run(directory: str, unchecked: bool = False) -> Recorded:
 
 
 def require_spread(config: Config, where: str) -> None:
-    """BadInput: the configuration's mode trains on one rank, which no more ranks make faster."""
+    """BadInput: the configuration's mode trains on one rank, so more ranks do not help."""
     if config.mode == "global":
         raise BadInput(f"mode is global in {where}, which trains on one rank: there is nothing to project")
 
 
 def require_same_costs(one: Config, other: Config, where: str) -> None:
-    """BadInput: the configurations differ in a setting on which the cost of a step, a sample or an episode
-    depends; ``where`` the second one comes from."""
+    """BadInput: the configurations differ in a setting that changes the cost of a step, a sample or an
+    episode; where: the source of the second one."""
     theirs = settings.flat(other)
     for key, value in settings.flat(one).items():
         if key not in (*FREE, f"{one.domain_key}.grid") and theirs.get(key) != value:
             given = shown(theirs[key]) if key in theirs else "missing"
             raise BadInput(
-                f"{key} is {shown(value)} in the configuration and {given} in {where}, so that its costs are "
-                "others: give a run that has the same settings but for its length and its number of regions"
+                f"{key} is {shown(value)} in the configuration and {given} in {where}, so its costs "
+                "differ: give a run that has the same settings but for its length and its number of regions"
             )
 
 
@@ -145,7 +143,7 @@ def _recorded(
     same = np.isfinite(timing["train"][:, :, 1]).sum(axis=1) == ranks
     own = {phase: rows[same][:, :ranks] for phase, rows in timing.items() if rows.ndim == 3}
     steps = np.diff(ends, prepend=0.0)[same]
-    # A refit lies in the row that ends behind it.
+    # A refit belongs to the row that ends after it.
     in_row = np.searchsorted(ends, refits, side="right")
     refitted = np.bincount(in_row[in_row < len(ends)], minlength=len(ends))[same]
     if not steps.sum():
@@ -166,7 +164,7 @@ def _recorded(
         train=train / steps.sum(),
         fit=fit / (number * fit_flop(config)) if number else 0.0,
         collect=collect.sum() / (number * config.dataset_episodes) if number else 0.0,
-        # The first one also loads and compiles.
+        # The median, since the first one also loads and compiles.
         evaluate=float(np.median(evaluate)) / config.evaluation_episodes,
     )
     seconds = {
@@ -188,10 +186,10 @@ def _recorded(
 
 
 def _exchanging(own: Mapping[str, np.ndarray]) -> float:
-    """Seconds, wall-clock, of exchanges without waiting.
+    """Wall-clock seconds of exchanges, without waiting.
 
-    Where a run does not tell waiting from exchanging: of the rank that waited least in each row, less its
-    wait for root to collect, which is for the ranks that train.
+    Older files do not separate waiting from exchanging: there, the time of the rank that waited least in each
+    row, less the time in which ranks that train wait for root to collect.
     """
     if "wait" in own:
         return own["communicate"][:, :, 0].max(axis=1).sum()

@@ -1,4 +1,4 @@
-"""What this machine can do: the floors that figures of speed are set beside."""
+"""The limits of this machine that figures of speed are compared with."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import numpy as np
 from dials_mpi.domains.base import Domain
 
 SIZE = 512
-"""Rows and columns of the matrices that are multiplied: they stay in a core's cache."""
+"""Rows and columns of multiplied matrices, which fit into a core's cache."""
 
 COPIED = 16 << 20
-"""Bytes that are copied, more than a core's own cache holds."""
+"""Bytes to copy, more than a core's cache holds."""
 
 TILES = 64
-"""Junctions of local regions in the SUMO process whose bare stepping is traffic's floor."""
+"""Junctions of local regions in the SUMO process whose bare stepping is traffic's limit."""
 
 LIBRARIES = ("torch", "numpy")
-"""Whose matrix products: the fastest first."""
+"""Libraries of matrix products, the fastest first."""
 
 
 @contextmanager
 def timed() -> Iterator[np.ndarray]:
-    """The seconds that pass inside, wall-clock and CPU: float64 [2], filled in at the end."""
+    """The seconds within this context, wall-clock and CPU: float64 [2], filled in at its end."""
     spent = np.zeros(2)
     start = time.perf_counter(), time.process_time()
     try:
@@ -35,7 +35,7 @@ def timed() -> Iterator[np.ndarray]:
 
 
 def best_library() -> str:
-    """The first of LIBRARIES that is installed, which is loaded: torch takes 130 MB of memory."""
+    """The first of LIBRARIES that is installed; it is loaded, and torch takes 130 MB of memory."""
     try:
         import torch
     except ImportError:
@@ -44,7 +44,7 @@ def best_library() -> str:
 
 
 def matmul_gflops(library: str, seconds: float = 0.3) -> float:
-    """Rate of float32 matrix products on this core, GFLOP per CPU second."""
+    """The rate of float32 matrix products on this core, GFLOP per CPU second."""
     return _rate(_product(library), seconds) * 2 * SIZE**3 / 1e9
 
 
@@ -55,16 +55,18 @@ def copy_gigabytes_per_second(seconds: float = 0.1) -> float:
 
 
 def sumo_bare_steps_per_second(domain: Domain, seconds: float = 1.0) -> float:
-    """Junction-steps per CPU second of SUMO's bare ``simulationStep`` of local regions in traffic."""
+    """Junction-steps per CPU second of SUMO's bare ``simulationStep`` of traffic's local regions."""
+    from dials_mpi.domains.traffic import Traffic
     from dials_mpi.domains.traffic.throughput import throughput
 
+    assert isinstance(domain, Traffic)
     tiles = max(1, TILES // len(domain.regions[0].agents))
     _, bare = throughput(domain, tiles, seconds, clock=time.process_time)
     return bare
 
 
 def _product(library: str) -> Callable[[], object]:
-    """One product of two matrices, ready to be repeated."""
+    """A function that multiplies two matrices once."""
     a, b = np.ones((2, SIZE, SIZE), np.float32)
     out = np.empty_like(a)
     if library == "numpy":
@@ -77,7 +79,7 @@ def _product(library: str) -> Callable[[], object]:
 
 
 def _rate(work: Callable[[], object], seconds: float) -> float:
-    """How often a CPU second has room for it."""
+    """Calls per CPU second."""
     work()
     start, done = time.process_time(), 0
     while (spent := time.process_time() - start) < seconds:

@@ -1,7 +1,7 @@
 """Floating-point operations of learning, counted from the configuration.
 
-Matrix products only, a multiplication and an addition each; Tables 4 and 5 of the paper give the sizes. What
-is counted is what Algorithm 3 and PPO need, whatever a program does beyond it.
+Only matrix products count, each element as a multiplication and an addition; Tables 4 and 5 of the paper give
+the sizes. Counted are the operations that Algorithm 3 and PPO need, not additional ones of a program.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from dials_mpi.learning.tables import policy_sizes, predictor_sizes
 
 
 class Count(NamedTuple):
-    """Of one forward step of a network.
+    """Operations of one forward step of a network.
 
-    first: the first layer's product with the input; recurrent: with the state, 0 for an FNN; rest: the
-    layers behind it.
+    first: the first layer's product with the input; recurrent: with the state, 0 for an FNN; rest: the other
+    layers.
     """
 
     first: int
@@ -29,42 +29,42 @@ class Count(NamedTuple):
 
     @property
     def forward(self) -> int:
-        """Of one step forward."""
+        """Operations of one forward step."""
         return sum(self)
 
     def training(self, sequence: int) -> float:
-        """Of one step forward and backward, in sequences of so many steps.
+        """Operations of one step forward and backward, in sequences of ``sequence`` steps.
 
-        The weights' gradients cost as much as the products, and the gradients that flow back as much again,
-        except into the network's input and into the state before a sequence.
+        The gradients of the weights take as many operations as the forward products, and so do the gradients
+        of the inputs, except those of the network's input and of the state before a sequence.
         """
         return 2 * self.first + (3 - 1 / sequence) * self.recurrent + 3 * self.rest
 
 
 def count(architecture: str, inputs: int, hidden: tuple[int, int], outputs: int) -> Count:
-    """Of a network of these sizes."""
+    """The operations of a network of these sizes."""
     first, second = hidden
     gates, recurrent = (3, 3 * first * first) if architecture == "gru" else (1, 0)
     return Count(2 * gates * inputs * first, 2 * recurrent, 2 * (first * second + second * outputs))
 
 
 def policy_count(config: Config, agent: Agent) -> Count:
-    """Of an agent's policy, which has one output per action and one for the value."""
+    """The operations of an agent's policy, which has one output per action and one for the value."""
     policy, (inputs, outputs) = config.policy, policy_sizes(agent)
     return count(policy.architecture, inputs, policy.hidden, outputs)
 
 
 def predictor_count(config: Config, region: Region) -> Count:
-    """Of a region's influence predictor."""
+    """The operations of a region's influence predictor."""
     influence, (inputs, outputs) = config.influence, predictor_sizes(region)
     return count(influence.architecture, inputs, influence.hidden, outputs)
 
 
 def flop_per_agent_step(config: Config) -> float:
-    """Of one agent-step of training: policy and predictor act, the policy learns ``epochs`` times.
+    """Operations of one agent-step of training: policy and predictor act, the policy learns ``epochs`` times.
 
     The mean over the agents; those of a region share its predictor. Values are bootstrapped at the end of
-    each environment's share of the memory, and where so configured at the end of an episode.
+    each environment's part of the rollout buffer, and if configured at the end of an episode.
     """
     bootstraps = 1 / config.steps_per_env
     if config.ppo.time_limit == "bootstrap":
@@ -81,7 +81,7 @@ def flop_per_agent_step(config: Config) -> float:
 
 
 def fit_flop(config: Config) -> float:
-    """Of one refit of one predictor, the mean over the regions: its epochs, and the cross-entropy on the
+    """Operations of one refit of a predictor, the mean over regions: its epochs, and the cross-entropy on the
     held-out episodes before and after them."""
     horizon, held_out = config.domain_section.horizon, config.held_out_episodes
     steps = (config.dataset_episodes - held_out) * horizon

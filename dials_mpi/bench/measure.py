@@ -19,7 +19,7 @@ from dials_mpi.domains.base import Domain
 from dials_mpi.parallel.communicator import Communicator
 
 TILES = (1, 8, 16, 32, 64, 256)
-"""Numbers of traffic's local regions in one SUMO process at which it is measured."""
+"""Measured numbers of traffic's local regions in one SUMO process."""
 
 RESETS = 500
 
@@ -42,7 +42,7 @@ ROW = (
     "evaluate",
     *PARTS,
 )
-"""What every rank brings to root."""
+"""What every rank sends to root."""
 
 
 def measure(
@@ -50,8 +50,8 @@ def measure(
 ) -> Figures | None:
     """Collect, fit, evaluate and train ``updates`` updates per region twice; the figures, on root.
 
-    folder: where a checkpoint is written, and removed. library: whose matrix products are the floor,
-    default the best. Ranks that hold no region (root, where there are others) sleep while the others train.
+    folder: where a checkpoint is written and removed. library: of the matrix products that are the limit,
+    default the fastest. Ranks without regions (root, if there are others) are idle during training.
     """
     subject = Subject(config, comm)
     subject.warm_up()
@@ -69,7 +69,7 @@ def measure(
     row |= zip(PARTS, subject.profile(updates), strict=True)
     rows = comm.gather_by_rank(np.array([row[name] for name in ROW]))
     checkpoint = checkpoint_figures(subject, folder)
-    if not comm.is_root:
+    if rows is None:
         return None
     by_rank = dict(zip(ROW, rows.T, strict=True))
     return {
@@ -90,10 +90,12 @@ def measure(
 
 
 def tiles(domain: Domain) -> dict[str, float]:
-    """Of traffic's local simulators: throughput by number of tiles, beside SUMO's bare stepping of the same
-    tiles, and what RESETS resets leave behind in memory."""
+    """Throughput of traffic's local simulators by number of tiles, that of SUMO's bare stepping of the same
+    tiles, and the growth of memory over RESETS resets."""
+    from dials_mpi.domains.traffic import Traffic
     from dials_mpi.domains.traffic.throughput import reset_often, throughput
 
+    assert isinstance(domain, Traffic)
     reset_often(domain, 10)
     before = own_memory()
     reset_often(domain, RESETS)
@@ -107,10 +109,9 @@ def tiles(domain: Domain) -> dict[str, float]:
 
 
 def _floors(subject: Subject, library: str | None) -> np.ndarray:
-    """Matrix products, GFLOP/s, copies, GB/s, and whose products, its place in LIBRARIES.
+    """Matrix products in GFLOP/s, copies in GB/s, and the index in LIBRARIES, on at most one rank per core.
 
-    At once on as many training ranks as there are cores: more cannot run at a time, and a hundred that load
-    torch would not find the memory. Zeros elsewhere.
+    More ranks cannot run at a time, and torch on each of them may not fit into memory. Zeros elsewhere.
     """
     subject.comm.barrier()
     if not subject.among_first(_cores()):
@@ -121,7 +122,7 @@ def _floors(subject: Subject, library: str | None) -> np.ndarray:
 
 
 def _training(subject: Subject, config: Config, rows: Mapping[str, np.ndarray]) -> Figures:
-    """Throughput, its floors, and the shares of its parts."""
+    """Throughput, its limits, and the shares of its parts."""
     flop, gflops, per_core = (
         flop_per_agent_step(config),
         _floor(rows),
@@ -138,7 +139,7 @@ def _training(subject: Subject, config: Config, rows: Mapping[str, np.ndarray]) 
         bare = floors.sumo_bare_steps_per_second(subject.domain)
         limits["sumo_bare_steps_per_second"] = bare
         training["sumo_ratio"] = per_core / bare
-    # The slowest rank decides how long a segment takes; projections need it.
+    # The slowest rank determines the time of a segment; projections use it.
     busy = rows["steps"] > 0
     training["slowest_cpu_seconds_per_agent_step"] = (rows["cpu"][busy] / rows["steps"][busy]).max()
     parts = np.array([rows[part].sum() for part in PARTS])
@@ -146,7 +147,7 @@ def _training(subject: Subject, config: Config, rows: Mapping[str, np.ndarray]) 
 
 
 def _predictors(subject: Subject, config: Config, rows: Mapping[str, np.ndarray]) -> Figures:
-    """Of the fit. Its seconds are those of the configured epochs, by their number of operations."""
+    """Figures of the fit; its seconds are scaled to the configured epochs by the number of operations."""
     busy = rows["steps"] > 0
     regions = rows["regions"][busy]
     measured, configured = fit_flop(subject.config), fit_flop(config)
@@ -162,9 +163,9 @@ def _predictors(subject: Subject, config: Config, rows: Mapping[str, np.ndarray]
 
 
 def _global_simulator(subject: Subject, config: Config, rows: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Of collecting and evaluating with networks as policies, CPU seconds of root."""
+    """Root's CPU seconds of collecting and evaluating with networks as policies."""
     per_episode = subject.domain.horizon * len(subject.domain.agents)
-    figures = {}
+    figures: dict[str, float] = {}
     if subject.predicts:
         steps = config.dataset_episodes * per_episode
         figures |= {
@@ -181,7 +182,7 @@ def _global_simulator(subject: Subject, config: Config, rows: Mapping[str, np.nd
 
 
 def _memory(rows: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """After collecting, fitting, evaluating and some training, before the floors are measured."""
+    """Memory after collecting, fitting, evaluating and some training, before the limits are measured."""
     busy = rows["steps"] > 0
     return {
         "proportional_set_bytes": rows["pss"].sum(),
@@ -198,10 +199,10 @@ def _floor(rows: Mapping[str, np.ndarray]) -> float:
 
 
 def _mean_measured(values: np.ndarray) -> float:
-    """Over the ranks that measured it."""
+    """The mean over the ranks that measured it."""
     return float(values[values > 0].mean())
 
 
 def _cores() -> int:
-    """Of this machine, as far as this process may use them."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0))

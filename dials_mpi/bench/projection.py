@@ -1,7 +1,7 @@
-"""The wall-clock of a run with one core per rank, for numbers of regions that no machine at hand can hold.
+"""Projected wall-clock time of a run with one core per rank, for any number of regions.
 
-The slowest worker, plus what root does while workers wait, plus what the exchanges between them take
-(Algorithm 1). Every worker holds one region, so that nothing grows but root's work and the exchanges.
+It is the time of the slowest worker, of root's work while workers wait, and of the exchanges (Algorithm 1).
+Each worker holds one region, so only root's work and the exchanges grow with the number of regions.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from dials_mpi.parallel.communicator import POLL_SECONDS
 REGIONS = (4, 25, 49, 100, 400, 1024, 10_000)
 
 TERMS = ("train", "fit", "collect", "evaluate", "communicate", "checkpoint")
-"""What the wall-clock of a run is the sum of: train and fit of the slowest worker; root's collecting and
-evaluating, as far as no training hides it; exchanges; root's writing of checkpoints."""
+"""The parts of a run's wall-clock time: train and fit of the slowest worker; root's collecting and
+evaluating, without the time during training; exchanges; root's writing of checkpoints."""
 
 
 class Line(NamedTuple):
@@ -35,14 +35,14 @@ class Line(NamedTuple):
     each: float
 
     def __call__(self, regions: int) -> float:
-        """For so many regions."""
+        """The cost for this number of regions."""
         return self.fixed + self.each * regions
 
     @classmethod
     def through(cls, points: Mapping[int, float]) -> Line:
-        """The straight line next to the costs (least squares), by number of regions.
+        """The least-squares line through costs by number of regions.
 
-        Proportional to the largest one where there is but one, or the fixed part came out below zero.
+        With one point, or if the fixed part is negative: proportional to the largest number of regions.
         """
         regions, costs = list(points), list(points.values())
         if len(points) > 1:
@@ -54,7 +54,7 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True)
 class Model:
-    """What a run costs, by number of regions: seconds.
+    """Costs of a run in seconds.
 
     train, per step, and fit, per refit: of one region on the slowest worker. collect, per refit, and
     evaluate, each time: all regions. checkpoint: of one region in a file.
@@ -69,7 +69,7 @@ class Model:
 
     @classmethod
     def of(cls, config: Config, costs: Sequence[Costs], checkpoint: float, link: Link) -> Model:
-        """From the costs of one system or more: the slowest worker of all, and lines through root's work."""
+        """From the costs of one or more systems: the slowest worker of all, and lines for root's work."""
 
         def line(name: str, episodes: int) -> Line:
             sizes = {one.regions for one in costs}
@@ -80,7 +80,7 @@ class Model:
                 }
             )
 
-        # Episodes are dealt out whole to the ranks with a global simulator.
+        # Whole episodes are distributed among the ranks with a global simulator.
         return cls(
             train=max(one.train for one in costs),
             fit=max(one.fit for one in costs) * fit_flop(config),
@@ -92,7 +92,7 @@ class Model:
 
 
 def project(config: Config, model: Model, regions: int) -> dict[str, float]:
-    """Seconds of the whole run by TERMS, with so many regions, each on a worker of its own."""
+    """Seconds of the whole run by TERMS, with one worker per region."""
     terms = _terms(config, model, regions, segments(config), 1, config.overlapped)
     # The policies that need no training are played at the end.
     references = 1 + len(create(config.domain, config.domain_section).hand_coded)
@@ -102,11 +102,11 @@ def project(config: Config, model: Model, regions: int) -> dict[str, float]:
 def compare(
     run: Recorded, costs: Sequence[Costs], checkpoint: float, link: Link
 ) -> dict[str, tuple[float, float]]:
-    """By term, projected and measured seconds of a recorded run, as far as it has come.
+    """Projected and measured seconds by term of a recorded run, up to its last evaluation.
 
-    The other arguments: as of ``Model.of``. Terms are the work itself, hidden or not; checkpoints are not
-    recorded by themselves. ``wall``: all of it, as scheduled, beside the clock, which tells something where
-    each rank had a core of its own.
+    The other arguments: as of ``Model.of``. Terms are the full work, also that during training; checkpoints
+    are not recorded separately. ``wall``: the projected and measured wall-clock time, comparable if each rank
+    had its own core.
     """
     config, regions = run.config, run.costs.regions
     model = Model.of(config, costs, checkpoint, link)
@@ -145,7 +145,7 @@ def _terms(
         "fit": held * refits * model.fit,
         "collect": collecting,
         "evaluate": evaluating,
-        "communicate": _exchanges(config, schedule, model.link, regions),
+        "communicate": _exchanges(config, schedule, model.link, regions, -(-regions // held)),
         "checkpoint": _checkpoints(config, schedule) * model.checkpoint * regions,
     }
 
@@ -153,10 +153,10 @@ def _terms(
 def _exposed(
     schedule: Sequence[Segment], training: Sequence[float], collect: float, evaluate: float
 ) -> tuple[float, float]:
-    """Seconds of collecting and of evaluating that no training hides.
+    """Seconds of collecting and of evaluating that are not during training.
 
-    While a segment trains, root evaluates what was there at its beginning, and collects for a refit at
-    its end. Nothing hides the first datasets and the last evaluation.
+    During the training of a segment, root evaluates the policies of its beginning, and collects for a refit
+    at its end. The first collection and the last evaluation are never during training.
     """
     collecting = collect if schedule[0].refit else 0.0
     evaluating = evaluate if schedule[-1].evaluate else 0.0
@@ -171,13 +171,13 @@ def _exposed(
     return collecting, evaluating
 
 
-def _exchanges(config: Config, schedule: Sequence[Segment], link: Link, regions: int) -> float:
-    """Seconds of all exchanges of a run: bytes, messages, and a nap in each until it is noticed."""
+def _exchanges(config: Config, schedule: Sequence[Segment], link: Link, regions: int, workers: int) -> float:
+    """Seconds of all exchanges of a run: bytes, messages, and a poll interval in each."""
     from dials_mpi.algorithm.learners import TRAINING
     from dials_mpi.domains.members import Members
     from dials_mpi.learning import tables
     from dials_mpi.learning.influence import Fit
-    from dials_mpi.run import states
+    from dials_mpi.run.state import entries
 
     domain = create(config.domain, config.domain_section)
     widths = tables.widths(tables.tables(config, domain))
@@ -186,20 +186,23 @@ def _exchanges(config: Config, schedule: Sequence[Segment], link: Link, regions:
     refits = sum(segment.refit for segment in schedule)
     evaluations = 1 + sum(segment.evaluate for segment in schedule)
     members = Members(domain.regions)
-    row = 4 * members.width(states.layouts(widths))
-    policies = 4 * members.most * widths["policy"]
-    # Each line: how often; exchanges, with one message per region each; bytes of a region in them all.
+    owners = {"agent": members.largest, "region": 1}  # of the largest region
+    row = sum(
+        4 * entry.width * owners.get(entry.owner, 0) for entry in entries(config, domain) if entry.kept(0)
+    )
+    policies = 4 * members.largest * widths["policy"]
+    # Each line: how often; exchanges, with one message per worker each; bytes of a region in them all.
     exchanges = (
-        (len(schedule), 1, members.most * 8 * len(TRAINING)),  # metrics
+        (len(schedule), 1, members.largest * 8 * len(TRAINING)),  # metrics
         (evaluations, 3, policies + 8 * (2 * len(PHASES) + 3)),  # policies, costs of each rank
-        (refits, 2, config.dataset_size * sample),  # inputs and sources
+        (refits, 1, config.dataset_size * sample),  # datasets
         (refits, 2, 4 * widths.get("predictor", 0) + 8 * len(Fit._fields)),  # predictors and their losses
         (_checkpoints(config, schedule), 1, row),
     )
     return sum(
         often
         * (
-            number * (POLL_SECONDS + regions * link.seconds_per_message)
+            number * (POLL_SECONDS + workers * link.seconds_per_message)
             + regions * size / link.bytes_per_second
         )
         for often, number, size in exchanges
@@ -207,5 +210,5 @@ def _exchanges(config: Config, schedule: Sequence[Segment], link: Link, regions:
 
 
 def _checkpoints(config: Config, schedule: Sequence[Segment]) -> int:
-    """How many checkpoints a run writes; one where only the clock says when."""
+    """The number of checkpoints of a run; one if only ``checkpoint_minutes`` is set."""
     return -(-len(schedule) // config.checkpoint_every) if config.checkpoint_every else 1

@@ -1,6 +1,6 @@
-"""Where the time of training goes: the methods that do the work are timed from outside.
+"""The shares of the parts of training in its time; methods are replaced by timed ones for this.
 
-A part's time is exclusive: what a method spends in another part's methods counts there.
+Times are exclusive: time in a method of another part counts for that part.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ PARTS = (
     "communication",
     "other",
 )
-"""simulator: ours, and sumo its simulationStep (traffic alone). predictor: sampling influence sources.
-policy: acting, and the values of final observations. update: PPO's, and adam its optimiser. waiting: for
-other ranks. communication: metrics and policies on their way to root. other: all that lies between."""
+"""simulator: the domain's code; sumo: simulationStep (traffic only). predictor: sampling influence sources.
+policy: acting, and values of final observations. update: PPO's gradients; adam: its optimiser. waiting: for
+other ranks. communication: metrics and policies, sent to root. other: all the rest."""
 
 
 class Method(NamedTuple):
-    """A method whose time counts towards a part."""
+    """A method whose time counts for a part."""
 
     owner: type
     name: str
@@ -41,17 +41,18 @@ class Method(NamedTuple):
 
 
 def training_methods(config: Config, domain: Domain) -> list[Method]:
-    """The methods that train, Algorithm 3 and PPO."""
+    """The methods of training: Algorithm 3 and PPO."""
     from dials_mpi.algorithm.ials import IALS
     from dials_mpi.learning.adam import Adam
     from dials_mpi.learning.influence import Predictor
     from dials_mpi.learning.ppo import PPO
 
-    stream = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
+    simulator: object
     if config.mode == "global":
-        simulator = domain.global_simulator([stream])
+        simulator = domain.global_simulator([rng])
     else:
-        simulator = domain.local_simulator([0], 1, [stream])
+        simulator = domain.local_simulator([0], 1, [rng])
     return [
         *_simulator_methods(config, domain, simulator),
         Method(IALS, "step", "predictor"),
@@ -65,7 +66,7 @@ def training_methods(config: Config, domain: Domain) -> list[Method]:
 
 
 def global_methods(config: Config, domain: Domain) -> list[Method]:
-    """The methods that collect and evaluate: Algorithm 2."""
+    """The methods of collecting (Algorithm 2) and evaluating."""
     from dials_mpi.algorithm.joint import TrainedPolicies
     from dials_mpi.learning.influence import Predictor
 
@@ -89,7 +90,7 @@ def _simulator_methods(config: Config, domain: Domain, simulator: object) -> lis
 
 
 class Profile:
-    """Seconds, wall-clock, per part since it was made; a clock that is always running for one of them."""
+    """Wall-clock seconds per part since its creation; at each moment time counts for one part."""
 
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(PARTS, 0.0)
@@ -97,7 +98,7 @@ class Profile:
 
     @contextmanager
     def __call__(self, part: str) -> Iterator[None]:
-        """Count what happens inside towards ``part``."""
+        """Count the time within this context for ``part``."""
         outer = self._turn_to(part)
         try:
             yield
@@ -106,7 +107,7 @@ class Profile:
 
     @contextmanager
     def watching(self, methods: Sequence[Method]) -> Iterator[None]:
-        """Time these methods while inside; afterwards the classes are as they were."""
+        """Time these methods within this context, and restore the classes at its end."""
         originals = []
         for kind, name, part in methods:
             owner = next(one for one in kind.__mro__ if name in vars(one))
@@ -119,14 +120,14 @@ class Profile:
                 setattr(owner, name, original)
 
     def take(self) -> np.ndarray:
-        """The seconds of each of PARTS so far, float64; begin again from zero."""
+        """The seconds of each of PARTS, float64; then reset them to zero."""
         self._turn_to(self._part)
         taken = np.array([self.seconds[part] for part in PARTS])
         self.seconds = dict.fromkeys(PARTS, 0.0)
         return taken
 
     def _turn_to(self, part: str) -> str:
-        """From now on time counts towards ``part``; the part before."""
+        """Count time for ``part`` from now on; the part before."""
         now = time.perf_counter()
         self.seconds[self._part] += now - self._since
         outer, self._part, self._since = self._part, part, now
@@ -147,7 +148,7 @@ class Profile:
 
 
 def shares(seconds: np.ndarray, config: Config) -> dict[str, float]:
-    """Seconds of PARTS as shares of their sum; without sumo where there is none."""
+    """Seconds of PARTS as shares of their sum; sumo only in the traffic domain."""
     return {
         part: float(spent / seconds.sum())
         for part, spent in zip(PARTS, seconds, strict=True)

@@ -1,6 +1,6 @@
-"""What is measured: the system of a configuration on all ranks, its predictors fitted before it trains.
+"""The measured system: that of a configuration on all ranks, with predictors that are fitted before training.
 
-Untrained predictors would flood traffic's junctions with vehicles.
+Untrained predictors would insert far too many vehicles in traffic.
 """
 
 from __future__ import annotations
@@ -20,19 +20,21 @@ from dials_mpi.config.schedule import Segment
 from dials_mpi.core.seeding import Purpose, streams
 from dials_mpi.domains import create
 from dials_mpi.domains.base import Domain
+from dials_mpi.domains.members import OWNERS
 from dials_mpi.learning.tables import tables, widths
 from dials_mpi.parallel.communicator import Communicator
+from dials_mpi.parallel.layout import AGENT, REGION, Layout
 from dials_mpi.run.warm_up import warm_up_together
 
 FIT_EPOCHS = 5
 """Epochs of the measured fit; how long one takes does not depend on their number."""
 
 FIT_LEARNING_RATE = 1e-3
-"""At least: so few epochs then bring the sources' frequencies near the true ones."""
+"""The lowest learning rate of the fit, so that few epochs give about the sources' true frequencies."""
 
 WARMING = 2
-"""Updates, episodes and steps of an episode before anything is measured: what is compiled or loaded at first
-use is then there."""
+"""Updates, episodes and steps of an episode before measurements, for all that is compiled or loaded at first
+use."""
 
 
 class Subject:
@@ -51,9 +53,9 @@ class Subject:
         self.config = replace(config, influence=influence, ppo=replace(config.ppo, anneal=False))
         self.comm = comm
         self.domain = create(config.domain, config.domain_section)
-        self.mine = comm.assign_regions(
-            len(self.domain.regions), config.mode == "global", config.global_ranks
-        )
+        agents = [region.agents for region in self.domain.regions]
+        self.layout = Layout(comm.rank, comm.size, agents, config.mode == "global", config.global_ranks)
+        self.mine = self.layout.regions
         warm_up_together(comm, comm.exchange_hosts(silence=0), self.config, self.domain)
         self.learners = Learners(self.config, self.domain, self.mine)
         self.tables = tables(config, self.domain)
@@ -63,7 +65,7 @@ class Subject:
     def among_first(self, count: int) -> bool:
         """Whether this rank is one of the first so many that hold regions."""
         before = range(self.mine[0]) if self.mine else ()
-        return bool(self.mine) and len({self.comm.owner(i) for i in before}) < count
+        return bool(self.mine) and len({self.layout.region_ranks[k] for k in before}) < count
 
     @property
     def predicts(self) -> bool:
@@ -71,7 +73,7 @@ class Subject:
         return self.config.mode != "global"
 
     def warm_up(self) -> None:
-        """Train, collect and evaluate once, on little."""
+        """Train, collect and evaluate for a short time."""
         self.train(WARMING)
         section = replace(self.config.domain_section, horizon=WARMING)
         self.evaluate(WARMING, create(self.config.domain, section))
@@ -98,13 +100,12 @@ class Subject:
         self.datasets = {
             k: Dataset.empty(self.domain.regions[k], episodes, self.domain.horizon) for k in self.mine
         }
-        for name in Dataset._fields:
-            blocks = [getattr(dataset, name) for dataset in played] if played else None
-            self.comm.scatter(blocks, {i: getattr(dataset, name) for i, dataset in self.datasets.items()})
+        given = None if played is None else dict(enumerate(played))
+        self.comm.scatter(given, self.datasets, self.layout.owned[REGION])
         return spent
 
     def fit(self) -> float:
-        """Fit this rank's predictors to the datasets, after a first time to little of them; CPU seconds."""
+        """Fit this rank's predictors to the datasets, after a short fit for warm-up; CPU seconds."""
         few = {i: Dataset(*(part[:WARMING] for part in dataset)) for i, dataset in self.datasets.items()}
         self.learners.fit(few, self._segment(0))
         self.comm.barrier()
@@ -141,7 +142,7 @@ class Subject:
         with profile("waiting"):
             self.comm.barrier()
         with profile("communication"):
-            self.learners.members.gather(self.comm, rows, len(TRAINING), np.float64)
+            self.comm.gather(rows, self.layout.owned[AGENT], len(TRAINING), np.float64)
             self._gather("policy")
         return profile.take() if self.mine else np.zeros(len(PARTS))
 
@@ -153,15 +154,11 @@ class Subject:
     def _networks(self) -> tuple[list, list]:
         """All regions' policies and predictors as they are, on root; elsewhere nothing."""
         policies, predictors = self._gather("policy"), self._gather("predictor") if self.predicts else None
-        if not self.comm.is_root:
-            return [], []
         return (
-            joint.policies(self.config, self.domain, policies),
-            joint.predictors(self.config, self.domain, predictors) if self.predicts else [],
+            [] if policies is None else joint.policies(self.config, self.domain, policies),
+            [] if predictors is None else joint.predictors(self.config, self.domain, predictors),
         )
 
     def _gather(self, kind: str) -> np.ndarray | None:
         vectors, width = self.learners.vectors(kind), widths(self.tables)[kind]
-        if kind == "predictor":
-            return self.comm.gather(vectors, width, np.float32)
-        return self.learners.members.gather(self.comm, vectors, width, np.float32)
+        return self.comm.gather(vectors, self.layout.owned[OWNERS[kind]], width, np.float32)

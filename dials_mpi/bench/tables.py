@@ -1,4 +1,4 @@
-"""The figures for reading: a table of what was measured, and one of what is projected."""
+"""Print the figures: tables of measurements and of projections."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dials_mpi.config.schedule import segments
 from dials_mpi.core.console import BestEffortConsole
 
 WIDTH = 120
-"""Columns where there is no terminal."""
+"""Columns of a table if there is no terminal."""
 
 UNITS = (
     ("gflops", "GFLOP/s", 1.0),
@@ -29,11 +29,11 @@ UNITS = (
     ("utilisation", "%", 100.0),
     ("share", "%", 100.0),
 )
-"""What a figure's name has in it, its unit in the table and the factor; the first that fits counts."""
+"""Parts of figures' names, with the unit in the table and its factor; the first that fits is used."""
 
 
 def console() -> BestEffortConsole:
-    """Where tables go."""
+    """The console for tables."""
     made = BestEffortConsole()
     if not made.is_terminal:
         made.width = WIDTH
@@ -41,7 +41,7 @@ def console() -> BestEffortConsole:
 
 
 def show_figures(figures: Mapping[str, Mapping[str, Any]]) -> None:
-    """One section per group."""
+    """Print a table with one section per group."""
     table = Table("", "figure", "value", "unit")
     table.columns[2].justify = "right"
     for group, own in figures.items():
@@ -55,7 +55,7 @@ def show_figures(figures: Mapping[str, Mapping[str, Any]]) -> None:
 def show_projection(
     config: Config, model: Model, costs: Sequence[Costs], rows: Mapping[int, Mapping[str, float]]
 ) -> None:
-    """Seconds by TERMS of a whole run, by number of regions; below it what that rests on."""
+    """Print seconds of a whole run, rows: TERMS by number of regions; then the growth and assumptions."""
     count = len(segments(config))
     out, table = console(), Table("regions", *TERMS, "a segment", "whole run")
     out.print(
@@ -74,7 +74,7 @@ def show_projection(
 
 
 def show_comparison(run: Recorded, terms: Mapping[str, tuple[float, float]]) -> None:
-    """A run's projection beside what it took."""
+    """Print the projected and recorded seconds of a run."""
     out, table = console(), Table("term", "projected, s", "measured, s", "projected / measured")
     out.print(
         f"A run of {run.costs.regions:,} regions, up to {run.held:,} on a rank, up to {run.steps:,} steps"
@@ -86,46 +86,46 @@ def show_comparison(run: Recorded, terms: Mapping[str, tuple[float, float]]) -> 
         table.add_row(term, number(projected), number(measured), ratio)
     out.print(table)
     out.print(
-        "Terms: CPU seconds (communicate: clock, without waiting); wall: the clock, all ranks as they were"
+        "Terms: CPU seconds (communicate: wall-clock without waiting); wall: wall-clock of the recorded ranks"
     )
 
 
 def _growth(rows: Mapping[int, Mapping[str, float]]) -> list[str]:
-    """Which term grows, in a sentence; nothing where there is one row."""
+    """The term that grows most, in a sentence; nothing if there is one row."""
     if len(rows) < 2:
         return []
     term, (few, many) = growing(rows), (min(rows), max(rows))
     shares = [f"{rows[n][term] / sum(rows[n].values()):.0%} of it at {n:,} regions" for n in (few, many)]
-    return [f"What grows: {term}, {shares[0]} and {shares[1]}."]
+    return [f"Grows most: {term}, {shares[0]} and {shares[1]}."]
 
 
 def _assumptions(config: Config, model: Model, costs: Sequence[Costs]) -> list[str]:
-    """What a projection rests on."""
+    """The assumptions of a projection."""
     link, sizes = model.link, ", ".join(f"{n:,}" for n in sorted({one.regions for one in costs}))
     ranks = config.global_ranks
     root = "root" if ranks == 1 else f"{ranks} ranks, side by side"
-    hides = "hides behind training" if config.overlapped else "hides behind nothing (synchronous)"
-    how = "as measured between these ranks" if link.measured else "assumed: one rank has none to measure with"
+    hides = "during training" if config.overlapped else "not during training (synchronous)"
+    how = "measured between these ranks" if link.measured else "assumed, since one rank cannot measure it"
     return [
-        f"Costs are CPU seconds at {sizes} regions: a core does as much with one region as it did there.",
-        "train, fit: one region per worker, the slowest that was seen.",
+        f"Costs are CPU seconds at {sizes} regions; a core with one region is assumed to be as fast.",
+        "train, fit: one region per worker, at the speed of the slowest measured rank.",
         f"{_line('collect', model.collect)}, {_line('evaluate', model.evaluate)}: {root}, {hides}.",
-        "  Playing the policies that need no training counts as evaluating networks.",
+        "  Playing policies that need no training is assumed to take as long as evaluating networks.",
         f"communicate: {link.bytes_per_second / 1e9:.2f} GB/s and {link.seconds_per_message * 1e6:.1f} us a "
-        f"message at root, {how}; a nap of 2 ms in each exchange.",
-        f"checkpoint: {model.checkpoint * 1e3:.2f} ms a region, as written to this disk.",
-        "Left out: starting up, and writing the run file.",
+        f"message at root, {how}; a 2 ms wait in each exchange.",
+        f"checkpoint: {model.checkpoint * 1e3:.2f} ms a region, measured on this disk.",
+        "Not included: the start of the program, and writing the run file.",
     ]
 
 
 def _line(name: str, line: Line) -> str:
-    """A cost of root's, as its parts."""
+    """A cost of root: its fixed part and its part per region, as text."""
     fixed = f"{number(line.fixed)} s and " if line.fixed else ""
     return f"{name}: {fixed}{number(line.each)} s a region"
 
 
 def number(value: float) -> str:
-    """With three significant digits or more: 0.0123, 1.23, 123, 12,345."""
+    """A number with at least three significant digits: 0.0123, 1.23, 123, 12,345."""
     if isinstance(value, int):
         return f"{value:,}"
     if value and abs(value) < 1e-3:
@@ -135,7 +135,7 @@ def number(value: float) -> str:
 
 
 def _shown(name: str, value: Any) -> tuple[str, str]:
-    """A figure and its unit."""
+    """A figure and its unit, as text."""
     if isinstance(value, str):
         return value, ""
     unit, factor = next(((unit, factor) for part, unit, factor in UNITS if part in name), ("", 1))

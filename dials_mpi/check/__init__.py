@@ -1,6 +1,7 @@
-"""A domain put to the test: ``python -m dials_mpi.check my_package.my_module:MyDomain``.
+"""Check that a domain keeps its contract: ``python -m dials_mpi.check my_package.my_module:MyDomain``.
 
-contract.py: shapes, ranges, time, seeds. replay.py: Definition 3, true sources fed to local simulators.
-influence.py: what becomes of a region under other sources, those of a run's predictors among them. speed.py:
-what both simulators cost, and whether local ones pay.
+contract.py checks shapes, ranges, the time limit and seeds; replay.py plays local simulators under the true
+influence sources (Definition 3); influence.py measures returns under other sources, also those sampled from a
+run's predictors; speed.py measures both simulators. play.py plays and records episodes, findings.py has the
+results of checks.
 """

@@ -1,4 +1,4 @@
-"""The command line of the check."""
+"""The command ``check``."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ from dials_mpi.check.influence import Actors, check_influence, random_actors
 from dials_mpi.check.play import play_globally
 from dials_mpi.check.replay import check_replay
 from dials_mpi.check.speed import check_speed
-from dials_mpi.cli import Parser, add_unchecked, integer, word
+from dials_mpi.cli import Parser, add_checkpoint, add_unchecked, integer, is_run, require_no_settings
 from dials_mpi.config import Config, load
 from dials_mpi.core.console import PlainConsole
 from dials_mpi.core.errors import BadInput, refuse
 from dials_mpi.core.output import command_line
 from dials_mpi.core.seeding import Purpose, streams
-from dials_mpi.core.text import printable
 from dials_mpi.domains import create
 from dials_mpi.domains.base import Domain
-from dials_mpi.results.choice import Choice, is_run
+from dials_mpi.results.run import Run
 
 EXAMPLES = """examples:
   python -m dials_mpi.check my_package.my_module:MyDomain
@@ -32,10 +31,10 @@ EXAMPLES = """examples:
   python -m dials_mpi.check traffic --config configs/traffic/4.yaml
   python -m dials_mpi.check runs/mine                       with the trained policies and predictors of a run
 
-What it looks at: shapes, types and ranges; the time limit and restarts; that a seed decides everything, and
-nothing beside an episode does; true influence sources fed to the local simulators (Definition 3);
-whether other sources make a difference, to random policies or to those of a run, and which
-return its predictors promise; the speed of both simulators.
+It checks shapes, types and ranges; the time limit and resets; that the seed decides all results, and other
+episodes none; what the local simulators do under the true influence sources (Definition 3). It measures how
+far other sources change the return of random policies, or of those of a run, and of a run also the return
+under its predictors; and the speed of both simulators.
 Exit codes: 0 the domain keeps the contract, 1 it does not, 2 bad input."""
 
 EPISODES, MOST_EPISODES = 32, 100_000
@@ -45,20 +44,18 @@ SIGNS = {Verdict.GOOD: "[green]good [/]", Verdict.NOTE: "     ", Verdict.WRONG: 
 @command_line
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The command line; it needs no MPI."""
-    parser = Parser("check", "Put a domain to the test.", EXAMPLES)
+    parser = Parser("check", "Check that a domain keeps its contract, and measure its simulators.", EXAMPLES)
     parser.add_argument(
         "domain", nargs="?", metavar="DOMAIN | DIR", help="its name, or module:Class; or a run"
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings")
     parser.add_argument("--config", metavar="FILE", help="a configuration to begin with")
-    parser.add_argument(
-        "--checkpoint", metavar="WHICH", type=word, help="best, newest or its steps: of a run, not its end"
-    )
+    add_checkpoint(parser)
     parser.add_argument(
         "--episodes",
         type=integer,
         default=EPISODES,
-        help=f"of the replay (default {EPISODES}): more see finer",
+        help=f"of the replay (default {EPISODES}); more give a smaller error",
     )
     add_unchecked(parser)
     options = parser.parse_intermixed_args(argv)
@@ -75,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 
 def check(config: Config, domain: Domain, actors: Actors, episodes: int) -> Iterator[Finding]:
-    """All findings on the domain of a configuration; none follow one that is wrong."""
+    """All findings on the domain of a configuration; the contract's first violation is the last finding."""
     for finding in check_contract(domain, config.seed):
         yield finding
         if finding.verdict is Verdict.WRONG:
@@ -87,31 +84,30 @@ def check(config: Config, domain: Domain, actors: Actors, episodes: int) -> Iter
 
 
 def _subject(options: argparse.Namespace) -> tuple[Config, Domain, Actors]:
-    """The domain that the command line names, and who acts in it."""
+    """The domain that the command line names, and the policies to play. BadInput: there is none."""
     if options.domain is None:
-        raise BadInput("there is nothing to check: give DOMAIN, its name or module:Class, or a run")
+        raise BadInput("no DOMAIN is given: give its name, module:Class, or the directory of a run")
     if is_run(options.domain):
         return _run(options)
     if options.checkpoint:
         raise BadInput("--checkpoint is given, and no run: leave it out")
     config = load(options.config, [f"domain={options.domain}", *options.overrides])
     domain = create(config.domain, config.domain_section)
-    domain.versions()  # refuses where something is missing
+    domain.versions()  # raises BadInput where something is missing
     return config, domain, random_actors(domain, config.seed, options.episodes)
 
 
 def _run(options: argparse.Namespace) -> tuple[Config, Domain, Actors]:
-    if extra := [*options.overrides, *filter(None, [options.config])]:
-        raise BadInput(f"{printable(extra[0])} is one argument too many: a run has its own configuration")
-    choice = Choice.of_run(options.domain, options.checkpoint, options.unchecked)
-    policies = choice.policies
+    require_no_settings(options.domain, [*options.overrides, *filter(None, [options.config])])
+    run = Run.open(options.domain, options.checkpoint, options.unchecked)
+    policies = run.policies
 
     def policy() -> JointPolicy:
         return TrainedPolicies(
-            policies, streams(choice.config.seed, Purpose.EVALUATION_ACTIONS, options.episodes)
+            policies, streams(run.config.seed, Purpose.EVALUATION_ACTIONS, options.episodes)
         )
 
-    return choice.config, choice.domain, Actors("the trained policies", policy, choice.predictors)
+    return run.config, run.domain, Actors("the trained policies", policy, run.predictors)
 
 
 def _show(console: PlainConsole, finding: Finding) -> Verdict:

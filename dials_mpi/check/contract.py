@@ -1,4 +1,4 @@
-"""The contract of domains/base.py: shapes and ranges, the time limit, seeds, episodes side by side."""
+"""Check the contract of domains/base.py: shapes and ranges, the time limit, seeds, parallel episodes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OTHER_SEED = 1
 
 
 def check_contract(domain: Domain, seed: int) -> Iterator[Finding]:
-    """Each part of the contract, one finding each; the later ones need the earlier ones."""
+    """One finding for each part of the contract, up to the first violation."""
     for what, look in (
         ("the domain describes itself", _check_description),
         ("the global simulator: shapes, types, ranges", _check_global),
@@ -44,13 +44,13 @@ def check_contract(domain: Domain, seed: int) -> Iterator[Finding]:
         except Breach as breach:
             yield Finding(what, Verdict.WRONG, str(breach))
             return
-        except Exception as error:  # whatever a domain that breaks the contract leads to
-            yield Finding(what, Verdict.WRONG, _told(error))
+        except Exception as error:  # a domain that breaks the contract may raise anything
+            yield Finding(what, Verdict.WRONG, _described(error))
             return
 
 
-def _told(error: Exception) -> str:
-    """An exception, and the line of the domain (or, without one, of ours) from which it came."""
+def _described(error: Exception) -> str:
+    """An exception, and the line that raised it: the last one of the domain, else of this package."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if "dials_mpi" not in Path(frame.filename).parts] or frames
     last = own[-1]
@@ -63,7 +63,7 @@ def _check_description(what: str, domain: Domain, seed: int) -> Finding:
     for statistic in domain.statistics:
         require(isinstance(statistic, Statistic), f"statistics has {statistic!r}, which is no Statistic")
     for i, agent in enumerate(domain.agents):
-        require(agent.actions >= 2, f"agent {i} has {agent.actions} actions: it has nothing to choose")
+        require(agent.actions >= 2, f"agent {i} has {agent.actions} actions: it has no choice")
         require(agent.observation_size >= 1, f"agent {i} observes nothing")
     held = sorted(agent for region in domain.regions for agent in region.agents)
     require(
@@ -72,7 +72,7 @@ def _check_description(what: str, domain: Domain, seed: int) -> Finding:
     for k, region in enumerate(domain.regions):
         require(region.input_size >= 1, f"region {k} has no input for its predictor")
         require(len(region.source_classes) >= 1, f"region {k} has no influence source")
-        require(min(region.source_classes) >= 2, f"region {k} has a source of one class, which says nothing")
+        require(min(region.source_classes) >= 2, f"region {k} has a source of one class, which is constant")
         require(max(region.source_classes) <= 256, f"region {k} has a source of more than 256 classes")
         require(region.input_type in ("uint8", "float32"), f"region {k} has inputs of {region.input_type}")
     kinds = len(set(domain.agents)), len({_sizes(region) for region in domain.regions})
@@ -178,9 +178,12 @@ def _check_local_seeds(what: str, domain: Domain, seed: int) -> Finding:
 def _compare_seeds(what: str, play: Callable[[int], Played], seed: int) -> Finding:
     first, again = play(seed), play(seed)
     step = first.differs_from(again)
-    require(step is None, f"two runs with one seed differ from step {step} on: a stream is not what decides")
+    require(
+        step is None,
+        f"two runs with one seed differ from step {step} on: something other than the rngs decides",
+    )
     if first.differs_from(play(seed + OTHER_SEED)) is None:
-        return note(what, "and for another seed as well: nothing is left to chance")
+        return note(what, "and for another seed as well: nothing is random")
     return good(what, "and another one for another seed")
 
 
@@ -188,7 +191,7 @@ def _check_global_alone(what: str, domain: Domain, seed: int) -> Finding:
     together = play_globally(domain, seed, EPISODES)
     alone = play_globally(domain, seed, EPISODES, only=EPISODES - 1)
     step = together.only(EPISODES - 1).differs_from(alone)
-    require(step is None, f"an episode played alone is another one from step {step} on")
+    require(step is None, f"an episode played alone differs from step {step} on")
     return good(what)
 
 
@@ -198,7 +201,7 @@ def _check_local_alone(what: str, domain: Domain, seed: int) -> Finding:
     alone = play_locally(domain, seed, [last], EPISODES)
     places = [agents_of(domain, range(len(domain.regions))).index(i) for i in domain.regions[last].agents]
     step = together.part(places, [last]).differs_from(alone)
-    require(step is None, f"region {last} simulated alone is another one from step {step} on")
+    require(step is None, f"region {last} simulated alone differs from step {step} on")
     return good(what)
 
 
@@ -217,10 +220,10 @@ def _check_local_restarts(what: str, domain: Domain, seed: int) -> Finding:
 
 
 def _check_clock(what: str, horizon: int, simulator: Any, step: Callable[[], Any]) -> Finding:
-    """Two episodes, one of which begins with half of its time gone, and is restarted at its end."""
+    """Play two episodes; one begins at half of its horizon, and is reset at its end."""
     half = horizon // 2
     if not half:
-        return note(what, "episodes of one step: not looked at")
+        return note(what, "episodes of one step: not checked")
     simulator.reset(elapsed=np.array([0, half]))
     ends = []
     for t in range(1, horizon + 1):
@@ -249,14 +252,16 @@ def _check_controllers(what: str, domain: Domain, seed: int) -> Finding:
         simulator = domain.global_simulator(streams(seed, Purpose.EVALUATION, 2))
         controller = domain.controller(name, simulator, streams(seed, Purpose.EVALUATION_ACTIONS, 2))
         require(
-            hasattr(controller, "act"), f"controller({name!r}, ...) gives {controller!r}, which cannot act"
+            hasattr(controller, "act"),
+            f"controller({name!r}, ...) gives {controller!r}, which has no method act",
         )
         simulator.reset()
         for _ in range(min(domain.horizon, 20)):
             actions = np.asarray(controller.act())
             require(actions.shape == (len(agents), 2), f"{name} gives actions of shape {list(actions.shape)}")
             require(
-                bool(((actions >= 0) & (actions < counts)).all()), f"{name} chooses an action there is not"
+                bool(((actions >= 0) & (actions < counts)).all()),
+                f"{name} chooses an action that does not exist",
             )
             simulator.step(actions)
     return good(what, ", ".join(domain.hand_coded))

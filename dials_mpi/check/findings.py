@@ -1,4 +1,4 @@
-"""What a check has to say: one line each."""
+"""The findings of the checks, one line each."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Verdict(StrEnum):
-    """WRONG breaks the contract; NOTE is for the reader to judge."""
+    """GOOD: as the contract demands; WRONG: against it; NOTE: the reader must judge."""
 
     GOOD = "good"
     NOTE = "note"
@@ -15,7 +15,7 @@ class Verdict(StrEnum):
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at, and what was seen."""
+    """One check and its result; what: was checked; seen: what was found."""
 
     what: str
     verdict: Verdict
@@ -23,20 +23,20 @@ class Finding(NamedTuple):
 
 
 def good(what: str, seen: str = "") -> Finding:
-    """As it should be."""
+    """A finding: as the contract demands."""
     return Finding(what, Verdict.GOOD, seen)
 
 
 def note(what: str, seen: str) -> Finding:
-    """To be judged by the reader."""
+    """A finding that the reader must judge."""
     return Finding(what, Verdict.NOTE, seen)
 
 
 class Breach(Exception):
-    """The contract is broken: what was found where."""
+    """The domain breaks the contract; the message says what was found where."""
 
 
 def require(holds: bool, what: str) -> None:
-    """Breach: it does not hold; what was found instead."""
+    """Breach: the condition does not hold; what: was found instead."""
     if not holds:
         raise Breach(what)

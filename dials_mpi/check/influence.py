@@ -1,7 +1,8 @@
-"""What the influence matters: policies in local simulators, under other sources than the true ones.
+"""The effect of the influence: returns of policies in local simulators under different sources.
 
-Beside the true ones of recorded global episodes there are independent ones of the same frequencies, the most
-frequent ones alone and, with a run, those that its predictors draw. The policies act upon what they then see.
+The sources are the true ones of recorded global episodes; independent ones of the same frequencies; the most
+frequent class alone; and, with a run, those sampled from its predictors. The policies act on the observations
+of the local simulators.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from dials_mpi.learning.influence import Predictor
 
 
 class Actors(NamedTuple):
-    """Who acts. policy: makes one that begins its episodes, always the same. predictors: of a run."""
+    """The policies that act; policy: makes a new joint policy, always the same. predictors: of a run."""
 
     name: str
     policy: Callable[[], JointPolicy]
@@ -39,7 +40,7 @@ def random_actors(domain: Domain, seed: int, episodes: int) -> Actors:
 
 
 def check_influence(domain: Domain, seed: int, recorded: Played, actors: Actors) -> Iterator[Finding]:
-    """How other sources change the mean return from what it is under the recorded ones."""
+    """Differences of the mean return under other sources from that under the recorded sources."""
     regions, episodes = range(len(domain.regions)), recorded.returns.shape[1]
 
     def simulator() -> LocalSimulator:
@@ -48,15 +49,15 @@ def check_influence(domain: Domain, seed: int, recorded: Played, actors: Actors)
     def returns(environment: Environment) -> np.ndarray:
         return local_returns(domain, environment, actors.policy())
 
-    true = returns(Fed(simulator(), recorded.sources))
+    true = returns(ReplayedSources(simulator(), recorded.sources))
     gaps = []
     for what, sources in (
         ("independent sources of the same frequencies", _marginal(domain, seed, recorded)),
         ("the most frequent sources alone", _most_frequent(domain, recorded)),
     ):
-        gaps.append(difference(returns(Fed(simulator(), sources)), true))
+        gaps.append(difference(returns(ReplayedSources(simulator(), sources)), true))
         yield note(what, f"change the mean return of {actors.name} by {gaps[-1]}")
-    matters = any(gap.sure for gap in gaps)
+    matters = any(gap.significant for gap in gaps)
     yield (good if matters else note)(
         "the influence matters",
         f"to {actors.name}"
@@ -69,21 +70,21 @@ def check_influence(domain: Domain, seed: int, recorded: Played, actors: Actors)
         learnt = returns(IALS(simulator(), actors.predictors, episodes, own))
         order = agents_of(domain, regions)
         yield note(
-            "sources that the run's predictors draw",
+            "sources sampled from the run's predictors",
             f"give {actors.name} a mean return of {learnt.mean():.4g}: {difference(learnt, true)} from that "
             "under recorded sources, "
             f"{difference(learnt, recorded.returns[order])} from that on the global simulator",
         )
 
 
-class Fed:
-    """Local simulators under sources that are written down, [T][R][E, M]."""
+class ReplayedSources:
+    """Local simulators as an environment under given sources, [T][R][E, M]."""
 
     def __init__(self, simulator: LocalSimulator, sources: Sequence[Any]) -> None:
         self.simulator, self.sources = simulator, iter(sources)
 
     def reset(self, where: np.ndarray | None = None, elapsed: np.ndarray | None = None) -> Rows:
-        """Begin the episodes."""
+        """Begin all episodes."""
         return self.simulator.reset(where, elapsed).observations
 
     def step(self, actions: np.ndarray) -> Outcome:
@@ -93,7 +94,7 @@ class Fed:
 
 
 def local_returns(domain: Domain, environment: Environment, policy: JointPolicy) -> np.ndarray:
-    """Undiscounted, [N, E], of whole episodes in which the joint policy acts upon what all regions see."""
+    """Undiscounted returns [N, E] of whole episodes of a joint policy in local simulators of all regions."""
     order = agents_of(domain, range(len(domain.regions)))
     places = np.argsort(order)
     observations, rewards = environment.reset(), []
@@ -101,11 +102,11 @@ def local_returns(domain: Domain, environment: Environment, policy: JointPolicy)
         actions = policy([observations[place] for place in places])
         observations, earned, _ = environment.step(actions[order])
         rewards.append(np.array(earned))
-    return np.sum(rewards, axis=0, dtype=np.float64)
+    return np.asarray(np.sum(rewards, axis=0, dtype=np.float64))
 
 
 def frequencies(recorded: Played, region: int, classes: Sequence[int]) -> list[np.ndarray]:
-    """Of the classes of each source of a region, in the recorded episodes."""
+    """The frequencies of each source's classes of a region in the recorded episodes."""
     values = np.stack([sources[region] for sources in recorded.sources]).reshape(-1, len(classes))
     return [np.bincount(values[:, m], minlength=count) / len(values) for m, count in enumerate(classes)]
 

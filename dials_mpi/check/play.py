@@ -1,4 +1,4 @@
-"""Episodes, written down: of the global simulator, and of local ones under given influence sources."""
+"""Play and record episodes of the global simulator, and of local ones under given influence sources."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dials_mpi.domains.members import Members
 
 @dataclass
 class Played:
-    """T steps of E episodes: states before each step (and after the last), and what each step brought."""
+    """T steps of E episodes: states before each step and after the last, and the results of each step."""
 
     states: list[State] = field(default_factory=list)
     actions: list[np.ndarray] = field(default_factory=list)
@@ -28,10 +28,10 @@ class Played:
     @property
     def returns(self) -> np.ndarray:
         """Undiscounted, [N, E]."""
-        return np.sum(self.rewards, axis=0, dtype=np.float64)
+        return np.asarray(np.sum(self.rewards, axis=0, dtype=np.float64))
 
     def only(self, episode: int) -> Played:
-        """The same of one of the episodes."""
+        """One of the episodes."""
 
         def cut(rows: Any) -> list[np.ndarray]:
             return [np.asarray(row)[episode : episode + 1] for row in rows]
@@ -43,7 +43,7 @@ class Played:
         )
 
     def part(self, agents: Sequence[int], regions: Sequence[int]) -> Played:
-        """The same of some agents and regions, by their places here."""
+        """Some of the agents and regions, by their indices here."""
         return Played(
             [
                 State([state.observations[i] for i in agents], [state.inputs[k] for k in regions])
@@ -54,7 +54,7 @@ class Played:
         )
 
     def differs_from(self, other: Played) -> int | None:
-        """The first step from which on anything is not the same to the bit; None: it all is."""
+        """The first step at which anything differs in any bit; None: nothing does."""
         for t, (one, two) in enumerate(zip(self.states, other.states, strict=True)):
             if not (_same(one.observations, two.observations) and _same(one.inputs, two.inputs)):
                 return t
@@ -78,7 +78,7 @@ def agents_of(domain: Domain, regions: Sequence[int]) -> list[int]:
 def play_globally(
     domain: Domain, seed: int, episodes: int, only: int | None = None, policy: JointPolicy | None = None
 ) -> Played:
-    """Whole episodes of the whole system; only: one of these, played by itself; policy: default random."""
+    """Whole episodes of the global simulator; only: one of them, played alone; policy: default random."""
     chosen = slice(None) if only is None else slice(only, only + 1)
     simulator = domain.global_simulator(streams(seed, Purpose.EVALUATION, episodes)[chosen])
     every = random_actions(domain, range(len(domain.agents)), seed, episodes)
@@ -89,7 +89,7 @@ def play_globally(
         step = simulator.step(actions)
         state = step.state
         played.actions.append(actions)
-        _note(played, step, step.sources)
+        _record(played, step, step.sources)
     played.statistics = simulator.statistics()
     return played
 
@@ -103,9 +103,9 @@ def play_locally(
     actions: Sequence[np.ndarray] | None = None,
     actions_seed: int | None = None,
 ) -> Played:
-    """Whole episodes of some regions; sources [T][R][E, M] and actions [T][A, E]: default random ones.
+    """Whole episodes of some regions; sources [T][R][E, M] and actions [T][A, E]: default random.
 
-    actions_seed: of these random ones, in place of ``seed``.
+    actions_seed: seed of random actions and sources, default ``seed``.
     """
     own = [streams(seed, Purpose.SIMULATOR, len(domain.regions))[k] for k in regions]
     simulator = domain.local_simulator(regions, episodes, own)
@@ -116,12 +116,12 @@ def play_locally(
     played = Played([_copied(simulator.reset())])
     for _ in range(domain.horizon):
         influence = next(given)
-        _note(played, simulator.step(next(chosen), influence), influence)
+        _record(played, simulator.step(next(chosen), influence), influence)
     return played
 
 
 def random_actions(domain: Domain, agents: Sequence[int], seed: int, episodes: int) -> Iterator[np.ndarray]:
-    """Without end: actions int64 [A, E], each agent's from a stream of its own."""
+    """Endless random actions, int64 [A, E]; each agent has its own rng."""
     every = streams(seed, Purpose.EVALUATION_ACTIONS, len(domain.agents))
     while True:
         yield np.stack([every[i].integers(domain.agents[i].actions, size=episodes) for i in agents])
@@ -130,7 +130,7 @@ def random_actions(domain: Domain, agents: Sequence[int], seed: int, episodes: i
 def random_sources(
     domain: Domain, regions: Sequence[int], seed: int, episodes: int
 ) -> Iterator[list[np.ndarray]]:
-    """Without end: sources int64 [R][E, M], all classes alike, each region's from a stream of its own."""
+    """Endless sources, int64 [R][E, M], with equal probabilities; each region has its own rng."""
     every = streams(seed, Purpose.SOURCES, len(domain.regions))
     while True:
         yield [
@@ -141,7 +141,7 @@ def random_sources(
         ]
 
 
-def _note(played: Played, step: Any, sources: Any) -> None:
+def _record(played: Played, step: Any, sources: Any) -> None:
     played.states.append(_copied(step.state))
     played.sources.append([np.array(part) for part in sources])
     played.rewards.append(np.array(step.rewards))
@@ -149,5 +149,5 @@ def _note(played: Played, step: Any, sources: Any) -> None:
 
 
 def _copied(state: State) -> State:
-    """A simulator may use its arrays again."""
+    """A copy, since a simulator may reuse its arrays."""
     return State([np.array(part) for part in state.observations], [np.array(part) for part in state.inputs])

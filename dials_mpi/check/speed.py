@@ -1,4 +1,4 @@
-"""What a step costs in both simulators, and whether local ones pay."""
+"""The time of a step in both simulators, and whether local ones are faster."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dials_mpi.check.findings import Finding, good, note
 from dials_mpi.check.play import agents_of, random_actions, random_sources
 from dials_mpi.config import Config
 from dials_mpi.core.seeding import Purpose, stream, streams
-from dials_mpi.domains.base import Domain
+from dials_mpi.domains.base import Domain, GlobalSimulator, LocalSimulator
 from dials_mpi.domains.members import Members
 from dials_mpi.learning.influence import Predictor
 
@@ -22,30 +22,30 @@ SECONDS = 1.0
 def check_speed(config: Config, domain: Domain) -> Iterator[Finding]:
     """Microseconds of CPU time per step of one agent; and how many times faster training can be."""
     agents, regions = len(domain.agents), len(domain.regions)
-    world = _global(config, domain) / agents
+    whole = _global(config, domain) / agents
     alone = _local(config, domain, [0]) / len(domain.regions[0].agents)
     beside = _side_by_side(config, domain)
     together = _local(config, domain, beside) / len(agents_of(domain, beside))
     predictor = _predictor(config, domain) / len(domain.regions[0].agents)
-    yield note("a step of the global simulator", f"{1e6 * world:.3g} us for each of {agents} agents")
+    yield note("a step of the global simulator", f"{1e6 * whole:.3g} us for each of {agents} agents")
     yield note(
         "a step of a local simulator",
-        f"{1e6 * alone:.3g} us an agent, one region by itself; {1e6 * together:.3g} us with others beside it",
+        f"{1e6 * alone:.3g} us an agent, one region alone; {1e6 * together:.3g} us with others beside it",
     )
-    yield note("a draw from its predictor", f"{1e6 * predictor:.3g} us an agent")
-    one_core = world / (together + predictor)
-    cores = agents * world / (alone + predictor) / len(domain.regions[0].agents)
+    yield note("a sample from its predictor", f"{1e6 * predictor:.3g} us an agent")
+    one_core = whole / (together + predictor)
+    cores = agents * whole / (alone + predictor) / len(domain.regions[0].agents)
     said = (
         f"with one core per region the simulators of {regions} regions take a step {cores:.3g} times as fast "
         f"as the global simulator on its one core; on a single core {one_core:.3g} times"
     )
     yield (good if cores > 1 else note)(
-        "local simulators pay" if cores > 1 else "local simulators do not pay", said
+        "local simulators are faster" if cores > 1 else "local simulators are not faster", said
     )
 
 
 def _side_by_side(config: Config, domain: Domain) -> list[int]:
-    """As many regions as a rank trains at a time."""
+    """The regions that a rank trains in one simulator."""
     regions = range(len(domain.regions))
     if not domain.side_by_side:
         return list(regions)
@@ -74,18 +74,18 @@ def _predictor(config: Config, domain: Domain) -> float:
     inputs = np.zeros((envs, region.input_size), region.input_type)
     uniforms = np.full((envs, len(region.source_classes)), 0.5, np.float32)
     state = predictor.network.initial_state(envs)
-    predictor.sample(inputs, state, uniforms)  # which compiles
+    predictor.sample(inputs, state, uniforms)  # compiles it
     return _repeat(lambda: predictor.sample(inputs, state, uniforms)) / envs
 
 
-def _seconds(simulator: object, step: Callable[[], object], horizon: int) -> float:
-    """CPU seconds of a step, episodes one after the other, restarts included."""
+def _seconds(simulator: GlobalSimulator | LocalSimulator, step: Callable[[], object], horizon: int) -> float:
+    """CPU seconds of a step, with the resets between episodes."""
     count = 0
 
     def forward() -> None:
         nonlocal count
         if count % horizon == 0:
-            simulator.reset()  # type: ignore[attr-defined]
+            simulator.reset()
         step()
         count += 1
 

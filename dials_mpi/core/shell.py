@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 
 
-def command(program: str, *paths: str | os.PathLike[str]) -> str:
-    """A command line to paste into a shell: a program of this package and its files or directories."""
-    return " ".join([f"python -m dials_mpi.{program}", *(_quoted(os.fspath(path)) for path in paths)])
+def program(name: str) -> str:
+    """How to start a command of this package: as this process was started, by ``dials`` or by its module."""
+    return f"dials {name}" if os.path.basename(sys.argv[0]) == "dials" else f"python -m dials_mpi.{name}"
+
+
+def command(name: str, *paths: str | os.PathLike[str]) -> str:
+    """A command line to paste into a shell: a command of this package and its files or directories."""
+    return " ".join([program(name), *(_quoted(os.fspath(path)) for path in paths)])
 
 
 def _quoted(path: str) -> str:

@@ -33,16 +33,26 @@ def available() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
-def install_handlers() -> StopRequests:
+def install_handlers() -> None:
     """Handle signals from now on; SIGTERM and SIGINT raise StopAtOnce in the main thread.
 
-    Called in another thread, it changes nothing.
+    In another thread it installs no handlers.
     """
+    _requests.stop_soon = False
     if available():
         signal.signal(signal.SIGUSR1, _on_stop_soon)
         for each in AT_ONCE:
             signal.signal(each, _on_stop)
-    return _requests
+
+
+def request_stop() -> None:
+    """Request a stop at the next segment's end, as SIGUSR1 does."""
+    _requests.stop_soon = True
+
+
+def stop_requested() -> bool:
+    """Whether a stop at the next segment's end was requested since ``install_handlers``."""
+    return _requests.stop_soon
 
 
 def ignore_all() -> None:

@@ -14,7 +14,7 @@ from dials_mpi.core.output import command_line
 from dials_mpi.core.text import printable
 from dials_mpi.export import arrays
 from dials_mpi.export.describe import describe_policy, describe_run
-from dials_mpi.results.choice import Choice
+from dials_mpi.results.run import Run
 from dials_mpi.storage.files import output_file
 
 EXAMPLES = """examples:
@@ -61,25 +61,25 @@ def _export(options: argparse.Namespace) -> str:
     ending, write = (".npz", _write_all) if options.all else (".pt", _write_one)
     if not options.out.endswith(ending):
         raise BadInput(f"--out is {printable(options.out)}: choose a name that ends with {ending}")
-    choice = Choice.of_run(options.directory, options.checkpoint, options.unchecked)
-    return f"{write(choice, options)} after {choice.env_steps:,} steps per agent"
+    run = Run.open(options.directory, options.checkpoint, options.unchecked)
+    return f"{write(run, options)} after {run.env_steps:,} steps per agent"
 
 
-def _write_one(choice: Choice, options: argparse.Namespace) -> str:
+def _write_one(run: Run, options: argparse.Namespace) -> str:
     # Not at the top: only this needs PyTorch.
     from dials_mpi.export import torchscript
 
-    agent = _agent(options, choice)
-    policy = choice.policies[agent]
-    description = {**describe_run(choice), "agent": agent, **describe_policy(policy)}
+    agent = _agent(options, run)
+    policy = run.policies[agent]
+    description = {**describe_run(run), "agent": agent, **describe_policy(policy)}
     with output_file(Path(options.out)) as file:
         torchscript.write(policy, description, file)
     return f"the policy of agent {agent}"
 
 
-def _agent(options: argparse.Namespace, choice: Choice) -> int:
+def _agent(options: argparse.Namespace, run: Run) -> int:
     """The number of the chosen agent. BadInput: there is no such agent or region, or several."""
-    regions, agents = choice.domain.regions, len(choice.domain.agents)
+    regions, agents = run.domain.regions, len(run.domain.agents)
     if options.region is None:
         if not 0 <= options.agent < agents:
             raise BadInput(f"--agent is {options.agent}: there are 0 to {agents - 1}")
@@ -94,9 +94,9 @@ def _agent(options: argparse.Namespace, choice: Choice) -> int:
     return held[0]
 
 
-def _write_all(choice: Choice, options: argparse.Namespace) -> str:
-    policies = choice.policies
-    description = {**describe_run(choice), "policies": [describe_policy(policy) for policy in policies]}
+def _write_all(run: Run, options: argparse.Namespace) -> str:
+    policies = run.policies
+    description = {**describe_run(run), "policies": [describe_policy(policy) for policy in policies]}
     with output_file(Path(options.out)) as file:
         arrays.write(policies, description, file)
     return f"{len(policies)} policies"

@@ -6,22 +6,22 @@ from typing import Any
 
 from dials_mpi.core.provenance import versions
 from dials_mpi.learning.policy import Policy
-from dials_mpi.results.choice import Choice
+from dials_mpi.results.run import Run
 
 FORMAT_VERSION = 1
 """Of the exported files; raise it when the meaning of their content changes."""
 
 
-def describe_run(choice: Choice) -> dict[str, Any]:
+def describe_run(run: Run) -> dict[str, Any]:
     """The run that the policies come from, and the settings of their networks; all values fit into JSON."""
-    config = choice.config
+    config = run.config
     return {
         "format_version": FORMAT_VERSION,
         "creator": versions()["creator"],
         "domain": config.domain,
         "seed": config.seed,
-        "env_steps": choice.env_steps,
-        "horizon": choice.domain.horizon,
+        "env_steps": run.env_steps,
+        "horizon": run.domain.horizon,
         "architecture": config.policy.architecture,
         "hidden": list(config.policy.hidden),
     }

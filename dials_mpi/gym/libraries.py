@@ -1,4 +1,4 @@
-"""The door to Gymnasium and PettingZoo, the only file that imports them."""
+"""Imports of Gymnasium and PettingZoo; no other file imports them."""
 
 from __future__ import annotations
 

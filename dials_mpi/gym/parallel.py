@@ -14,13 +14,13 @@ from dials_mpi.domains import create
 from dials_mpi.domains.base import Closable, GlobalSimulator, Rows
 from dials_mpi.gym.libraries import Box, Discrete, ParallelEnv
 from dials_mpi.gym.spaces import action_of, action_space, observation_space
-from dials_mpi.results.choice import Choice
+from dials_mpi.results.run import Run
 
 
 class GlobalEnv(ParallelEnv[str, np.ndarray, int]):
-    """One episode at a time of the whole system (GS), which is played by all agents at once.
+    """One episode at a time of the global simulator (GS) with all agents.
 
-    The agents are ``agent_0`` to ``agent_<N-1>``, as the regions are numbered; all of them act until the
+    The agents are ``agent_0`` to ``agent_<N-1>``, in the order of the regions; all of them act until the
     time limit. Observations: float32 [O], O may differ by agent; actions: int, of Python, numpy or torch;
     rewards: float. A copy, by ``copy`` or ``pickle``, has no episode: it begins anew with ``reset``.
     """
@@ -29,7 +29,7 @@ class GlobalEnv(ParallelEnv[str, np.ndarray, int]):
     render_mode = None
 
     def __init__(self, config: Config) -> None:
-        """BadInput: what the domain's simulator needs is missing on this machine."""
+        """BadInput: something that the domain's simulator needs is missing on this machine."""
         self.config = config
         self.domain = create(config.domain, config.domain_section)
         self.domain.versions()
@@ -45,19 +45,19 @@ class GlobalEnv(ParallelEnv[str, np.ndarray, int]):
     def from_config(
         cls, file: str | os.PathLike[str] | None = None, overrides: Sequence[str] = ()
     ) -> GlobalEnv:
-        """Of a configuration: a YAML file (None: the defaults) and overrides ``key=value``.
+        """The system of a configuration: a YAML file (None: the defaults) and overrides ``key=value``.
 
-        BadInput: it is none, or what its domain needs is missing.
+        BadInput: it is not valid, or something that its domain needs is missing.
         """
         return cls(load(None if file is None else os.fspath(file), overrides))
 
     @classmethod
     def from_run(cls, directory: str | os.PathLike[str], unchecked: bool = False) -> GlobalEnv:
-        """Of the system that a run trained in. BadInput: there is no run in the directory.
+        """The system of a run. BadInput: there is no run in the directory.
 
-        unchecked: also where another program has changed its file.
+        unchecked: also read a file that another program has changed.
         """
-        return cls(Choice.of_run(directory, unchecked=unchecked).config)
+        return cls(Run.open(directory, unchecked=unchecked).config)
 
     def observation_space(self, agent: str) -> Box:
         """The space of an agent's observations."""
@@ -73,7 +73,7 @@ class GlobalEnv(ParallelEnv[str, np.ndarray, int]):
         """Begin an episode: observations and empty infos by agent.
 
         seed: the episode, and those that follow it, are the same whenever it is given; without one the random
-        stream goes on, at first that of the configuration's seed. options: there are none.
+        numbers continue, at first those of the configuration's seed. options: there are none.
         """
         if seed is not None or self._simulator is None:
             self._simulator = self._begin(self.config.seed if seed is None else seed)
@@ -81,7 +81,7 @@ class GlobalEnv(ParallelEnv[str, np.ndarray, int]):
         return self._observed(self._simulator.reset().observations), self._of_all({})
 
     def close(self) -> None:
-        """End what the simulator holds outside this process; ``reset`` starts it anew."""
+        """End the simulator, also outside this process; ``reset`` starts it again."""
         if isinstance(self._simulator, Closable):
             self._simulator.close()
         self._simulator, self.agents = None, []
@@ -97,16 +97,16 @@ class GlobalEnv(ParallelEnv[str, np.ndarray, int]):
     ]:
         """Advance by one step: observations, rewards, terminated, truncated and infos by agent.
 
-        ValueError: an action is missing or none of the agent's; RuntimeError: no episode goes on.
-        SimulatorFailure: the simulator broke down; ``reset`` starts it anew, with another episode.
+        ValueError: an action is missing or invalid; RuntimeError: ``reset`` was not called.
+        SimulatorFailure: the simulator failed; ``reset`` starts it again, with another episode.
         """
-        if not self.agents:
-            raise RuntimeError("no episode goes on: call reset first")
+        if self._simulator is None or not self.agents:
+            raise RuntimeError("no episode is running: call reset first")
         joint = [[self._action(agent, actions)] for agent in self.agents]
         state, _, rewards, done = self._simulator.step(np.array(joint))
-        paid = {agent: float(reward[0]) for agent, reward in zip(self.agents, rewards, strict=True)}
+        earned = {agent: float(reward[0]) for agent, reward in zip(self.agents, rewards, strict=True)}
         observations, over = self._observed(state.observations), bool(done[0])
-        result = observations, paid, self._of_all(False), self._of_all(over), self._of_all({})
+        result = observations, earned, self._of_all(False), self._of_all(over), self._of_all({})
         if over:
             self.agents = []
         return result
@@ -123,7 +123,7 @@ class GlobalEnv(ParallelEnv[str, np.ndarray, int]):
         return action
 
     def _begin(self, seed: int) -> GlobalSimulator:
-        """A simulator that draws as nothing in a run does: ``evaluate`` has other episodes."""
+        """A simulator with an rng of its own, which no run and no ``evaluate`` uses."""
         return self.domain.global_simulator([stream(seed, Purpose.GLOBAL_TRAINING, 0, OTHER_EPISODES)])
 
     def _observed(self, observations: Rows) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""What an agent sees and does, as Gymnasium's spaces: the only place here that reads an agent's sizes."""
+"""Observations and actions of an agent as Gymnasium spaces."""
 
 from __future__ import annotations
 

@@ -18,11 +18,11 @@ from dials_mpi.domains.base import Closable
 from dials_mpi.gym.libraries import AutoresetMode, VectorEnv, batch_space
 from dials_mpi.gym.spaces import action_space, actions_of, observation_space
 from dials_mpi.learning.influence import Predictor
-from dials_mpi.results.choice import Choice
+from dials_mpi.results.run import Run
 
 
 class RegionEnv(VectorEnv):
-    """E environments of one region, driven by its influence predictor in place of the rest of the system.
+    """E environments of one region; its influence predictor replaces the rest of the system.
 
     Observations: float32 [E, O]; actions: int [E], an array, a tensor or a list; rewards: float32 [E].
 
@@ -44,7 +44,7 @@ class RegionEnv(VectorEnv):
         predictor: Predictor | None = None,
         autoreset_mode: str | AutoresetMode = "same_step",
     ) -> None:
-        """num_envs: E, by default ``envs_per_region``. predictor: by default as it is initialised, untrained.
+        """num_envs: E, by default ``envs_per_region``. predictor: by default an untrained one.
 
         autoreset_mode: same_step or next_step, or Gymnasium's of these. BadInput: it is another one, there is
         no such region, it holds several agents, or what the domain's simulator needs is
@@ -70,7 +70,7 @@ class RegionEnv(VectorEnv):
         self.predictor = self._untrained() if predictor is None else predictor
         self._environment: IALS | None = None
         self.single_observation_space = observation_space(self._begin(config.seed).reset()[0])
-        self.single_action_space = action_space(self.domain, agents[0])
+        self.single_action_space = self._actions = action_space(self.domain, agents[0])
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
 
@@ -100,17 +100,17 @@ class RegionEnv(VectorEnv):
         unchecked: bool = False,
         autoreset_mode: str | AutoresetMode = "same_step",
     ) -> RegionEnv:
-        """With the region's predictor as a run trained it.
+        """With the region's predictor that a run has trained.
 
-        checkpoint: best, newest, or its steps; None: the run's end, or the newest while it goes on.
-        unchecked: files that another program has changed are read as well. BadInput: as of the constructor,
+        checkpoint: best, newest, or its steps; None: the run's end, or the newest while it is unfinished.
+        unchecked: also read files that another program has changed. BadInput: as of the constructor,
         or there is no run, checkpoint or predictor.
         """
-        choice = Choice.of_run(directory, checkpoint, unchecked)
-        if not choice.predictors:
+        run = Run.open(directory, checkpoint, unchecked)
+        if not run.predictors:
             raise BadInput("the run has no influence predictors: its mode is global")
-        _require_region(region, len(choice.predictors))
-        return cls(choice.config, region, num_envs, choice.predictors[region], autoreset_mode)
+        _require_region(region, len(run.predictors))
+        return cls(run.config, region, num_envs, run.predictors[region], autoreset_mode)
 
     def reset(
         self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
@@ -118,9 +118,9 @@ class RegionEnv(VectorEnv):
         """Begin an episode in each environment: observations [E, O], and an empty dictionary.
 
         seed: these episodes, and those that follow, are the same whenever it is given; without one the random
-        streams go on, at first those of the configuration's seed. options: ``elapsed``, int [E], the steps
-        already gone on the environments' clocks, so that they do not all end together. ValueError: it is
-        not so many numbers, or one is no time of an episode, or there is another option.
+        numbers continue, at first those of the configuration's seed. options: ``elapsed``, int [E], the steps
+        that each episode has behind it, so that they do not all end together. ValueError: it is
+        not E steps of an episode, or there is another option.
         """
         super().reset(seed=seed)
         if unknown := set(options or {}) - {"elapsed"}:
@@ -132,7 +132,7 @@ class RegionEnv(VectorEnv):
         return self._environment.reset(elapsed=elapsed)[0].astype(np.float32), {}
 
     def close_extras(self, **kwargs: Any) -> None:
-        """End what the simulator holds outside this process, as Gymnasium's ``close`` asks for."""
+        """End the simulator, also outside this process; called by Gymnasium's ``close``."""
         if self._environment is not None and isinstance(self._environment.simulator, Closable):
             self._environment.simulator.close()
         self._environment = None
@@ -140,14 +140,14 @@ class RegionEnv(VectorEnv):
     def step(
         self, actions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Advance by one step: observations, rewards, terminated (nobody), truncated bool [E], infos.
+        """Advance by one step: observations, rewards, terminated (all False), truncated bool [E], infos.
 
-        ValueError: the actions are not E of this region's; RuntimeError: ``reset`` comes first.
-        SimulatorFailure: the simulator broke down; ``reset`` starts it anew, with other episodes.
+        ValueError: the actions are not E of this region's; RuntimeError: ``reset`` was not called.
+        SimulatorFailure: the simulator failed; ``reset`` starts it again, with other episodes.
         """
         if self._environment is None:
-            raise RuntimeError("no episode has begun: call reset first")
-        chosen = actions_of(self.single_action_space, actions, self.num_envs)
+            raise RuntimeError("no episode is running: call reset first")
+        chosen = actions_of(self._actions, actions, self.num_envs)
         observations, rewards, done = self._environment.step(chosen[None])
         reached, paid, infos = observations[0].astype(np.float32), np.array(rewards[0], np.float32), {}
         done = done & ~self._ended
@@ -174,7 +174,7 @@ class RegionEnv(VectorEnv):
         return {**self.__dict__, "_environment": None}
 
     def _begin(self, seed: int) -> IALS:
-        """Simulators and sources that draw as nothing in a run does."""
+        """Simulators and sources with rngs of their own, which no run uses."""
         simulator, sources = (
             [stream(seed, purpose, self.region, OTHER_EPISODES)]
             for purpose in (Purpose.SIMULATOR, Purpose.SOURCES)
@@ -183,7 +183,7 @@ class RegionEnv(VectorEnv):
         return IALS(local, [self.predictor], self.num_envs, sources)
 
     def _untrained(self) -> Predictor:
-        """As a run of this configuration begins with."""
+        """The predictor with which a run of this configuration begins."""
         predictor = Predictor(self.config.influence, self.domain.regions[self.region])
         predictor.network.initialise(stream(self.config.seed, Purpose.PREDICTOR_INITIALISATION, self.region))
         return predictor

@@ -1,12 +1,11 @@
-"""The MPI layer, the only file that knows mpi4py: which rank holds which region, and what goes where.
+"""Messages between the ranks of a run: the only file that imports mpi4py.
 
-Rank 0 is root: it writes every file and talks to the user. The first k ranks (``global_ranks``), root among
-them, run global simulators; the W others are the workers, and region i of N lives on worker i*W//N. With a
-single rank, root is the only worker as well.
+Rank 0 is root: it writes all files and all output. An exchange sends one message per pair of ranks, or a
+few where there are very many bytes.
 
-Every wait polls a non-blocking call and sleeps in between: a blocking MPI call spins, and where there are
-more ranks than cores it takes the core from a rank that has work to do (measured: 6 to 49 times slower).
-While it waits, a rank gives and looks for signs of life (pulse.py).
+Every wait polls a non-blocking call and sleeps in between. A blocking MPI call would poll without a pause,
+and where there are more ranks than cores it would take the core from a rank that computes (measured: 6 to 49
+times slower). While a rank waits, it sends and checks heartbeats (heartbeat.py).
 """
 
 from __future__ import annotations
@@ -15,229 +14,221 @@ import pickle
 import platform
 import sys
 import time
-import traceback
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from dials_mpi.core import launchers, signals
-from dials_mpi.core.errors import CRASHED, REFUSED, STOPPED, BadInput, Unwritable, print_error, refuse
-from dials_mpi.core.launchers import launched_as_root
-from dials_mpi.core.logging import LOG
+from dials_mpi.core import signals
+from dials_mpi.core.errors import BadInput
 from dials_mpi.parallel import shared_memory
 from dials_mpi.parallel.heartbeat import Heartbeat
+from dials_mpi.parallel.layout import Owned
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
 POLL_SECONDS = 0.002
-"""Seconds between two polls. Messages move only inside a poll, so a long nap would delay them."""
+"""Seconds between two polls. Messages move only during a poll, so a longer wait would delay them."""
 
 OUTPUT_SECONDS = 0.1
-"""Seconds between a rank's last words and the end of all: on a busy machine the launcher, which passes them
-on, was seen to end before it had read them."""
+"""Seconds between a rank's last output and the end of the job. The launcher passes the output on; on a busy
+machine it ended before it had read all of it."""
 
-ABORT_DELAY = 1.0
-"""Seconds by which the other ranks leave it to root to end the job when a signal came to all."""
+LARGEST_MESSAGE = 1 << 30
+"""Bytes: MPI libraries count them in 32 bits, and Open MPI refuses more than 2^31."""
+
+PACKED_BYTES = 64 << 20
+"""At most so many bytes of several arrays are packed into one message. (MPI datatypes would need no packing,
+but MPICH moves such a message a few kilobytes per poll: measured 5.5 s for 19 MB, against 25 ms packed.)"""
+
+BYTES_UNDER_WAY = 256 << 20
+"""At most so many bytes of packed messages exist at a time."""
 
 
 class Communicator:
-    """The processes of this run, seen from one of them. Made by ``connect``."""
+    """The processes of this run, seen from one of them. Made by ``launch.connect``.
+
+    All methods but ``isend``, ``irecv``, ``wait``, ``send_blocks``, ``receive_blocks`` and ``abort`` are
+    called by all ranks that take part, in the same order.
+    """
 
     def __init__(self, comm: MPI.Comm, library: str) -> None:
         self._comm = comm
         self.rank, self.size = comm.rank, comm.size
         self.is_root = self.rank == 0
-        self.global_ranks = 1
         self.library = library
         self.host = platform.node()
         self.heartbeat = Heartbeat(self.rank, [self.host], 0.0, lambda _: None, lambda: ())
 
     def exchange_hosts(self, silence: float) -> list[str]:
-        """Learn the host of each rank, and begin to watch for those that are silent for so many seconds."""
+        """The host of each rank. From now on ranks that are silent for so many seconds are reported."""
         hosts = self.allgather_names(self.host)
         shared_memory.forget()
-        post = _Post(self._comm.Dup())
-        self.heartbeat = Heartbeat(self.rank, hosts, silence, post.give, post.got)
+        beats = _Beats(self._comm.Dup())
+        self.heartbeat = Heartbeat(self.rank, hosts, silence, beats.send, beats.received)
         return hosts
 
     def allgather_names(self, own: str) -> list[str]:
-        """A short name that each rank gives, in the order of the ranks; 64 bytes of UTF-8 at most."""
+        """A short name of each rank, by rank; 64 bytes of UTF-8 at most."""
         mine, rows = np.zeros(64, np.uint8), np.empty((self.size, 64), np.uint8)
         letters = np.frombuffer(own.encode()[:64], np.uint8)
         mine[: letters.size] = letters
-        self._wait([self._comm.Iallgather(mine, rows)])
+        self.wait([self._comm.Iallgather(mine, rows)])
         return [row.tobytes().rstrip(b"\0").decode(errors="replace") for row in rows]
 
-    @property
-    def is_global(self) -> bool:
-        """Whether this rank runs a global simulator."""
-        return self.rank < self.global_ranks
-
-    def assign_regions(self, regions: int, on_root: bool = False, global_ranks: int = 1) -> list[int]:
-        """Say how many regions there are, and learn which of them this rank holds.
-
-        on_root: root holds them all (training on the global simulator). global_ranks: so many ranks run
-        global simulators, and hold no region unless on_root; a single rank is one, whatever is asked for.
-        """
-        self._regions, self.owns_all = regions, on_root or self.size == 1
-        self.global_ranks = 1 if self.size == 1 else global_ranks
-        return [region for region in range(regions) if self.owner(region) == self.rank]
-
-    def owner(self, region: int) -> int:
-        """The rank that holds a region."""
-        workers = self.size - self.global_ranks
-        return 0 if self.owns_all else self.global_ranks + region * workers // self._regions
-
-    def broadcast(self, thing: Any = None) -> Any:
-        """Root's small Python object, to every rank; for the start of a run."""
+    def broadcast(self, value: Any = None) -> Any:
+        """Root's small Python object, on every rank."""
         size = np.zeros(1, np.int64)
-        data = np.frombuffer(pickle.dumps(thing), np.uint8) if self.is_root else np.empty(0, np.uint8)
+        data = np.frombuffer(pickle.dumps(value), np.uint8) if self.is_root else np.empty(0, np.uint8)
         size[0] = data.size
-        self._wait([self._comm.Ibcast(size, root=0)])
+        self.wait([self._comm.Ibcast(size, root=0)])
         if not self.is_root:
             data = np.empty(int(size[0]), np.uint8)
-        self._wait([self._comm.Ibcast(data, root=0)])
-        return thing if self.is_root else pickle.loads(data.tobytes())
-
-    def scatter(
-        self,
-        blocks: Sequence[np.ndarray] | None,
-        room: Mapping[int, np.ndarray],
-        shares: Sequence[slice] = (slice(None),),
-    ) -> None:
-        """From the global ranks to the holders: one array per region, below 2^31 bytes each.
-
-        shares: the rows of each array that each global rank has; root all, where not given. blocks: on
-        these ranks, their rows of the N arrays; elsewhere None. room: this rank's regions with arrays of the
-        right shape and type, which are filled.
-        """
-        requests = []
-        for i, array in room.items():
-            for source, share in enumerate(shares):
-                if source == self.rank:
-                    np.copyto(array[share], blocks[i])
-                else:
-                    requests.append(self._comm.Irecv(_bytes(array[share]), source=source, tag=i))
-        if self.rank < len(shares):
-            sent = (i for i in range(self._regions) if i not in room)
-            requests += [self._comm.Isend(_bytes(blocks[i]), dest=self.owner(i), tag=i) for i in sent]
-        self._wait(requests)
-
-    def gather(
-        self, mine: Mapping[int, np.ndarray], width: int, dtype: DTypeLike, to: int = 1
-    ) -> np.ndarray | None:
-        """From the holders to the first ``to`` ranks: one row per region, [N, width] there, None elsewhere.
-
-        mine: this rank's regions with their rows; behind a shorter row it is zero.
-        """
-        return self._gather_rows(mine, (self._regions, width), dtype, self.owner, to)
-
-    def gather_by_rank(self, row: np.ndarray) -> np.ndarray | None:
-        """One row of equal length from every rank: [size, len(row)] on root and None elsewhere."""
-        return self._gather_rows({self.rank: row}, (self.size, row.size), row.dtype, lambda rank: rank)
-
-    def gather_shares(self, mine: np.ndarray, shares: Sequence[slice]) -> np.ndarray | None:
-        """From the global ranks to root, which puts their rows [*, width] together: [rows, width] there.
-
-        shares: the rows that each of them has.
-        """
-        if not self.is_root:
-            self._wait([self._comm.Isend(_bytes(mine), dest=0)] if self.is_global else [])
-            return None
-        rows = np.empty((shares[-1].stop, mine.shape[1]), mine.dtype)
-        rows[shares[0]] = mine
-        parts = (_bytes(rows[share]) for share in shares[1:])
-        self._wait([self._comm.Irecv(part, source=source) for source, part in enumerate(parts, 1)])
-        return rows
-
-    def _gather_rows(
-        self,
-        mine: Mapping[int, np.ndarray],
-        shape: tuple[int, int],
-        dtype: DTypeLike,
-        source: Callable[[int], int],
-        to: int = 1,
-    ) -> np.ndarray | None:
-        others = [rank for rank in range(to) if rank != self.rank]
-        sent = [self._comm.Isend(_bytes(row), dest=rank, tag=i) for rank in others for i, row in mine.items()]
-        if self.rank >= to:
-            self._wait(sent)
-            return None
-        rows = np.zeros(shape, dtype)
-        for i, row in mine.items():
-            rows[i, : row.size] = row
-        missing = [i for i in range(len(rows)) if i not in mine]
-        self._wait([*sent, *(self._comm.Irecv(_bytes(rows[i]), source=source(i), tag=i) for i in missing)])
-        return rows
-
-    def gather_one_by_one(
-        self,
-        mine: Sequence[int],
-        make: Callable[[int], np.ndarray],
-        width: int,
-        take: Callable[[int, np.ndarray], None] | None = None,
-    ) -> None:
-        """Region by region to root, float32, ``width`` long at most: what ``make`` gives there, root's
-        ``take`` gets, and more behind it.
-
-        Root holds two rows at a time: the next one is on its way while it takes one.
-        """
-        if not self.is_root:
-            for i in mine:
-                self._wait([self._comm.Isend(_bytes(make(i)), dest=0, tag=i)])
-            return
-        rows = np.empty((2, width), np.float32)
-        requests = [self._expect(0, rows[0], mine)]
-        for i in range(self._regions):
-            if i + 1 < self._regions:
-                requests.append(self._expect(i + 1, rows[(i + 1) % 2], mine))
-            self._wait(requests.pop(0))
-            take(i, make(i) if i in mine else rows[i % 2])
-
-    def scatter_one_by_one(
-        self, rows: Iterable[np.ndarray] | None, width: int, take: Callable[[int, np.ndarray], None]
-    ) -> None:
-        """Region by region from root, float32, ``width`` long at most: its holder's ``take`` gets it, and
-        more behind it."""
-        if not self.is_root:
-            row = np.empty(width, np.float32)
-            for i in range(self._regions):
-                if self.owner(i) == self.rank:
-                    self._wait([self._comm.Irecv(_bytes(row), source=0, tag=i)])
-                    take(i, row)
-            return
-        for i, row in enumerate(rows):
-            if self.owner(i) == 0:
-                take(i, row)
-            else:
-                self._wait([self._comm.Isend(_bytes(row), dest=self.owner(i), tag=i)])
+        self.wait([self._comm.Ibcast(data, root=0)])
+        return value if self.is_root else pickle.loads(data.tobytes())
 
     def allreduce_max(self, value: int) -> int:
         """The largest of all ranks' values, on every rank."""
         from mpi4py import MPI
 
         mine, largest = np.array([value]), np.zeros(1, np.int64)
-        self._wait([self._comm.Iallreduce(mine, largest, op=MPI.MAX)])
+        self.wait([self._comm.Iallreduce(mine, largest, op=MPI.MAX)])
         return int(largest[0])
 
     def barrier(self) -> None:
-        """Return when every rank has come here."""
-        self._wait([self._comm.Ibarrier()])
+        """Return when every rank has called this."""
+        self.wait([self._comm.Ibarrier()])
 
-    def _expect(self, i: int, row: np.ndarray, mine: Sequence[int]) -> list[MPI.Request]:
-        return [] if i in mine else [self._comm.Irecv(_bytes(row), source=self.owner(i), tag=i)]
+    def gather(
+        self, mine: Mapping[int, np.ndarray], owned: Owned, width: int, dtype: DTypeLike, to: int = 1
+    ) -> np.ndarray | None:
+        """One row per owner, from the ranks that hold them to the first ``to`` ranks, as one message each.
 
-    def _wait(self, requests: list[MPI.Request]) -> None:
+        mine: this rank's rows, by their numbers; a shorter row is followed by zeros. owned: the numbers of
+        the rows of each rank; a rank that holds no rows and gets none need not call this. Returns
+        [n, width] on the first ranks, None elsewhere.
+        """
+        own = np.zeros((len(owned[self.rank]), width), dtype)
+        for row, i in zip(own, owned[self.rank], strict=True):
+            row[: mine[i].size] = mine[i]
+        requests = [request for rank in range(to) if rank != self.rank for request in self.isend(own, rank)]
+        if self.rank >= to:
+            self.wait(requests)
+            return None
+        table = np.empty((sum(map(len, owned)), width), dtype)
+        rows = {source: _room(table, numbers) for source, numbers in enumerate(owned)}
+        rows[self.rank] = own
+        for source, room in rows.items():
+            requests += self.irecv(room, source) if source != self.rank else []
+        self.wait(requests)
+        for source, room in rows.items():
+            if room.base is not table:
+                table[list(owned[source])] = room
+        return table
+
+    def gather_by_rank(self, row: np.ndarray) -> np.ndarray | None:
+        """One row of equal length from every rank: [size, len(row)] on root, None elsewhere."""
+        return self.gather({self.rank: row}, [[rank] for rank in range(self.size)], row.size, row.dtype)
+
+    def scatter(
+        self,
+        given: Mapping[int, Sequence[np.ndarray]] | None,
+        taken: Mapping[int, Sequence[np.ndarray]],
+        owned: Owned,
+        shares: Sequence[slice] = (slice(None),),
+    ) -> None:
+        """Arrays of each owner, from the first ranks to those that hold the owners, as one message each.
+
+        given: on the first ranks, by the owner's number, their rows of its arrays; None elsewhere. taken: by
+        the numbers of this rank's owners, arrays of the right shape and type, which are filled. shares: the
+        rows of each array that each of the first ranks has; root has all, where not given.
+        """
+        if given is not None:
+            for i, arrays in taken.items():
+                for array, rows in zip(arrays, given[i], strict=True):
+                    np.copyto(array[shares[self.rank]], rows)
+            self._send_all(
+                (dest, message)
+                for dest, numbers in enumerate(owned)
+                if dest != self.rank
+                for message in map(_joined, _cut([array for i in numbers for array in given[i]]))
+            )
+        for source, share in enumerate(shares):
+            if source != self.rank:
+                for parts in _cut([array[share] for i in owned[self.rank] for array in taken[i]]):
+                    self._receive_parts(parts, source)
+
+    def send_blocks(self, blocks: Iterable[np.ndarray], dest: int) -> None:
+        """Send blocks of bytes one after another; the next one is made when the last one has left."""
+        for block in blocks:
+            self.wait(self.isend(block, dest))
+
+    def receive_blocks(self, expected: Sequence[tuple[int, int]]) -> Iterator[np.ndarray]:
+        """Blocks of bytes one after another; each is valid until the next one is asked for.
+
+        expected: rank and number of bytes of each. There is room for two: while one is used, the next one
+        arrives.
+        """
+        largest = max((size for _, size in expected), default=0)
+        room = [np.empty(largest, np.uint8) for _ in range(2)]
+
+        def start(k: int) -> list[MPI.Request]:
+            if k == len(expected):
+                return []
+            source, size = expected[k]
+            return self.irecv(room[k % 2][:size], source)
+
+        arriving = start(0)
+        for k, (_, size) in enumerate(expected):
+            current, arriving = arriving, start(k + 1)
+            self.wait(current)
+            yield room[k % 2][:size]
+
+    def isend(self, array: np.ndarray, dest: int) -> list[MPI.Request]:
+        """Begin to send a contiguous array; keep it unchanged until ``wait``.
+
+        ValueError: the array is not contiguous.
+        """
+        return [self._comm.Isend(part, dest=dest) for part in _pieces(_bytes(array), LARGEST_MESSAGE)]
+
+    def irecv(self, array: np.ndarray, source: int) -> list[MPI.Request]:
+        """Begin to receive what ``isend`` sends into a contiguous array of as many bytes.
+
+        ValueError: the array is not contiguous.
+        """
+        return [self._comm.Irecv(part, source=source) for part in _pieces(_bytes(array), LARGEST_MESSAGE)]
+
+    def wait(self, requests: list[MPI.Request]) -> None:
+        """Return when all are complete. Meanwhile this rank sends and checks heartbeats."""
         while requests and not type(requests[0]).Testall(requests):
             time.sleep(POLL_SECONDS)
             signals.raise_pending()
             self.heartbeat.beat()
             self.heartbeat.check()
+
+    def _send_all(self, messages: Iterable[tuple[int, np.ndarray]]) -> None:
+        """Send arrays to ranks, at most BYTES_UNDER_WAY at a time (or one array), which bounds the memory."""
+        under_way: deque[tuple[list[MPI.Request], int]] = deque()
+        for dest, message in messages:
+            while under_way and sum(size for _, size in under_way) + message.nbytes > BYTES_UNDER_WAY:
+                self.wait(under_way.popleft()[0])
+            under_way.append((self.isend(message, dest), message.nbytes))
+        for requests, _ in under_way:
+            self.wait(requests)
+
+    def _receive_parts(self, parts: Sequence[np.ndarray], source: int) -> None:
+        """Receive a message into byte arrays, which it fills one after another."""
+        room = parts[0] if len(parts) == 1 else np.empty(sum(part.size for part in parts), np.uint8)
+        self.wait(self.irecv(room, source))
+        start = 0
+        for part in parts if len(parts) > 1 else ():
+            part[:] = room[start : start + part.size]
+            start += part.size
 
     def abort(self, code: int) -> NoReturn:
         """End every rank of the job at once."""
@@ -248,44 +239,69 @@ class Communicator:
         raise SystemExit(code)
 
 
-class _Post:
-    """Signs of life as messages without content, at most one on its way from each rank."""
+def _bytes(array: np.ndarray) -> np.ndarray:
+    """The memory of an array as a flat array of bytes, which is what is sent."""
+    if not array.flags.c_contiguous:
+        raise ValueError("only contiguous arrays can be sent")
+    return array.reshape(-1).view(np.uint8)
+
+
+def _room(table: np.ndarray, numbers: Sequence[int]) -> np.ndarray:
+    """Where to receive some rows of a table: in the table where they are consecutive, else in a new array."""
+    if numbers and list(numbers) == list(range(numbers[0], numbers[-1] + 1)):
+        return table[numbers[0] : numbers[-1] + 1]
+    return np.empty((len(numbers), table.shape[1]), table.dtype)
+
+
+def _pieces(data: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    for start in range(0, data.size, size):
+        yield data[start : start + size]
+
+
+def _cut(arrays: Iterable[np.ndarray]) -> Iterator[list[np.ndarray]]:
+    """The bytes of some arrays, end to end, in groups of PACKED_BYTES (the last one smaller).
+
+    Sender and receiver get the same groups where they have as many bytes, however these are divided.
+    """
+    group: list[np.ndarray] = []
+    room = PACKED_BYTES
+    for array in arrays:
+        data = _bytes(array)
+        while data.size:
+            part, data = data[:room], data[room:]
+            group.append(part)
+            room -= part.size
+            if not room:
+                yield group
+                group, room = [], PACKED_BYTES
+    if group:
+        yield group
+
+
+def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+class _Beats:
+    """Heartbeats as empty messages; at most one of each rank is on its way."""
 
     def __init__(self, comm: MPI.Comm) -> None:
-        self._comm, self._sent = comm, None
+        self._comm = comm
+        self._sent: MPI.Request | None = None
 
-    def give(self, rank: int) -> None:
+    def send(self, rank: int) -> None:
         if self._sent is None or self._sent.Test():
             self._sent = self._comm.Isend(np.empty(0, np.uint8), dest=rank)
 
-    def got(self) -> Iterator[int]:
+    def received(self) -> Iterator[int]:
         for rank in range(self._comm.size):
             while self._comm.Iprobe(source=rank):
                 self._comm.Recv(np.empty(0, np.uint8), source=rank)
                 yield rank
 
 
-def connect() -> Communicator:
-    """Join the other processes of the job.
-
-    BadInput: there is no MPI library, the launcher belongs to another MPI than the library, which would
-    give as many separate runs as ranks were asked for, or there is too little shared memory.
-    """
-    MPI = _library()
-    version = MPI.Get_library_version()
-    if not MPI.Is_initialized():
-        launchers.require_numbers()
-        launchers.require_same_kind(version)
-        shared_memory.require_room(version)
-        shared_memory.spare()
-        _begin(MPI)
-    world = MPI.COMM_WORLD
-    launchers.require_all_ranks_seen(world.size, version)
-    return Communicator(world, version.splitlines()[0].strip(" \0"))
-
-
-def _library() -> ModuleType:
-    """mpi4py's MPI, not begun: where the launcher is another MPI's the library would end the process."""
+def library() -> ModuleType:
+    """The module MPI of mpi4py, not initialised. BadInput: there is no MPI library."""
     try:
         import mpi4py
 
@@ -299,59 +315,9 @@ def _library() -> ModuleType:
     return MPI
 
 
-def _begin(MPI: ModuleType) -> None:
+def initialise(MPI: ModuleType) -> None:
+    """Initialise MPI. Under the launcher of another MPI the library may end the process here."""
     with warnings.catch_warnings():
         # mpi4py warns of another MPI's launcher in three lines on every rank; it is refused in one.
         warnings.simplefilter("ignore", RuntimeWarning)
         MPI.Init_thread()
-
-
-def run(program: Callable[[Communicator], int]) -> NoReturn:
-    """Run ``program`` on every rank and exit with the code that it returns.
-
-    Whatever ends one rank early ends them all, at once: an exception, with its traceback on stderr, or
-    an exit, which counts as a failure whatever its code. BadInput from ``connect`` is one sentence from
-    root and exit code 2; Unwritable is one sentence and 1, StopAtOnce one sentence and 75.
-    """
-    try:
-        ranks = connect()
-    except BadInput as refusal:
-        if launched_as_root():
-            refuse(refusal)
-        sys.exit(REFUSED)
-    except BaseException as error:
-        if signals.stop_request_in(error):
-            sys.exit(STOPPED)
-        raise
-    try:
-        code = program(ranks)
-        signals.ignore_all()
-    except SystemExit as leaving:
-        # A program returns its code: whoever exits instead, even with 0, leaves the other ranks waiting.
-        code = (leaving.code if isinstance(leaving.code, int) else CRASHED) or CRASHED
-        reason = f": {leaving.code}" if isinstance(leaving.code, str) else ""
-        _end(ranks, code, f"rank {ranks.rank} of {ranks.size} exits with {code}{reason}")
-    except Unwritable as fault:
-        _end(ranks, CRASHED, str(fault))
-    except BaseException as error:
-        if stop := signals.stop_request_in(error):
-            if not ranks.is_root:
-                time.sleep(ABORT_DELAY)
-            why = f"{stop}: the run ends with what its last checkpoint holds, go on with --resume"
-            _end(ranks, STOPPED, why)
-        where = f"rank {ranks.rank} of {ranks.size} on {ranks.host} failed; all ranks end"
-        _end(ranks, CRASHED, f"{where}\n{traceback.format_exc()}")
-    sys.exit(code)
-
-
-def _end(comm: Communicator, code: int, why: str) -> NoReturn:
-    print_error(why)
-    LOG.error(why)
-    comm.abort(code)
-
-
-def _bytes(array: np.ndarray) -> np.ndarray:
-    """The same memory as a flat byte array: what MPI sends, whatever the type."""
-    if not array.flags.c_contiguous:
-        raise ValueError("only contiguous arrays can be sent")
-    return array.reshape(-1).view(np.uint8)

@@ -1,7 +1,7 @@
-"""Signs of life: a rank that hangs is noticed and named, with its machine.
+"""Heartbeats: a rank that hangs is noticed and reported, with its machine.
 
-Every rank gives a sign to its watcher while it works and while it waits: the workers to root, root to
-rank 1. Watchers look while they wait. A process that has died ends the job in another way (see ranks.py).
+Every rank sends heartbeats to its watcher while it works and while it waits: the others to root, root to rank
+1. Watchers check them while they wait. A process that dies ends the job in another way (``run``).
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterable, Sequence
 
 from dials_mpi.core.logging import warn
 
-SIGNS = 10
-"""Signs in the time after which a rank counts as silent."""
+BEATS = 10
+"""Heartbeats in the time after which a rank counts as silent."""
 
 
 class Heartbeat:
-    """The signs of life that one rank gives and gets.
+    """The heartbeats that one rank sends and receives.
 
-    give: sends a sign to a rank, if the one before has gone; got: the ranks whose signs have come in since
-    the last call. silence: seconds; 0 is never.
+    send: sends one to a rank, if the last one has arrived; received: the ranks whose heartbeats have arrived
+    since the last call. silence: seconds after which a rank is reported; 0: never.
     """
 
     def __init__(
@@ -27,44 +27,44 @@ class Heartbeat:
         rank: int,
         hosts: Sequence[str],
         silence: float,
-        give: Callable[[int], None],
-        got: Callable[[], Iterable[int]],
+        send: Callable[[int], None],
+        received: Callable[[], Iterable[int]],
     ) -> None:
         self._rank, self._hosts, self._silence = rank, hosts, silence
-        self._give, self._got = give, got
-        everyone = range(len(hosts)) if silence else ()
+        self._send, self._received = send, received
+        everyone = range(len(hosts)) if silence else range(0)
         self._watcher = 0 if rank else 1
         watched = everyone[1:] if rank == 0 else everyone[:1] if rank == 1 else ()
         now = time.monotonic()
         self._heard = dict.fromkeys(watched, now)
         self._silent: set[int] = set()
-        self._next_sign = self._next_look = now if len(everyone) > 1 else float("inf")
+        self._next_beat = self._next_check = now if len(everyone) > 1 else float("inf")
 
     def beat(self) -> None:
-        """Say that this rank is alive; costs next to nothing where it was said a moment ago."""
+        """Send a heartbeat, unless the last one is recent; this costs next to nothing."""
         now = time.monotonic()
-        if now >= self._next_sign:
-            self._next_sign = now + self._silence / SIGNS
-            self._give(self._watcher)
+        if now >= self._next_beat:
+            self._next_beat = now + self._silence / BEATS
+            self._send(self._watcher)
 
     def check(self) -> None:
-        """See who has been silent for too long, and say so once; call it while waiting."""
+        """Report ranks that have been silent for too long, once; call it while waiting."""
         now = time.monotonic()
-        if now < self._next_look:
+        if now < self._next_check:
             return
-        # Not seen for long, this rank was busy itself: the others' signs may only just come in.
-        late = now - self._next_look > self._silence / SIGNS
-        self._next_look = now + self._silence / SIGNS / 10
-        for rank in self._got():
+        # If this rank was busy for long itself, heartbeats of others may only now be received.
+        late = now - self._next_check > self._silence / BEATS
+        self._next_check = now + self._silence / BEATS / 10
+        for rank in self._received():
             self._heard[rank] = now
             if rank in self._silent:
                 self._silent.remove(rank)
-                warn(f"rank {rank} on {self._hosts[rank]} gives signs of life again", self._rank)
+                warn(f"rank {rank} on {self._hosts[rank]} sends heartbeats again", self._rank)
         for rank, heard in self._heard.items():
             if now - heard > self._silence and rank not in self._silent and not late:
                 self._silent.add(rank)
                 warn(
-                    f"rank {rank} on {self._hosts[rank]} has given no sign of life for {now - heard:.0f} s: "
-                    "it hangs, or its machine does; if it stays so, end the run, and go on with --resume",
+                    f"rank {rank} on {self._hosts[rank]} has sent no heartbeat for {now - heard:.0f} s: it "
+                    "hangs, or its machine does; if this lasts, end the run, and continue it with --resume",
                     self._rank,
                 )

@@ -1,6 +1,8 @@
-"""Pictures and tables of runs, from run files alone: ``python -m dials_mpi.report DIR... --out FOLDER``.
+"""Pictures and tables of runs, from their run files: ``python -m dials_mpi.report DIR... --out FOLDER``.
 
-Runs that differ only in their seed are averaged. An unfinished run is shown as far as it is, and as such.
+Runs that differ only in their seed are averaged. Unfinished runs are shown and marked as such. runs.py reads
+run files, groups.py averages runs; figures.py draws the pictures of the paper's Figures 3 to 8 from
+panels.py; tables.py writes the tables, with runtimes.py (Tables 1 to 3) and statistics.py.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from dials_mpi.core.text import printable
 from dials_mpi.report import tables
 from dials_mpi.report.figures import pictures, save_picture
 from dials_mpi.report.groups import Group, group_runs, short
-from dials_mpi.report.runs import Run, read_run, read_runs
+from dials_mpi.report.runs import RunData, read_run, read_runs
 from dials_mpi.report.runtimes import Clock, timed
 from dials_mpi.report.statistics import ENOUGH
 from dials_mpi.report.tables import Row
@@ -22,19 +24,19 @@ from dials_mpi.results.style import require_report_libraries, style
 __all__ = ["group_runs", "read_run", "read_runs", "report", "short"]
 
 
-@style()  # which refuses a missing matplotlib before anything is written
+@style()  # raises BadInput if matplotlib is missing, before anything is written
 def report(
     directories: Sequence[str],
     out: str,
     clock: Clock = "wall",
     steps: int | None = None,
     unchecked: bool = False,
-) -> tuple[list[Run], list[Path]]:
+) -> tuple[list[RunData], list[Path]]:
     """Write the pictures and tables of these runs; the runs, and the files written.
 
     clock: of the runtimes in pictures. steps: per agent, to which the table of runtimes is scaled.
-    unchecked: run files that another program has changed are read as well. BadInput: see ``read_runs``, or
-    matplotlib or scipy is missing, or the folder cannot be written.
+    unchecked: also read run files that another program has changed. BadInput: see ``read_runs``; or
+    matplotlib or scipy is missing; or the folder cannot be written.
     """
     require_report_libraries()
     runs = read_runs(directories, unchecked)
@@ -54,7 +56,7 @@ def report(
 
 
 def _write_tables(
-    folder: Path, runs: Sequence[Run], groups: Sequence[Group], steps: int | None
+    folder: Path, runs: Sequence[RunData], groups: Sequence[Group], steps: int | None
 ) -> list[Path]:
     """One CSV file for each table, and ``tables.md`` with those of groups."""
     by_run = {
@@ -74,28 +76,28 @@ def _write_tables(
 
 
 def notes(groups: Sequence[Group], steps: int | None) -> list[str]:
-    """What a reader of the tables must know: what is missing, and what the figures are of."""
-    said = [
+    """Notes on the tables: missing seeds, unfinished runs, intervals."""
+    lines = [
         f"{group.label}, {group.agents} agents: seed {', '.join(map(str, group.missing))} is missing."
         for group in groups
         if group.missing
     ]
-    said += [
-        f"{run.name} is unfinished, at {run.env_steps[-1]:,} of {run.config.total_steps:,} steps: in the "
-        "curves as far as it has come, in no final return."
+    lines += [
+        f"{run.name} is unfinished, at {run.env_steps[-1]:,} of {run.config.total_steps:,} steps: it is "
+        "in the curves, not in final returns."
         for group in groups
         for run in group.unfinished
     ]
-    said.append(
-        "from, to: 95 %, by Student's t for means over seeds, by Newcombe's method for probabilities; of "
-        f"interquartile means by a bootstrap, from {ENOUGH} runs of each size on, which of {ENOUGH} holds in "
-        "some 90 % of cases."
+    lines.append(
+        "from, to: 95 % intervals, by Student's t for means over seeds, by Newcombe's method for "
+        f"probabilities, by a bootstrap for interquartile means of at least {ENOUGH} runs of each size; with "
+        f"{ENOUGH} runs the bootstrap interval contains the true value in about 90 % of cases."
     )
     if steps is not None:
-        said.append(f"Runtimes are scaled from the steps that were done to {steps:,} steps per agent.")
-        said += [
-            f"{group.label}, {group.agents} agents: no run is finished, so those are of unfinished ones."
+        lines.append(f"Runtimes are scaled to {steps:,} steps per agent.")
+        lines += [
+            f"{group.label}, {group.agents} agents: no run is finished, the runtimes are of unfinished ones."
             for group in groups
             if not group.finished and timed(group, steps)
         ]
-    return said
+    return lines

@@ -1,4 +1,4 @@
-"""The command line of the report."""
+"""The command ``report``."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ MOST_STEPS = 10**12
 
 EXAMPLES = """examples:
   python -m dials_mpi.report runs/warehouse-4-dials-seed0 --out figures
-  python -m dials_mpi.report runs/warehouse-* --out figures           methods, sizes, seeds and F side by side
+  python -m dials_mpi.report runs/warehouse-* --out figures           several methods, sizes, seeds and F
   python -m dials_mpi.report runs/tables/* --out figures --steps 4000000 --clock cpu
 
-Of one domain; runs that differ only in their seed are averaged. It writes pictures, as .png and .svg:
+All runs must be of one domain; those that differ only in their seed are averaged. Pictures (.png and .svg):
   learning-curves     returns against steps, by number of agents, with runtimes (Figures 5 and 6 of the paper)
   overview            learning curves, final returns and runtimes by number of agents (Figure 3)
   refresh-intervals   returns and cross-entropies against the runtime (Figures 4, 7 and 8)
   cross-entropy       of the influence predictors, against steps
-  regions             the return of each region where it lies
-and tables.md, with each table as CSV: returns (interquartile means), improvement (probabilities), runtimes
-(Tables 1 and 2), memory (Table 3); summary.csv has a line for each run, curves.csv for each evaluation."""
+  regions             a map of the regions' returns
+Tables (tables.md, and each as CSV): returns (interquartile means), improvement (probabilities), runtimes
+(Tables 1 and 2), memory (Table 3); summary.csv has a row per run, curves.csv per evaluation."""
 
 
 @command_line
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The command line; it needs no MPI."""
-    parser = Parser("report", "Draw and tabulate runs, finished or not, from their run files.", EXAMPLES)
+    parser = Parser("report", "Draw pictures and tables of runs, finished or not.", EXAMPLES)
     parser.add_argument("directories", nargs="+", metavar="DIR", help="the directory of a run")
     parser.add_argument(
-        "--out", required=True, metavar="FOLDER", type=word, help="where the files go; made if missing"
+        "--out", required=True, metavar="FOLDER", type=word, help="folder for the files; created if missing"
     )
     parser.add_argument(
         "--clock",
         choices=list(CLOCKS),
         default="wall",
-        help="runtimes in pictures: wall-clock as it was (default), or the CPU time of the slowest rank, "
-        "which is what one core per rank would take",
+        help="runtimes in pictures: measured wall-clock time (default), or the CPU time of the slowest rank, "
+        "an estimate for one core per rank",
     )
     parser.add_argument(
         "--steps", type=integer, metavar="N", help="scale the table of runtimes to N steps per agent"
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     if not console.is_terminal:
         console.width = 160
     console.print(summary_table(runs))
-    console.print("return: at the end, ± standard error over episodes; GiB: the ranks' peaks added up")
+    console.print("return: at the end, ± standard error over episodes; GiB: sum of the ranks' peaks")
     if all(run.cross_entropy is None for run in runs):
         console.print("no cross-entropy picture: these runs have no influence predictors")
     for note in notes(group_runs(runs), options.steps):

@@ -1,4 +1,4 @@
-"""The pictures, laid out like the paper's: which panels stand in which one, and one legend above them."""
+"""The pictures of the report, laid out as in the paper: the panels of each, and one legend above them."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from dials_mpi.results.style import (
 )
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -36,7 +37,7 @@ Draw = Callable[["Figure", Sequence[Group], Clock], None]
 
 
 def pictures(groups: Sequence[Group]) -> dict[str, Draw]:
-    """What can be drawn of these groups, by the name of the file."""
+    """The pictures that these groups allow: the functions that draw them, by file name."""
     timed = any(run.timing for group in groups for run in group.runs)
     predicted = any(group.cross_entropy is not None for group in groups)
     refitted = timed and any(group.refits is not None for group in groups)
@@ -51,7 +52,7 @@ def pictures(groups: Sequence[Group]) -> dict[str, Draw]:
 
 
 def save_picture(stem: Path, draw: Draw, groups: Sequence[Group], clock: Clock) -> list[Path]:
-    """Draw into ``stem``.png and .svg; the files written. In ``style``, the same bytes for the same runs."""
+    """Draw ``stem``.png and ``stem``.svg; their paths. The same runs give the same bytes within ``style``."""
     from matplotlib.figure import Figure
 
     figure = Figure(layout="constrained")
@@ -63,7 +64,7 @@ def save_picture(stem: Path, draw: Draw, groups: Sequence[Group], clock: Clock) 
 
 
 def draw_learning_curves(figure: Figure, groups: Sequence[Group], clock: Clock) -> None:
-    """Learning curves of each size and, beside them, runtimes on a log2 axis (Figures 5 and 6)."""
+    """Learning curves of each size and runtimes on a log2 axis beside them (Figures 5 and 6)."""
     sizes = by_size(groups)
     if len(sizes) == 1 or not any(run.timing for group in groups for run in group.runs):
         for axes, same in zip(_panels(figure, len(sizes)), sizes, strict=False):
@@ -114,7 +115,7 @@ def draw_refit_intervals(figure: Figure, groups: Sequence[Group], clock: Clock) 
 
 
 def draw_regions(figure: Figure, groups: Sequence[Group], clock: Clock) -> None:
-    """Maps of the regions' returns, a row for each size, in the same colours."""
+    """Maps of the regions' returns, a row for each size, with one colour scale per row."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
@@ -142,19 +143,19 @@ def by_size(groups: Sequence[Group]) -> list[list[Group]]:
 
 
 def _panels(figure: Figure, count: int, widths: Sequence[float] = (WIDTH, WIDTH)) -> list[Axes]:
-    """Axes in rows of so many columns of these widths, in inches; those that are left over are gone."""
-    widths = np.array(widths[:count])
-    widths *= min(1, PAGE / widths.sum())
-    rows = -(-count // len(widths))
-    grid = figure.subplots(rows, len(widths), squeeze=False, width_ratios=widths)
-    figure.set_size_inches(sum(widths), HEIGHT * rows)
+    """``count`` axes in rows; widths: of the columns of a row, in inches."""
+    inches = np.array(widths[:count])
+    inches *= min(1, PAGE / inches.sum())
+    rows = -(-count // len(inches))
+    grid = figure.subplots(rows, len(inches), squeeze=False, width_ratios=inches.tolist())
+    figure.set_size_inches(sum(inches), HEIGHT * rows)
     for axes in grid.flat[count:]:
         axes.remove()
     return list(grid.flat[:count])
 
 
 def _name_size(axes: Axes, same: Sequence[Group], sizes: Sequence[Sequence[Group]]) -> None:
-    """The number of agents, where there are others, and the seeds that are missing."""
+    """Title the axes with the number of agents, if there are several sizes, and with missing seeds."""
     missing = [
         f"{group.label} without seed{'s' * (len(group.missing) > 1)} {_listed(group.missing)}"
         for group in same
@@ -169,11 +170,11 @@ def _listed(numbers: Sequence[int]) -> str:
 
 
 def _add_legend(figure: Figure, groups: Sequence[Group], bands: bool = True) -> None:
-    """One for all panels, above them: groups by their label, then what else is marked."""
+    """Add one legend for all panels, above them: the groups by label, then all other marks."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    marks = {
+    marks: dict[str, Artist] = {
         label + _seeds(alike): Line2D([], [], color=alike[0].colour, linestyle=alike[0].line)
         for label, alike in _by_label(groups).items()
     }
@@ -185,8 +186,9 @@ def _add_legend(figure: Figure, groups: Sequence[Group], bands: bool = True) -> 
     if any(group.unfinished for group in groups):
         marks["unfinished run"] = Line2D([], [], color=REFERENCE_COLOUR, **OPEN_CIRCLE)
     if any(bar.get_hatch() for axes in figure.axes for bar in axes.patches):
-        hollow = {"facecolor": "white", "edgecolor": REFERENCE_COLOUR, "hatch": UNFINISHED}
-        marks["so far, of an unfinished run"] = Patch(**hollow)
+        marks["so far, of an unfinished run"] = Patch(
+            facecolor="white", edgecolor=REFERENCE_COLOUR, hatch=UNFINISHED
+        )
     width, height = figure.get_size_inches()
     room = max(1, int(width / WIDTH * 2))
     columns = room if max(map(len, marks)) <= LONGEST_LABEL else max(1, room // 2)
@@ -197,7 +199,7 @@ def _add_legend(figure: Figure, groups: Sequence[Group], bands: bool = True) -> 
 
 
 def _band(groups: Sequence[Group]) -> str:
-    """What the bands are."""
+    """The legend's text for the bands."""
     single = [len(group.runs) == 1 for group in groups]
     if all(single):
         return "± standard error over episodes"
@@ -212,7 +214,7 @@ def _by_label(groups: Sequence[Group]) -> dict[str, list[Group]]:
 
 
 def _seeds(alike: Sequence[Group]) -> str:
-    """How many seeds a final figure is the mean of."""
+    """The number of seeds that final values are averaged over, as text; empty for one."""
     counts = sorted({len(group.finished) or len(group.runs) for group in alike})
     if counts == [1]:
         return ""

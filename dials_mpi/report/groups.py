@@ -1,4 +1,4 @@
-"""Groups of runs that differ only in their seed: their averages, and what each is called."""
+"""Groups of runs that differ only in their seed: averages, labels and colours."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dials_mpi.config import Config
-from dials_mpi.report.runs import Refits, Run, standard_error
-from dials_mpi.results.style import look
+from dials_mpi.report.runs import Refits, RunData, standard_error
+from dials_mpi.results.style import RGB, look
 
 METHODS = {"dials": "DIALS", "untrained": "untrained", "global": "global simulator"}
-MOST_TOLD = 3
-"""Settings that a label tells beside F; more of them would be no label."""
+MAX_LABEL_SETTINGS = 3
+"""The most settings that a label names beside F; with more, it names a run instead."""
 LONGEST_NAME = 30
-REFRESHES = (2, 7, 13)
-"""Where looks change: a predictor fitted once, a few times (as 4), some (8), many times (40)."""
+REFIT_LIMITS = (2, 7, 13)
+"""Numbers of refits at which line and colour change: once, a few times (4), some (8), many times (40)."""
 
 
 class Curve(NamedTuple):
@@ -35,9 +35,9 @@ class Curve(NamedTuple):
 class Group:
     """Runs of one configuration that differ in their seed, and how they are drawn."""
 
-    runs: Sequence[Run]
+    runs: Sequence[RunData]
     label: str
-    colour: tuple[float, ...]
+    colour: RGB
     line: Any
     missing: Sequence[int] = ()
     """Seeds that other groups of the same size have."""
@@ -58,21 +58,20 @@ class Group:
     @cached_property
     def cross_entropy(self) -> Curve | None:
         """Nats per source, averaged over regions and seeds; None without predictors."""
-        if self.runs[0].cross_entropy is None:
-            return None
-        return self.average([run.cross_entropy for run in self.runs])
+        losses = [run.cross_entropy for run in self.runs if run.cross_entropy is not None]
+        return self.average(losses) if losses else None
 
     @cached_property
     def refits(self) -> Refits | None:
-        """Averaged over the runs that have come so far; None without any."""
+        """At each refit the mean over the runs that have reached it; None without refits."""
         parts = [run.refits for run in self.runs if run.refits is not None]
         if not parts:
             return None
         return Refits(*(np.nanmean(_padded(column), axis=0) for column in zip(*parts, strict=True)))
 
     @property
-    def finished(self) -> list[Run]:
-        """The runs that have come to their end."""
+    def finished(self) -> list[RunData]:
+        """The finished runs."""
         return [run for run in self.runs if run.finished]
 
     @property
@@ -81,25 +80,26 @@ class Group:
         return np.array([run.mean[-1] for run in self.finished])
 
     @property
-    def unfinished(self) -> list[Run]:
-        """The runs that have not come to their end."""
+    def unfinished(self) -> list[RunData]:
+        """The unfinished runs."""
         return [run for run in self.runs if not run.finished]
 
     def average(self, values: Sequence[np.ndarray]) -> Curve:
-        """At each step the mean over the runs that have come so far."""
+        """At each step the mean over the runs that have reached it."""
         rows = _padded(values)
         steps = max((run.env_steps for run in self.runs), key=len)
         return Curve(steps, np.nanmean(rows, axis=0), standard_error(rows))
 
 
-def group_runs(runs: Sequence[Run]) -> list[Group]:
-    """Runs that differ only in their seed go together; by agents, then method, then from the largest F down.
+def group_runs(runs: Sequence[RunData]) -> list[Group]:
+    """Group runs that differ only in their seed, in order of agents, method, and descending F.
 
-    Groups of the same label, in systems of different sizes, look the same; F looks the same in any report.
+    Groups with one label, in systems of different sizes, have one colour and line; so has each F in all
+    reports.
     """
     seeds = _by_configuration(runs)
     labels = _labels(seeds)
-    known = {run.agents: set() for run in runs}
+    known: dict[int, set[int]] = {run.agents: set() for run in runs}
     for run in runs:
         known[run.agents].add(run.config.seed)
     looks: dict[str, dict[str, int]] = {method: {} for method in METHODS}
@@ -114,54 +114,54 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
 
 
 def _free_look(config: Config, taken: Collection[int]) -> int:
-    """By the number of refits, so that it is the same in all reports; another one where that is taken."""
+    """The number of a colour and line, given by the number of refits; the next free one if it is taken."""
     refits = -(-config.total_steps // _without_seed(config).retrain_every)
-    usual = bisect(REFRESHES, refits)
+    usual = bisect(REFIT_LIMITS, refits)
     return usual if usual not in taken else next(k for k in count() if k not in taken)
 
 
-def _by_configuration(runs: Sequence[Run]) -> list[list[Run]]:
-    groups: dict[str, list[Run]] = {}
+def _by_configuration(runs: Sequence[RunData]) -> list[list[RunData]]:
+    groups: dict[str, list[RunData]] = {}
     for run in runs:
         groups.setdefault(_without_seed(run.config).digest(), []).append(run)
     methods = list(METHODS)
 
-    def place(group: Sequence[Run]) -> tuple[int, int, int]:
+    def place(group: Sequence[RunData]) -> tuple[int, int, int]:
         config = group[0].config
         return group[0].agents, methods.index(config.mode), -_without_seed(config).retrain_every
 
     return sorted(groups.values(), key=place)
 
 
-def _others(known: Mapping[int, set[int]], group: Sequence[Run]) -> list[int]:
+def _others(known: Mapping[int, set[int]], group: Sequence[RunData]) -> list[int]:
     return sorted(known[group[0].agents] - {run.config.seed for run in group})
 
 
-def _labels(seeds: Sequence[Sequence[Run]]) -> list[str]:
-    """Each group by its method, DIALS with its F, and by what tells it from others of the method.
+def _labels(seeds: Sequence[Sequence[RunData]]) -> list[str]:
+    """Each group's label: its method, F of DIALS, and the settings in which groups of the method differ.
 
-    The settings of the domain tell groups of the same size apart; of others they are the size.
+    Settings of the domain are compared among groups of the same size only.
     """
-    telling: dict[str, dict[str, None]] = {method: {} for method in METHODS}
-    telling["dials"]["retrain_every"] = None
+    named: dict[str, dict[str, None]] = {method: {} for method in METHODS}
+    named["dials"]["retrain_every"] = None
     for method, alike in groupby(sorted(seeds, key=_method), _method):
         configs = [_without_seed(group[0].config) for group in alike]
         sections = tuple(f"{config.domain_key}." for config in configs)
-        telling[method].update((key, None) for key in _varying(configs) if not key.startswith(sections))
+        named[method].update((key, None) for key in _varying(configs) if not key.startswith(sections))
     for (_, method), alike in groupby(seeds, lambda group: (group[0].agents, _method(group))):
         keys = _varying([_without_seed(group[0].config) for group in alike])
-        telling[method].update((key, None) for key in keys)
+        named[method].update((key, None) for key in keys)
     for method in ("untrained", "global"):
-        telling[method].pop("retrain_every", None)
-    return [_label(group[0], telling[_method(group)]) for group in seeds]
+        named[method].pop("retrain_every", None)
+    return [_label(group[0], named[_method(group)]) for group in seeds]
 
 
-def _method(group: Sequence[Run]) -> str:
+def _method(group: Sequence[RunData]) -> str:
     return group[0].config.mode
 
 
 def _without_seed(config: Config) -> Config:
-    """What runs that are averaged have in common; F means nothing where there are no refits."""
+    """The configuration without its seed and, where there are no refits, without F."""
     every = config.retrain_every if config.mode == "dials" else config.total_steps
     return replace(config, seed=0, retrain_every=every)
 
@@ -172,10 +172,10 @@ def _varying(configs: Sequence[Config]) -> list[str]:
     return [key for key in (values[0] if values else ()) if any(v[key] != values[0][key] for v in values)]
 
 
-def _label(run: Run, varying: Collection[str]) -> str:
-    """A run's method and what tells it from others; its name where that would be a long list."""
+def _label(run: RunData, varying: Collection[str]) -> str:
+    """A run's method and the varying settings; the run's name if these are many."""
     config, values = run.config, run.config.decisive()
-    if len([key for key in varying if key != "retrain_every"]) > MOST_TOLD:
+    if len([key for key in varying if key != "retrain_every"]) > MAX_LABEL_SETTINGS:
         name = run.name if len(run.name) <= LONGEST_NAME else f"{run.name[: LONGEST_NAME - 1]}…"
         return f"{METHODS[config.mode]}, as {name}"
     parts = [f"F = {short(values[k])}" if k == "retrain_every" else f"{k}={values[k]}" for k in varying]
@@ -183,7 +183,7 @@ def _label(run: Run, varying: Collection[str]) -> str:
 
 
 def short(steps: float) -> str:
-    """A number of steps as people write it: 500K, 1.5M."""
+    """A number of steps with a unit: 500K, 1.5M."""
     for unit, size in (("M", 1e6), ("K", 1e3)):
         if steps >= size:
             return f"{steps / size:g}{unit}"

@@ -1,4 +1,4 @@
-"""What is drawn on one pair of axes: curves, bars and maps of groups of runs."""
+"""The panels of the pictures: curves, bars and maps of groups of runs."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from dials_mpi.results.style import LEVEL, MAP_COLOURS, OPEN_CIRCLE, REFERENCE_C
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-BARS = 0.8  # of the distance between two sizes
-NARROW = 24  # characters in the title of a map
+BARS = 0.8  # width of all bars of a size, in distances between two sizes
+NARROW = 24  # characters in a line of a map's title
 
 
 # Curves --------------------------------------------------------------------------------------------------
 
 
 def draw_learning_curves(axes: Axes, groups: Sequence[Group]) -> None:
-    """Mean return against steps per agent, with references where a run has come to its end."""
+    """Mean return against steps per agent, with the levels of references if a run is finished."""
     for group in groups:
         _draw_returns(axes, group, group.returns.env_steps)
     _draw_references(axes, groups)
@@ -35,7 +35,7 @@ def draw_learning_curves(axes: Axes, groups: Sequence[Group]) -> None:
 
 
 def draw_returns_in_time(axes: Axes, groups: Sequence[Group], clock: Clock) -> None:
-    """Mean return against the runtime; where others go on, the last level is dotted (Figures 4, 7 and 8)."""
+    """Mean return against the runtime (Figures 4, 7 and 8); the final level of shorter curves is dotted."""
     times = [mean_elapsed(group, clock) for group in groups]
     end = max(time[-1] for time in times)
     unit = _time_unit(end)
@@ -55,19 +55,20 @@ def draw_returns_in_time(axes: Axes, groups: Sequence[Group], clock: Clock) -> N
 
 
 def draw_cross_entropy(axes: Axes, groups: Sequence[Group]) -> None:
-    """Cross-entropy against steps, falling at each refit, with the level of the constant rates.
+    """Cross-entropy against steps, with the refits, and the level of the baseline: class frequencies.
 
-    Between refits it is that of the evaluations' episodes, after a refit that of the held-out ones.
+    At evaluations it is measured on their episodes, after a refit on the held-out episodes.
     """
     for group in groups:
+        curve = loss_curve(group)
         steps, losses = with_refits(group)
         axes.plot(steps, losses, color=group.colour, linestyle=group.line)
-        _mark_unfinished(axes, group, group.cross_entropy.env_steps, group.cross_entropy)
+        _mark_unfinished(axes, group, curve.env_steps, curve)
         if group.refits is not None:
             _draw_refits(axes, group, group.refits)
     if any(group.refits is not None for group in groups):
         axes.plot([], [], "o", color=REFERENCE_COLOUR, markersize=2.4, label="just refitted")
-        axes.plot([], [], color=REFERENCE_COLOUR, linestyle=LEVEL, label="constant-rate predictor")
+        axes.plot([], [], color=REFERENCE_COLOUR, linestyle=LEVEL, label="class frequencies")
     _label_losses(axes)
     _label_steps(axes)
 
@@ -77,21 +78,28 @@ def draw_cross_entropy_in_time(axes: Axes, groups: Sequence[Group], clock: Clock
     times = [mean_elapsed(group, clock) for group in groups]
     unit = _time_unit(max(time[-1] for time in times))
     for group, time in zip(groups, times, strict=True):
-        axes.plot(time * unit.factor, group.cross_entropy.mean, color=group.colour, linestyle=group.line)
-        _mark_unfinished(axes, group, time * unit.factor, group.cross_entropy)
+        curve = loss_curve(group)
+        axes.plot(time * unit.factor, curve.mean, color=group.colour, linestyle=group.line)
+        _mark_unfinished(axes, group, time * unit.factor, curve)
     _label_losses(axes)
     _label_time(axes, clock, unit)
 
 
 def mean_elapsed(group: Group, clock: Clock) -> np.ndarray:
-    """Hours up to each evaluation [T]: between two, the mean over the runs that have come so far."""
+    """Hours up to each evaluation [T]; between two, the mean over the runs that have reached both."""
     hours = [spent(run, clock).sum(axis=1) for run in group.runs]
     return group.average(hours).mean.cumsum()
 
 
+def loss_curve(group: Group) -> Curve:
+    """The cross-entropy of a group that has influence predictors."""
+    assert group.cross_entropy is not None
+    return group.cross_entropy
+
+
 def with_refits(group: Group) -> tuple[np.ndarray, np.ndarray]:
-    """The evaluations' steps and cross-entropies, and behind an evaluation those of the refit there."""
-    curve, refits = group.cross_entropy, group.refits
+    """Steps and cross-entropies of evaluations and refits, in order; a refit follows its evaluation."""
+    curve, refits = loss_curve(group), group.refits
     if refits is None:
         return curve.env_steps, curve.mean
     where = np.searchsorted(curve.env_steps, refits.env_steps, side="right")
@@ -108,20 +116,20 @@ def _draw_returns(axes: Axes, group: Group, places: np.ndarray) -> None:
 
 
 def _mark_unfinished(axes: Axes, group: Group, places: np.ndarray, curve: Curve) -> None:
-    """An open circle where a run is not there any more."""
+    """Draw an open circle where an unfinished run ends."""
     for end in sorted({len(run.env_steps) - 1 for run in group.unfinished}):
         _draw_circle(axes, group.colour, places[end], curve.mean[end])
 
 
 def _draw_circle(axes: Axes, colour: Any, x: float, y: float) -> None:
-    """One at a time: an unclipped line of no points would lie in a corner of the picture, for the layout."""
+    """Draw one circle: an unclipped line without points would disturb the layout."""
     axes.plot([x], [y], color=colour, **OPEN_CIRCLE)
 
 
 def _draw_refits(axes: Axes, group: Group, refits: Refits) -> None:
-    points = {"s": 6, "color": [group.colour], "linewidths": 0, "zorder": 3, "clip_on": False}
-    axes.scatter(refits.env_steps, refits.after, **points)
-    steps = np.append(refits.env_steps, max(group.cross_entropy.env_steps[-1], refits.env_steps[-1]))
+    points: dict[str, Any] = {"s": 6, "color": [group.colour], "linewidths": 0, "zorder": 3}
+    axes.scatter(refits.env_steps, refits.after, clip_on=False, **points)
+    steps = np.append(refits.env_steps, max(loss_curve(group).env_steps[-1], refits.env_steps[-1]))
     levels = np.append(refits.constant, refits.constant[-1])
     axes.step(steps, levels, where="post", color=group.colour, linestyle=LEVEL, linewidth=1)
 
@@ -130,9 +138,10 @@ def _draw_refits(axes: Axes, group: Group, refits: Refits) -> None:
 
 
 def references(groups: Sequence[Group]) -> dict[str, float]:
-    """Mean returns of the first hand-coded policy and of the random one, as far as runs have played them."""
+    """Mean returns of the first hand-coded policy and of the random one, over the runs that have them."""
     runs = [run for group in groups for run in group.runs]
-    hand_coded = find(runs[0].config.domain)[0].hand_coded[:1]
+    domain: type[Any] = find(runs[0].config.domain)[0]
+    hand_coded = domain.hand_coded[:1]
     return {
         name: float(np.mean([run.references[name] for run in runs if name in run.references]))
         for name in (*hand_coded, "random")
@@ -141,21 +150,21 @@ def references(groups: Sequence[Group]) -> dict[str, float]:
 
 
 def _draw_references(axes: Axes, groups: Sequence[Group]) -> None:
-    """A line for each, named on the side where curves do not end."""
+    """Draw a line for each, with its name on the side that curves leave free."""
     ends, known = np.array([group.returns.mean[-1] for group in groups]), references(groups)
     bottom, top = axes.get_ylim()
-    bottom = min(bottom, 0.0)  # where the axis will begin
-    close = len(known) == 2 and abs(np.subtract(*known.values())) < 0.25 * (top - bottom)
+    bottom = min(bottom, 0.0)  # the axis begins there
+    close = len(known) == 2 and np.ptp([*known.values()]) < 0.25 * (top - bottom)
     for name, level in known.items():
         label = "random" if name == "random" else f"hand-coded ({name})"
         nearest = ends[np.argmin(np.abs(ends - level))]
-        outward = level == max(known.values())  # or the two names would meet
+        outward = level == max(known.values())  # so that the two names do not overlap
         above = outward if close else level < (top + bottom) / 2 or nearest < level
         _draw_level(axes, level, label, above)
 
 
 def _draw_level(axes: Axes, level: float, label: str, above: bool) -> None:
-    """A dashed line with its name above or below it."""
+    """Draw a dashed line with its name above or below it."""
     from matplotlib.patheffects import withStroke
 
     axes.axhline(level, color=REFERENCE_COLOUR, linewidth=0.8, linestyle=(0, (5, 2.5)), zorder=1.5)
@@ -179,7 +188,7 @@ def _draw_level(axes: Axes, level: float, label: str, above: bool) -> None:
 def draw_final_returns(axes: Axes, sizes: Sequence[Sequence[Group]]) -> None:
     """The last return of finished runs for each size of the system, ± standard error over seeds (Figure 3).
 
-    An unfinished run is an open circle at its last return, and counts for nothing.
+    An unfinished run is an open circle at its last return, and is not averaged.
     """
     for group, place, width in _places(axes, sizes):
         scores = group.scores
@@ -201,14 +210,14 @@ def draw_runtimes(
 ) -> None:
     """Hours of finished runs for each size of the system, on a log2 axis (Figures 3, 5 and 6).
 
-    Where no run of a group is finished, the bar is that of the furthest one, hatched. beside: groups in other
-    panels, whose bars are to have the same axis.
+    If no run of a group is finished, the bar shows the longest one, hatched. beside: groups in other panels
+    with the same axis.
     """
     shown = [group for groups in sizes for group in groups]
     heights = np.array([_bar_hours(group, clock) for group in [*shown, *beside]])
     unit = _time_unit(np.nanmax(heights, initial=0))
     for group, place, width in _places(axes, sizes):
-        hollow = {"facecolor": "white", "edgecolor": group.colour, "hatch": UNFINISHED}
+        hollow: dict[str, Any] = {"facecolor": "white", "edgecolor": group.colour, "hatch": UNFINISHED}
         how = {"color": group.colour} if group.finished else hollow
         axes.bar(place, _bar_hours(group, clock) * unit.factor, width, **how)
     if np.nanmax(heights, initial=0) > 0:
@@ -221,14 +230,14 @@ def draw_runtimes(
 
 
 def _bar_hours(group: Group, clock: Clock) -> float:
-    """The mean over finished runs; without any, of the run that has come furthest."""
+    """The mean over finished runs; if there are none, the longest runtime."""
     if group.finished:
         return mean_runtime(group, clock).total
     return max(runtime(run, clock).total for run in group.runs)
 
 
 def _places(axes: Axes, sizes: Sequence[Sequence[Group]]) -> list[tuple[Group, float, float]]:
-    """Each group with the middle and the width of its bar; the same label in the same place of each size."""
+    """Each group with the centre and width of its bar; a label has the same place in each size."""
     labels = list(dict.fromkeys(group.label for groups in sizes for group in groups))
     width = BARS / len(labels)
     axes.set_xticks(range(len(sizes)), [str(groups[0].agents) for groups in sizes])
@@ -247,9 +256,9 @@ def _places(axes: Axes, sizes: Sequence[Sequence[Group]]) -> list[tuple[Group, f
 
 
 def draw_map(axes: Axes, group: Group, low: float, high: float) -> None:
-    """The last return of each region where it lies, the mean over seeds; colours from low to high.
+    """A map of the regions' last returns, means over seeds; colours from low to high.
 
-    Regions of a system with few of them have their return written on them.
+    In small systems the returns are also written as numbers.
     """
     returns = regional_returns(group)
     rows, columns = returns.shape
@@ -268,12 +277,12 @@ def draw_map(axes: Axes, group: Group, low: float, high: float) -> None:
 
 
 def three_digits(largest: float) -> int:
-    """The decimals with which numbers up to ``largest`` have three digits at most: 2, 1 or 0."""
+    """The decimals (2, 1 or 0) that give numbers up to ``largest`` at most three digits."""
     return 2 - sum(round(largest, 3 - power) >= 10**power for power in (1, 2))
 
 
 def regional_returns(group: Group) -> np.ndarray:
-    """Mean return of each region at the end of finished runs or, without any, of all, by row and column."""
+    """Mean final returns of the regions, by row and column, over finished runs, or all if none is."""
     returns = np.mean([run.returns[-1].mean(axis=0) for run in group.finished or group.runs], axis=0)
     return returns.reshape(group.runs[0].grid)
 
@@ -296,14 +305,14 @@ def _label_steps(axes: Axes) -> None:
 
 
 class TimeUnit(NamedTuple):
-    """Its name, and how many of it an hour has."""
+    """name: of the unit; factor: units per hour."""
 
     name: str
     factor: float
 
 
 def _time_unit(hours: float) -> TimeUnit:
-    """Minutes where all of it is less than an hour."""
+    """Minutes if all times are below an hour."""
     return TimeUnit("h", 1.0) if not hours < 1 else TimeUnit("min", 60.0)
 
 
@@ -315,7 +324,7 @@ def _label_time(axes: Axes, clock: Clock, unit: TimeUnit) -> None:
 
 
 def _label_losses(axes: Axes) -> None:
-    """Plain numbers, a few in each decade, whether the log axis spans one or many."""
+    """Label a log axis with plain numbers, a few in each decade."""
     from matplotlib.ticker import LogLocator, NullLocator
 
     axes.set_ylabel("Cross-entropy (nats per source)")

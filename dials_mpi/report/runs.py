@@ -1,11 +1,11 @@
-"""What the report reads: runs, from their run files, checked to be of one system."""
+"""Read runs from their run files for the report, and check that they are of one system."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from dials_mpi.storage.hdf5 import READ_ERRORS
 from dials_mpi.storage.runfile import RunFile
 
 SPENT = ("train", "collect", "influence")
-"""The phases of which the paper's runtimes consist (Appendix G)."""
+"""The phases that the paper's runtimes include (Appendix G)."""
 
 
 class Refits(NamedTuple):
@@ -31,14 +31,14 @@ class Refits(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Run:
-    """What a run file says of T evaluations.
+class RunData:
+    """The content of a run file with T evaluations.
 
     env_steps: [T] per agent; wall_time: [T] in seconds; returns: [T, E, N]; cross_entropy: [T], nats per
     source averaged over regions, where there are predictors. references: mean return of each policy that
-    needs no training, empty before the end of a run. statistics: [T] each, the domain's own.
+    needs no training, empty in an unfinished run. statistics: [T] each, the domain's own.
     timing: seconds of each phase in ``SPENT`` before each evaluation, [T, W, 2] (wall-clock, CPU). peak_rss,
-    pss: bytes of each rank [W]. These three are empty where the file tells nothing of them.
+    pss: bytes of each rank [W]. These three are empty where the file does not hold them.
     """
 
     name: str
@@ -62,12 +62,12 @@ class Run:
 
     @property
     def peak_memory(self) -> float:
-        """Bytes, the ranks' peaks added up; NaN where nothing is known of them."""
+        """The sum of the ranks' peaks in bytes; NaN where they are not known."""
         return float(self.peak_rss.sum()) if self.peak_rss.size else float("nan")
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns in which the regions lie, row by row; one row where the domain has no grid."""
+        """Rows and columns of the regions' grid; one row where the domain has no grid."""
         rows, columns = getattr(self.config.domain_section, "grid", (1, self.agents))
         return (rows, columns) if rows * columns == self.agents else (1, self.agents)
 
@@ -78,14 +78,14 @@ class Run:
 
     @cached_property
     def standard_error(self) -> np.ndarray:
-        """Of the mean, over the episodes [T]; NaN for a single episode."""
+        """The standard error of the mean over episodes [T]; NaN for a single episode."""
         return standard_error(self.returns.mean(axis=2).T)
 
 
-def read_run(directory: str, unchecked: bool = False) -> Run:
-    """The run in a directory. BadInput: there is none, it cannot be read, or nothing is evaluated yet.
+def read_run(directory: str, unchecked: bool = False) -> RunData:
+    """The run in a directory. BadInput: there is none, it cannot be read, or it has no evaluation yet.
 
-    unchecked: also where another program has changed its file.
+    unchecked: also read a file that another program has changed.
     """
     file = RunFile.open(directory, unchecked)
     where = printable(str(file.path))
@@ -99,9 +99,9 @@ def read_run(directory: str, unchecked: bool = False) -> Run:
         raise BadInput(f"{where} is not a run file, or a damaged one: {reason}") from error
 
 
-def _read_evaluated(file: RunFile, config: Config) -> Run:
-    """The run, of which something is evaluated. READ_ERRORS: the file is not as a run writes it."""
-    finished = file.finished()  # before the rest: what is read after it is of the end
+def _read_evaluated(file: RunFile, config: Config) -> RunData:
+    """The run. READ_ERRORS: the file is not as a run writes it."""
+    finished = file.finished()  # read first: if it is true, all that follows is final
     steps = _numbers(file, "evaluation/env_steps", 1)
     if not len(steps):
         raise ValueError("evaluation has no rows")
@@ -114,10 +114,11 @@ def _read_evaluated(file: RunFile, config: Config) -> Run:
             raise ValueError(f"{name} has fewer rows than evaluation/env_steps")
         return rows
 
+    domain: type[Any] = find(config.domain)[0]
     returns = series("evaluation/returns", 3)
     if not np.isfinite(returns).all():
         raise ValueError("evaluation/returns are not all finite")
-    return Run(
+    return RunData(
         name=printable(file.directory.resolve().name),
         config=config,
         finished=finished,
@@ -130,12 +131,12 @@ def _read_evaluated(file: RunFile, config: Config) -> Run:
         refits=_read_refits(file) if file.has("influence") else None,
         references={
             name: float(_numbers(file, f"reference/{name}", 2).mean())
-            for name in ("random", *find(config.domain)[0].hand_coded)
+            for name in ("random", *domain.hand_coded)
             if file.has(f"reference/{name}")
         },
         statistics={
             statistic.name: _mean_of_known(series(f"evaluation_statistics/{statistic.name}", 2))
-            for statistic in find(config.domain)[0].statistics
+            for statistic in domain.statistics
         },
         timing=_read_timing(file, series),
         **{name: _memory(file, name) for name in ("peak_rss", "pss")},
@@ -143,7 +144,7 @@ def _read_evaluated(file: RunFile, config: Config) -> Run:
 
 
 def _read_timing(file: RunFile, series: Callable[[str, int], np.ndarray]) -> dict[str, np.ndarray]:
-    """Ranks that a session did not have spent nothing in it."""
+    """Seconds by phase; NaN, of ranks that a session did not have, becomes 0."""
     if not file.has("timing"):
         return {}
     seconds = {phase: np.nan_to_num(series(f"timing/{phase}", 3)) for phase in SPENT}
@@ -157,7 +158,7 @@ def _memory(file: RunFile, name: str) -> np.ndarray:
 
 
 def _numbers(file: RunFile, name: str, dimensions: int) -> np.ndarray:
-    """A dataset. ValueError: it is of another kind."""
+    """A dataset of numbers. ValueError: it has another type or shape."""
     array = file.read(name)
     if array.ndim != dimensions or array.dtype.kind not in "fi" or 0 in array.shape[1:]:
         raise ValueError(f"{name} is {array.dtype} {list(array.shape)}")
@@ -165,7 +166,7 @@ def _numbers(file: RunFile, name: str, dimensions: int) -> np.ndarray:
 
 
 def _mean_of_known(rows: np.ndarray) -> np.ndarray:
-    """The mean over the last axis of all that is not NaN; NaN where nothing is known."""
+    """The mean over the last axis without NaN; NaN where all are NaN."""
     known = np.isfinite(rows)
     count = known.sum(axis=-1)
     return np.divide(
@@ -182,17 +183,17 @@ def _read_refits(file: RunFile) -> Refits:
     return Refits(steps, *losses)
 
 
-def read_runs(directories: Sequence[str], unchecked: bool = False) -> list[Run]:
+def read_runs(directories: Sequence[str], unchecked: bool = False) -> list[RunData]:
     """All runs. BadInput: see ``read_run``, or they are not of the same system, or one is given twice."""
     runs = [read_run(directory, unchecked) for directory in directories]
     names = [run.name for run in runs]
-    if len(set(names)) < len(names):  # the directory's own name does not tell them apart
+    if len(set(names)) < len(names):  # two directories have one name
         runs = [replace(run, name=printable(given)) for run, given in zip(runs, directories, strict=True)]
-    first_of_size: dict[int, Run] = {}
+    first_of_size: dict[int, RunData] = {}
     for run in runs:
         require_same_system(runs[0], run)
         require_same_system(first_of_size.setdefault(run.agents, run), run)
-    seen: dict[str, Run] = {}
+    seen: dict[str, RunData] = {}
     for run in runs:
         twin = seen.setdefault(run.config.digest(), run)
         if twin is not run:
@@ -202,11 +203,11 @@ def read_runs(directories: Sequence[str], unchecked: bool = False) -> list[Run]:
     return runs
 
 
-def require_same_system(one: Run, other: Run) -> None:
+def require_same_system(one: RunData, other: RunData) -> None:
     """BadInput: the runs differ in their domain, or in its settings, but for those of the size.
 
-    Of another domain than a grid only it knows which these are, if the numbers of agents differ. How agents
-    share regions is a matter of training, not of the system.
+    In a domain without a grid these settings are not known; there, runs with different numbers of agents may
+    differ in all. The block size is a setting of training, not of the system.
     """
     domain = one.config.domain
     if other.config.domain != domain:
@@ -229,7 +230,7 @@ def require_same_system(one: Run, other: Run) -> None:
 
 
 def standard_error(rows: np.ndarray) -> np.ndarray:
-    """Of the mean over axis 0, leaving out NaN; NaN for fewer than two values."""
+    """The standard error of the mean over axis 0, without NaN; NaN for fewer than two values."""
     count = np.isfinite(rows).sum(axis=0)
     squares = np.nansum((rows - np.nanmean(rows, axis=0)) ** 2, axis=0)
     return np.sqrt(squares / np.where(count > 1, (count - 1.0) * count, np.nan))

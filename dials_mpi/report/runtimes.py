@@ -1,8 +1,8 @@
-"""What runs cost: the hours and the memory of Tables 1 to 3 (Appendices G and H of the paper).
+"""Runtimes and memory of runs: Tables 1 to 3 (Appendices G and H of the paper).
 
-A run's time is that of training, of collecting data and of fitting predictors, without evaluations, as in the
-paper. Two clocks tell it: the wall-clock as the run was, and the CPU time of the slowest rank in each phase,
-which is what the wall-clock would be if every rank had a core of its own.
+A runtime is the time of training, of collecting data and of fitting predictors, without evaluations, as in
+the paper. It is given by two clocks: the measured wall-clock time, and the CPU time of the slowest rank in
+each phase, which estimates the wall-clock time with one core per rank.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from dials_mpi.report.groups import Group
-from dials_mpi.report.runs import SPENT, Run
+from dials_mpi.report.runs import SPENT, RunData
 
 Clock = Literal["wall", "cpu"]
 CLOCKS: dict[Clock, str] = {"wall": "wall-clock", "cpu": "one core per rank"}
@@ -21,23 +21,23 @@ HOUR = 3600.0
 
 
 class Runtime(NamedTuple):
-    """Hours of training, and of collecting data and fitting predictors; NaN where files do not tell."""
+    """Hours of training, and of collecting data and fitting predictors; NaN where they are not known."""
 
     training: float
     influence: float
 
     @property
     def total(self) -> float:
-        """Both."""
+        """The sum of both."""
         return self.training + self.influence
 
 
-def spent(run: Run, clock: Clock) -> np.ndarray:
-    """Hours before each evaluation since the one before, [T, 2]: training; data and predictors.
+def spent(run: RunData, clock: Clock) -> np.ndarray:
+    """Hours between each evaluation and the previous one, [T, 2]: training; data and predictors.
 
-    No phase begins before the slowest rank has ended the one before it, so these add up. In the schedule
-    overlapped data are collected beside the training and count as far as they take longer; the first ones,
-    for which all wait, count whole.
+    All ranks wait for the slowest one at the end of a phase, so the hours of phases add up. In the schedule
+    overlapped, data are collected during training, and only the time beyond that of training counts; the
+    first collection counts fully.
     """
     if not run.timing:
         return np.full((len(run.env_steps), 2), np.nan)
@@ -46,12 +46,12 @@ def spent(run: Run, clock: Clock) -> np.ndarray:
     if run.config.overlapped:
         collect[1:] = np.maximum(collect[1:] - train[1:], 0)
     hours = np.stack([train, collect + fit], axis=1) / HOUR
-    # There a row comes with its evaluation, when the segment after it has been trained as well.
+    # In that schedule a row is written with its evaluation, after the next segment.
     return np.concatenate([np.zeros((1, 2)), hours[:-1]]) if run.config.overlapped else hours
 
 
-def runtime(run: Run, clock: Clock, steps: int | None = None) -> Runtime:
-    """Of a run as far as it has come or, if given, of one of so many steps per agent at the same rates."""
+def runtime(run: RunData, clock: Clock, steps: int | None = None) -> Runtime:
+    """The runtime of a run so far; steps: scaled to this number of steps per agent."""
     training, influence = spent(run, clock).sum(axis=0)
     if steps is None:
         return Runtime(training, influence)
@@ -62,21 +62,23 @@ def runtime(run: Run, clock: Clock, steps: int | None = None) -> Runtime:
 
 
 def mean_runtime(group: Group, clock: Clock, steps: int | None = None) -> Runtime:
-    """Over the runs of a group that tell it; NaN where none does."""
+    """The mean over the runs of a group with known runtimes; NaN if there are none."""
     parts = [runtime(run, clock, steps) for run in timed(group, steps)]
     return Runtime(*np.mean(parts, axis=0)) if parts else Runtime(np.nan, np.nan)
 
 
-def timed(group: Group, steps: int | None) -> list[Run]:
-    """The finished runs; without any, where runtimes are scaled, those that have trained something."""
+def timed(group: Group, steps: int | None) -> list[RunData]:
+    """The finished runs; if there are none and runtimes are scaled, those that have trained."""
     begun = [run for run in group.runs if run.env_steps[-1]] if steps is not None else []
     return group.finished or begun
 
 
 class Memory(NamedTuple):
-    """Megabytes (10^6 bytes), means over runs: peak resident sets of root, of the largest other rank (NaN
-    without one) and of all ranks added up; and all proportional set sizes added up, which count a shared page
-    once."""
+    """Megabytes (10^6 bytes), means over runs.
+
+    root, worker, total: peak resident set sizes of root, of the largest other rank (NaN without one), and of
+    all ranks together. proportional: all proportional set sizes together, which count a shared page once.
+    """
 
     root: float
     worker: float
@@ -85,12 +87,12 @@ class Memory(NamedTuple):
 
 
 def mean_memory(group: Group) -> Memory | None:
-    """Over the runs of a group that tell it, the finished ones if there are any; None where none does."""
+    """The mean over the finished runs of a group, or over all if none is finished; None if not known."""
     parts = [_memory(run) for run in group.finished or group.runs if run.peak_rss.size]
     return Memory(*np.mean(parts, axis=0)) if parts else None
 
 
-def _memory(run: Run) -> Sequence[float]:
+def _memory(run: RunData) -> Sequence[float]:
     peaks = run.peak_rss / 1e6
     pss = run.pss.sum() / 1e6 if run.pss.size else np.nan
     return peaks[0], peaks[1:].max() if len(peaks) > 1 else np.nan, peaks.sum(), pss

@@ -1,11 +1,11 @@
 """Statistics for few runs: means, interquartile means and probabilities of improvement, with intervals.
 
 Agarwal et al. (2021), "Deep reinforcement learning at the edge of the statistical precipice". A run's score
-is its final return, the mean over episodes and regions; regions of a run are not independent, so a run counts
-once. The bootstrap, of interquartile means, is stratified: runs are drawn again within each size of the
+is its final return, the mean over episodes and agents; agents of a run are not independent, so a run is one
+sample. The bootstrap of interquartile means is stratified: runs are resampled within each size of the
 system. Probabilities have the interval of Newcombe (2006), "Confidence intervals for an effect size measure
-based on the Mann-Whitney statistic", part 2, method 5: a bootstrap's has no width where every run of one
-method ends above all of the other.
+based on the Mann-Whitney statistic", part 2, method 5: a bootstrap interval has no width where all runs of
+one method score higher than all of the other.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import numpy as np
 
 RESAMPLES = 10_000
 ENOUGH = 5
-"""Runs of each size below which a bootstrap's interval is left out: of three it is from the least to the
-greatest and holds the truth in 71 % of cases, of five in 90 % (normal scores)."""
+"""The fewest runs of each size for a bootstrap interval. With normal scores, the interval of three runs
+contains the true value in 71 % of cases, that of five runs in 90 %."""
 CONFIDENCE = 0.95
 TINY = 1e-9
 Samples = Sequence[np.ndarray]
@@ -34,7 +34,7 @@ class Interval(NamedTuple):
 
 
 def mean(sample: np.ndarray) -> Interval:
-    """Of the scores of one size, with Student's interval, which holds for few runs as well."""
+    """The mean of the scores of one size, with Student's interval, which is valid for few runs."""
     middle, count = float(sample.mean()), len(sample)
     if count < 2:
         return Interval(middle, np.nan, np.nan)
@@ -53,21 +53,21 @@ def interquartile_mean(samples: Samples) -> Interval:
 
 
 def probability_of_improvement(these: Samples, those: Samples) -> Interval:
-    """That a run of the first method scores higher than one of the second of the same size.
+    """The probability that a run of the first method scores higher than one of the second, of one size.
 
-    A tie counts half: the mean over sizes of Mann and Whitney's U over the number of pairs. Of single runs
-    there is no interval.
+    It is the mean over sizes of Mann and Whitney's U divided by the number of pairs; a tie counts half.
+    Single runs give no interval.
     """
     parts = np.array([_improvement(one, other) for one, other in zip(these, those, strict=True)])
     estimates, lows, highs = parts.T
     middle = estimates.mean()
-    # Sizes are independent: their distances from the bounds add up as standard errors do.
+    # Sizes are independent: their distances from the bounds add up like standard errors.
     below, above = (np.sqrt(((estimates - bounds) ** 2).sum()) / len(parts) for bounds in (lows, highs))
     return Interval(float(middle), float(middle - below), float(middle + above))
 
 
 def _improvement(one: np.ndarray, other: np.ndarray) -> Interval:
-    """Within one size: the share of pairs that the first wins, with Newcombe's interval."""
+    """Within one size: the share of pairs where the first scores higher, with Newcombe's interval."""
     wins = float(((np.sign(one[:, None] - other) + 1) / 2).mean())
     if min(len(one), len(other)) < 2:
         return Interval(wins, np.nan, np.nan)

@@ -1,4 +1,4 @@
-"""The tables, as CSV, as Markdown and for a terminal: runs, evaluations, Tables 1 to 3, and statistics."""
+"""The tables of the report, as CSV, Markdown and text: runs, evaluations, Tables 1 to 3, statistics."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import numpy as np
 from rich.table import Table
 
 from dials_mpi.report.groups import Group, short
-from dials_mpi.report.runs import Run
+from dials_mpi.report.runs import RunData
 from dials_mpi.report.runtimes import CLOCKS, mean_memory, mean_runtime
 from dials_mpi.report.statistics import Interval, interquartile_mean, mean, probability_of_improvement
 
 Row = Mapping[str, Any]
 ALL = "all"
-"""In place of a number of agents: all sizes of the system that were compared."""
+"""In place of a number of agents: all sizes of the system together."""
 
 
-def summary_row(run: Run) -> dict[str, Any]:
-    """One run in a line; F is empty without refits, the best return is that of the best evaluation."""
+def summary_row(run: RunData) -> dict[str, Any]:
+    """One run; F is empty without refits, the best return is that of the best evaluation."""
     config, seconds = run.config, float(run.wall_time[-1])
     return {
         "run": run.name,
@@ -42,8 +42,8 @@ def summary_row(run: Run) -> dict[str, Any]:
     }
 
 
-def curve_rows(run: Run) -> list[dict[str, Any]]:
-    """One evaluation in a line: wall_time in seconds, cross_entropy in nats per source, statistics."""
+def curve_rows(run: RunData) -> list[dict[str, Any]]:
+    """One row per evaluation: wall_time in seconds, cross_entropy in nats per source, statistics."""
     losses = np.full(len(run.env_steps), np.nan) if run.cross_entropy is None else run.cross_entropy
     return [
         {
@@ -62,10 +62,10 @@ def curve_rows(run: Run) -> list[dict[str, Any]]:
 
 
 def runtime_rows(groups: Sequence[Group], steps: int | None) -> list[Row]:
-    """Tables 1 and 2: hours by both clocks, means over finished runs; of so many steps, if given."""
-    rows = []
+    """Tables 1 and 2: hours by both clocks, means over finished runs; steps: scaled to these."""
+    rows: list[Row] = []
     for group in groups:
-        row = {**_who(group), "ranks": _ranks(group), "env_steps": steps or _steps(group)}
+        row: dict[str, Any] = {**_who(group), "ranks": _ranks(group), "env_steps": steps or _steps(group)}
         for clock, name in CLOCKS.items():
             hours = mean_runtime(group, clock, steps)
             row |= {
@@ -95,12 +95,12 @@ def memory_rows(groups: Sequence[Group]) -> list[Row]:
 
 
 def return_rows(groups: Sequence[Group]) -> list[Row]:
-    """Final returns of finished runs: means over seeds and interquartile means, by size and in all."""
-    rows = []
+    """Final returns of finished runs: means and interquartile means, by size and over all sizes."""
+    rows: list[Row] = []
     for label, by_size in _scores(groups).items():
         for agents, samples in _sizes_and_all(by_size):
             whole = np.concatenate(samples)
-            # Runs of different sizes are no sample of one distribution.
+            # Scores of different sizes are not samples of one distribution.
             average = mean(whole) if len(samples) == 1 else Interval(float(whole.mean()), np.nan, np.nan)
             rows.append(
                 {
@@ -115,8 +115,8 @@ def return_rows(groups: Sequence[Group]) -> list[Row]:
 
 
 def improvement_rows(groups: Sequence[Group]) -> list[Row]:
-    """The probability that a run of one method ends higher than one of another; by size and in all."""
-    rows = []
+    """The probability that a run of one method scores higher than one of another, by size and over all."""
+    rows: list[Row] = []
     for (label, these), (other, those) in combinations(_scores(groups).items(), 2):
         common = [agents for agents in these if agents in those]
         pairs = zip(
@@ -133,7 +133,7 @@ def improvement_rows(groups: Sequence[Group]) -> list[Row]:
 
 
 def write_csv(file: Path, rows: Sequence[Row]) -> Path:
-    """Rows with the same keys, which become the header; NaN is an empty cell."""
+    """Write rows with the same keys, which become the header; NaN is an empty cell."""
     with file.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
         writer.writeheader()
@@ -142,7 +142,7 @@ def write_csv(file: Path, rows: Sequence[Row]) -> Path:
 
 
 def write_markdown(file: Path, tables: Mapping[str, Sequence[Row]], notes: Sequence[str]) -> Path:
-    """Tables with the same keys in all rows, each below its title, then notes; NaN is an empty cell."""
+    """Write tables, each below its title, then notes; all rows have the same keys; NaN is an empty cell."""
     parts = []
     for title, rows in tables.items():
         lines = [f"## {title}", "", _line(rows[0]), _line(["---"] * len(rows[0]))]
@@ -153,8 +153,8 @@ def write_markdown(file: Path, tables: Mapping[str, Sequence[Row]], notes: Seque
     return file
 
 
-def summary_table(runs: Sequence[Run]) -> Table:
-    """The summary for a terminal."""
+def summary_table(runs: Sequence[RunData]) -> Table:
+    """The summary of all runs, for a terminal."""
     rows = [summary_row(run) for run in runs]
     table = Table(title=f"Mean return per agent and episode, {rows[0]['domain']}")
     for heading in ("run", "mode"):
@@ -196,12 +196,12 @@ def _either(numbers: set[int]) -> str:
     return " or ".join(map(str, sorted(numbers)))
 
 
-Scores = Mapping[int, np.ndarray]
+Scores = dict[int, np.ndarray]
 
 
 def _scores(groups: Sequence[Group]) -> dict[str, Scores]:
     """Final returns by label and number of agents, of groups that have a finished run."""
-    scores: dict[str, dict[int, np.ndarray]] = {}
+    scores: dict[str, Scores] = {}
     for group in groups:
         if group.finished:
             scores.setdefault(group.label, {})[group.agents] = group.scores

@@ -1,4 +1,4 @@
-"""How the pictures look: colours and lines of the methods, and the settings of matplotlib."""
+"""The style of pictures: colours and lines of the methods, and settings of matplotlib."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 
 from dials_mpi.core.errors import BadInput
 from dials_mpi.domains.pictures import BLUE, GREEN, SMALL_PRINT, VERMILION
+
+RGB = tuple[float, float, float]
 
 COLOURS = {"dials": BLUE, "untrained": VERMILION, "global": GREEN}
 REFERENCE_COLOUR = "#555555"
@@ -19,8 +21,14 @@ PAGE = 7.0  # inches, of text
 BAR_WIDTH, MAP_SIDE, TITLE_ROW = 1.2, 1.5, 0.15
 MAP_COLOURS = "viridis"
 UNFINISHED = "////"  # hatches
-OPEN_CIRCLE = {"marker": "o", "markersize": 3.5, "markerfacecolor": "white", "ls": "", "clip_on": False}
-LONGEST_LABEL = 32  # characters, of a legend with two columns
+OPEN_CIRCLE: dict[str, Any] = {
+    "marker": "o",
+    "markersize": 3.5,
+    "markerfacecolor": "white",
+    "ls": "",
+    "clip_on": False,
+}
+LONGEST_LABEL = 32  # characters; a legend with longer labels has half the columns
 SETTINGS = {
     "font.size": 7,
     "axes.linewidth": 0.6,
@@ -41,24 +49,25 @@ SETTINGS = {
     "legend.handlelength": 2.2,
     "legend.columnspacing": 1.2,
     "savefig.dpi": 300,
-    "text.parse_math": False,  # names are made up by users
+    "text.parse_math": False,  # names of runs may contain $
     "svg.hashsalt": "dials_mpi",
 }
 
 
-def look(method: str, k: int) -> tuple[tuple[float, ...], Any]:
+def look(method: str, k: int) -> tuple[RGB, Any]:
     """Colour and line of the k-th group of a method."""
     return _shade(COLOURS[method], SHADES[k % len(SHADES)]), LINES[k % len(LINES)]
 
 
-def _shade(colour: str, amount: float) -> tuple[float, ...]:
+def _shade(colour: str, amount: float) -> RGB:
     """The colour mixed with white or, for a negative amount, with black."""
-    rgb = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
-    return tuple(round(part + abs(amount) * ((amount > 0) - part), 4) for part in rgb)
+    parts = (int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5))
+    red, green, blue = (round(part + abs(amount) * ((amount > 0) - part), 4) for part in parts)
+    return red, green, blue
 
 
 def require_report_libraries() -> None:
-    """BadInput: matplotlib or scipy, of which the report's pictures and statistics are made, is missing."""
+    """BadInput: matplotlib or scipy, which the report needs, is missing."""
     try:
         import scipy  # noqa: F401
     except ImportError as error:
@@ -71,7 +80,7 @@ def require_report_libraries() -> None:
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The pictures' own style, whatever the user's is. BadInput: matplotlib is not installed."""
+    """Use this style of pictures in place of the user's. BadInput: matplotlib is not installed."""
     try:
         from matplotlib import style as matplotlib_style
     except ImportError as error:

@@ -1,37 +1,47 @@
-"""What a rank has spent since the last row of ``timing`` and ``events``; a checkpoint keeps it."""
+"""What a rank has spent since the last row of ``timing`` and ``events`` in the run file."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 
 from dials_mpi.algorithm.failures import Failures
 from dials_mpi.core.timing import PHASES, Stopwatch
+from dials_mpi.storage.progress import LONGEST
 
 WIDTH = 2 * len(PHASES) + 1
 
 
 class UnrecordedCosts:
-    """One rank's seconds by phase (wall-clock, CPU) and its simulators' breakdowns, as a row [WIDTH]."""
+    """One rank's seconds by phase (wall-clock, CPU) and its simulator failures, as a row [WIDTH]."""
 
     def __init__(self, watch: Stopwatch, failures: Failures) -> None:
         self._watch, self._failures = watch, failures
 
     def row(self) -> np.ndarray:
-        """As they are now, float64."""
+        """The present values, float64."""
         return np.append(self._watch.seconds.ravel(), self._failures.count)
 
-    def restore(self, rows: Sequence[Sequence[float]], rank: int, size: int) -> None:
-        """Go on from the rows of all ranks in a checkpoint; rank, size: of this session.
+    def restore(self, row: np.ndarray) -> None:
+        """Add the values of a checkpoint."""
+        self._watch.seconds += row[:-1].reshape(len(PHASES), 2)
+        self._failures.count += int(row[-1])
 
-        With another number of ranks each takes over the seconds of the slowest one in each phase, so that
-        what the run took stays the same, and root takes over the breakdowns.
-        """
-        before = np.asarray(rows, float).reshape(-1, WIDTH)
-        if not len(before):
-            return
-        own = before[rank] if len(before) == size else before.max(axis=0)
-        breakdowns = own[-1] if len(before) == size else before[:, -1].sum() * (rank == 0)
-        self._watch.seconds += own[:-1].reshape(len(PHASES), 2)
-        self._failures.count += int(breakdowns)
+
+def redistribute(rows: np.ndarray, size: int) -> np.ndarray:
+    """The rows [*, WIDTH] of the ranks of one session, for the ranks of the next: [size, WIDTH].
+
+    With another number of ranks each gets the seconds of the slowest rank in each phase, so that the run's
+    time stays the same, and root gets all failures.
+    """
+    if len(rows) == size:
+        return rows
+    every = np.zeros((size, WIDTH))
+    if len(rows):
+        every[:, :-1] = rows[:, :-1].max(axis=0)
+        every[0, -1] = rows[:, -1].sum()
+    return every
+
+
+def valid(rows: np.ndarray) -> bool:
+    """Whether the rows can have been written by a run."""
+    return bool(((rows >= 0) & (rows < LONGEST)).all())

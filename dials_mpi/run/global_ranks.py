@@ -1,7 +1,7 @@
-"""The global ranks: they play a joint policy on global simulators, each of them some of the episodes.
+"""The global ranks: each plays some of the episodes of a joint policy on a global simulator.
 
-Random streams belong to episodes, and networks see them in blocks that are always the same: so results do not
-depend on how many ranks share them.
+Each episode has its own random streams, and networks compute episodes in fixed blocks. So results do not
+depend on the number of ranks.
 """
 
 from __future__ import annotations
@@ -21,22 +21,41 @@ from dials_mpi.domains.base import Domain
 from dials_mpi.learning.influence import Predictor
 from dials_mpi.learning.policy import Policy
 from dials_mpi.parallel.communicator import Communicator
+from dials_mpi.parallel.layout import Layout
 
 
 class GlobalRank:
-    """One global rank's part in the playing; it needs all networks of the system."""
+    """One global rank's part in collecting and evaluating, for which it has all networks of the system.
+
+    parameters: of each kind of network, float32 [owners, P].
+    """
 
     def __init__(
-        self, config: Config, domain: Domain, comm: Communicator, watch: Stopwatch, failures: Failures
+        self,
+        config: Config,
+        domain: Domain,
+        comm: Communicator,
+        layout: Layout,
+        watch: Stopwatch,
+        failures: Failures,
     ) -> None:
-        self.config, self.domain, self.comm = config, domain, comm
+        self.config, self.domain, self.comm, self.layout = config, domain, comm, layout
         self.watch, self.failures = watch, failures
+        self.parameters: dict[str, np.ndarray] = {}
         self.policies: list[Policy] = []
         self.predictors: list[Predictor] = []
 
+    def set_parameters(self, kind: str, parameters: np.ndarray) -> None:
+        """Use these parameters [owners, P] of a kind of network from now on."""
+        self.parameters[kind] = parameters
+        if kind == "policy":
+            self.policies = joint.policies(self.config, self.domain, parameters)
+        else:
+            self.predictors = joint.predictors(self.config, self.domain, parameters)
+
     def shares(self, episodes: int) -> list[slice]:
         """The episodes of each global rank."""
-        return shares(self.domain, episodes, self.comm.global_ranks)
+        return shares(self.domain, episodes, self.layout.global_ranks)
 
     def dataset(self, segment: int) -> Trajectories:
         """Algorithm 2 for the refit before a segment: this rank's episodes."""
@@ -56,12 +75,12 @@ class GlobalRank:
             )
 
     def evaluate(self, segments: int) -> Evaluation | None:
-        """The trained policies when so many segments are done; root gets the result."""
+        """Evaluate the policies after so many segments; the result on root, None elsewhere."""
         evaluator = self._evaluator(segments)
         return self._joined(evaluator, lambda share: evaluator.trained(self.policies, self.predictors, share))
 
     def evaluate_scripted(self, name: str) -> Evaluation | None:
-        """A policy that needs no training; root gets the result."""
+        """Evaluate a policy that needs no training; the result on root, None elsewhere."""
         evaluator = self._evaluator(0)
         return self._joined(evaluator, lambda share: evaluator.scripted(name, share))
 
@@ -73,5 +92,7 @@ class GlobalRank:
         with self.watch("evaluate"):
             own = play(every[self.comm.rank])
         with self.watch("wait"):
-            rows = self.comm.gather_shares(own, every)
-        return evaluator.result(rows) if self.comm.is_root else None
+            episodes = [range(share.start, share.stop) for share in every]
+            mine = dict(zip(episodes[self.comm.rank], own, strict=True))
+            rows = self.comm.gather(mine, episodes, own.shape[1], own.dtype)
+        return None if rows is None else evaluator.result(rows)

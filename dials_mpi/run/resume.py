@@ -1,4 +1,4 @@
-"""Where the run of a directory starts: anew, or from its newest good checkpoint. Root alone looks."""
+"""Find where a session starts: at the beginning, or at the newest good checkpoint. Only root does this."""
 
 from __future__ import annotations
 
@@ -13,16 +13,14 @@ import numpy as np
 
 from dials_mpi.config import Config, from_yaml
 from dials_mpi.config.comparison import differences
-from dials_mpi.config.schedule import collects_ahead, segments
+from dials_mpi.config.schedule import segments
 from dials_mpi.core.errors import BadInput, Unwritable
 from dials_mpi.core.text import printable
 from dials_mpi.domains.base import Domain
-from dials_mpi.domains.members import Members
-from dials_mpi.learning.tables import tables, widths
-from dials_mpi.run import states
-from dials_mpi.run.costs import WIDTH
+from dials_mpi.results.checkpoints import require_same_run
+from dials_mpi.run import state
 from dials_mpi.run.datasets import remove_unfinished
-from dials_mpi.run.session import Start
+from dials_mpi.run.session import SessionStart
 from dials_mpi.storage import checkpoint as checkpoints
 from dials_mpi.storage.checkpoint import Checkpoint
 from dials_mpi.storage.checksum import InUse, require_closed
@@ -31,12 +29,12 @@ from dials_mpi.storage.hdf5 import NewerFormat
 from dials_mpi.storage.runfile import CHANGED, RunFile
 
 
-def find(config: Config, domain: Domain, directory: str, resume: bool) -> Start:
-    """Where the run of a directory starts; this process holds the directory from now to its end.
+def find(config: Config, domain: Domain, directory: str, resume: bool) -> SessionStart:
+    """Where the run in a directory starts. This process locks the directory until it ends.
 
-    BadInput: there is a run and ``resume`` is not wanted; or another process runs there, or has the run file
-    open for writing; or that run's configuration, run file or checkpoints do not fit; or its checkpoints are
-    gone.
+    BadInput: there is a run and ``resume`` is false; or another process runs there, or has the run file open
+    for writing; or the run's configuration, run file or checkpoints do not fit; or it has lost its
+    checkpoints.
     """
     run, where = RunFile(directory), printable(directory)
     if run.exists() and not resume:
@@ -56,16 +54,16 @@ def find(config: Config, domain: Domain, directory: str, resume: bool) -> Start:
         )
     warning = _lock(run.directory)
     notes = ((warning,) if warning else ()) + ((_kept(run),) if run.changed else ())
-    begun = Start(config, directory, continued=before is not None, changed=run.changed, notes=notes)
+    begun = SessionStart(config, directory, continued=before is not None, changed=run.changed, notes=notes)
     if before is None:
         return begun
     finished = run.finished() and config.total_steps == before.total_steps
     if finished and not run.changed:
         return begun._replace(finished=True)
     newest, damaged = _newest(run.directory, config, domain)
-    if finished and (newest is None or segments(config)[newest.position.segments :]):
-        return begun._replace(finished=True)  # nothing to gain its end from but a training
-    if newest is None and _is_past_checkpoints(run, before):  # never from the beginning over results
+    if finished and (newest is None or segments(config)[newest.progress.segments :]):
+        return begun._replace(finished=True)  # only training could rebuild its end
+    if newest is None and _is_past_checkpoints(run, before):  # never begin again over results
         raise BadInput(
             f"{where} holds results and no checkpoint to go on from: put its newest one back, or choose "
             "another directory with --output"
@@ -76,33 +74,33 @@ def find(config: Config, domain: Domain, directory: str, resume: bool) -> Start:
     if newest is None:
         return begun
     _require_rows(run, newest)
-    position = newest.position
+    progress = newest.progress
     if from_yaml(newest.configuration).global_ranks != config.global_ranks:
-        position = replace(position, seconds={})  # as long as it took elsewhere
-    return begun._replace(position=position, checkpoint=newest.path)
+        progress = replace(progress, seconds={})  # the times of another split of the work
+    return begun._replace(progress=progress, checkpoint=newest.path)
 
 
-def begin(start: Start, program: Mapping[str, Any], ranks: int) -> None:
-    """Write down in the run file that a session begins here; program: the versions of all that it runs on.
+def begin(start: SessionStart, program: Mapping[str, Any], ranks: int) -> None:
+    """Record in the run file that a session begins; program: the versions of all that computes in it.
 
     The file's own attributes keep those of the first session.
 
-    BadInput: the disk takes nothing.
+    BadInput: the disk is full or fails.
     """
-    run, config, position = RunFile(start.directory), start.config, start.position
+    run, config, progress = RunFile(start.directory), start.config, start.progress
     identity = {"domain": config.domain, "mode": config.mode, "seed": config.seed}
     digest = config.digest()
     attributes = {**identity, "config_digest": digest, "finished": False}
-    session = {**program, "env_steps": position.env_steps, "config_digest": digest, "ranks": ranks}
+    session = {**program, "env_steps": progress.env_steps, "config_digest": digest, "ranks": ranks}
     try:
         remove_temporary_files(run.directory)
         remove_unfinished(run.directory)
         for path in start.damaged:
             checkpoints.set_aside(path)
         if start.changed:
-            session["rebuilt_from"] = run.rebuild(position.lengths).name
+            session["rebuilt_from"] = run.rebuild(progress.lengths).name
         if start.continued:
-            run.continue_run(config.to_yaml(), attributes, session, position.lengths)
+            run.continue_run(config.to_yaml(), attributes, session, progress.lengths)
         elif run.exists():
             raise BadInput(f"a run in {printable(start.directory)} has begun in this moment: start again")
         else:
@@ -112,16 +110,16 @@ def begin(start: Start, program: Mapping[str, Any], ranks: int) -> None:
 
 
 def _configuration_before(run: RunFile, config: Config) -> Config:
-    """The configuration of the run's last session. BadInput: this one differs where it must not."""
+    """The configuration of the run's last session. BadInput: ``config`` differs where it must not."""
     before = configuration_of(run)
     _require_same(before, config, str(run.path))
     return before
 
 
 def configuration_of(run: RunFile) -> Config:
-    """The configuration that a run goes on with.
+    """The configuration with which a run continues.
 
-    total_steps is that of the last session that trained anything: a larger one can still be taken back.
+    total_steps is that of the last session that trained anything, so that a larger one can be taken back.
     BadInput: the file or a configuration cannot be read.
     """
     where = f"the configuration in {printable(str(run.path))}"
@@ -136,7 +134,7 @@ def configuration_of(run: RunFile) -> Config:
 
 
 def _is_past_checkpoints(run: RunFile, before: Config) -> bool:
-    """Whether there must have been checkpoints, or can be none."""
+    """Whether the run must have written checkpoints, or is an archived copy without them."""
     segments_done = run.lengths().get("training/env_steps", 0)
     return run.finished() or run.archived() or segments_done > before.checkpoint_every > 0
 
@@ -168,12 +166,13 @@ def _lock(directory: Path) -> str | None:
 
 
 def _newest(directory: Path, config: Config, domain: Domain) -> tuple[Checkpoint | None, dict[Path, str]]:
-    """The newest checkpoint that is whole, and the newer ones that are not, with what is wrong with them."""
+    """The newest good checkpoint, and the newer ones that are damaged, each with a sentence on why."""
     damaged: dict[Path, str] = {}
     for path in checkpoints.present(directory):
         try:
             checkpoint = Checkpoint(path)
-            verify(checkpoint, config, domain)
+            require_same_run(checkpoint, config)
+            state.verify(checkpoint, state.entries(config, domain), domain)
             return checkpoint, damaged
         except (NewerFormat, InUse):  # it is good, but not for this program, or not now
             raise
@@ -188,43 +187,17 @@ def _newest(directory: Path, config: Config, domain: Domain) -> tuple[Checkpoint
     return None, damaged
 
 
-def verify(checkpoint: Checkpoint, config: Config, domain: Domain) -> None:
-    """BadInput: the checkpoint is not what was written, or of another run."""
-    where = printable(str(checkpoint.path))
-    before = from_yaml(checkpoint.configuration, f"the configuration in {where}")
-    if before.digest() != checkpoint.digest:
-        raise BadInput(f"{where} is damaged: its configuration has another digest")
-    if any(len(row) != WIDTH for row in checkpoint.position.unrecorded):
-        raise BadInput(f"{where} is damaged: its unrecorded costs are none")
-    done = segments(before)[: checkpoint.position.segments]
-    steps = done[-1].env_steps if len(done) == checkpoint.position.segments > 0 else -1
-    if not steps == checkpoint.position.env_steps == _number(checkpoint.path):
-        raise BadInput(f"{where} is damaged: its segments, steps and name do not agree")
-    changed = differences(before, config)
-    if changed:
-        raise BadInput(f"{where} is of another run: {changed}")
-    wide = widths(tables(config, domain))
-    layouts = states.layouts(wide)
-    if collects_ahead(config, checkpoint.position.segments):
-        layouts |= states.earlier(wide["policy"])
-    checkpoint.verify(layouts, Members(domain.regions).numbers(layouts))
-
-
-def _number(path: Path) -> int:
-    return int(path.stem.rpartition("-")[2])
-
-
 def _require_rows(run: RunFile, checkpoint: Checkpoint) -> None:
-    """The run file must hold what the checkpoint goes on from."""
+    """BadInput: the run file has fewer rows than when the checkpoint was written."""
     there = run.lengths()
-    missing = [name for name, rows in checkpoint.position.lengths.items() if there.get(name, 0) < rows]
+    missing = [name for name, rows in checkpoint.progress.lengths.items() if there.get(name, 0) < rows]
     if missing:
         raise BadInput(
             f"{printable(str(run.path))} has fewer rows of {missing[0]} than {checkpoint.path.name} goes on "
             "from: put back the run file that belongs to it, or choose another directory with --output"
         )
-    for name, rows in checkpoint.position.lengths.items() if run.changed else ():
-        if not _is_plausible(name, run.read(name)[:rows], checkpoint.position.env_steps):
+    for name, rows in checkpoint.progress.lengths.items() if run.changed else ():
+        if not _is_plausible(name, run.read(name)[:rows], checkpoint.progress.env_steps):
             raise BadInput(
                 f"{printable(str(run.path))} was changed by another program, and its {name} cannot be what "
                 "the run wrote: put it back as it was, or choose another directory with --output"
@@ -249,4 +222,4 @@ def _kept(run: RunFile) -> str:
 def _from_where(checkpoint: Checkpoint | None) -> str:
     if checkpoint is None:
         return "the run had not come to its first checkpoint: it starts at the beginning"
-    return f"going on from {checkpoint.position.env_steps:,} steps ({checkpoint.path.name})"
+    return f"going on from {checkpoint.progress.env_steps:,} steps ({checkpoint.path.name})"

@@ -1,8 +1,7 @@
-"""Where a run starts, at the beginning or where a checkpoint left it (resume.py finds it), and on what."""
+"""Where a session of a run starts: at the beginning, or at a checkpoint (resume.py finds it)."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,20 +9,20 @@ from dials_mpi.config import Config
 from dials_mpi.config.schedule import Segment, segments
 from dials_mpi.core.errors import BadInput
 from dials_mpi.run.walltime import Deadline, Pace, work
-from dials_mpi.storage.position import Position
+from dials_mpi.storage.progress import Progress
 
 
-class Start(NamedTuple):
-    """How a run begins; the same on every rank.
+class SessionStart(NamedTuple):
+    """Where a session starts; the same on every rank.
 
-    checkpoint: to go on from, where there is one. continued: there was a session before. finished: there is
-    nothing left to do. damaged: newer checkpoints that are not whole. changed: the run file was changed by
-    another program. notes: what root should say.
+    progress: what is done. checkpoint: the file to restore from, where there is one. continued: the run had a
+    session before. finished: nothing is left to do. damaged: newer checkpoints that are damaged. changed: the
+    run file was changed by another program. notes: for the user.
     """
 
     config: Config
     directory: str
-    position: Position = Position()
+    progress: Progress = Progress()
     checkpoint: Path | None = None
     continued: bool = False
     finished: bool = False
@@ -32,36 +31,25 @@ class Start(NamedTuple):
     notes: tuple[str, ...] = ()
 
     def segments(self) -> list[Segment]:
-        """What is left to do."""
-        return segments(self.config)[self.position.segments :]
+        """The segments that are left."""
+        return segments(self.config)[self.progress.segments :]
 
 
-def default_ranks() -> int:
-    """One for each core of this machine, and root, which sleeps while the others train."""
-    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1) + 1
+def require_time(start: SessionStart, deadline: Deadline, ranks: int) -> None:
+    """BadInput: the last session on as many ranks shows that not even the next segment ends in time.
 
-
-def usable_ranks(most: int, regions: int, config: Config) -> int:
-    """As many ranks as a run of so many regions can use, of ``most``; one where only root has work."""
-    ranks = min(most, regions + config.global_ranks)
-    return ranks if config.mode != "global" and ranks > config.global_ranks else 1
-
-
-def require_time(start: Start, deadline: Deadline, ranks: int) -> None:
-    """BadInput: as the last session on as many ranks shows, not even the next segment can be done in time.
-
-    Without this a job that is queued again and again would never come any further.
+    Without this check a job that is queued again and again would make no progress.
     """
-    position, left = start.position, start.segments()
+    progress, left = start.progress, start.segments()
     if left and deadline.left() <= 0:
         raise BadInput(
-            "the time is over before anything is begun: give more with --walltime (without it the end of the "
-            "SLURM job counts, be it an old SLURM_JOB_END_TIME in the environment)"
+            "the time is over before the run has begun: give more with --walltime (without it the end of the "
+            "SLURM job counts, which an old SLURM_JOB_END_TIME in the environment may give)"
         )
-    if not left or position.ranks != ranks:
+    if not left or progress.ranks != ranks:
         return
     following = left[1] if len(left) > 1 else None
-    needed = Pace(position.seconds).takes(work(start.config, left[0], following, ranks, first=True))
+    needed = Pace(progress.seconds).takes(work(start.config, left[0], following, ranks, first=True))
     if not deadline.allows(needed):
         raise BadInput(
             f"the next segment takes about {needed:.0f} s on {ranks} ranks, and there are "

@@ -1,8 +1,7 @@
 """The networked system in training: what every rank does in each line of Algorithm 1.
 
-Each method is called by all ranks, in the same order. The global ranks, root among them, collect and
-evaluate; the ranks that hold regions fit and train; root writes. What has to travel between them does so at
-the beginning or end of a method.
+All ranks call each method, in the same order. The global ranks, root among them, collect and evaluate; the
+ranks that hold regions fit and train; root writes. Ranks exchange data at the beginning or end of a method.
 """
 
 from __future__ import annotations
@@ -15,78 +14,66 @@ from pathlib import Path
 import numpy as np
 
 from dials_mpi import domains
-from dials_mpi.algorithm import joint
 from dials_mpi.algorithm.collect import Dataset, Trajectories
 from dials_mpi.algorithm.evaluation import Evaluation
 from dials_mpi.algorithm.failures import Failures
 from dials_mpi.algorithm.learners import TRAINING, Learners, NonFinite
 from dials_mpi.config.schedule import Segment, evaluates, segments
+from dials_mpi.core import signals
 from dials_mpi.core.errors import Unwritable
 from dials_mpi.core.jit import processor
 from dials_mpi.core.logging import LOG
 from dials_mpi.core.provenance import PROCESSORS, differences, libraries, memory
-from dials_mpi.core.signals import StopRequests
 from dials_mpi.core.timing import PHASES, Stopwatch
+from dials_mpi.domains.members import OWNERS
 from dials_mpi.learning.influence import Fit
 from dials_mpi.learning.tables import tables, widths
 from dials_mpi.parallel.communicator import Communicator
+from dials_mpi.parallel.layout import AGENT, REGION, Layout
 from dials_mpi.run.checkpointing import CheckpointManager
 from dials_mpi.run.costs import UnrecordedCosts
 from dials_mpi.run.datasets import DatasetStore
 from dials_mpi.run.global_ranks import GlobalRank
-from dials_mpi.run.session import Start
+from dials_mpi.run.session import SessionStart
 from dials_mpi.run.sinks.base import SegmentEnd, Session, Sink, Sinks
+from dials_mpi.run.state import RankState
+from dials_mpi.run.state_exchange import StateExchange
 from dials_mpi.run.walltime import Deadline
 from dials_mpi.run.warm_up import is_warm, warm_up_together
 
 
 class System:
-    """One rank's part of the system; on global ranks also the joint policy, on root the sinks."""
+    """One rank's part of the system; global ranks also have the joint policy, root the sinks."""
 
     def __init__(
-        self,
-        start: Start,
-        comm: Communicator,
-        deadline: Deadline,
-        stop_requests: StopRequests,
-        callbacks: Sequence[Sink] = (),
+        self, start: SessionStart, comm: Communicator, deadline: Deadline, callbacks: Sequence[Sink] = ()
     ) -> None:
         """callbacks: further sinks; root alone calls them."""
         config = start.config
         self.config, self.comm, self.directory = config, comm, start.directory
         self.watch = Stopwatch()
         self.domain = domains.create(config.domain, config.domain_section)
-        mine = comm.assign_regions(len(self.domain.regions), config.mode == "global", config.global_ranks)
+        agents = [region.agents for region in self.domain.regions]
+        self.layout = Layout(comm.rank, comm.size, agents, config.mode == "global", config.global_ranks)
         hosts = comm.exchange_hosts(config.silence)
         own = {PROCESSORS: processor(), **libraries()}
         told = {name: comm.allgather_names(value) for name, value in own.items()}
         self.failures = Failures(comm.rank, comm.heartbeat.beat)
-        self.learners = Learners(config, self.domain, mine, self.failures)
-        self.members = self.learners.members
+        self.learners = Learners(config, self.domain, self.layout.regions, self.failures)
+        self.state = RankState(self.learners, UnrecordedCosts(self.watch, self.failures))
         self.tables = tables(config, self.domain)
         self.widths = widths(self.tables)
-        self.global_rank = GlobalRank(config, self.domain, comm, self.watch, self.failures)
+        self.global_rank = GlobalRank(config, self.domain, comm, self.layout, self.watch, self.failures)
         shares = self.global_rank.shares(config.dataset_episodes)
         self.store = DatasetStore(config, self.domain, Path(start.directory), comm.rank, shares)
         self.collected: Trajectories | None = None
-        self.policy_parameters: np.ndarray | None = None
-        self.earlier: np.ndarray | None = None
         self.latest: Evaluation | None = None
-        self.stop_requests = stop_requests
         self.sinks = self._open_sinks(start, hosts, told, callbacks) if comm.is_root else Sinks()
         if not is_warm():
             self._phase("compiling the inner loops, once on this machine")
         warm_up_together(comm, hosts, config, self.domain)
-        self.checkpoints = CheckpointManager(
-            start,
-            comm,
-            self.learners,
-            self.tables,
-            deadline,
-            stop_requests,
-            UnrecordedCosts(self.watch, self.failures),
-            self.sinks,
-        )
+        exchange = StateExchange(comm, self.layout, self.state)
+        self.checkpoints = CheckpointManager(start, self.domain, exchange, deadline, self.sinks)
 
     def __enter__(self) -> System:
         return self
@@ -96,36 +83,32 @@ class System:
         self.sinks.close()
 
     def begin(self) -> None:
-        """Line 1: networks as they are initialised, which are evaluated, or as the checkpoint holds them."""
+        """Line 1: the networks as initialised, which are evaluated, or as the checkpoint holds them."""
         self.checkpoints.restore()
-        earlier = self.checkpoints.earlier_policies()
-        if earlier is not None:
-            self._gather_policies(earlier)
-            self._play_dataset(self.checkpoints.start.position.segments)
-        self._gather()
+        if self.checkpoints.next_refit_is_overdue():
+            self._gather("policy", self.state.earlier)
+            self._play_dataset(self.checkpoints.start.progress.segments)
+        self._gather_networks()
         if not self.checkpoints.start.checkpoint and not self.config.overlapped:
             self._play_evaluation(env_steps=0, segments=0)
             self._record_costs(env_steps=0)
             self.checkpoints.commit()
 
     def collect(self, segment: Segment) -> dict[int, Dataset]:
-        """Line 3: the joint policy plays on the global simulators; each rank gets its datasets.
+        """Line 3: the joint policy plays on the global simulators; each rank gets its regions' datasets.
 
-        In the schedule overlapped it has played before, but for the first segment.
+        In the schedule overlapped it has played during the segment before, except for the first segment.
         """
         episodes = self.config.dataset_episodes
         if self.collected is None:
             self._play_dataset(segment.index)
-        datasets = self.collected.datasets if self.collected else []
         mine = {
             k: Dataset.empty(self.domain.regions[k], episodes, self.domain.horizon)
             for k in self.learners.regions
         }
         with self._exchange():
-            for part in Dataset._fields:
-                blocks = [getattr(dataset, part) for dataset in datasets] or None
-                room = {k: getattr(dataset, part) for k, dataset in mine.items()}
-                self.comm.scatter(blocks, room, self.global_rank.shares(episodes))
+            given = dict(enumerate(self.collected.datasets)) if self.collected else None
+            self.comm.scatter(given, mine, self.layout.owned[REGION], self.global_rank.shares(episodes))
         if self.collected and self.collected.acts:  # those of datasets_from have none
             with self.watch("collect"):
                 self.store.write(self.collected, self._start(segment), *self._collected_for(segment))
@@ -133,21 +116,21 @@ class System:
         return mine
 
     def fit_predictors(self, datasets: dict[int, Dataset], segment: Segment) -> None:
-        """Lines 4 to 6: each rank trains the predictors of its regions; root records their loss."""
+        """Lines 4 to 6: each rank trains the predictors of its regions; root records their losses."""
         self._phase("fitting the influence predictors")
         with self.checkpoints.pace("fit"):
             with self.watch("influence"), self._dumping():
                 fits = self.learners.fit(datasets, segment)
             with self._exchange():
                 rows = {k: np.array(fit) for k, fit in fits.items()}
-                losses = self.comm.gather(rows, len(Fit._fields), np.float64)
+                losses = self.comm.gather(rows, self.layout.owned[REGION], len(Fit._fields), np.float64)
         if losses is not None:
             self.store.join(self._start(segment))
             self.sinks.fit(self._start(segment), self.sinks.elapsed(), Fit._fields, losses)
 
     def play_ahead(self, segment: Segment) -> None:
-        """In the schedule overlapped: while the other ranks train, those with global simulators evaluate the
-        joint policy that the segment starts from, and collect for the refit before the next one."""
+        """In the schedule overlapped: while the other ranks train, the global ranks evaluate the joint policy
+        with which the segment starts, and collect the datasets for the refit before the next segment."""
         if not self.config.overlapped:
             return
         if evaluates(self.config, segment.index):
@@ -159,6 +142,9 @@ class System:
     def train_policies(self, segment: Segment) -> None:
         """Lines 7 to 12: each rank trains the policies of its regions for one segment."""
         self._phase(f"training up to {segment.env_steps:,} steps per agent")
+        ahead = self.checkpoints.collects_ahead(segment.index + 1)
+        vectors = self.learners.vectors("policy")
+        self.state.earlier = {i: vector.copy() for i, vector in vectors.items()} if ahead else {}
         begun = time.monotonic()
         with self.watch("train"), self._dumping():
             metrics = self.learners.train(segment)
@@ -167,58 +153,53 @@ class System:
             slowest = self.comm.allreduce_max(milliseconds)
         self.checkpoints.pace.note("train", slowest / 1000)
         with self.watch("communicate"):
-            rows = self.members.gather(self.comm, metrics, len(TRAINING), np.float64)
+            rows = self.comm.gather(metrics, self.layout.owned[AGENT], len(TRAINING), np.float64)
         if rows is not None:
             self.sinks.training(segment.env_steps, self.sinks.elapsed(), TRAINING, rows)
 
     def evaluate(self, segment: Segment) -> None:
-        """The joint policy goes to the global simulators, and is evaluated where the segment ends with that.
+        """Send the networks to the global ranks, which evaluate them where the segment ends with that.
 
-        In the schedule overlapped it is so while the next segment trains; then it is the end of the
-        evaluation before that comes here.
+        In the schedule overlapped they do so while the next segment trains; this method then records the
+        costs of the evaluation before.
         """
         if self.config.overlapped:
-            self.earlier = self.policy_parameters
-            self._gather()
+            self._gather_networks()
             if evaluates(self.config, segment.index):
                 self._record_costs(self._start(segment))
         elif segment.evaluate:
-            self._gather()
+            self._gather_networks()
             self._play_evaluation(segment.env_steps, segment.index + 1)
             self._record_costs(segment.env_steps)
 
     def must_stop_after(self, segment: Segment) -> bool:
-        """Write down what the segment brought, in a checkpoint where one is due; whether to stop here.
+        """Write a checkpoint if one is due; whether to stop here, the same on all ranks.
 
-        Root's clock, root's sinks and the signals to any rank decide; all ranks come to the same answer.
+        Root's clock, root's sinks and the signals to any rank decide.
         """
         if self.comm.is_root:
             self._end_segment(segment)
-        stop = self.checkpoints.must_stop_after(segment, self.earlier)
-        self.earlier = None
-        return stop
+        return self.checkpoints.must_stop_after(segment)
 
     def finish(self) -> None:
-        """Root stores the networks, compares with the policies that need no training, shows the table."""
+        """Root stores the networks, evaluates the policies that need no training, and shows the table."""
         if self.config.overlapped:
             last = segments(self.config)[-1]
             self._play_evaluation(last.env_steps, last.index + 1)
             self._record_costs(last.env_steps)
-        names = ("random", *self.domain.hand_coded) if self.comm.is_global else ()
+        names = ("random", *self.domain.hand_coded) if self.layout.is_global else ()
         found = {name: self.global_rank.evaluate_scripted(name) for name in names}
         scripted = {name: result for name, result in found.items() if result is not None}
-        if self.comm.is_root and self.policy_parameters is not None:
-            run = self.sinks.run_file.run
-            run.write_networks("policy", self.policy_parameters, self.tables["policy"])
-            if self.global_rank.predictors:
-                run.write_networks("predictor", self.predictor_parameters, self.tables["predictor"])
+        if self.comm.is_root:
+            for kind, parameters in self.global_rank.parameters.items():
+                self.sinks.run_file.run.write_networks(kind, parameters, self.tables[kind])
             trained = self.latest or self.sinks.run_file.last_evaluation()
             self.sinks.references(trained, scripted)
             self.sinks.flush()
         self.comm.barrier()
 
     def _open_sinks(
-        self, start: Start, hosts: list[str], told: Mapping[str, list[str]], callbacks: Sequence[Sink]
+        self, start: SessionStart, hosts: list[str], told: Mapping[str, list[str]], callbacks: Sequence[Sink]
     ) -> Sinks:
         """Root's sinks, which have been told of the session."""
         from dials_mpi.run.sinks import registry  # other ranks do not load them, and save the memory
@@ -229,7 +210,7 @@ class System:
         here, earlier = run_file.run.provenance()
         notes = (*start.notes, *differences({**here, **told}, earlier))
         others = [ConsoleSink(), *registry.create(self.config.sinks), *callbacks]
-        sinks = Sinks(run_file, others, start.position.wall_time)
+        sinks = Sinks(run_file, others, start.progress.wall_time)
         sinks.session(self._session(start, hosts, told))
         for note in notes:
             sinks.message(note)
@@ -237,45 +218,44 @@ class System:
         sinks.flush()
         return sinks
 
-    def _session(self, start: Start, hosts: list[str], told: Mapping[str, list[str]]) -> Session:
+    def _session(self, start: SessionStart, hosts: list[str], told: Mapping[str, list[str]]) -> Session:
         region_of = {i: k for k, region in enumerate(self.domain.regions) for i in region.agents}
         return Session(
             directory=Path(self.directory),
             config=self.config,
             region_of=[region_of[i] for i in range(len(region_of))],
             statistics=self.domain.statistics,
-            env_steps=start.position.env_steps,
-            wall_time=start.position.wall_time,
+            env_steps=start.progress.env_steps,
+            wall_time=start.progress.wall_time,
             continued=start.continued,
             hosts=hosts,
             platform=told,
-            owners=[self.comm.owner(region) for region in range(len(self.domain.regions))],
+            owners=self.layout.region_ranks,
         )
 
     def _end_segment(self, segment: Segment) -> None:
         """Root: the sinks write what they have; a callback may request a stop."""
         self.sinks.flush()
-        end = SegmentEnd(
-            segment.index, segment.env_steps, self.sinks.elapsed(), self.latest, self.policy_parameters
-        )
+        policies = self.global_rank.parameters.get("policy")
+        end = SegmentEnd(segment.index, segment.env_steps, self.sinks.elapsed(), self.latest, policies)
         self.sinks.on_segment_end(end)
         if end.stop_requested:
-            self.stop_requests.stop_soon = True
+            signals.request_stop()
 
     def _play_dataset(self, index: int) -> None:
         """For the refit before segment ``index``."""
-        if self.comm.is_global:
+        if self.layout.is_global:
             self._phase(f"collecting {self.config.dataset_size:,} samples per region")
             with self.checkpoints.pace("collect"):
                 kept = self.config.datasets_from and index == 0
                 self.collected = self.store.read() if kept else self.global_rank.dataset(index)
 
     def _play_evaluation(self, env_steps: int, segments: int) -> None:
-        """The joint policy is evaluated, and recorded by root.
+        """The global ranks evaluate the joint policy; root records the result.
 
-        segments: number of segments done, which keys the evaluation's random streams.
+        segments: number of segments done; the evaluation's random streams depend on it.
         """
-        if not self.comm.is_global:
+        if not self.layout.is_global:
             return
         with self.checkpoints.pace("evaluate"), self._dumping():
             self.latest = self.global_rank.evaluate(segments)
@@ -294,34 +274,24 @@ class System:
         """Steps per agent done before a segment."""
         return segment.first_update * self.config.ppo.memory_size
 
-    def _gather(self) -> None:
-        """The networks as they are now go to the global ranks."""
-        self._gather_policies(self.learners.vectors("policy"))
-        if self.config.mode == "global":
-            return
-        parameters = self._to_global("predictor", self.learners.vectors("predictor"))
-        if parameters is not None:
-            self.predictor_parameters = parameters
-            self.global_rank.predictors = joint.predictors(self.config, self.domain, parameters)
+    def _gather_networks(self) -> None:
+        """Send the networks as they are now to the global ranks."""
+        for kind in self.tables:
+            self._gather(kind, self.learners.vectors(kind))
 
-    def _gather_policies(self, vectors: Mapping[int, np.ndarray]) -> None:
-        parameters = self._to_global("policy", vectors)
-        if parameters is not None:
-            self.policy_parameters = parameters
-            self.global_rank.policies = joint.policies(self.config, self.domain, parameters)
-
-    def _to_global(self, kind: str, vectors: Mapping[int, np.ndarray]) -> np.ndarray | None:
-        """From the holders of the regions: policies [N, P] or predictors [R, P], float32, on the global
-        ranks; None elsewhere."""
-        of, to = (self.widths[kind], np.float32), self.comm.global_ranks
+    def _gather(self, kind: str, vectors: Mapping[int, np.ndarray]) -> None:
+        """Send the parameters of one kind of network to the global ranks; vectors: of this rank's owners."""
+        owned = self.layout.owned[OWNERS[kind]]
         with self._exchange():
-            if kind == "predictor":
-                return self.comm.gather(vectors, *of, to)
-            return self.members.gather(self.comm, vectors, *of, to)
+            parameters = self.comm.gather(
+                vectors, owned, self.widths[kind], np.float32, self.layout.global_ranks
+            )
+        if parameters is not None:
+            self.global_rank.set_parameters(kind, parameters)
 
     @contextmanager
     def _exchange(self) -> Iterator[None]:
-        """What happens inside is communication, once all ranks have come here."""
+        """Count the time inside as communication, and the time until all ranks are here as waiting."""
         with self.watch("wait"):
             self.comm.barrier()
         with self.watch("communicate"):
@@ -329,7 +299,7 @@ class System:
 
     def _record_costs(self, env_steps: int) -> None:
         with self.watch("wait"):
-            self.comm.barrier()  # who has not played waits for those who do
+            self.comm.barrier()  # ranks that have not played wait for those that play
         seconds = self.comm.gather_by_rank(self.watch.take().ravel())
         others = self.comm.gather_by_rank(np.array([*memory(), self.failures.take()]))
         if seconds is not None and others is not None:
@@ -338,7 +308,7 @@ class System:
 
     @contextmanager
     def _dumping(self) -> Iterator[None]:
-        """Where a number is not finite, what led there is kept for inspection."""
+        """If a number is not finite, write what led to it to a file, and end the run."""
         try:
             yield
         except NonFinite as fault:
@@ -355,12 +325,12 @@ class System:
 
 
 def _require_finite(evaluation: Evaluation, segment: int) -> None:
-    """NonFinite: a return or a cross-entropy is not. segment: number of segments done."""
+    """NonFinite: a return or a cross-entropy is not finite. segment: number of segments done."""
     found = {"return": evaluation.returns}
     if evaluation.cross_entropy is not None:
         found["cross-entropy"] = evaluation.cross_entropy[None]
     for name, values in found.items():
         for number in np.flatnonzero(~np.isfinite(values).all(axis=0)):
-            last = max(segment - 1, 0)  # the segment behind which the evaluation comes
+            last = max(segment - 1, 0)  # the evaluation follows this segment
             owner = f"{'agent' if name == 'return' else 'region'} {number}"
             raise NonFinite(owner, last, f"{name} in the evaluation", found)

@@ -1,4 +1,4 @@
-"""How much time a run has left, and how much its next piece of work will take."""
+"""How much time a run has left, and how long its next piece of work will take."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from dials_mpi.core.text import shown
 
 RECENT = 3
 MARGIN = 1.2
-"""Time is asked for in this multiple of what it took before."""
+"""Work may begin if this multiple of its last time is left."""
 FAR = 1e9
-"""Seconds from now; an end behind them is none."""
+"""Seconds from now; a later end counts as no end."""
 RESERVE = 5.0
-"""Seconds for what is in no phase: the way out."""
+"""Seconds for what is not measured, such as the end of the program."""
 
 
 def seconds(text: str) -> float:
-    """A walltime such as ``3:50:00`` or ``2-00:00:00`` in seconds. BadInput: it is none."""
+    """A walltime such as ``3:50:00`` or ``2-00:00:00`` in seconds. BadInput: it is not one."""
     match = re.fullmatch(r"(?:(\d{1,4})-)?(\d{1,4}):([0-5]\d):([0-5]\d)", text.strip(), re.ASCII)
     if not match:
         raise BadInput(f"--walltime is {shown(text)}: write hours:minutes:seconds, such as 3:50:00")
@@ -40,7 +40,7 @@ def seconds(text: str) -> float:
 
 
 def clock(seconds: float) -> str:
-    """Seconds as hours:minutes:seconds, as ``seconds`` reads it; dashes where they are not known."""
+    """Seconds as hours:minutes:seconds, as ``seconds`` reads it; dashes if they are not finite."""
     if not math.isfinite(seconds):
         return "-:--:--"
     minutes, rest = divmod(round(seconds), 60)
@@ -50,12 +50,12 @@ def clock(seconds: float) -> str:
 def scheduler_end(environment: Mapping[str, str] = os.environ) -> float | None:
     """When the scheduler will end this job, in seconds since 1970; None without a scheduler or a limit.
 
-    LookupError: there is a scheduler, and it does not say; the message tells why.
+    LookupError: there is a scheduler, but its answer is missing; the message says why.
     """
     job = environment.get("SLURM_JOB_ID")
     if job is None:
         return None
-    if "SLURM_ARRAY_JOB_ID" in environment:  # the number of an array's last task alone means the whole array
+    if "SLURM_ARRAY_JOB_ID" in environment:  # without the task the number would mean the whole array
         job = f"{environment['SLURM_ARRAY_JOB_ID']}_{environment['SLURM_ARRAY_TASK_ID']}"
     told = environment.get("SLURM_JOB_END_TIME")
     if told and told.isdecimal():
@@ -70,49 +70,49 @@ def scheduler_end(environment: Mapping[str, str] = os.environ) -> float | None:
 
 
 Work = Sequence["str | tuple[Work, ...]"]
-"""Kinds of work, one after the other; in a tuple, pieces of work at the same time."""
+"""Kinds of work in sequence; a tuple holds pieces of work that run at the same time."""
 
 
 class Pace:
-    """How long each kind of work took on this many ranks, wall-clock seconds."""
+    """How long each kind of work took on the present number of ranks, wall-clock seconds."""
 
     def __init__(self, known: Mapping[str, float] | None = None) -> None:
         self._took = {what: deque([spent], RECENT) for what, spent in (known or {}).items()}
 
     @contextmanager
     def __call__(self, what: str) -> Iterator[None]:
-        """Measure what happens inside."""
+        """Measure the time inside."""
         start = time.monotonic()
         yield
         self.note(what, time.monotonic() - start)
 
     def note(self, what: str, seconds: float) -> None:
-        """It took so long this time."""
+        """Add a measured time."""
         self._took.setdefault(what, deque(maxlen=RECENT)).append(seconds)
 
     def takes(self, work: Work) -> float:
-        """What the work will take: each kind the longest of late, unknown ones nothing."""
+        """Expected seconds of the work: for each kind the longest recent time, 0 if unknown."""
         known = self.known()
         return sum(
             known.get(what, 0.0) if isinstance(what, str) else max(map(self.takes, what)) for what in work
         )
 
     def known(self) -> dict[str, float]:
-        """The longest time of late, of each kind of work."""
+        """The longest recent time of each kind of work."""
         return {what: max(took) for what, took in self._took.items()}
 
     def usual(self) -> dict[str, float]:
-        """The middle one of late (of two the shorter): what another session is told to expect.
+        """The median recent time of each kind of work (of two the shorter), for the next session.
 
-        One that took long for once (a machine that was held up) must not keep all later sessions out.
+        A single long time (the machine was busy) must not prevent all later sessions.
         """
         return {what: median_low(took) for what, took in self._took.items()}
 
 
 def work(config: Config, segment: Segment, following: Segment | None, ranks: int, first: bool) -> Work:
-    """What a segment and the checkpoint behind it consist of, on so many ranks.
+    """The work of a segment and of the checkpoint after it, on so many ranks.
 
-    following: the next segment, where there is one; first: a session begins with this one.
+    following: the next segment, if there is one; first: a session begins with this one.
     """
     if not config.overlapped:
         refit = ["collect", "fit"] if segment.refit else []
@@ -132,7 +132,7 @@ class Deadline:
         self._end = end
 
     def allows(self, needed: float) -> bool:
-        """Whether work that took so many seconds before can be begun."""
+        """Whether work that took so many seconds before may begin."""
         return self.left() >= MARGIN * needed + RESERVE
 
     def left(self) -> float:
@@ -141,10 +141,10 @@ class Deadline:
 
 
 def deadline_of(walltime: str | None, begun: float) -> tuple[Deadline, tuple[str, ...]]:
-    """When a program that was begun at that moment (``time.monotonic``) must end, and what to say of it.
+    """When a program that began at that moment (``time.monotonic``) must end, and notes for the user.
 
-    walltime: as the user gave it, a duration as ``seconds`` reads it or @ and seconds since 1970; None asks
-    the scheduler. BadInput: it is neither.
+    walltime: of the command line, a duration as ``seconds`` reads it, or @ and seconds since 1970; with None
+    the scheduler is asked. BadInput: it is neither.
     """
     if walltime is not None and re.fullmatch(r"@\d{1,12}", walltime, re.ASCII):
         return Deadline(time.monotonic() + float(walltime[1:]) - time.time()), ()

@@ -1,7 +1,7 @@
-"""Checkpoints, ``DIR/checkpoint-<env_steps>.h5``: all that a run needs to go on from a segment's end.
+"""Checkpoints, ``DIR/checkpoint-<env_steps>.h5``: what a run needs to continue from the end of a segment.
 
-docs/checkpoint.md describes the format. A file is written region by region, so that no rank ever holds
-more than one region's state beside its own, and is whole or not there.
+docs/checkpoint.md describes the format. A file holds a progress record, the configuration, and datasets with
+one row per owner (an agent, a region, a rank), which are written and read row by row. It is whole or absent.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields
-from itertools import chain
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
+from numpy.typing import DTypeLike
 
 from dials_mpi.core.errors import BadInput
 from dials_mpi.storage.checksum import require_checksum
@@ -26,31 +27,50 @@ from dials_mpi.storage.hdf5 import (
     float32,
     network_tables,
     reading,
-    require_float32,
     require_version,
     rewriting,
     text_of,
 )
-from dials_mpi.storage.position import Position
+from dials_mpi.storage.progress import Progress
 
 FORMAT_VERSION = 2
 DAMAGED = ".damaged"
-FOREVER = 1e12
-"""Seconds that no run takes."""
-Layouts = Mapping[str, Mapping[str, int]]
-"""Of each kind of state, such as ``policy``: its datasets and their widths (``states.layouts``)."""
-_ATTRIBUTES = [entry.name for entry in fields(Position) if entry.name != "unrecorded"]
+_ATTRIBUTES = [entry.name for entry in fields(Progress)]
+_JSON = ("lengths", "seconds")
 _NAME = re.compile(r"checkpoint-(\d+)\.h5")
 
 
+@dataclass(frozen=True)
+class Rows:
+    """A dataset [count, width] of a checkpoint; count None: any number of rows."""
+
+    name: str
+    count: int | None
+    width: int
+    dtype: DTypeLike = np.float32
+
+    def require(self, file: h5py.File) -> None:
+        """ValueError: the dataset has another type or shape. KeyError: it is missing."""
+        found = file[self.name]
+        if isinstance(found, h5py.Dataset) and found.dtype == self.dtype and found.ndim == 2:
+            count, width = found.shape
+            if width == self.width and self.count in (None, count):
+                return
+        count_text = "*" if self.count is None else self.count
+        raise ValueError(f"{self.name} is not {np.dtype(self.dtype)} [{count_text}, {self.width}]")
+
+
 class Checkpoint:
-    """A checkpoint that is there, to read."""
+    """A checkpoint on disk, to read.
+
+    progress: its progress record. configuration: YAML. digest: of the configuration.
+    """
 
     def __init__(self, path: Path, trusted: bool = False, unchecked: bool = False) -> None:
-        """BadInput: it is no checkpoint, or a damaged or changed one, or of a newer format.
-
-        trusted: this process has written or checked it, and need not read all of it for its checksum.
+        """trusted: this process has written or verified the file, and need not read it for its checksum.
         unchecked: another program may have changed it.
+
+        BadInput: it is not a checkpoint, or damaged or changed, or of a newer format.
         """
         self.path = path
         if not trusted:
@@ -58,30 +78,33 @@ class Checkpoint:
         with self._read() as file:
             require_version(file, FORMAT_VERSION, path, "go on")
             values = {name: file.attrs[name] for name in _ATTRIBUTES}
-            for name in ("lengths", "seconds"):
-                values[name] = json.loads(values[name])
-            values = {name: _plain(value) for name, value in values.items()}
-            unrecorded = file["unrecorded"][()].tolist() if "unrecorded" in file else []
-            self.position = Position(**values, unrecorded=unrecorded)
-            _require_position(self.position)
+            values |= {name: json.loads(values[name]) for name in _JSON}
+            self.progress = Progress(**{name: _plain(value) for name, value in values.items()})
+            self.progress.require_valid()
             self.configuration = text_of(file["config"])
             self.digest = str(file.attrs["config_digest"])
 
-    def verify(self, layouts: Layouts, numbers: Mapping[str, int]) -> None:
-        """BadInput: the states are not there as ``layouts`` says; numbers: how many of each kind."""
+    def has(self, name: str) -> bool:
+        """Whether there is a dataset or group of this name."""
         with self._read() as file:
-            for kind, layout in layouts.items():
-                for name, width in layout.items():
-                    require_float32(file, name, (numbers[kind], width))
+            return name in file
 
-    def rows(self, layouts: Layouts, groups: Iterable[Iterable[tuple[str, int]]]) -> Iterator[np.ndarray]:
-        """One row for each group of states, end to end, each as ``writing`` was given it.
-
-        groups: kind and number of each of its states.
-        """
+    def verify(self, datasets: Iterable[Rows]) -> None:
+        """BadInput: one of the datasets is missing, or has another type or shape."""
         with self._read() as file:
-            for group in groups:
-                yield np.concatenate([file[name][i] for kind, i in group for name in layouts[kind]])
+            for rows in datasets:
+                rows.require(file)
+
+    @contextmanager
+    def rows(self) -> Iterator[Callable[[str, int], np.ndarray]]:
+        """Open the file; gives the function that reads a row, by the dataset's name and the row's number."""
+        with self._read() as file:
+            yield lambda name, number: file[name][number]
+
+    def whole(self, name: str) -> np.ndarray:
+        """A whole dataset, of any shape. BadInput: it cannot be read."""
+        with self._read() as file:
+            return file[name][()]
 
     def read(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         """A whole dataset. BadInput: it is not float32 of this shape."""
@@ -95,41 +118,33 @@ class Checkpoint:
 @contextmanager
 def writing(
     directory: Path,
-    position: Position,
+    progress: Progress,
     configuration: tuple[str, str],
     attributes: Mapping[str, Any],
-    layouts: Layouts,
-    numbers: Mapping[str, int],
+    datasets: Iterable[Rows],
     tables: Mapping[str, Sequence[Any]],
 ) -> Iterator[Callable[[str, int, np.ndarray], None]]:
-    """A new checkpoint: gives the function that takes each state's kind, number and row.
+    """Write a new checkpoint; gives the function that takes a dataset's name, a row's number and the row.
 
-    configuration: YAML and digest. layouts: of each kind the datasets and their widths, which make up a row
-    in this order; numbers: how many states of each. tables: of each kind of network, one per owner.
-    Unwritable: the disk takes no more.
+    configuration: YAML and digest. tables: of each kind of network, one per owner (``learning.tables``).
+    Unwritable: the disk is full or fails.
     """
-    with rewriting(directory / f"checkpoint-{position.env_steps}.h5", begin_empty=True) as file:
-        values = {name: value for name, value in asdict(position).items() if name in _ATTRIBUTES}
-        for name in ("lengths", "seconds"):
-            values[name] = json.dumps(values[name], sort_keys=True)
+    with rewriting(directory / f"checkpoint-{progress.env_steps}.h5", begin_empty=True) as file:
+        values = asdict(progress)
+        values |= {name: json.dumps(values[name], sort_keys=True) for name in _JSON}
         text, digest = configuration
         file.attrs.update({**attributes, **values, "format_version": FORMAT_VERSION, "config_digest": digest})
         file["config"] = text
-        file["unrecorded"] = np.array(position.unrecorded, float)
         for kind, own in tables.items():
             for name, value in network_tables(kind, own).items():
                 file[name] = value
-        datasets = {
-            name: file.create_dataset(name, (numbers[kind], width), np.float32)
-            for kind, layout in layouts.items()
-            for name, width in layout.items()
+        opened = {
+            rows.name: file.create_dataset(rows.name, (rows.count or 0, rows.width), rows.dtype)
+            for rows in datasets
         }
 
-        def put(kind: str, number: int, row: np.ndarray) -> None:
-            start = 0
-            for name, width in layouts[kind].items():
-                datasets[name][number] = row[start : start + width]
-                start += width
+        def put(name: str, number: int, row: np.ndarray) -> None:
+            opened[name][number] = row
 
         yield put
 
@@ -138,7 +153,7 @@ def present(directory: Path) -> list[Path]:
     """The checkpoints in a directory, newest first."""
     try:
         names = os.listdir(directory)
-    except (OSError, ValueError):  # there is no such directory, or can be none
+    except (OSError, ValueError):  # no such directory, or not a possible path
         return []
     found = ((_NAME.fullmatch(name), directory / name) for name in names)
     return [path for _, path in sorted(((int(m[1]), path) for m, path in found if m), reverse=True)]
@@ -147,14 +162,15 @@ def present(directory: Path) -> list[Path]:
 def best(
     directory: Path, mean_return: Callable[[int], float], trusted: bool = False, unchecked: bool = False
 ) -> Path | None:
-    """The checkpoint with the highest mean return; None where no readable one has any.
+    """The checkpoint with the highest mean return; None where no readable one has a known return.
 
-    mean_return: by env_steps, of the run's evaluations (a checkpoint may be older than its own); NaN is none.
+    mean_return: of the run's evaluation at so many env_steps, NaN where unknown. trusted,
+    unchecked: as of ``Checkpoint``.
     """
     returns = {}
     for path in present(directory):
         try:
-            returns[path] = mean_return(Checkpoint(path, trusted, unchecked).position.env_steps)
+            returns[path] = mean_return(Checkpoint(path, trusted, unchecked).progress.env_steps)
         except BadInput:
             continue
     known = {path: value for path, value in returns.items() if not math.isnan(value)}
@@ -162,7 +178,7 @@ def best(
 
 
 def prune(directory: Path, keep: int, mean_return: Callable[[int], float]) -> None:
-    """Remove all checkpoints but the newest ``keep`` and the best; mean_return as for ``best``."""
+    """Remove all checkpoints but the newest ``keep`` and the best; mean_return as of ``best``."""
     spared = {*present(directory)[:keep], best(directory, mean_return, trusted=True)}
     for path in present(directory):
         if path not in spared:
@@ -170,19 +186,8 @@ def prune(directory: Path, keep: int, mean_return: Callable[[int], float]) -> No
 
 
 def set_aside(path: Path) -> Path:
-    """Rename a damaged checkpoint, so that it is neither used nor counted; its new name."""
+    """Rename a damaged checkpoint, so that it is neither used nor counted; returns its new path."""
     return path.rename(free_name(path, DAMAGED))
-
-
-def _require_position(position: Position) -> None:
-    """ValueError: there is a value that no checkpoint has."""
-    counts = (position.segments, position.env_steps, position.ranks, *position.lengths.values())
-    numbers = (position.wall_time, *position.seconds.values(), *chain.from_iterable(position.unrecorded))
-    if not (
-        all(type(count) is int and count >= 0 for count in counts)
-        and all(type(number) in (int, float) and 0 <= number < FOREVER for number in numbers)
-    ):
-        raise ValueError("its position is none")
 
 
 def _plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The command line of studies."""
+"""The command ``study``."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from dials_mpi.core.errors import DONE, REFUSED, STOPPED, BadInput, refuse
 from dials_mpi.core.launchers import launched, launched_as_root
 from dials_mpi.core.output import command_line
 from dials_mpi.core.text import shown
+from dials_mpi.parallel.layout import default_ranks
 from dials_mpi.results.style import require_report_libraries
-from dials_mpi.run.session import default_ranks
 from dials_mpi.run.walltime import deadline_of
 from dials_mpi.study.board import show_states
 from dials_mpi.study.launch import plan_launch
@@ -26,16 +26,15 @@ from dials_mpi.study.state import Phase, State, state_of
 
 EXAMPLES = """examples:
   python -m dials_mpi.study configs/studies/figure-3-warehouse-small.yaml --report figures
-  python -m dials_mpi.study configs/studies/figure-3-warehouse.yaml --list      what is done, and what is not
+  python -m dials_mpi.study configs/studies/figure-3-warehouse.yaml --list      the state of all runs
   python -m dials_mpi.study configs/studies/figure-3-warehouse.yaml --only 1-9 total_steps=1_000_000
   python -m dials_mpi.study configs/studies/table-3.yaml --launcher "srun -n {ranks}" --ranks 101
   sbatch --array=1-$(python -m dials_mpi.study FILE --count) jobs/study.sbatch FILE    one job for each run
 
-The same command line again goes on where it was stopped, whatever stopped it. Several machines that share a
-disk may work on one study at the same time, and each waits for what the others have. Signals
-are passed on to the run that goes on: SIGUSR1 stops the study at the run's next checkpoint, SIGTERM and
-SIGINT (Ctrl-C) at once.
-Exit codes: 0 done, 75 stopped with work left, 2 bad input, 1 a run has failed (the others were done)."""
+The same command line again continues a study that was stopped for any reason. Several machines that share a
+disk may work on one study at the same time; each waits for the runs of the others. Signals are passed on to
+the current run: SIGUSR1 stops the study at the run's next checkpoint, SIGTERM and SIGINT (Ctrl-C) at once.
+Exit codes: 0 done, 75 stopped with work left, 2 bad input, 1 a run has failed (all others were done)."""
 
 
 @command_line
@@ -54,28 +53,33 @@ def _parser() -> Parser:
         "study", "Train a grid of systems, methods and seeds, one run after another.", EXAMPLES, alone=False
     )
     parser.add_argument("study", metavar="FILE", help="YAML file; those of the paper are in configs/studies")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings for all of its runs")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings for all runs")
     parser.add_argument(
-        "--output", metavar="DIR", type=word, help="where the runs go; default: runs/ and the file's name"
+        "--output", metavar="DIR", type=word, help="folder for the runs; default: runs/ and the name of FILE"
     )
     parser.add_argument(
-        "--ranks", metavar="R", type=_ranks, help="the most for each run; default: the file's, or cores + 1"
+        "--ranks",
+        metavar="R",
+        type=_ranks,
+        help="the most ranks for a run; default: that of FILE, or the number of cores + 1",
     )
     parser.add_argument(
         "--launcher",
         metavar="COMMAND",
-        help="what starts the ranks, {ranks} for their number; default: mpirun -n {ranks}",
+        help="command that starts the ranks, with {ranks} for their number; default: mpirun -n {ranks}",
     )
     parser.add_argument(
         "--walltime",
         metavar="H:MM:SS",
-        help="stop in time before so much has passed; default: the end of the SLURM job",
+        help="stop, with a checkpoint, before this time has passed; default: the end of the SLURM job",
     )
-    parser.add_argument("--only", metavar="N", type=word, help="these runs alone, such as 7 or 1-4,9")
-    parser.add_argument("--report", metavar="FOLDER", type=word, help="at the end report these runs there")
+    parser.add_argument("--only", metavar="N", type=word, help="only these runs, such as 7 or 1-4,9")
+    parser.add_argument(
+        "--report", metavar="FOLDER", type=word, help="at the end, write a report of these runs to FOLDER"
+    )
     instead = parser.add_mutually_exclusive_group()
-    instead.add_argument("--list", action="store_true", help="show the state of all runs, run none")
-    instead.add_argument("--count", action="store_true", help="print the number of runs, run none")
+    instead.add_argument("--list", action="store_true", help="print the state of all runs, start none")
+    instead.add_argument("--count", action="store_true", help="print the number of runs, start none")
     return parser
 
 
@@ -90,7 +94,7 @@ def _program(options: argparse.Namespace, begun: float) -> int:
         return DONE
     runs = _chosen(study.runs, options.only)
     if options.report:
-        require_report_libraries()  # not at the end, when all has run
+        require_report_libraries()  # now, not after the runs
     code = _list(study, runs) if options.list else _work(study, runs, options, begun)
     if options.report and code != STOPPED:
         return report(runs, options.report) or code
@@ -109,14 +113,14 @@ def _work(study: Study, runs: Sequence[StudyRun], options: argparse.Namespace, b
     deadline, notes = deadline_of(options.walltime, begun)
     series = Series(states, launch, deadline, limited=options.walltime is not None)
     for note in notes:
-        series.board.say(note)
+        series.board.print(note)
     code = series.work()
-    # A signal that came too late to stop a run still keeps the report for the next session.
+    # After a signal that came too late to stop a run, the next session writes the report.
     return STOPPED if series.processes.stopped and options.report else code
 
 
 def _require_same_settings(states: Iterable[State]) -> None:
-    """BadInput: runs are there that this study cannot go on with."""
+    """BadInput: existing runs have other settings than the study, which cannot continue them."""
     others = [state.trouble for state in states if state.phase is Phase.OTHER]
     if others:
         more = f", and {len(others) - 1} more" if len(others) > 1 else ""
@@ -130,7 +134,7 @@ def _ranks(text: str) -> int:
 
 
 def _chosen(runs: Sequence[StudyRun], only: str | None) -> list[StudyRun]:
-    """The runs whose numbers are asked for, in the order of the study. BadInput: there are no such."""
+    """The runs with these numbers, in the order of the study. BadInput: there are no such runs."""
     if only is None:
         return list(runs)
     numbers: set[int] = set()

@@ -1,4 +1,4 @@
-"""What a study shows: lines in a batch log, a bar below them at a terminal, and the table of all runs."""
+"""The output of a study: lines, a progress bar on a terminal, and the table of all runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BATCH_WIDTH = 160
 
 
 class Board:
-    """The voice of a study. states: of its runs, by name, as far as they are known; the ETA is from these."""
+    """Prints the progress of a study; states: the known states of its runs, by name, which give the ETA."""
 
     def __init__(self, runs: Sequence[StudyRun], states: Mapping[str, State]) -> None:
         self.runs, self.states = runs, states
@@ -27,34 +27,34 @@ class Board:
         self.start = time.monotonic()
         self.bar = self._bar() if self.console.is_terminal else None
 
-    def say(self, text: str) -> None:
-        """A line of its own, with the time since the study was started."""
+    def print(self, text: str) -> None:
+        """Print a line with the time since the start of the study."""
         self.console.print(f"{clock(time.monotonic() - self.start)}  {text}")
 
-    def begins(self, run: StudyRun, ranks: int) -> None:
-        """A run is started, or gone on with."""
+    def show_start(self, run: StudyRun, ranks: int) -> None:
+        """Show that a run is started or continued."""
         if self.bar:
             total = run.config.total_steps
             self.bar.update(self.task, total=total, completed=0, name=_name(run), result="", visible=True)
         else:
             before = self.states[run.name].env_steps
-            what = f"goes on from {before:,} steps" if before else "runs"
-            self.say(f"{_name(run)} {what} on {ranks} rank{'s' * (ranks > 1)}")
+            what = f"continues from {before:,} steps" if before else "starts"
+            self.print(f"{_name(run)} {what} on {ranks} rank{'s' * (ranks > 1)}")
 
-    def at(self, state: State) -> None:
-        """How far the run is that is going on."""
+    def show_progress(self, state: State) -> None:
+        """Show the state of the current run."""
         if self.bar:
             shown = "" if math.isnan(state.mean_return) else f"return {state.mean_return:.2f}"
             self.bar.update(self.task, completed=state.env_steps, result=shown, eta=self._eta())
 
-    def ends(self, run: StudyRun, outcome: str) -> None:
-        """What has become of a run."""
+    def show_end(self, run: StudyRun, outcome: str) -> None:
+        """Print the outcome of a run."""
         if self.bar:
             self.bar.update(self.task, visible=False)
-        self.say(f"{_name(run)} {outcome} | ETA {self._eta()}")
+        self.print(f"{_name(run)} {outcome} | ETA {self._eta()}")
 
     def close(self) -> None:
-        """Give the terminal back."""
+        """Remove the progress bar."""
         if self.bar:
             self.bar.stop()
             self.bar = None
@@ -77,7 +77,7 @@ class Board:
 
 
 def show_states(study: Study, states: Mapping[StudyRun, State]) -> None:
-    """The table of runs and their states, and how many there are of each."""
+    """Print the table of runs and their states, and the number of runs in each state."""
     console = PlainConsole()
     if not console.is_terminal:
         console.width = BATCH_WIDTH
@@ -94,7 +94,7 @@ def show_states(study: Study, states: Mapping[StudyRun, State]) -> None:
 
 
 def summary(states: Iterable[State]) -> str:
-    """How many runs are in each state: ``3 finished, 1 cut off``."""
+    """The number of runs in each state: ``3 finished, 1 interrupted``."""
     phases = [state.phase for state in states]
     return ", ".join(f"{phases.count(phase)} {phase}" for phase in Phase if phase in phases)
 
@@ -105,12 +105,12 @@ def _name(run: StudyRun) -> str:
 
 def _row(run: StudyRun, state: State) -> tuple[str, ...]:
     where = f" at {state.env_steps:,} of {run.config.total_steps:,} steps"
-    begun = state.phase not in (Phase.NOT_BEGUN, Phase.FINISHED, Phase.UNREADABLE)
+    started = state.phase not in (Phase.NOT_STARTED, Phase.FINISHED, Phase.UNREADABLE)
     by = f" ({printable(state.holder)})" if state.holder else ""
     return (
         str(run.number),
         run.name,
-        f"{state.phase}{where * begun}{by}",
+        f"{state.phase}{where * started}{by}",
         "" if math.isnan(state.mean_return) else f"{state.mean_return:.2f}",
         "" if math.isnan(state.seconds) else clock(state.seconds),
     )

@@ -1,4 +1,4 @@
-"""The command line of each run: how many ranks, which launcher, how much time."""
+"""The command line of each run: number of ranks, launcher, time limit."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from typing import NamedTuple
 
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.text import shown
-from dials_mpi.run.session import usable_ranks
+from dials_mpi.parallel.layout import usable_ranks
 from dials_mpi.study.plan import StudyRun
 
 RANKS = "{ranks}"
 
 
 class Launch(NamedTuple):
-    """How runs are started. ranks: the most that each gets; launcher: words, one of them with {ranks}."""
+    """How runs are started. ranks: the most for a run; launcher: words, one of which contains {ranks}."""
 
     ranks: int
     launcher: tuple[str, ...]
 
     def ranks_of(self, run: StudyRun) -> int:
-        """As many as it can use; one where only root has work."""
-        return usable_ranks(self.ranks, run.regions, run.config)
+        """The number of ranks for a run: as many as it can use; one where only root has work."""
+        return usable_ranks(self.ranks, run.regions, run.config.global_ranks, run.config.mode == "global")
 
     def command(self, run: StudyRun, walltime: str | None) -> list[str]:
-        """The program that starts the run, or goes on with it."""
+        """The command line that starts or continues the run; walltime: as of ``train``."""
         ranks = self.ranks_of(run)
         launcher = [word.replace(RANKS, str(ranks)) for word in self.launcher] if ranks > 1 else []
         limit = ["--walltime", walltime] if walltime else []
@@ -40,9 +40,9 @@ class Launch(NamedTuple):
 
 
 def plan_launch(ranks: int, launcher: str | None, runs: Iterable[StudyRun]) -> Launch:
-    """How to start these runs. launcher: as the user gave it; None is the mpirun of this Python, or on PATH.
+    """How to start these runs. launcher: as on the command line; None: mpirun beside this Python or on PATH.
 
-    BadInput: there is none, where one is needed, or it does not say where the number of ranks goes.
+    BadInput: a launcher is needed and there is none, or the given one has no place for the number of ranks.
     """
     launch = Launch(ranks, ())
     if launcher is not None:
@@ -59,7 +59,7 @@ def _words(launcher: str) -> tuple[str, ...]:
         raise BadInput(f"--launcher is {shown(launcher)}, which cannot be read ({error})") from None
     if not any(RANKS in word for word in words):
         raise BadInput(
-            f"--launcher is {shown(launcher)}: write {RANKS} for their number, as in 'srun -n {RANKS}'"
+            f"--launcher is {shown(launcher)}: write {RANKS} for the number of ranks, as in 'srun -n {RANKS}'"
         )
     if not shutil.which(words[0]):
         raise BadInput(

@@ -42,7 +42,7 @@ class StudyRun(NamedTuple):
 
 
 class Study(NamedTuple):
-    """What a study file asks for. ranks: the most for each run, where the file says so."""
+    """A study file, read. ranks: the most for each run, None if the file does not say."""
 
     name: str
     runs: list[StudyRun]
@@ -58,7 +58,7 @@ class _System(NamedTuple):
 
 
 class _Cell(NamedTuple):
-    """A system with a method: what its runs have in common but for the seed."""
+    """A system with a method: what its runs have in common, all but the seed."""
 
     file: str
     overrides: tuple[str, ...]
@@ -68,7 +68,7 @@ class _Cell(NamedTuple):
 
 
 def load_study(file: str, output: str | None = None, overrides: Sequence[str] = ()) -> Study:
-    """The study in a YAML file; nothing runs before all of it is found good.
+    """The study in a YAML file; checked completely before anything runs.
 
     output: the folder of the runs; runs/ and the file's name if None. overrides: for every run.
     BadInput: a key, a name or a configuration is refused, or two runs would be the same.
@@ -102,7 +102,7 @@ def load_study(file: str, output: str | None = None, overrides: Sequence[str] = 
 
 
 def _cell(base: _System, overrides: Sequence[str], where: str) -> _Cell:
-    """BadInput: its configuration is refused."""
+    """The cell's configuration and sizes. BadInput: the configuration is refused."""
     try:
         config = load(base.file, overrides)
     except BadInput as error:
@@ -120,7 +120,7 @@ def _run(number: int, of: int, folder: Path, system: str, method: str, seed: int
 
 
 def _grid(systems: Mapping[str, _System], methods: Iterable[str]) -> Iterator[tuple[str, str, int]]:
-    """Every run: the first seed of all before the second, so that a study cut short shows all of it."""
+    """All runs, seed by seed, so that an interrupted study has runs of all systems and methods."""
     for seeds in zip_longest(*(system.seeds for system in systems.values())):
         for system, seed in zip(systems, seeds, strict=True):
             for method in methods if seed is not None else ():
@@ -196,9 +196,9 @@ def _named(content: Any, where: str) -> dict[str, Any]:
 
 
 def _mapping(
-    content: Any, where: str, known: Sequence[str] | None = None, needed: Sequence[str] = ()
+    content: Any, where: str, known: Sequence[str] = (), needed: Sequence[str] = ()
 ) -> dict[Any, Any]:
-    """A mapping that is not empty. BadInput: it is none, or has a key that is not known, or lacks one."""
+    """A mapping that is not empty. BadInput: it is no mapping, has an unknown key, or lacks a needed one."""
     if not isinstance(content, dict) or not content:
         found = "an empty mapping" if content == {} else shown(content)
         raise BadInput(f"{where} is {found}, but must be a mapping: lines like 'key: value'")

@@ -1,4 +1,4 @@
-"""One program at a time, which gets the signals that come to this process."""
+"""Run one program at a time, and pass this process's signals on to it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import IO, Any, NamedTuple
 
 from dials_mpi.core import signals
 from dials_mpi.core.text import printable
-from dials_mpi.study import leash
+from dials_mpi.study import parent_death
 
 TICK = 1.0
-"""Seconds between two looks at a program that runs."""
+"""Seconds between two checks of a running program."""
 TAIL = 10_000
 LAST_LINES = 5
 AT_ONCE = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -29,16 +29,16 @@ class Ended(NamedTuple):
     last_lines: list[str]
 
 
-def leashed(command: Sequence[str]) -> list[str]:
-    """The command line of a program that ends with this process, however this one ends."""
-    return [sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), *command]
+def ended_with_this_process(command: Sequence[str]) -> list[str]:
+    """The command line of a program that is ended when this process ends, for whatever reason."""
+    return [sys.executable, "-I", "-S", parent_death.__file__, str(os.getpid()), *command]
 
 
 class Processes:
-    """Runs programs, as a context. stopped: a signal has come, and no other program is to be begun.
+    """A context that runs programs. stopped: a signal has come, and no other program may be started.
 
-    Inside, SIGUSR1 is passed on as it is, SIGTERM, SIGINT and SIGHUP as SIGTERM; behind it they do again what
-    they did before. In a thread other than the main one signals are left alone.
+    Within the context SIGUSR1 is passed on as it is, SIGTERM, SIGINT and SIGHUP as SIGTERM; its end restores
+    the former handlers. In a thread other than the main one, signals are not handled.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class Processes:
     def __enter__(self) -> Processes:
         for number in (signal.SIGUSR1, *AT_ONCE) if signals.available() else ():
             if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
-                continue  # as nohup wants it
+                continue  # set by nohup
             self._before[number] = signal.signal(number, self._receive)
         return self
 
@@ -59,16 +59,16 @@ class Processes:
             signal.signal(number, handler)
 
     def run(self, command: Sequence[str], tick: Callable[[], object]) -> Ended:
-        """Run a program to its end, silently; ``tick`` is called about every second. OSError: it is none."""
+        """Run a program without output; ``tick`` is called every second. OSError: it cannot be started."""
         with (
             tempfile.TemporaryFile() as stderr,
             subprocess.Popen(
-                leashed(command),
+                ended_with_this_process(command),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
                 env={"OMP_NUM_THREADS": "1", **os.environ},
-                start_new_session=True,  # Ctrl-C comes to it through this process alone, and once
+                start_new_session=True,  # so that Ctrl-C reaches it once, through this process
             ) as process,
         ):
             self._process = process
@@ -95,7 +95,7 @@ class Processes:
         self._pass_on()
 
     def _pass_on(self) -> None:
-        """To the program that runs; what came just before one begins comes to that one."""
+        """Send a pending signal to the running program, or to the next one if none is running."""
         if self._process and self._pending:
             number, self._pending = self._pending, None
             self._process.send_signal(number)

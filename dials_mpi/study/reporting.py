@@ -1,4 +1,4 @@
-"""The report of a study: ``python -m dials_mpi.report`` over its runs, once for each domain."""
+"""The report of a study: starts ``python -m dials_mpi.report`` on its runs, once for each domain."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from pathlib import Path
 
 from dials_mpi.core.errors import CRASHED, DONE, print_error
 from dials_mpi.study.plan import StudyRun
-from dials_mpi.study.process import leashed
+from dials_mpi.study.process import ended_with_this_process
 from dials_mpi.study.state import Phase, state_of
 
 MOST_NAMED = 5
 
 
 def report(runs: Sequence[StudyRun], folder: str) -> int:
-    """Report what is evaluated of these runs; the exit code, that of the first report that went wrong.
+    """Report all runs that have an evaluation; the exit code: that of the first report that failed.
 
-    With several domains the files of each go to a folder of its own below ``folder``. Runs that were begun
-    with other settings are none of the study's.
+    With several domains, the files of each go to a subfolder of ``folder``. Runs that were started with other
+    settings are left out.
     """
     states = {run: state_of(run) for run in runs}
     others = [run.name for run, state in states.items() if state.phase is Phase.OTHER]
     if others:
         more = f" and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else ""
-        print(f"not reported, for other settings: {', '.join(others[:MOST_NAMED])}{more}", flush=True)
+        print(f"not reported because of other settings: {', '.join(others[:MOST_NAMED])}{more}", flush=True)
     domains = list(dict.fromkeys(run.config.domain for run in runs))
     there = [run for run, state in states.items() if state.evaluated and state.phase is not Phase.OTHER]
     codes = []
@@ -39,5 +39,7 @@ def report(runs: Sequence[StudyRun], folder: str) -> int:
             continue
         out = Path(folder) / domain if len(domains) > 1 else Path(folder)
         program = (sys.executable, "-m", "dials_mpi.report")
-        codes.append(subprocess.run(leashed([*program, *directories, "--out", str(out)])).returncode)
+        codes.append(
+            subprocess.run(ended_with_this_process([*program, *directories, "--out", str(out)])).returncode
+        )
     return next((code for code in codes if code), DONE)

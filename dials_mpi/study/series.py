@@ -10,23 +10,23 @@ from enum import Enum, auto
 from dials_mpi.config import load
 from dials_mpi.core.errors import CRASHED, DONE, REFUSED, STOPPED, BadInput, print_error
 from dials_mpi.core.text import printable
-from dials_mpi.run.session import Start, require_time
+from dials_mpi.run.session import SessionStart, require_time
 from dials_mpi.run.walltime import Deadline, clock
 from dials_mpi.storage import checkpoint as checkpoints
 from dials_mpi.storage.checkpoint import Checkpoint
-from dials_mpi.storage.position import Position
+from dials_mpi.storage.progress import Progress
 from dials_mpi.study.board import Board, summary
 from dials_mpi.study.launch import Launch
 from dials_mpi.study.plan import StudyRun
 from dials_mpi.study.process import Ended, Processes
 from dials_mpi.study.state import Phase, State, ranks_of_sessions, state_of
 
-PATIENCE = 2.0
-"""Seconds between two looks at runs that others have, when there is nothing else to do."""
+POLL_SECONDS = 2.0
+"""Seconds between two checks of runs that other processes run, when nothing else is left."""
 
 
 class Outcome(Enum):
-    """What has become of a run here. ELSEWHERE: another process runs it."""
+    """The outcome of a run. ELSEWHERE: another process runs it."""
 
     DONE = auto()
     FAILED = auto()
@@ -35,13 +35,13 @@ class Outcome(Enum):
 
 
 class Series:
-    """Takes up runs until each is finished or has failed, and waits for those that another process has."""
+    """Runs a study until each run is finished or has failed; waits for those that other processes run."""
 
     def __init__(
         self, states: Mapping[StudyRun, State], launch: Launch, deadline: Deadline, limited: bool
     ) -> None:
-        """states: of its runs, as they are now. limited: runs are told how much time is left; else they find
-        the end of their job themselves."""
+        """states: the current states of all runs. limited: runs get the remaining time as ``--walltime``;
+        otherwise they find the end of their job themselves."""
         self.runs, self.launch, self.deadline, self.limited = list(states), launch, deadline, limited
         self.states = {run.name: state for run, state in states.items()}
         self.processes = Processes()
@@ -50,23 +50,23 @@ class Series:
         self.left: set[str] = set()
 
     def work(self) -> int:
-        """Take them all up; the exit code: done, stopped with work left, or 1 if some have failed."""
-        self.board.say(f"begins: {summary(self.states.values())}")
+        """Run all; the exit code: done, stopped with work left, or 1 if some have failed."""
+        self.board.print(f"start: {summary(self.states.values())}")
         try:
             with self.processes:
                 outcomes = self._rounds()
         finally:
             self.board.close()
         failed = [name for name, outcome in outcomes.items() if outcome is Outcome.FAILED]
-        self.board.say(f"ends: {summary(self.states.values())}")
+        self.board.print(f"end: {summary(self.states.values())}")
         if failed:
-            self.board.say(f"failed: {', '.join(failed)}")
+            self.board.print(f"failed: {', '.join(failed)}")
         if Outcome.STOPPED in outcomes.values():
             return STOPPED
         return CRASHED if failed else DONE
 
     def _rounds(self) -> dict[str, Outcome]:
-        """Again and again, for whoever has a run may leave it unfinished."""
+        """Repeat over the runs, since another process may stop before its run is finished."""
         outcomes: dict[str, Outcome] = {}
         waiting = list(self.runs)
         while waiting:
@@ -76,12 +76,12 @@ class Series:
                     return outcomes
             elsewhere = [run for run in waiting if outcomes[run.name] is Outcome.ELSEWHERE]
             if len(elsewhere) == len(waiting):
-                time.sleep(PATIENCE)
+                time.sleep(POLL_SECONDS)
             waiting = elsewhere
         return outcomes
 
     def _take(self, run: StudyRun) -> Outcome:
-        """Skip the run where it needs nothing, else run it to its end."""
+        """Run a run, unless it is finished or another process runs it."""
         state = self.states[run.name] = state_of(run)
         if state.phase is Phase.FINISHED:
             return Outcome.DONE
@@ -92,7 +92,7 @@ class Series:
         if not self._time_for(run):
             return Outcome.STOPPED
         if not _as_planned(run):
-            self.board.ends(run, "has failed: its configuration is another one now")
+            self.board.show_end(run, "has failed: its configuration has changed")
             changed = f"its configuration {printable(run.file)} has changed since the study began"
             print_error(f"{run.name}: {changed}: start the study again")
             return Outcome.FAILED
@@ -101,27 +101,27 @@ class Series:
     def _leave(self, run: StudyRun) -> Outcome:
         if run.name not in self.left:
             self.left.add(run.name)
-            self.board.ends(run, f"is waited for: {self.states[run.name].holder} runs it")
+            self.board.show_end(run, f"is run by {self.states[run.name].holder}: waiting for it")
         return Outcome.ELSEWHERE
 
     def _run(self, run: StudyRun) -> Outcome:
-        self.board.begins(run, self.launch.ranks_of(run))
+        self.board.show_start(run, self.launch.ranks_of(run))
         self.launched += 1
         outcome, ended = self._attempt(run)
-        # What refused it may be a process that was a moment faster, and has stopped since.
-        again = (Phase.NOT_BEGUN, Phase.CUT_OFF)
+        # Another process may have held the run's directory for a moment, and stopped since.
+        again = (Phase.NOT_STARTED, Phase.INTERRUPTED)
         if outcome is Outcome.FAILED and ended.code == REFUSED and self.states[run.name].phase in again:
             outcome, ended = self._attempt(run)
         if outcome is Outcome.ELSEWHERE:
             return self._leave(run)
-        self.board.ends(run, _words(outcome, ended, self.states[run.name]))
+        self.board.show_end(run, _words(outcome, ended, self.states[run.name]))
         if outcome is Outcome.FAILED:
             for line in ended.last_lines:
                 print_error(f"{run.name}: {line.removeprefix('dials_mpi: ')}")
         return outcome
 
     def _attempt(self, run: StudyRun) -> tuple[Outcome, Ended]:
-        # The moment, for how long the launcher takes to start the program is not known.
+        # A point in time, not a duration: how long the launcher takes to start the program is not known.
         left = f"@{math.floor(time.time() + self.deadline.left())}" if self.limited else None
         command = self.launch.command(run, left)
         before = len(ranks_of_sessions(run))
@@ -136,7 +136,10 @@ class Series:
         return outcome, ended
 
     def _other_ranks(self, run: StudyRun, before: int) -> str:
-        """Why a run has failed whose launcher started other ranks than asked; before: its sessions then."""
+        """Why a run counts as failed if the launcher started another number of ranks, else empty.
+
+        before: the number of sessions before this one.
+        """
         asked, got = self.launch.ranks_of(run), ranks_of_sessions(run)[before:]
         if not got or got[-1] in (0, asked):
             return ""
@@ -147,10 +150,10 @@ class Series:
         )
 
     def _judge(self, ended: Ended, state: State) -> Outcome:
-        # Refused as another process had it, which has finished it since, is as good as done.
+        # It may be refused because another process held it, which has finished it since.
         if ended.code in (DONE, REFUSED) and state.phase is Phase.FINISHED:
             return Outcome.DONE
-        # A launcher, or a program that has just started, may end with another code when a signal comes.
+        # After a signal, a launcher or a program that was just starting may exit with any code.
         if ended.code == STOPPED or self.processes.stopped:
             return Outcome.STOPPED
         return Outcome.ELSEWHERE if state.phase is Phase.RUNNING else Outcome.FAILED
@@ -158,42 +161,43 @@ class Series:
     def _look(self, run: StudyRun) -> None:
         if self.board.bar:
             self.states[run.name] = state_of(run)
-            self.board.at(self.states[run.name])
+            self.board.show_progress(self.states[run.name])
 
     def _time_for(self, run: StudyRun) -> bool:
-        """Whether another segment can be done in time, as far as is known; the first run looks itself."""
-        start = Start(run.config, str(run.directory), _position(run) if self.launched else Position())
+        """Whether the time suffices for another segment; the first run of a session checks this itself."""
+        progress = _progress(run) if self.launched else Progress()
+        start = SessionStart(run.config, str(run.directory), progress)
         try:
             require_time(start, self.deadline, self.launch.ranks_of(run))
             if not self.deadline.allows(0):
                 raise BadInput("the time is over")
         except BadInput as reason:
-            self.board.ends(run, f"waits for the next session: {reason}")
+            self.board.show_end(run, f"waits for the next session: {reason}")
             return False
         return True
 
 
 def _as_planned(run: StudyRun) -> bool:
-    """Whether the run's program will read the configuration that the study has checked."""
+    """Whether the configuration file still gives the configuration that the study has checked."""
     try:
         return load(run.file, run.overrides) == run.config
     except BadInput:
         return False
 
 
-def _position(run: StudyRun) -> Position:
-    """Where the run would go on; the beginning, too, where that is not to be read: the run will say why."""
+def _progress(run: StudyRun) -> Progress:
+    """Where the run would continue; the beginning if its checkpoint cannot be read, which the run reports."""
     try:
         newest = checkpoints.present(run.directory)
-        return Checkpoint(newest[0]).position if newest else Position()
+        return Checkpoint(newest[0]).progress if newest else Progress()
     except BadInput:
-        return Position()
+        return Progress()
 
 
 def _words(outcome: Outcome, ended: Ended, state: State) -> str:
-    """What to say of a run that was begun here."""
+    """The outcome of a run that was started here, in words."""
     if outcome is Outcome.DONE:
         return f"is finished: return {state.mean_return:.2f} in {clock(state.seconds)}"
     if outcome is Outcome.FAILED:
         return f"has failed with exit code {ended.code}"
-    return f"is stopped at {state.env_steps:,} steps: the same command line goes on"
+    return f"is stopped at {state.env_steps:,} steps: the same command line continues it"

@@ -1,4 +1,4 @@
-"""How far the runs of a study are, from their files alone."""
+"""The progress of a study's runs, from their files, and the time that remains."""
 
 from __future__ import annotations
 
@@ -18,41 +18,41 @@ from dials_mpi.study.plan import StudyRun
 
 
 class Phase(StrEnum):
-    """What can be said of a run. OTHER: it cannot be gone on with, whether or not somebody runs it."""
+    """The phase of a run. OTHER: it has other settings, so that the study cannot continue it."""
 
-    NOT_BEGUN = "not begun"
+    NOT_STARTED = "not started"
     RUNNING = "running"
-    CUT_OFF = "cut off"
+    INTERRUPTED = "interrupted"
     FINISHED = "finished"
     OTHER = "other settings"
     UNREADABLE = "unreadable"
 
 
 class State(NamedTuple):
-    """How far a run is: steps per agent, mean return and wall-clock seconds at its newest evaluation.
+    """The state of a run: steps per agent, mean return and wall-clock seconds at its newest evaluation.
 
-    locked_by: the process that runs it, in its own words. trouble: why its file cannot be read, or what is
-    other about its settings.
+    holder: description of the process that runs it. trouble: why its file cannot be read, or which settings
+    differ.
     """
 
     phase: Phase
     env_steps: int = 0
     mean_return: float = math.nan
     seconds: float = math.nan
-    locked_by: str = ""
+    holder: str = ""
     trouble: str = ""
 
     @property
     def evaluated(self) -> bool:
-        """Whether there is an evaluation, be it the one before training."""
+        """Whether there is an evaluation, also that before training."""
         return not math.isnan(self.mean_return)
 
 
 def state_of(run: StudyRun) -> State:
-    """The state of a run, which may be going on at the moment."""
+    """The state of a run, which another process may be running."""
     held = locked_by(run.directory)
     if not RunFile(run.directory).exists():
-        return State(Phase.RUNNING if held else Phase.NOT_BEGUN, locked_by=held or "")
+        return State(Phase.RUNNING if held else Phase.NOT_STARTED, holder=held or "")
     try:
         state = _read(run)
     except BadInput as error:
@@ -61,7 +61,7 @@ def state_of(run: StudyRun) -> State:
         state = State(Phase.UNREADABLE, trouble=f"{run.directory}: {error}")
     if not held:
         return state
-    return state._replace(phase=state.phase if state.phase is Phase.OTHER else Phase.RUNNING, locked_by=held)
+    return state._replace(phase=state.phase if state.phase is Phase.OTHER else Phase.RUNNING, holder=held)
 
 
 def _read(run: StudyRun) -> State:
@@ -75,18 +75,18 @@ def _read(run: StudyRun) -> State:
 
 
 def _phase(run: StudyRun, file: RunFile) -> tuple[Phase, str]:
-    """Of a run that nobody runs. One that was to be shorter can be gone on with, even if it is finished."""
+    """The phase of a run that no process runs, and which settings differ; finished runs can be extended."""
     same = file.attributes()["config_digest"] == run.config.digest()
     if not same:
         before = configuration_of(file)
         if changed := differences(before, run.config):
-            return Phase.OTHER, f"{printable(str(run.directory))} was begun with other settings: {changed}"
+            return Phase.OTHER, f"{printable(str(run.directory))} was started with other settings: {changed}"
         same = before.total_steps == run.config.total_steps
-    return Phase.FINISHED if same and file.finished() else Phase.CUT_OFF, ""
+    return Phase.FINISHED if same and file.finished() else Phase.INTERRUPTED, ""
 
 
 def ranks_of_sessions(run: StudyRun) -> list[int]:
-    """How many ranks each session of a run was on; empty where there is no file, or none that can be read."""
+    """The number of ranks of each session of a run; empty if there is no readable file."""
     try:
         return RunFile.open(run.directory).ranks() if RunFile(run.directory).exists() else []
     except (BadInput, *READ_ERRORS):
@@ -94,10 +94,10 @@ def ranks_of_sessions(run: StudyRun) -> list[int]:
 
 
 def remaining(runs: Sequence[StudyRun], states: Mapping[str, State]) -> float:
-    """Seconds of wall-clock time that these runs still need, NaN if there is nothing to tell by.
+    """The ETA: estimated wall-clock seconds that these runs still need; NaN if no run has started.
 
-    By what an agent's step took in runs of the same system and method, else in those that are known.
-    states: by the name of the run, of all runs of the study that have begun.
+    It uses the seconds per agent-step of runs of the same system and method, or of all runs without these.
+    states: of all runs of the study that have started, by name.
     """
     rates: dict[tuple[str, str], list[float]] = {}
     for run in runs:

@@ -1,4 +1,4 @@
-"""One episode, step by step: of the whole system, or of one region under its influence predictor."""
+"""One episode, step by step: of the global simulator, or of one region with its influence predictor."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from dials_mpi.algorithm.ials import IALS
-from dials_mpi.algorithm.joint import RandomPolicy, TrainedPolicies
+from dials_mpi.algorithm.joint import JointPolicy, RandomPolicy, TrainedPolicies
 from dials_mpi.core.seeding import OTHER_EPISODES, Purpose, stream
-from dials_mpi.domains.base import GlobalSimulator, LocalSimulator
-from dials_mpi.results.choice import Choice
+from dials_mpi.domains.base import GlobalSimulator, LocalSimulator, Rows
+from dials_mpi.results.run import TRAINED, Run
 
 
 class Moment(NamedTuple):
-    """A state of an episode, after so many steps.
+    """The state of an episode after ``step`` steps.
 
-    rewards: float [regions shown], of the step that led there, 0 at the beginning. sources: int [M], those
-    that were sampled for it, in a local simulator.
+    rewards: float [agents shown], of this step, 0 at the beginning. sources: int [M], sampled for this step;
+    None in the global simulator and at the beginning.
     """
 
     step: int
@@ -29,23 +29,27 @@ class Moment(NamedTuple):
 class Episode(Protocol):
     """An episode that can be played once."""
 
-    simulator: GlobalSimulator | LocalSimulator
+    @property
+    def simulator(self) -> GlobalSimulator | LocalSimulator:
+        """The simulator, whose state is that of the newest moment."""
+        ...
 
     def play(self, steps: int) -> Iterator[Moment]:
-        """The state at the beginning, and after each of so many steps."""
+        """The moment at the beginning, and after each of the steps."""
         ...
 
 
 class GlobalEpisode:
     """The joint policy on the global simulator."""
 
-    def __init__(self, choice: Choice, seed: int) -> None:
-        self._agents = len(choice.domain.agents)
-        self.simulator = choice.domain.global_simulator([_stream(seed, Purpose.EVALUATION)])
-        self._policy = choice.joint_policy(self.simulator, [_stream(seed, Purpose.EVALUATION_ACTIONS)])
+    def __init__(self, run: Run, policy: str, seed: int) -> None:
+        """policy: one of ``run.joint_policies``. BadInput: its networks cannot be read."""
+        self._agents = len(run.domain.agents)
+        self.simulator = run.domain.global_simulator([_rng(seed, Purpose.EVALUATION)])
+        self._policy = run.joint_policy(policy, self.simulator, [_rng(seed, Purpose.EVALUATION_ACTIONS)])
 
     def play(self, steps: int) -> Iterator[Moment]:
-        """As Episode says."""
+        """See Episode."""
         state = self.simulator.reset()
         yield Moment(0, np.zeros(self._agents))
         for step in range(1, steps + 1):
@@ -54,28 +58,29 @@ class GlobalEpisode:
 
 
 class LocalEpisode:
-    """A region's agents on its local simulator, the rest of the system being its influence predictor."""
+    """A region's agents on its local simulator, whose sources its influence predictor samples."""
 
-    def __init__(self, choice: Choice, region: int, seed: int) -> None:
-        self._agents = choice.domain.regions[region].agents
-        local = choice.domain.local_simulator([region], 1, [_stream(seed, Purpose.SIMULATOR, region)])
-        sources = [_stream(seed, Purpose.SOURCES, region)]
-        self.simulator = local
-        self._environment = IALS(local, [choice.predictors[region]], 1, sources)
-        actions = [_stream(seed, Purpose.ACTIONS, region)]
-        if choice.policy == "trained":
-            self._policy = TrainedPolicies([choice.policies[i] for i in self._agents], actions)
+    def __init__(self, run: Run, policy: str, region: int, seed: int) -> None:
+        """policy: trained or random. BadInput: the networks cannot be read."""
+        self._agents = run.domain.regions[region].agents
+        self.simulator = run.domain.local_simulator([region], 1, [_rng(seed, Purpose.SIMULATOR, region)])
+        sources = [_rng(seed, Purpose.SOURCES, region)]
+        self._environment = IALS(self.simulator, [run.predictors[region]], 1, sources)
+        actions = [_rng(seed, Purpose.ACTIONS, region)]
+        self._policy: JointPolicy
+        if policy == TRAINED:
+            self._policy = TrainedPolicies([run.policies[i] for i in self._agents], actions)
         else:
-            self._policy = RandomPolicy([choice.domain.agents[i] for i in self._agents], actions)
+            self._policy = RandomPolicy([run.domain.agents[i] for i in self._agents], actions)
 
     def play(self, steps: int) -> Iterator[Moment]:
-        """As Episode says."""
-        observations = self._environment.reset()
+        """See Episode."""
+        observations: Rows = self._environment.reset()
         yield Moment(0, np.zeros(len(self._agents)))
         for step in range(1, steps + 1):
             observations, rewards, _ = self._environment.step(self._policy(observations))
             yield Moment(step, np.asarray(rewards)[:, 0], np.asarray(self._environment.sources[0][0]))
 
 
-def _stream(seed: int, purpose: Purpose, region: int = 0) -> np.random.Generator:
+def _rng(seed: int, purpose: Purpose, region: int = 0) -> np.random.Generator:
     return stream(seed, purpose, region, OTHER_EPISODES)

@@ -1,34 +1,36 @@
-"""A region's influence predictor beside what happened: along one episode, and over many of them.
+"""Compare a region's influence predictor with the sources of played episodes.
 
-Nobody knows the true probability of a source at a step; what is known is which class it then had. So there
-are two pictures: the predicted probabilities along one episode with what happened, and, over all episodes,
-how often something happens of all times that it was predicted with a certain probability (calibration).
+The true probabilities of a source at a step are not known, only the class that it had. So there are two
+pictures: the predicted probabilities along one episode with the observed classes, and over all episodes the
+calibration: the observed frequency of each class against its predicted probability.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from dials_mpi.algorithm.collect import Dataset, Recorder, parts
 from dials_mpi.algorithm.collect import play as play_episodes
+from dials_mpi.algorithm.joint import JointPolicy
 from dials_mpi.core.seeding import OTHER_EPISODES, Purpose, streams
+from dials_mpi.domains.base import GlobalSimulator
 from dials_mpi.learning.influence import Predictor
-from dials_mpi.results.choice import Choice
+from dials_mpi.results.run import Run
 
 BINS = 10
-"""Of equal width, of predicted probabilities."""
+"""Bins of the predicted probabilities, of equal width."""
 
-_Z = 1.96  # of a 95 % interval
+_Z = 1.96  # standard deviations of a 95 % interval
 
 
 class Calibration(NamedTuple):
-    """Of one source, in each of BINS bins; NaN where nothing was predicted.
+    """Calibration of one source: arrays [BINS], NaN in bins without predictions.
 
-    predicted: the mean of the predicted probabilities; observed: the share of them that came true; low, high:
-    its 95 % interval; number: how many there are.
+    predicted: the mean of the predicted probabilities; observed: the observed frequency; low, high: its 95 %
+    interval; number: the number of predictions.
     """
 
     predicted: np.ndarray
@@ -38,23 +40,30 @@ class Calibration(NamedTuple):
     number: np.ndarray
 
 
-def play(choice: Choice, region: int, episodes: int, seed: int, beat: Callable[[int], None]) -> Dataset:
-    """The region's dataset of so many episodes of the global simulator; beat: told of each that is done."""
-    domain, numbers, datasets = choice.domain, range(episodes), []
+def play(
+    run: Run, policy: str, region: int, episodes: int, seed: int, advance: Callable[[int], None]
+) -> Dataset:
+    """The region's dataset of some episodes of the global simulator under a joint policy of the run.
+
+    advance: called with the number of episodes that were just played.
+    """
+    domain, numbers = run.domain, range(episodes)
+    datasets: list[Dataset] = []
     for here in parts(domain, episodes):
         acting, simulators = (
             streams(seed, purpose, numbers[here], OTHER_EPISODES)
             for purpose in (Purpose.EVALUATION_ACTIONS, Purpose.EVALUATION)
         )
+
+        def policy_of(
+            simulator: GlobalSimulator, block: slice, rngs: Sequence[np.random.Generator] = acting
+        ) -> JointPolicy:
+            return run.joint_policy(policy, simulator, rngs[block])
+
         recorder = Recorder(domain, len(acting), [region])
-        play_episodes(
-            domain,
-            simulators,
-            lambda simulator, part, acting=acting: choice.joint_policy(simulator, acting[part]),
-            record=recorder,
-        )
+        play_episodes(domain, simulators, policy_of, record=recorder)
         datasets += recorder.datasets
-        beat(len(acting))
+        advance(len(acting))
     return Dataset(*(np.concatenate(arrays) for arrays in zip(*datasets, strict=True)))
 
 
@@ -68,9 +77,9 @@ def predict(predictor: Predictor, inputs: np.ndarray) -> np.ndarray:
 
 
 def cross_entropies(probabilities: np.ndarray, sources: np.ndarray) -> tuple[float, float]:
-    """Of one source, in nats: of the predicted probabilities, and of the frequencies of the classes.
+    """Cross-entropies of one source in nats: of the predictor, and of the baseline, the class frequencies.
 
-    probabilities: [K, T, C]; sources: int [K, T], the class that it had.
+    probabilities: [K, T, C]; sources: int [K, T], the observed classes.
     """
     taken = np.take_along_axis(probabilities, sources[..., None].astype(np.intp), axis=-1)
     frequency = np.bincount(sources.ravel()) / sources.size
@@ -79,11 +88,11 @@ def cross_entropies(probabilities: np.ndarray, sources: np.ndarray) -> tuple[flo
 
 
 def calibrate(probabilities: np.ndarray, sources: np.ndarray) -> Calibration:
-    """Of one source: probabilities [K, T, C] of its classes, and the class that it had, int [K, T].
+    """The calibration of one source; probabilities: [K, T, C]; sources: int [K, T], the observed classes.
 
-    Every class counts by itself, of a binary source only the second. The intervals are Wilson's, for as many
-    samples as are worth those that there are: the steps of an episode depend on each other, so the variance
-    of the observed share is taken over episodes, and where it cannot be had, an episode counts as one sample.
+    Each class counts separately, of a binary source only the second. The intervals are Wilson's with the
+    effective number of samples: the steps of an episode depend on each other, so the variance of the observed
+    frequency is estimated over episodes; where that is not possible, an episode counts as one sample.
     """
     count = probabilities.shape[2]
     classes = np.arange(1 if count == 2 else 0, count)
@@ -99,13 +108,13 @@ def calibrate(probabilities: np.ndarray, sources: np.ndarray) -> Calibration:
             columns.append((np.nan, np.nan, np.nan, np.nan, 0))
             continue
         share = hits.sum() / total
-        low, high = wilson(share, _worth(number, hits))
+        low, high = wilson(share, _effective_samples(number, hits))
         columns.append((predicted[inside].mean(), share, low, high, total))
     return Calibration(*(np.array(values) for values in zip(*columns, strict=True)))
 
 
-def _worth(number: np.ndarray, hits: np.ndarray) -> float:
-    """How many independent samples the hits among a number of samples in each episode, [K], are worth."""
+def _effective_samples(number: np.ndarray, hits: np.ndarray) -> float:
+    """The effective number of independent samples; number, hits: samples and hits in each episode, [K]."""
     total, share, episodes = number.sum(), hits.sum() / number.sum(), np.count_nonzero(number)
     between = ((hits - share * number) ** 2).sum()
     if episodes < 2 or not between:
@@ -115,7 +124,7 @@ def _worth(number: np.ndarray, hits: np.ndarray) -> float:
 
 
 def wilson(share: float, number: float) -> tuple[float, float]:
-    """The 95 % interval (Wilson's score) of a probability after so many samples, a share of which hit."""
+    """Wilson's 95 % interval of a probability; share: the hits in ``number`` samples."""
     middle = share + _Z**2 / (2 * number)
     half = _Z * np.sqrt(share * (1 - share) / number + _Z**2 / (4 * number**2))
     scale = 1 + _Z**2 / number

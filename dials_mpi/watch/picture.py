@@ -1,9 +1,10 @@
-"""An episode as a picture that follows it: the domain's drawing, and above it what is seen and the return."""
+"""The picture of an episode: the domain's drawing, and above it a caption, the step and the return."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,19 +17,19 @@ from dials_mpi.watch.episodes import Moment
 FILM_DPI = 160
 _LEFT, _RIGHT, _TOP, _BOTTOM = 0.06, 0.55, 0.24, 0.24  # inches around the drawing
 
-_LOWEST = 1.1  # inches: room for the scale beside a single row
+_MIN_HEIGHT = 1.1  # inches of the drawing: a single row needs room for the scale beside it
 
 
 def width(regions: int) -> float:
-    """Of the drawing, inches: from a column of a paper to a whole page."""
+    """The width of the drawing in inches: from a column of a paper to a whole page."""
     return float(np.clip(2.3 + 0.55 * np.sqrt(regions), 2.8, 8.0))
 
 
 class Picture:
-    """A figure of an episode's present state. clock: the step, and the return so far."""
+    """A figure of an episode's current state. clock: the step and the return so far, as text."""
 
     def __init__(self, regions: int, agents: int, caption: str, draw: Callable[[Axes], Drawing]) -> None:
-        """regions, agents: how many are shown; draw: makes the drawing in axes."""
+        """regions, agents: the numbers that are shown; draw: draws the simulator in axes."""
         wide = width(regions)
         self.figure = Figure((_LEFT + wide + _RIGHT, wide), dpi=FILM_DPI)
         self._canvas = FigureCanvasAgg(self.figure)
@@ -37,11 +38,11 @@ class Picture:
         self.drawing = draw(self.axes)
         self._fit_height(wide)
         top = 1 - 0.5 * _TOP / self.figure.get_figheight()
-        how = {"fontsize": 7, "va": "center_baseline"}
-        self.figure.text(2 * _LEFT / whole, top, caption, **how)
-        self._title = self.figure.text(1 - 2 * _LEFT / whole, top, "", ha="right", **how)
+        left, right, baseline = 2 * _LEFT / whole, 1 - 2 * _LEFT / whole, "center_baseline"
+        self.figure.text(left, top, caption, fontsize=7, va=baseline)
+        self._title = self.figure.text(right, top, "", ha="right", fontsize=7, va=baseline)
         self._moving = [*self.drawing.artists, self._title]
-        self._background = None
+        self._background: Any = None  # matplotlib's copy of all that does not change
         self._total, self._mean = 0.0, "mean return" if agents > 1 else "return"
 
     def follow(self, moment: Moment) -> None:
@@ -52,9 +53,9 @@ class Picture:
         self.drawing.update(moment.sources)
 
     def pixels(self) -> np.ndarray:
-        """The picture as a film has it, uint8 [height, width, 3], both even."""
+        """A frame of a film, uint8 [height, width, 3], with even height and width."""
         canvas = self._canvas
-        if self._background is None:  # what does not move is drawn once
+        if self._background is None:  # what does not change is drawn once
             for artist in self._moving:
                 artist.set_animated(True)
             canvas.draw()
@@ -67,9 +68,9 @@ class Picture:
         return np.ascontiguousarray(pixels[:high, :wide, :3])
 
     def _fit_height(self, wide: float) -> None:
-        """Make the figure as high as the drawing's aspect wants it."""
+        """Give the figure the height that the drawing's aspect ratio requires."""
         (left, right), (bottom, top) = self.axes.get_xlim(), self.axes.get_ylim()
-        high = max(_LOWEST, wide * abs((top - bottom) / (right - left)))
+        high = max(_MIN_HEIGHT, wide * abs((top - bottom) / (right - left)))
         whole = _TOP + high + _BOTTOM
         self.figure.set_figheight(whole)
         box = self.axes.get_position(original=True)
@@ -77,6 +78,6 @@ class Picture:
 
 
 def save(figure: Figure, file: Path) -> None:
-    """Write a figure in the format of the file's name; the same figure gives the same bytes."""
+    """Write a figure in the format of the file's extension; the same figure gives the same bytes."""
     undated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
     figure.savefig(file, metadata=undated.get(file.suffix.lower()))

@@ -1,0 +1,78 @@
+"""Which rank holds which regions and agents, and which ranks run global simulators.
+
+The first ``global_ranks`` ranks, rank 0 (root) among them, run global simulators. The W others are workers:
+region k of R is on worker k*W//R, so that the regions of a worker are contiguous. A single rank does both.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from dials_mpi.core.errors import BadInput
+
+AGENT, REGION, RANK, RUN = "agent", "region", "rank", "run"
+"""The kinds of owner that rows of numbers have. RUN: the run as a whole, whose row root holds."""
+
+Owned = Sequence[Sequence[int]]
+"""For each rank the numbers of the owners whose rows it holds."""
+
+
+class Layout:
+    """The layout of a run, seen from one rank.
+
+    owned: of each kind of owner, the numbers that each rank holds. regions: the regions of this rank.
+    region_ranks: the rank of each region. is_global: whether this rank runs a global simulator.
+    """
+
+    def __init__(
+        self,
+        rank: int,
+        size: int,
+        agents: Sequence[Sequence[int]],
+        on_root: bool = False,
+        global_ranks: int = 1,
+    ) -> None:
+        """agents: the numbers of each region's agents. on_root: root holds all regions (training on the
+        global simulator). global_ranks: how many ranks run global simulators; a single rank is one, whatever
+        is asked for."""
+        self.global_ranks = 1 if size == 1 else global_ranks
+        self.is_global = rank < self.global_ranks
+        first, workers = (0, 1) if on_root or size == 1 else (self.global_ranks, size - self.global_ranks)
+        self.region_ranks = [first + k * workers // len(agents) for k in range(len(agents))]
+        regions: list[list[int]] = [[] for _ in range(size)]
+        for k, holder in enumerate(self.region_ranks):
+            regions[holder].append(k)
+        self.regions = regions[rank]
+        self.owned: dict[str, Owned] = {
+            AGENT: [[i for k in held for i in agents[k]] for held in regions],
+            REGION: regions,
+            RANK: [[r] for r in range(size)],
+            RUN: [[0] if r == 0 else [] for r in range(size)],
+        }
+
+
+def default_ranks() -> int:
+    """One rank for each core of this machine, and root, which is idle while the others train."""
+    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1) + 1
+
+
+def usable_ranks(available: int, regions: int, global_ranks: int, on_root: bool) -> int:
+    """How many of the available ranks a run of so many regions can use; one where only root has work."""
+    ranks = min(available, regions + global_ranks)
+    return ranks if not on_root and ranks > global_ranks else 1
+
+
+def require_usable(ranks: int, regions: int, global_ranks: int) -> None:
+    """BadInput: so many ranks cannot share the work; a single one can do all of it."""
+    if ranks > regions + global_ranks:
+        more = "one root" if global_ranks == 1 else f"global_ranks={global_ranks}"
+        raise BadInput(
+            f"{ranks} ranks are more than {regions} regions and {more} can use: "
+            f"start at most {regions + global_ranks}"
+        )
+    if 1 < ranks <= global_ranks:
+        raise BadInput(
+            f"{ranks} ranks and global_ranks={global_ranks} leave none for the regions: start at least "
+            f"{global_ranks + 1} ranks, or one, or give at most global_ranks={ranks - 1}"
+        )
