@@ -1,4 +1,4 @@
-"""The cache: whatever is wrong with it, a run goes on, and executes nothing that others may have written."""
+"""The cache: with any problem a run continues; it never executes code that other users may have written."""
 
 import errno
 import grp
@@ -31,7 +31,7 @@ def triple(number):
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    """A cache of the test's own, about which nothing was said."""
+    """A cache of the test's own, without earlier warnings."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv(cache.GROUP, raising=False)
     monkeypatch.setattr(cache, "_warned", set())
@@ -39,7 +39,7 @@ def home(tmp_path, monkeypatch):
 
 
 def tripled(number=2):
-    """Three times the number as a process that starts computes it; whether the code came from the cache."""
+    """Compile ``triple`` as a new process would, and call it; whether the code came from the cache."""
     code = compiled.compiled(triple)
     assert code(number) == 3 * number
     return bool(sum(code.stats.cache_hits.values()))
@@ -52,15 +52,15 @@ def stored():
 
 
 def said(capsys):
-    """What was said on stderr, by line."""
+    """The lines on stderr."""
     return capsys.readouterr().err.splitlines()
 
 
-# --- what is damaged ---
+# --- damaged files ---
 
 
 class Touch:
-    """Executed where it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -92,7 +92,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_machine_code_is_made_anew(damage, home, capsys):
+def test_damaged_machine_code_is_compiled_again(damage, home, capsys):
     assert not tripled() and tripled()
     assert said(capsys) == []
     DAMAGES[damage](stored())
@@ -103,7 +103,7 @@ def test_damaged_machine_code_is_made_anew(damage, home, capsys):
     assert said(capsys) == []
 
 
-def test_a_pickle_of_something_else_is_made_anew(home, capsys):
+def test_code_is_compiled_again_if_the_file_is_another_pickle(home, capsys):
     tripled()
     cache.write(stored(), pickle.dumps({"some": "thing"}))
     assert not tripled()
@@ -111,7 +111,7 @@ def test_a_pickle_of_something_else_is_made_anew(home, capsys):
     assert tripled()
 
 
-def test_a_folder_in_place_of_a_file_is_done_without(home, capsys):
+def test_a_folder_in_place_of_a_file_is_tolerated(home, capsys):
     tripled()
     replace_by_folder(stored())
     assert not tripled() and not tripled()
@@ -127,7 +127,7 @@ def test_a_damaged_file_is_not_executed(home, tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
-def test_of_several_ranks_and_files_one_line_is_said(home):
+def test_several_ranks_and_files_give_one_warning(home):
     script = (
         "import numpy as np\n"
         "from dials_mpi.learning.kernels.activations import exp, tanh\n"
@@ -141,7 +141,7 @@ def test_of_several_ranks_and_files_one_line_is_said(home):
     assert len(done.ours()) == 1 and "is damaged" in done.ours()[0]
 
 
-# --- what cannot be written, or read ---
+# --- files that cannot be written or read ---
 
 
 def refuse_all(*_, **__):
@@ -150,7 +150,7 @@ def refuse_all(*_, **__):
 
 @pytest.fixture
 def unwritable(monkeypatch):
-    """The file system takes nothing new, also from root."""
+    """The file system is read-only, also for root."""
     given = os.open
 
     def read_only(path, flags, *rest, **how):
@@ -164,7 +164,7 @@ def unwritable(monkeypatch):
     return apply
 
 
-def test_a_cache_that_may_not_be_written_is_read(home, unwritable, capsys):
+def test_a_read_only_cache_is_read(home, unwritable, capsys):
     tripled()
     unwritable()
     assert tripled()
@@ -198,7 +198,7 @@ def test_a_full_disk_is_tolerated(home, capsys):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_what_may_not_be_read_is_replaced_where_that_is_allowed(home, capsys):
+def test_a_file_without_read_permission_is_replaced_if_possible(home, capsys):
     tripled()
     stored().chmod(0)
     assert not tripled()
@@ -207,7 +207,7 @@ def test_what_may_not_be_read_is_replaced_where_that_is_allowed(home, capsys):
 
 
 def test_without_a_home_nothing_is_cached(home, monkeypatch, capsys):
-    """As for a number without an entry in the password database, in a container."""
+    """As in a container, for a user id without an entry in the password database."""
 
     def unknown():
         raise RuntimeError("Could not determine home directory.")
@@ -223,7 +223,7 @@ def test_without_a_home_nothing_is_cached(home, monkeypatch, capsys):
 
 @pytest.mark.parametrize("given", ["", "cache", "~/cache"])
 def test_a_relative_place_is_ignored(given, home, tmp_path, monkeypatch):
-    """As the XDG Base Directory Specification wants it."""
+    """The XDG Base Directory Specification requires it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "me"))
     monkeypatch.setenv("XDG_CACHE_HOME", given)
@@ -231,7 +231,7 @@ def test_a_relative_place_is_ignored(given, home, tmp_path, monkeypatch):
     assert tmp_path / "me" / ".cache" / "dials_mpi" in stored().parents
 
 
-# --- who can have written it ---
+# --- permissions ---
 
 
 def mode(path):
@@ -249,7 +249,7 @@ def umask():
     ("mask", "folder", "file"),
     [(0o022, 0o755, 0o644), (0o077, 0o700, 0o600), (0o027, 0o750, 0o640), (0o002, 0o755, 0o644)],
 )
-def test_permissions_follow_the_umask_but_no_one_else_may_write(mask, folder, file, home, umask):
+def test_permissions_follow_the_umask_but_others_may_never_write(mask, folder, file, home, umask):
     umask(mask)
     tripled()
     (net, *_) = Network(1, 1, 1, 100.0, 10.0).files()
@@ -269,8 +269,8 @@ OPENED = {
 
 
 @pytest.mark.parametrize("which", [None, *OPENED])
-def test_what_others_may_write_is_not_executed(which, home, tmp_path, capsys):
-    """The control, None: nobody else may, and it is executed."""
+def test_code_that_others_may_write_is_not_executed(which, home, tmp_path, capsys):
+    """The control, None: only the user has write permission, and the code is executed."""
     tripled()
     cache.write(stored(), pickle.dumps(Touch(tmp_path / "executed")))
     if which:
@@ -282,7 +282,7 @@ def test_what_others_may_write_is_not_executed(which, home, tmp_path, capsys):
         assert f"dials_mpi: {home}" in line and "may be written by" in line and "(chmod " in line
 
 
-def test_what_belongs_to_another_is_not_executed(home, tmp_path, monkeypatch, capsys):
+def test_code_that_belongs_to_another_user_is_not_executed(home, tmp_path, monkeypatch, capsys):
     tripled()
     cache.write(stored(), pickle.dumps(Touch(tmp_path / "executed")))
     if os.geteuid() == 0:
@@ -296,7 +296,7 @@ def test_what_belongs_to_another_is_not_executed(home, tmp_path, monkeypatch, ca
 
 
 def test_a_folder_above_that_others_may_write_is_not_trusted(home, tmp_path, monkeypatch, capsys):
-    """They could rename the cache, and put another one there. Not in a sticky folder such as /tmp."""
+    """Others could rename the cache and create another one there; not in a sticky folder such as /tmp."""
     above = tmp_path / "above"
     above.mkdir()
     monkeypatch.setenv("XDG_CACHE_HOME", str(above / "cache"))
@@ -308,7 +308,7 @@ def test_a_folder_above_that_others_may_write_is_not_trusted(home, tmp_path, mon
     assert tripled()
 
 
-def test_a_link_is_judged_by_where_it_leads(home, tmp_path, capsys):
+def test_permissions_of_a_link_are_those_of_its_target(home, tmp_path, capsys):
     (tmp_path / "real" / "open").mkdir(parents=True)
     home.symlink_to(tmp_path / "real" / "open")
     assert not tripled() and tripled()
@@ -317,7 +317,7 @@ def test_a_link_is_judged_by_where_it_leads(home, tmp_path, capsys):
     assert f"{tmp_path / 'real'} can be written by everybody" in said(capsys)[0]
 
 
-def test_a_group_that_is_trusted_on_purpose_shares_a_cache(home, umask, monkeypatch, capsys):
+def test_a_trusted_group_shares_a_cache(home, umask, monkeypatch, capsys):
     umask(0o002)
     monkeypatch.setenv(cache.GROUP, grp.getgrgid(os.getegid()).gr_name)
     home.mkdir()
@@ -342,11 +342,11 @@ def test_an_unknown_group_is_not_trusted(home, monkeypatch, capsys):
     assert "can be written by its group" in refused
 
 
-# --- what decides the content ---
+# --- what affects the code ---
 
 
 @pytest.mark.parametrize("library", ["numba", "llvmlite", "numpy"])
-def test_versions_do_not_throw_each_others_code_away(library, home, monkeypatch):
+def test_versions_do_not_replace_each_others_code(library, home, monkeypatch):
     tripled()
     with monkeypatch.context() as other:
         other.setattr(sys.modules[library], "__version__", "0.0.other")
@@ -409,7 +409,7 @@ def builds(monkeypatch):
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("damage", ["cut off", "empty", "zeros"])
-def test_a_damaged_network_is_built_anew(damage, name, home, monkeypatch, capsys):
+def test_a_damaged_network_is_built_again(damage, name, home, monkeypatch, capsys):
     files = NETWORK.files()
     content = [len(file.read_bytes()) for file in files]
     DAMAGES[damage](files[FILES.index(name)])
@@ -422,13 +422,13 @@ def test_a_damaged_network_is_built_anew(damage, name, home, monkeypatch, capsys
     assert [len(file.read_bytes()) for file in files][1:] == content[1:]
 
 
-def test_a_missing_file_of_a_network_is_built_anew(home):
+def test_a_missing_file_of_a_network_is_built_again(home):
     net, *_ = NETWORK.files()
     net.unlink()
     assert NETWORK.files()[0] == net and net.is_file()
 
 
-def test_a_network_that_cannot_be_kept_is_built_once_in_another_place(home, monkeypatch, capsys):
+def test_a_network_that_cannot_be_cached_is_built_once_in_a_temporary_folder(home, monkeypatch, capsys):
     monkeypatch.setattr(cache.os, "replace", refuse_all)
     calls = builds(monkeypatch)
     files = Network(1, 2, 1, 103.0, 10.0).files()
@@ -437,11 +437,11 @@ def test_a_network_that_cannot_be_kept_is_built_once_in_another_place(home, monk
     assert len(sumolib.net.readNet(str(files[0])).getTrafficLights()) == 2
     [line] = said(capsys)
     assert f"dials_mpi: {home}" in line and "cannot be written (Disk quota exceeded)" in line
-    shutil.rmtree(files[0].parent)  # as a machine does that clears its temporary folder
+    shutil.rmtree(files[0].parent)  # as on a machine that clears its temporary folder
     assert all(file.is_file() for file in Network(1, 2, 1, 103.0, 10.0).files()) and len(calls) == 2
 
 
-def test_a_network_that_is_there_is_read_though_nothing_can_be_written(home, unwritable, monkeypatch, capsys):
+def test_a_cached_network_is_read_from_a_read_only_cache(home, unwritable, monkeypatch, capsys):
     files = NETWORK.files()
     unwritable()
     calls = builds(monkeypatch)
@@ -449,7 +449,7 @@ def test_a_network_that_is_there_is_read_though_nothing_can_be_written(home, unw
     assert said(capsys) == []
 
 
-def test_damaged_platoons_are_recorded_anew(home, monkeypatch, capsys):
+def test_damaged_platoons_are_recorded_again(home, monkeypatch, capsys):
     monkeypatch.setattr(platoons, "_record", lambda *_: [[(6.0, 8.0)]] * 4)
     recorded_platoons(100.0, 10.0, 0.1, 2)
     [file] = (home / "dials_mpi" / "platoons").iterdir()
@@ -482,7 +482,7 @@ def test_traffic_runs_without_a_cache_and_leaves_nothing_behind(tmp_path):
 LOCAL = ("sumo", "libsumo", "traci", "sumolib", "numpy", "numba", "yaml", "mpi4py", "random", "json")
 
 
-def test_files_in_the_working_folder_do_not_take_the_place_of_libraries(tmp_path):
+def test_files_in_the_working_folder_are_not_imported_in_place_of_libraries(tmp_path):
     for name in LOCAL:
         (tmp_path / f"{name}.py").write_text(f"raise SystemExit('this is the {name} of the user')")
     done = evaluate(cwd=tmp_path)
@@ -507,7 +507,7 @@ def test_another_module_in_place_of_sumos_is_refused(name, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["a file", "a folder"])
-def test_something_else_of_the_name_sumo_does_no_harm(kind, tmp_path):
+def test_another_file_or_folder_named_sumo_does_no_harm(kind, tmp_path):
     if kind == "a file":
         (tmp_path / "sumo.py").write_text("raise SystemExit('executed')")
     else:
