@@ -73,7 +73,7 @@ def test_the_walk_sees_imports():
     assert Import("dials_mpi.parallel.communicator", "numpy", False, False) in IMPORTS
     assert Import("dials_mpi.parallel.communicator", "mpi4py", True, False) in IMPORTS
     assert Import("dials_mpi.parallel.communicator", "mpi4py", False, True) in IMPORTS
-    assert Import("dials_mpi.run.system", "dials_mpi.algorithm.joint", False, False) in IMPORTS
+    assert Import("dials_mpi.run.system", "dials_mpi.run.datasets", False, False) in IMPORTS
 
 
 COMMANDS = (

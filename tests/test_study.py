@@ -540,7 +540,7 @@ def test_a_study_ends_in_its_walltime(tmp_path):
 
 
 def test_a_run_that_is_known_not_to_fit_waits_for_the_next_session(tmp_path, alone):
-    arguments = ("tiny.yaml", "--output", "out", "--ranks", "1")
+    arguments = ("tiny.yaml", "--output", "out", "--ranks", "2")
     shutil.copytree(tmp_path / "finished", alone.directory)
     with rewriting(present(tmp_path / "out" / "four-dials-seed0")[0]) as checkpoint:
         checkpoint.attrs["seconds"] = json.dumps({"train": 5000.0})
