@@ -279,7 +279,7 @@ def test_code_that_others_may_write_is_not_executed(which, home, tmp_path, capsy
     assert (tmp_path / "executed").exists() == (which is None)
     if which:
         [line] = said(capsys)
-        assert f"dials_mpi: {home}" in line and "may be written by" in line and "(chmod " in line
+        assert f"dials_mpi: {home}" in line and "can be written by" in line and "(chmod " in line
 
 
 def test_code_that_belongs_to_another_user_is_not_executed(home, tmp_path, monkeypatch, capsys):
@@ -292,7 +292,7 @@ def test_code_that_belongs_to_another_user_is_not_executed(home, tmp_path, monke
     assert not tripled() and not tripled()
     assert not (tmp_path / "executed").exists()
     [line] = said(capsys)
-    assert "belongs to another user, and what others may have written is not executed" in line
+    assert "belongs to another user, and code that others may have written is not executed" in line
 
 
 def test_a_folder_above_that_others_may_write_is_not_trusted(home, tmp_path, monkeypatch, capsys):

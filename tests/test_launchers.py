@@ -271,7 +271,7 @@ def test_memory_that_other_ranks_of_the_job_have_allocated_counts_as_free(
 TAKES = """
 import re
 from pathlib import Path
-from dials_mpi import ranks
+from dials_mpi.parallel.launch import run
 def program(ranks):
     ranks.barrier()
     maps = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
@@ -280,7 +280,7 @@ def program(ranks):
         print(*(f"{path}:{int(last, 16) - int(first, 16)}" for (first, last), path in shared))
     ranks.barrier()
     return 0
-ranks.run(program)
+run(program)
 """
 
 

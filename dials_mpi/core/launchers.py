@@ -56,7 +56,7 @@ OTHERS = (
 """Launchers that MPI libraries may not know, or that started one of the launchers above."""
 
 
-_SRUN = ", or give srun an --mpi that it supports (srun --mpi=list)"
+_SRUN = ", or give srun the --mpi that it supports (srun --mpi=list)"
 
 
 def launched_as_root() -> bool:
@@ -129,7 +129,7 @@ def require_same_kind(library: str) -> None:
 
 def _another_kind(library: str, protocol: str) -> BadInput:
     return BadInput(
-        f"the launcher does not belong to the MPI library ({_name(library)}), because it uses {protocol}: "
+        f"the launcher belongs to another MPI than the MPI library ({_name(library)}): it uses {protocol}: "
         f"start with the mpirun that belongs to this library{_SRUN * _in_step()}, or uninstall one of the "
         "packages mpich and openmpi"
     )

@@ -72,7 +72,7 @@ def differences(here: Mapping[str, Sequence[str]], earlier: Mapping[str, Sequenc
     if changed:
         now, before = (", ".join(_labelled(name, of[name]) for name in changed) for of in (here, earlier))
         notes.append(
-            f"this session runs on {now}, earlier sessions ran on {before}: these may round or compute "
+            f"this session runs on {now}, earlier sessions ran on {before}: they may round or compute "
             "differently, so the results may differ from those of an uninterrupted run"
         )
     return notes
