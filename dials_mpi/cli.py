@@ -152,7 +152,7 @@ def _at_home(text: str) -> str:
 
 def integer(text: str) -> int:
     """The type of an option that is a whole number, written as in settings: 010 is refused, it may mean 8."""
-    return int(_numeral(text, numerals.WHOLE, "a whole number"))
+    return int(_numeral(text, numerals.INTEGER, "a whole number"))
 
 
 def real(text: str) -> float:
@@ -161,9 +161,9 @@ def real(text: str) -> float:
 
 
 def _numeral(text: str, form: re.Pattern[str], kind: str) -> str:
-    if form.fullmatch(text) and len(text) <= numerals.LONGEST:
+    if form.fullmatch(text) and len(text) <= numerals.MAX_LENGTH:
         return text
-    found = numerals.odd(text)
+    found = numerals.ambiguity(text)
     remedy = f"{found.why}: {found.remedy}" if found else f"give {kind}"
     raise argparse.ArgumentTypeError(f"is {shown(text)}, {'which ' * bool(found)}{remedy}")
 

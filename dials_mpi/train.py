@@ -116,11 +116,11 @@ def _program(comm: Communicator, options: argparse.Namespace, begun: float) -> i
         return start
     if start.finished:
         if comm.is_root:
-            from dials_mpi.core.console import LastingConsole
+            from dials_mpi.core.console import BestEffortConsole
 
             where = printable(start.directory)
             shown_again = command("evaluate", start.directory)
-            LastingConsole(soft_wrap=True).print(f"The run in {where} is finished: {shown_again}")
+            BestEffortConsole(soft_wrap=True).print(f"The run in {where} is finished: {shown_again}")
         return DONE
     open_logs(start.directory, comm.rank, comm.size, options.log_ranks)
     return train(start, comm, deadline)

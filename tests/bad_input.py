@@ -1,4 +1,4 @@
-"""What the tests of bad input share: a worker that plays the programs, what a refusal is, runs to damage.
+"""Shared by the tests of bad input: a worker that runs the programs, checks of refusals, runs to damage.
 
 Starting a process takes a second, so a worker plays the programs' main() for one case after the other. It is
 a process of its own, this file as a script, for a damaged HDF5 file can hang or kill the one that reads it.
@@ -44,7 +44,7 @@ from dials_mpi.storage.hdf5 import rewriting
 from dials_mpi.storage.runfile import RunFile
 
 LIMIT = 60
-"""Seconds for one answer of the worker; most take a twentieth of one."""
+"""Time limit in seconds for an answer of the worker; most take 0.05 s."""
 
 WORDS = (*SMALL, "total_steps=384", "checkpoint_keep=9")
 """A run of three segments that keeps the checkpoints 128, 256 and 384."""
@@ -52,17 +52,17 @@ WORDS = (*SMALL, "total_steps=384", "checkpoint_keep=9")
 RESUME = [*WORDS, "--resume", "--output", "run"]
 
 KINDS = ("policy", "predictor")
-"""Of networks, in run files and checkpoints."""
+"""Kinds of networks, in run files and checkpoints."""
 
 ODD = "two\nlines \x1b[31m \udcff"
-"""What a file system takes for a name and a line does not: a line break, a colour, a byte of no UTF-8."""
+"""A valid file name that cannot be printed: a line break, an escape code, a byte that is not UTF-8."""
 
 
 # The worker ----------------------------------------------------------------------------------------------
 
 
 class Said(NamedTuple):
-    """How a program ended and what it said."""
+    """A program's exit code and output."""
 
     code: int | None
     stdout: str
@@ -70,29 +70,29 @@ class Said(NamedTuple):
 
 
 class Worker:
-    """The process that plays the programs; it is killed and started anew where it does not answer."""
+    """A process that runs the programs; it is killed and restarted if it does not answer."""
 
     process: subprocess.Popen | None = None
 
     def main(self, program: str, arguments: Sequence[str], folder: Path) -> Said:
-        """A program's command line, played in a folder."""
+        """Run a program's command line in a folder."""
         return Said(*self._ask("main", program, list(arguments), str(folder)))
 
     def start(self, folder: Path, session: bool = False) -> dict[str, Any]:
-        """What --resume finds in a run's folder; ``session``: and begins, and writes."""
+        """What --resume finds in a run's folder; session: also start a session and write its records."""
         return self._ask("start", str(folder), session)
 
     def read(self, folder: Path) -> str:
-        """What the report says of a run that it cannot read; else nothing."""
+        """The report's message about a run that it cannot read; otherwise empty."""
         return self._ask("read", str(folder))
 
     def stop(self) -> int | None:
-        """End the process; its exit code, None if it had not ended by itself."""
+        """End the process; returns its exit code, None if it did not end by itself."""
         process, self.process = self.process, None
         if process is None:
             return None
         with suppress(BrokenPipeError):
-            process.stdin.close()  # the end of a worker that is well
+            process.stdin.close()  # a working worker ends now
         try:
             return process.wait(5)
         except subprocess.TimeoutExpired:
@@ -127,27 +127,27 @@ class Worker:
 
 
 def serve() -> None:
-    """The worker's side: a line for every line."""
+    """The worker's loop: one line of output for each line of input."""
     answers = os.fdopen(os.dup(1), "w")
     calls = {"main": play, "start": find_start, "read": read_for_the_report}
-    # What costs most of a case, and is the same in all of them: asking git, types of fields, and PyYAML.
+    # These take most of the time of a case and give the same in all cases: git, types of fields, PyYAML.
     provenance.git_commit = functools.cache(provenance.git_commit)
     settings.get_type_hints = functools.cache(settings.get_type_hints)
     parse = config_module.parse
     known = functools.cache(parse)
     config_module.parse = lambda text, *source: (known if isinstance(text, str) else parse)(text, *source)
-    Communicator.abort = lambda comm, code: sys.exit(code)  # a crash is the end of its case, not of all
+    Communicator.abort = lambda comm, code: sys.exit(code)  # a crash must fail its own case only
     for line in sys.stdin:
         call, *arguments = json.loads(line)
         with overheard() as said:
             answer = calls[call](*arguments)
-        let_go()
+        release()
         answers.write(json.dumps([answer, *said] if call == "main" else answer) + "\n")
         answers.flush()
 
 
 def play(program: str, arguments: list[str], folder: str) -> int:
-    """The exit code of a program."""
+    """Run a program; returns its exit code."""
     if program == "train":
         from dials_mpi.train import main
     elif program == "evaluate":
@@ -169,7 +169,7 @@ def play(program: str, arguments: list[str], folder: str) -> int:
 
 
 def find_start(folder: str, session: bool) -> dict[str, Any]:
-    """Where --resume would start, with a digest of all that it would load there; or why it does not."""
+    """Where --resume would start, with a digest of all that it would load; or why it refuses."""
     config, domain, entries = system()
     try:
         start = resume.find(config, domain, folder, True)
@@ -201,7 +201,7 @@ def system() -> tuple[Any, Any, list[state.Entry]]:
 
 
 def write_a_session(start: Any) -> None:
-    """What a session writes into the run file: at its beginning, with its segments, at its end."""
+    """Write the records of a session to the run file: of its start, its segments and its end."""
     resume.begin(start, provenance.versions(), 1)
     run = RunFile(start.directory, {})
     run.write({"placement/rank": [0] * 4}, hosts=["here"], ranks=1)
@@ -227,7 +227,7 @@ def read_for_the_report(folder: str) -> str:
 
 @contextmanager
 def overheard() -> Iterator[list[str]]:
-    """Everything on stdout and stderr, of libraries in C as well; filled in at the end."""
+    """The text on stdout and stderr, also of C libraries; filled in at the end of the block."""
     said: list[str] = []
     kept = os.dup(1), os.dup(2), sys.stdout, sys.stderr
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
@@ -250,8 +250,8 @@ def overheard() -> Iterator[list[str]]:
             sys.stdout, sys.stderr = kept[2:]
 
 
-def let_go() -> None:
-    """What a process lets go of at its end: its logs, and the locks on run directories."""
+def release() -> None:
+    """Release what the system releases at the end of a process: log files, and locks of run directories."""
     for handler in list(logs.LOG.handlers):
         logs.LOG.removeHandler(handler)
         handler.close()
@@ -269,16 +269,16 @@ def worker() -> Iterator[Worker]:
 
 @pytest.fixture
 def tmp_path() -> Iterator[Path]:
-    """Gone after the test: a thousand copies of a run are a gigabyte."""
+    """Removed after the test: a thousand copies of a run take a gigabyte."""
     with tempfile.TemporaryDirectory(prefix="bad-input-") as folder:
         yield Path(folder)
 
 
-# What a refusal is ---------------------------------------------------------------------------------------
+# Checks of refusals --------------------------------------------------------------------------------------
 
 
 def tree(folder: Path) -> dict[str, object]:
-    """All files in a folder, each with a digest of its content; a run's lock does not count."""
+    """All files in a folder, each with a digest of its content, without the lock file of a run."""
     found = {}
     for path in folder.rglob("*"):
         if path.name != ".lock":
@@ -288,7 +288,7 @@ def tree(folder: Path) -> dict[str, object]:
 
 
 def one_sentence(stderr: str, mentions: Sequence[str] = (), longest: int = 1000) -> str:
-    """The single line that a refusal is, without its beginning."""
+    """The single line of a refusal, without the prefix."""
     assert stderr.startswith("dials_mpi: ") and stderr.endswith("\n"), stderr
     line = stderr.removeprefix("dials_mpi: ").removesuffix("\n")
     assert line.isprintable() and 20 < len(line) < longest, stderr
@@ -306,7 +306,7 @@ def refused(
     mentions: Sequence[str] = (),
     longest: int = 1000,
 ) -> str:
-    """The sentence of a program that refuses its input and writes nothing."""
+    """Run a program that must refuse its input and write nothing; returns its sentence."""
     before = tree(folder)
     said = worker.main(program, arguments, folder)
     assert said.code == 2, said
@@ -316,7 +316,7 @@ def refused(
 
 
 def refused_or_done(worker: Worker, folder: Path, program: str, arguments: Sequence[str]) -> Said:
-    """A program that may find its input good enough, or refuse it."""
+    """Run a program that may accept its input or refuse it."""
     before = tree(folder)
     said = worker.main(program, arguments, folder)
     if said.code == 0:
@@ -370,7 +370,7 @@ def with_files(folder: Path) -> Path:
 
 
 class Originals(NamedTuple):
-    """Runs to copy. finished; killed: the same with its end cut off; foreign: by another configuration."""
+    """Runs to copy. finished; killed: the same without its end; foreign: with another configuration."""
 
     finished: Path
     killed: Path
@@ -379,7 +379,7 @@ class Originals(NamedTuple):
     starts: Mapping[str, Any]
 
     def copy(self, folder: Path, finished: bool = False, name: str = "run") -> Path:
-        """One of the runs, as ``folder/run``."""
+        """Copy one of the runs to ``folder/run``."""
         return shutil.copytree(self.finished if finished else self.killed, folder / name)
 
 
@@ -414,7 +414,7 @@ def originals(worker, tmp_path_factory) -> Originals:
 
 
 def replaced(content: bytes | Callable[[bytes], bytes]) -> Callable[[Path], None]:
-    """A change that puts other bytes into a file."""
+    """A change that replaces the bytes of a file."""
 
     def change(path: Path) -> None:
         path.write_bytes(content(path.read_bytes()) if callable(content) else content)
@@ -427,7 +427,7 @@ def cut(share: float) -> Callable[[Path], None]:
 
 
 def edited(edit: Callable[[h5py.File], object]) -> Callable[[Path], None]:
-    """A change to the content of an HDF5 file, which is then as whole as the program's own."""
+    """A change to the content of an HDF5 file, with a valid checksum."""
 
     def change(path: Path) -> None:
         with rewriting(path) as file:
@@ -441,7 +441,7 @@ def attribute(name: str, value: Any) -> Callable[[Path], None]:
 
 
 def dataset(name: str, value: Any = None, **how: Any) -> Callable[[Path], None]:
-    """A change of a dataset, or that it is not there."""
+    """A change or removal of a dataset."""
 
     def edit(file: h5py.File) -> None:
         if name in file:

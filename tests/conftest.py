@@ -1,4 +1,4 @@
-"""Programs in processes of their own, with and without mpirun, as a user starts them; each has a timeout."""
+"""Start programs as a user does, with and without mpirun, each with a timeout; shared fixtures."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SMALL = (
 
 @dataclass(frozen=True)
 class Finished:
-    """A program that has ended: exit code, what it said, time of its end, processes that it left."""
+    """A program that has ended: exit code, output, time of its end, processes that still run."""
 
     code: int
     stdout: str
@@ -61,7 +61,7 @@ def mpirun() -> str:
 
 
 class Program:
-    """A Python program that runs: as the only process (ranks=None) or under mpirun."""
+    """A running Python program: a single process (ranks=None) or under mpirun."""
 
     def __init__(
         self,
@@ -85,11 +85,11 @@ class Program:
         )
 
     def running(self) -> bool:
-        """Whether it has not ended yet."""
+        """Whether the program has not ended yet."""
         return self.process.poll() is None
 
     def wait(self, timeout: float = 120) -> Finished:
-        """Wait for its end; past the timeout all its processes are killed and the test fails."""
+        """Wait for its end; after the timeout all its processes are killed and the test fails."""
         try:
             stdout, stderr = self.process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
@@ -97,14 +97,14 @@ class Program:
             stdout, stderr = self.process.communicate()
             pytest.fail(f"not ended after {timeout} s\nstdout: {stdout}\nstderr: {stderr}", pytrace=False)
         ended = time.time()
-        grace = time.monotonic() + 2  # the launcher may end a moment before the ranks that it killed
+        grace = time.monotonic() + 2  # the launcher may end shortly before the ranks that it killed
         while (left_over := self.processes()) and time.monotonic() < grace:
             time.sleep(0.02)
         self.kill()
         return Finished(self.process.returncode, stdout, stderr, ended, left_over)
 
     def processes(self) -> list[int]:
-        """All processes of the job that are alive: they inherited its mark in their environment."""
+        """All running processes of the job; they have inherited its mark in their environment."""
         sought, found = f"{MARK}={self.mark}".encode(), []
         for entry in Path("/proc").glob("[0-9]*"):
             try:
@@ -115,7 +115,7 @@ class Program:
         return found
 
     def kill(self) -> None:
-        """Kill the process group and whatever of the job has left it."""
+        """Kill the process group and all processes of the job outside it."""
         if self.running():
             os.killpg(self.process.pid, signal.SIGKILL)
         for pid in self.processes():
@@ -131,7 +131,7 @@ def launch(*arguments: str, timeout: float = 120, **how: object) -> Finished:
 
 
 def in_terminal(*arguments: str, timeout: float = 120, **environment: str) -> tuple[bytes, bytes]:
-    """Run a Python program as the only process, at a terminal: what that showed, and stderr."""
+    """Run a Python program as a single process at a terminal; returns the terminal's output, and stderr."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(
         [sys.executable, *arguments],
@@ -164,7 +164,7 @@ def train(*arguments: str, **how: object) -> Finished:
 
 
 def content(file: Path) -> dict[str, np.ndarray]:
-    """All datasets of an HDF5 file; reading them all shows that it is whole."""
+    """All datasets of an HDF5 file; reading them shows that none is damaged."""
     found = {}
 
     def read(name: str, item: object) -> None:
@@ -177,13 +177,13 @@ def content(file: Path) -> dict[str, np.ndarray]:
 
 
 def generators(count: int, seed: int = 0) -> list[np.random.Generator]:
-    """Independent random streams, the same at every call."""
+    """Independent random streams, equal at every call."""
     return [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(count)]
 
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_of_our_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Machine code and road networks are made once for all tests, in a cache of this session.
+    """Machine code and road networks are made once for all tests, in a cache for this session.
 
     The workers of pytest-xdist share it: their temporary folders have the same parent.
     """

@@ -128,7 +128,7 @@ def test_a_finished_run_without_its_checkpoints_keeps_its_results(trained, tmp_p
 def test_what_needs_networks_says_that_there_are_none(trained, tmp_path):
     archive([trained(*SMALL)], tmp_path)
     done = launch("-m", "dials_mpi.evaluate", str(tmp_path / "out"))
-    assert done.code == 2 and "holds no policy/parameters: the archive leaves networks out" in done.stderr
+    assert done.code == 2 and "has no policy/parameters: an archived copy has no networks" in done.stderr
     scripted = launch("-m", "dials_mpi.evaluate", str(tmp_path / "out"), "--policy", "oldest")
     assert scripted.code == 0
 

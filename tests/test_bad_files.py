@@ -46,7 +46,7 @@ worker, originals, tmp_path = bad_input.worker, bad_input.originals, bad_input.t
 
 
 def group(name: str) -> Callable[[Path], None]:
-    """A group in the place of a dataset."""
+    """A group in place of a dataset."""
 
     def edit(file: h5py.File) -> None:
         del file[name]
@@ -93,7 +93,7 @@ DAMAGED: dict[str, Callable[[Path], None]] = {
     "another HDF5 file": another_hdf5,
     **{f"cut at {share:.0%}": cut(share) for share in np.linspace(0.02, 0.98, 9)},
 }
-"""What can become of any file; no run file and no checkpoint is good after it."""
+"""Damage of any file; afterwards it is not a valid run file or checkpoint."""
 
 
 # Run files -----------------------------------------------------------------------------------------------
@@ -138,7 +138,7 @@ RUN_FILES: dict[str, tuple[Callable[[Path], None], str]] = {
     "configuration odd words": (dataset("config/0", "two lines\r\n: \u202e\x85"), EVERY),
     "configuration of another run": (dataset("config/0", "seed: 1\n"), "train evaluate"),
     "a second configuration": (dataset("config/7", "seed: 1\n"), "train evaluate"),
-    # series that a session goes on from
+    # series that a session continues
     "a series too short": (edited(lambda file: file["evaluation/returns"].resize(3, axis=0)), "train"),
     "a series that is gone": (dataset("training/entropy"), "train"),
     "a series of no rows": (edited(lambda file: file["timing/train"].resize(0, axis=0)), "train"),
@@ -211,7 +211,7 @@ RUN_FILES: dict[str, tuple[Callable[[Path], None], str]] = {
     "a reference of text": (dataset("reference/random", [b"good"]), "report"),
     "a reference that is a group": (group("reference/random"), "report"),
 }
-"""What becomes of run.h5, and the programs that cannot do without what is broken; the others may go on."""
+"""Damage of run.h5, and the programs that must refuse it; other programs may accept it."""
 
 PROGRAMS = {
     "train": RESUME,
@@ -231,13 +231,13 @@ def test_a_broken_run_file_is_refused(worker, originals, tmp_path, name, program
 
 @pytest.mark.parametrize("program", ["train", "evaluate"])
 @pytest.mark.parametrize("name", [name for name, (_, needed_by) in RUN_FILES.items() if not needed_by])
-def test_an_odd_run_file_is_refused_or_good_enough(worker, originals, tmp_path, name, program):
+def test_a_broken_run_file_is_refused_or_not_needed(worker, originals, tmp_path, name, program):
     run = originals.copy(tmp_path, finished=program != "train")
     RUN_FILES[name][0](run / "run.h5")
     refused_or_done(worker, tmp_path, program, PROGRAMS[program])
 
 
-def test_a_version_that_is_newer_is_told(worker, originals, tmp_path):
+def test_a_newer_version_is_named(worker, originals, tmp_path):
     run = originals.copy(tmp_path, finished=True)
     attribute("format_version", 7)(run / "run.h5")
     for program, arguments in PROGRAMS.items():
@@ -298,7 +298,7 @@ HARMLESS = {
     *("wall_time negative", "wall_time part", "wall_time nan"),
     *("ranks huge", "ranks negative", "ranks part", "ranks nan", "ranks inf", "ranks text", "ranks bytes"),
 }
-"""Attributes of a checkpoint that may be so, for no result comes from them."""
+"""Attributes of a checkpoint that may be wrong, because they do not affect results."""
 
 JSON_ATTRIBUTES = {
     "lengths": [
@@ -315,7 +315,7 @@ JSON_ATTRIBUTES = {
 def goes_on_from(
     worker: Worker, originals: Originals, folder: Path, steps: int, aside: Sequence[str]
 ) -> None:
-    """--resume says where it goes on from and what it sets aside, and ends as if nothing had happened."""
+    """--resume prints which checkpoint it starts from and which it renames, and gives the same results."""
     contents = {name: digest for name, (digest, _) in tree(folder / "run").items()}
     said = worker.main("train", RESUME, folder)
     assert (said.code, said.stderr) == (0, ""), said
@@ -329,7 +329,7 @@ def goes_on_from(
 
 
 @table(BROKEN_CHECKPOINTS)
-def test_the_older_checkpoint_takes_the_place_of_a_broken_one(worker, originals, tmp_path, name):
+def test_an_older_checkpoint_is_used_in_place_of_a_broken_one(worker, originals, tmp_path, name):
     run = originals.copy(tmp_path)
     BROKEN_CHECKPOINTS[name](run / "checkpoint-384.h5")
     expected = {**originals.starts["checkpoint-256.h5"], "damaged": ["checkpoint-384.h5"]}
@@ -386,7 +386,7 @@ def test_lengths_and_seconds_that_are_none_count_as_broken(worker, originals, tm
 
 
 @pytest.mark.parametrize("name", ["empty", "noise", "cut at 50%", "a directory", "an older one"])
-def test_a_run_ends_as_it_would_have_without_the_broken_checkpoint(worker, originals, tmp_path, name):
+def test_a_run_gives_the_same_results_despite_a_broken_checkpoint(worker, originals, tmp_path, name):
     run = originals.copy(tmp_path)
     BROKEN_CHECKPOINTS[name](run / "checkpoint-384.h5")
     goes_on_from(worker, originals, tmp_path, 256, ["checkpoint-384.h5"])
@@ -400,7 +400,7 @@ def test_two_broken_checkpoints(worker, originals, tmp_path):
 
 
 def test_a_checkpoint_under_another_name(worker, originals, tmp_path):
-    """Named for more steps than it has, or than the run has; and for fewer."""
+    """The name has more steps than the checkpoint, or than the run, or fewer."""
     run = originals.copy(tmp_path)
     for name in ("checkpoint-385.h5", "checkpoint-512.h5", "checkpoint-99999999999999999999.h5"):
         shutil.copy(run / "checkpoint-384.h5", run / name)
@@ -415,7 +415,7 @@ def test_a_checkpoint_under_another_name(worker, originals, tmp_path):
     refused(worker, tmp_path, "train", RESUME, ["none of the checkpoints in run", "checkpoint-128.h5"])
 
 
-def test_names_that_are_no_checkpoints_are_left_alone(worker, originals, tmp_path):
+def test_files_with_other_names_are_not_used_or_renamed(worker, originals, tmp_path):
     run = originals.copy(tmp_path)
     names = [f"checkpoint-{name}" for name in (".h5", "x.h5", "-1.h5", "1e9.h5", "384.h5.bak", "512.h5~")]
     names += ["checkpoint-384.h5.damaged", "Checkpoint-512.h5", "checkpoint-512.hdf5"]
@@ -429,15 +429,15 @@ def test_names_that_are_no_checkpoints_are_left_alone(worker, originals, tmp_pat
 
 @table(OTHERS)
 def test_a_checkpoint_of_another_run(worker, originals, tmp_path, name):
-    """Whole, with steps that agree with its name, and not of this run."""
+    """Undamaged, with steps that agree with its name, but not of this run."""
     run = originals.copy(tmp_path)
     shutil.copy(originals.foreign[name] / "checkpoint-384.h5", run / "checkpoint-384.h5")
     goes_on_from(worker, originals, tmp_path, 256, ["checkpoint-384.h5"])
 
 
 @pytest.mark.parametrize("name", ["empty", "noise", "cut at 86%", "no policy/parameters"])
-def test_without_a_good_checkpoint_a_run_does_not_go_on(worker, originals, tmp_path, name):
-    """Neither from the beginning: what is there may be of use to its owner."""
+def test_without_a_valid_checkpoint_a_run_does_not_continue(worker, originals, tmp_path, name):
+    """Nor does it start from the beginning: the user may need its results."""
     run = originals.copy(tmp_path)
     for path in run.glob("checkpoint-*.h5"):
         BROKEN_CHECKPOINTS[name](path)
@@ -452,18 +452,18 @@ NEWER: dict[str, tuple[int, Sequence[int], Sequence[int]]] = {
     "all": (3, [384, 256, 128], []),
     "the newest behind a broken one": (3, [256], [384]),
 }
-"""Checkpoints by a newer program: their version, which they are, and which are broken beside them."""
+"""Checkpoints of a newer program: their version, which ones they are, and which others are damaged."""
 
 
 def newer(run: Path, version: int, *steps: int) -> None:
-    """Make a run's checkpoints those of a newer program."""
+    """Give a run's checkpoints the version of a newer program."""
     for own in steps:
         attribute("format_version", version)(run / f"checkpoint-{own}.h5")
 
 
 @table(NEWER)
-def test_a_checkpoint_of_a_newer_program_is_left_to_that_one(worker, originals, tmp_path, name):
-    """It is good, so the run does not go on from an older one, though there may be an intact one."""
+def test_a_checkpoint_of_a_newer_program_is_refused(worker, originals, tmp_path, name):
+    """It is not damaged, so the run does not continue from an older one, even if that is intact."""
     version, steps, broken = NEWER[name]
     run = originals.copy(tmp_path)
     newer(run, version, *steps)
@@ -475,7 +475,7 @@ def test_a_checkpoint_of_a_newer_program_is_left_to_that_one(worker, originals, 
     assert line.endswith(", and this dials_mpi reads up to 2: go on with a newer one")
 
 
-def test_a_newer_version_behind_the_newest_checkpoint_is_left_alone(worker, originals, tmp_path):
+def test_an_older_checkpoint_of_a_newer_version_is_ignored(worker, originals, tmp_path):
     run = originals.copy(tmp_path)
     newer(run, 3, 256)
     before = (run / "checkpoint-256.h5").read_bytes()
@@ -483,7 +483,7 @@ def test_a_newer_version_behind_the_newest_checkpoint_is_left_alone(worker, orig
     assert (run / "checkpoint-256.h5").read_bytes() == before
 
 
-def test_a_damaged_checkpoint_whose_new_name_is_taken(worker, originals, tmp_path):
+def test_a_damaged_checkpoint_whose_new_name_exists(worker, originals, tmp_path):
     run = originals.copy(tmp_path)
     as_directory(run / "checkpoint-384.h5")
     shutil.copytree(run / "checkpoint-384.h5", run / "checkpoint-384.h5.damaged")
@@ -492,7 +492,7 @@ def test_a_damaged_checkpoint_whose_new_name_is_taken(worker, originals, tmp_pat
 
 EVALUATED = ["run", "--episodes", "1", "--checkpoint"]
 NOT_EVALUATED = "first|second half|_moment|adam|regions|width"
-"""Names of what a checkpoint's evaluation need not notice."""
+"""Damage that the evaluation of a checkpoint does not have to detect."""
 
 
 @table([name for name in BROKEN_CHECKPOINTS if not re.search(NOT_EVALUATED, name)])
@@ -510,7 +510,7 @@ def test_a_checkpoint_of_a_newer_program_is_not_evaluated(worker, originals, tmp
 
 @table(OTHERS)
 def test_a_checkpoint_of_another_run_is_not_evaluated(worker, originals, tmp_path, name):
-    """Its figures would go by this run's name."""
+    """Its figures would be reported under this run's name."""
     run = originals.copy(tmp_path)
     shutil.copy(originals.foreign[name] / "checkpoint-384.h5", run / "checkpoint-384.h5")
     refused(worker, tmp_path, "evaluate", [*EVALUATED, "384"], ["checkpoint-384.h5"])

@@ -62,7 +62,7 @@ COMMANDS: dict[str, tuple[list[str], list[str]]] = {
     ),
     "checkpoint_every, negative": (["checkpoint_every=-1"], ["checkpoint_every is -1", "from 0 to"]),
     "checkpoint_every, exponent": (["checkpoint_every=1e2"], ["checkpoint_every is '1e2'", "write 100"]),
-    "checkpoint_every, truth": (["checkpoint_every=no"], ["checkpoint_every=no", "false to YAML 1.1"]),
+    "checkpoint_every, truth": (["checkpoint_every=no"], ["checkpoint_every=no", "false in YAML 1.1"]),
     "checkpoint_minutes, clock": (["checkpoint_minutes='0:30'"], ["checkpoint_minutes", "a number from 0"]),
     "checkpoint_minutes, endless": (["checkpoint_minutes=.inf"], ["checkpoint_minutes is inf"]),
     "checkpoint_minutes, none": (["checkpoint_minutes="], ["checkpoint_minutes is empty"]),
@@ -138,7 +138,7 @@ def test_a_bad_command_line_starts_no_run(worker, tmp_path, name):
 
 @table(COMMANDS)
 def test_a_bad_command_line_is_not_printed(worker, tmp_path, name):
-    """--print-config goes another way."""
+    """--print-config is a separate code path."""
     arguments, mentions = COMMANDS[name]
     refused(worker, with_files(tmp_path), "train", ["--print-config", *SMALL, *arguments], mentions)
 
@@ -183,17 +183,17 @@ def test_an_output_that_cannot_be_a_directory(worker, tmp_path, output, resumed)
     refused(worker, with_files(tmp_path), "train", arguments, OUTPUTS[output], longest)
 
 
-# Runs that are there -------------------------------------------------------------------------------------
+# Existing runs ------------------------------------------------------------------------------------------
 
 
-def test_an_existing_run_wants_resume(worker, originals, tmp_path):
+def test_an_existing_run_requires_resume(worker, originals, tmp_path):
     originals.copy(tmp_path)
     mentions = ["there is a run in run already", "--resume", "--output"]
     refused(worker, tmp_path, "train", [*WORDS, "--output", "run"], mentions)
     refused(worker, tmp_path, "train", ["--output", "run"], mentions)
 
 
-def test_checkpoints_without_a_run_file_are_no_run(worker, originals, tmp_path):
+def test_checkpoints_without_a_run_file_are_not_a_run(worker, originals, tmp_path):
     (originals.copy(tmp_path) / "run.h5").unlink()
     for resumed in ([], ["--resume"]):
         arguments = [*WORDS, *resumed, "--output", "run"]
@@ -211,7 +211,7 @@ def test_a_run_file_that_is_a_directory(worker, originals, tmp_path):
     refused(worker, tmp_path, "train", [*WORDS, "--output", "run"], ["run.h5"])
 
 
-def test_a_run_that_goes_on_elsewhere(worker, originals, tmp_path):
+def test_a_run_that_another_process_runs(worker, originals, tmp_path):
     run = originals.copy(tmp_path)
     with open(run / ".lock", "w+") as lock:
         for holder in ("process 7 on a machine\n", "two\nlines\x1b[31m\0", ""):
@@ -220,11 +220,11 @@ def test_a_run_that_goes_on_elsewhere(worker, originals, tmp_path):
             lock.write(holder)
             lock.flush()
             fcntl.flock(lock, fcntl.LOCK_EX)
-            refused(worker, tmp_path, "train", RESUME, ["a run goes on in run", "--output"])
+            refused(worker, tmp_path, "train", RESUME, ["another run is active in run", "--output"])
 
 
 def test_a_session_too_short_for_a_segment(worker, originals, tmp_path):
-    """What the last session took is known: the job would be queued again and again for nothing."""
+    """The times of the last session are known: the job would be submitted repeatedly without progress."""
     originals.copy(tmp_path)
     arguments = [*RESUME, "total_steps=512", "--walltime", "0:00:01"]
     refused(worker, tmp_path, "train", arguments, ["the next segment takes", "more time"])
@@ -278,7 +278,7 @@ CHANGES: dict[str, list[str]] = {
 
 
 @table(CHANGES)
-def test_a_run_does_not_go_on_with_another_setting(worker, originals, tmp_path, name):
+def test_a_run_does_not_continue_with_another_setting(worker, originals, tmp_path, name):
     originals.copy(tmp_path, finished=name < "o")  # whether the run is finished makes no difference
     words = [word for word in WORDS if name != "domain" or not word.startswith("warehouse.")]
     if name == "domain":
@@ -289,7 +289,7 @@ def test_a_run_does_not_go_on_with_another_setting(worker, originals, tmp_path, 
 
 
 def test_the_table_of_changes_is_complete():
-    """A setting that bears on the results and may be changed on the way would spoil a run."""
+    """A setting that affects results must not change when a run continues."""
     assert set(CHANGES) == set(load(None, WORDS).decisive())
 
 
@@ -303,13 +303,13 @@ ALLOWED = [
 ]
 
 
-def test_what_may_change_is_complete():
+def test_the_table_of_allowed_changes_is_complete():
     free = set(settings.flat(load(None, WORDS))) - set(load(None, WORDS).decisive())
     assert free | {"total_steps"} == {word.partition("=")[0] for word in ALLOWED}
 
 
 @pytest.mark.parametrize("word", ALLOWED)
-def test_a_run_goes_on_with_what_may_change(worker, originals, tmp_path, word):
+def test_a_run_continues_with_an_allowed_change(worker, originals, tmp_path, word):
     originals.copy(tmp_path)
     said = worker.main("train", [*RESUME, word], tmp_path)
     assert (said.code, said.stderr) == (0, ""), said
@@ -428,8 +428,8 @@ EMPTY: dict[str, tuple[str, list[str], str]] = {
 
 
 @table(EMPTY)
-def test_an_empty_word_is_none(worker, originals, tmp_path, name):
-    """As of a variable that a job script forgot to set: nothing takes place somewhere else."""
+def test_an_empty_argument_is_refused(worker, originals, tmp_path, name):
+    """As from a variable that a job script has not set: no other directory is used."""
     originals.copy(tmp_path, finished=True)
     program, arguments, mention = EMPTY[name]
     refused(worker, tmp_path, program, arguments, [mention])
@@ -459,11 +459,11 @@ ODD_RUNS: dict[str, tuple[str, list[str], str, Callable[[Path], object]]] = {
     "report: nothing yet": ("report", ["--out", "figures"], "run.h5", dataset("evaluation")),
     "report: no times": ("report", ["--out", "figures"], "run.h5", dataset("evaluation/wall_time")),
 }
-"""A program, its words, and what has become of which files of the run."""
+"""A program, its arguments, and the damaged files of the run."""
 
 
 @table(ODD_RUNS)
-def test_an_odd_directory_stays_on_one_line(worker, originals, tmp_path, name):
+def test_an_odd_directory_is_shown_on_one_line(worker, originals, tmp_path, name):
     program, words, files, change = ODD_RUNS[name]
     run = originals.copy(tmp_path, finished=program != "train", name=ODD)
     for path in run.glob(files) if files else ():
@@ -472,8 +472,8 @@ def test_an_odd_directory_stays_on_one_line(worker, originals, tmp_path, name):
     refused(worker, tmp_path, program, arguments)
 
 
-def test_a_run_in_an_odd_directory_goes_on_and_ends(worker, originals, tmp_path):
-    """It is strange, but nothing is wrong with it: a run of days must not end on its last line."""
+def test_a_run_in_an_odd_directory_continues_and_finishes(worker, originals, tmp_path):
+    """The name is valid: a run must not fail when it prints the name at its end."""
     run = originals.copy(tmp_path, name=ODD)
     cut(0.5)(run / "checkpoint-384.h5")
     for _ in range(2):
@@ -502,7 +502,7 @@ RANKED: dict[str, tuple[Callable[[Path], None] | None, list[str], list[str]]] = 
 
 
 @table(RANKED)
-def test_root_alone_speaks_and_all_ranks_end(originals, tmp_path, name):
+def test_only_root_prints_and_all_ranks_end(originals, tmp_path, name):
     change, words, mentions = RANKED[name]
     if change:
         change(originals.copy(tmp_path))
@@ -513,7 +513,7 @@ def test_root_alone_speaks_and_all_ranks_end(originals, tmp_path, name):
     assert tree(tmp_path) == before and not result.left_over
 
 
-def test_ranks_go_on_from_the_older_checkpoint(originals, tmp_path):
+def test_ranks_continue_from_the_older_checkpoint(originals, tmp_path):
     cut(0.7)(originals.copy(tmp_path) / "checkpoint-384.h5")
     result = train(*RESUME, ranks=2, cwd=tmp_path)
     assert (result.code, result.stderr) == (0, "")

@@ -1,4 +1,4 @@
-"""Anything at all as input: properties of hypothesis, and sweeps through all pages of a file.
+"""Random input: properties of hypothesis, and sweeps through all pages of a file.
 
 Whatever the settings, walltimes and command lines, they are accepted or refused in a sentence. Whatever the
 damage to a checkpoint or a run file, it is noticed or it changes no number.
@@ -32,7 +32,7 @@ worker, originals = bad_input.worker, bad_input.originals
 
 
 def quick(examples: int) -> hypothesis_settings:
-    """Without shrinking: where the worker hangs, every further try takes its limit."""
+    """Without shrinking: if the worker hangs, every further attempt takes the time limit."""
     return hypothesis_settings(
         deadline=None,
         max_examples=examples,
@@ -56,7 +56,7 @@ OVERRIDE = st.tuples(st.sampled_from([*KEYS, "traffic.grid", "ppo", "x"]) | st.t
 
 @given(overrides=st.lists(OVERRIDE, min_size=1, max_size=6))
 @quick(200)
-def test_no_overrides_raise_anything_else(overrides):
+def test_random_overrides_raise_only_bad_input(overrides):
     accepts_or_refuses(load, None, [f"{key}={value}" for key, value in overrides])
 
 
@@ -72,7 +72,7 @@ def scratch(tmp_path_factory) -> Path:
 @example(content=b"\xef\xbb\xbf\xef\xbb\xbfseed: 1")
 @example(content="seed: 1\u2028mode: dials".encode())
 @quick(200)
-def test_no_bytes_in_a_file_raise_anything_else(scratch, content):
+def test_random_bytes_in_a_file_raise_only_bad_input(scratch, content):
     (scratch / "any.yaml").write_bytes(content)
     accepts_or_refuses(load, str(scratch / "any.yaml"))
 
@@ -85,7 +85,7 @@ def test_no_bytes_in_a_file_raise_anything_else(scratch, content):
     )
 )
 @quick(60)
-def test_no_damage_to_a_configuration_raises_anything_else(scratch, cuts):
+def test_damage_to_a_configuration_raises_only_bad_input(scratch, cuts):
     content = VALID.encode()
     for start, length, junk in cuts:
         content = content[:start] + junk + content[start + length :]
@@ -114,7 +114,7 @@ YAML_TEXT = st.recursive(
     )
 )
 @quick(200)
-def test_no_document_raises_anything_else(scratch, lines):
+def test_a_random_document_raises_only_bad_input(scratch, lines):
     text = "".join(f"{key}: {value}\n" for key, value in lines)
     (scratch / "document.yaml").write_text(text, encoding="utf-8", errors="replace")
     accepts_or_refuses(load, str(scratch / "document.yaml"))
@@ -123,7 +123,7 @@ def test_no_document_raises_anything_else(scratch, lines):
 @given(text=st.text(alphabet="0123456789:-. \n٣h", max_size=14) | st.text(max_size=8))
 @example(text="9999-9999:59:59")
 @quick(300)
-def test_no_walltime_raises_anything_else(text):
+def test_a_random_walltime_raises_only_bad_input(text):
     try:
         seconds = walltime.seconds(text)
     except BadInput as refusal:
@@ -135,7 +135,7 @@ def test_no_walltime_raises_anything_else(text):
 
 
 @pytest.mark.parametrize("told", ["", "x", "-1", "1e9", "0", "٣", "\n", "99999999999999999999", "9" * 400])
-def test_no_word_of_the_scheduler_is_a_traceback(monkeypatch, told):
+def test_random_text_of_the_scheduler_gives_no_traceback(monkeypatch, told):
     monkeypatch.setenv("SLURM_JOB_ID", "1")
     monkeypatch.setenv("SLURM_JOB_END_TIME", told)
     monkeypatch.setenv("PATH", "/nowhere")
@@ -159,8 +159,8 @@ WORD = st.one_of(
 
 @given(words=st.lists(WORD, min_size=1, max_size=5))
 @quick(120)
-def test_no_command_line_raises_anything_else(worker, scratch, words):
-    """--print-config stands first: behind a -- it would be a setting, and the run would begin."""
+def test_a_random_command_line_gives_no_traceback(worker, scratch, words):
+    """--print-config comes first: after a -- it would be a setting, and the run would start."""
     if not (scratch / "good.yaml").exists():
         with_files(scratch)
     said = refused_or_done(worker, scratch, "train", ["--print-config", *words])
@@ -174,10 +174,10 @@ def test_no_command_line_raises_anything_else(worker, scratch, words):
 STRUCTURES = re.compile(
     rb"\x89HDF|TREE|SNOD|HEAP|OHDR|OCHK|GCOL|FRHP|FHDB|FHIB|BTHD|BTIN|BTLF|EAHD|EAIB|EASB|EADB|FAHD|FADB"
 )
-"""Beginnings of HDF5's own structures, where a changed byte does most."""
+"""Signatures of HDF5's structures: a changed byte near them has the largest effect."""
 
 PLACE = st.tuples(st.booleans(), st.integers(0, 10**6), st.integers(0, 100))
-DAMAGE = st.one_of(
+READ_ERRORS = st.one_of(
     st.tuples(
         st.just("flip"), PLACE, st.sampled_from([1, 2, 4, 8, 16, 32, 64, 128, 255]) | st.integers(1, 255)
     ),
@@ -193,7 +193,7 @@ FLIP = st.tuples(st.just("flip"), PLACE, st.integers(1, 255))
 
 
 def damaged(data: bytes, damage: tuple[str, tuple[bool, int, int], int]) -> bytes:
-    """A file's bytes after something has happened to them at one place."""
+    """A file's bytes with damage at one place."""
     kind, (at_structure, number, offset), size = damage
     starts = [match.start() for match in STRUCTURES.finditer(data)]
     place = (starts[number % len(starts)] + offset if at_structure else number) % len(data)
@@ -205,7 +205,7 @@ def damaged(data: bytes, damage: tuple[str, tuple[bool, int, int], int]) -> byte
         return data[:place] + data[place + size :]
     if kind == "longer":
         return data + NOISE[:size]
-    place -= place % min(size, 512)  # what is lost on a disk or in a page are blocks
+    place -= place % min(size, 512)  # disks and caches lose aligned blocks
     size = min(size, len(data) - place)
     new = {
         "zero": bytes(size),
@@ -217,7 +217,7 @@ def damaged(data: bytes, damage: tuple[str, tuple[bool, int, int], int]) -> byte
 
 
 def test_damage_is_damage():
-    """The strategy's own arithmetic: nothing but the place that is meant changes."""
+    """The strategy itself: only the given place changes."""
     data = b"....OHDR" + bytes(range(248))
     assert damaged(data, ("flip", (True, 5, 1), 32)) == data.replace(b"OHDR", b"OhDR")
     assert damaged(data, ("zero", (False, 17, 0), 8)) == data[:16] + bytes(8) + data[24:]
@@ -229,19 +229,19 @@ def test_damage_is_damage():
 
 @pytest.fixture(scope="module")
 def at_hand(originals, tmp_path_factory) -> Path:
-    """A killed run to damage and to mend again."""
+    """A killed run to damage and to restore."""
     return originals.copy(tmp_path_factory.mktemp("at_hand"))
 
 
 def pages(size: int) -> list[tuple[str, tuple[bool, int, int], int]]:
-    """Every page of a file in turn, lost."""
+    """The file with each of its pages lost in turn."""
     return [("zero", (False, place, 0), 4096) for place in range(0, size, 4096)]
 
 
 def require_noticed_or_harmless(
     worker: Worker, originals: Originals, run: Path, damages: Sequence[tuple[str, tuple[bool, int, int], int]]
 ) -> None:
-    """The same numbers as before are loaded from a damaged checkpoint, or those of the older one are."""
+    """--resume loads the original numbers despite the damage, or those of the older checkpoint."""
     newest = run / "checkpoint-384.h5"
     whole = (originals.killed / newest.name).read_bytes()
     for damage in damages:
@@ -252,25 +252,25 @@ def require_noticed_or_harmless(
             assert found == {**originals.starts["checkpoint-256.h5"], "damaged": [newest.name]}, damage
 
 
-def test_a_lost_page_of_a_checkpoint_is_noticed(worker, originals, at_hand):
+def test_a_lost_page_of_a_checkpoint_is_detected(worker, originals, at_hand):
     size = (at_hand / "checkpoint-384.h5").stat().st_size
     require_noticed_or_harmless(worker, originals, at_hand, pages(size))
 
 
-@given(damage=DAMAGE)
+@given(damage=READ_ERRORS)
 @quick(120)
-def test_any_damage_to_a_checkpoint_is_noticed_or_harmless(worker, originals, at_hand, damage):
+def test_any_damage_to_a_checkpoint_is_detected_or_harmless(worker, originals, at_hand, damage):
     require_noticed_or_harmless(worker, originals, at_hand, [damage])
 
 
 @given(damage=FLIP)
 @quick(100)
-def test_any_flipped_byte_of_a_checkpoint_is_noticed_or_harmless(worker, originals, at_hand, damage):
+def test_any_flipped_byte_of_a_checkpoint_is_detected_or_harmless(worker, originals, at_hand, damage):
     require_noticed_or_harmless(worker, originals, at_hand, [damage])
 
 
-def test_a_checkpoint_whose_numbers_were_replaced_is_noticed(worker, originals, at_hand):
-    """Zeros are what HDF5's own checksum takes for good, where it is zeroed with them."""
+def test_a_checkpoint_whose_numbers_were_replaced_is_detected(worker, originals, at_hand):
+    """HDF5's own checksum accepts zeros if the checksum itself is zeroed too."""
     newest = at_hand / "checkpoint-384.h5"
     whole = (originals.killed / newest.name).read_bytes()
     with h5py.File(originals.killed / newest.name) as file:
@@ -287,7 +287,7 @@ def test_a_checkpoint_whose_numbers_were_replaced_is_noticed(worker, originals, 
 
 
 def text_heaps(data: bytes) -> Iterator[int]:
-    """Where HDF5 keeps texts of any length, without a checksum: the number and the size of each."""
+    """The places where HDF5 stores number and size of texts of variable length, without a checksum."""
     for match in re.finditer(b"GCOL", data):
         place, end = (
             match.start() + 16,
@@ -302,8 +302,8 @@ def text_heaps(data: bytes) -> Iterator[int]:
             place += 16 + -(-size // 8) * 8
 
 
-def test_a_flipped_byte_where_texts_are_kept_is_noticed(worker, originals, at_hand):
-    """The library was seen to look for a text without end."""
+def test_a_flipped_byte_where_texts_are_stored_is_detected(worker, originals, at_hand):
+    """With such a byte the library has searched for a text without end."""
     newest = at_hand / "checkpoint-384.h5"
     places = list(text_heaps((originals.killed / newest.name).read_bytes()))
     damages = [("flip", (False, place, 0), bit) for place in places for bit in (1, 255)]
@@ -311,7 +311,7 @@ def test_a_flipped_byte_where_texts_are_kept_is_noticed(worker, originals, at_ha
 
 
 def require_refused_or_good(worker: Worker, originals: Originals, run: Path, content: bytes) -> None:
-    """A damaged run file: the run does not begin, or it writes what it would have."""
+    """A damaged run file: the run does not start, or it writes the same as with an intact file."""
     for path in run.glob("*"):
         path.unlink()
     for path in originals.killed.glob("*"):
@@ -331,24 +331,24 @@ def test_a_lost_page_of_a_run_file(worker, originals, at_hand):
         require_refused_or_good(worker, originals, at_hand, damaged(whole, damage))
 
 
-@given(damage=DAMAGE)
+@given(damage=READ_ERRORS)
 @quick(120)
-def test_any_damage_to_a_run_file_is_refused_or_good_enough(worker, originals, at_hand, damage):
+def test_any_damage_to_a_run_file_is_refused_or_harmless(worker, originals, at_hand, damage):
     whole = (originals.killed / "run.h5").read_bytes()
     require_refused_or_good(worker, originals, at_hand, damaged(whole, damage))
 
 
-@given(damage=DAMAGE)
+@given(damage=READ_ERRORS)
 @quick(100)
-def test_any_damage_to_a_run_file_is_no_traceback_in_the_report(worker, originals, scratch, damage):
+def test_any_damage_to_a_run_file_gives_no_traceback_in_the_report(worker, originals, scratch, damage):
     (scratch / "run.h5").write_bytes(damaged((originals.finished / "run.h5").read_bytes(), damage))
     assert worker.read(scratch).isprintable()
 
 
-@given(damage=DAMAGE)
+@given(damage=READ_ERRORS)
 @quick(60)
-def test_any_damage_to_a_run_file_is_noticed_by_the_evaluation(worker, originals, scratch, damage):
-    """It is refused, or the figures are those of the whole file."""
+def test_any_damage_to_a_run_file_is_detected_by_the_evaluation(worker, originals, scratch, damage):
+    """The file is refused, or the figures are those of the intact file."""
     (scratch / "run.h5").unlink(missing_ok=True)
     arguments = [".", "--episodes", "2"]
     said = worker.main("evaluate", arguments, originals.finished)

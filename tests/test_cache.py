@@ -1,4 +1,4 @@
-"""The cache: whatever is wrong with it, a run goes on, and executes nothing that others may have written."""
+"""The cache: with any problem a run continues; it never executes code that other users may have written."""
 
 import errno
 import grp
@@ -17,7 +17,7 @@ from conftest import Finished, launch
 
 from dials_mpi.core import cache
 from dials_mpi.core import jit as compiled
-from dials_mpi.core.jit import store
+from dials_mpi.core.jit import code_folder
 from dials_mpi.domains.traffic import platoons
 from dials_mpi.domains.traffic.network import FILES, Network
 from dials_mpi.domains.traffic.platoons import recorded_platoons
@@ -31,15 +31,15 @@ def triple(number):
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    """A cache of the test's own, about which nothing was said."""
+    """A cache of the test's own, without earlier warnings."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv(cache.GROUP, raising=False)
-    monkeypatch.setattr(cache, "_said", set())
+    monkeypatch.setattr(cache, "_warned", set())
     return tmp_path / "cache"
 
 
 def tripled(number=2):
-    """Three times the number as a process that starts computes it; whether the code came from the cache."""
+    """Compile ``triple`` as a new process would, and call it; whether the code came from the cache."""
     code = compiled.compiled(triple)
     assert code(number) == 3 * number
     return bool(sum(code.stats.cache_hits.values()))
@@ -47,20 +47,20 @@ def tripled(number=2):
 
 def stored():
     """The file with the code."""
-    [file] = store().glob("*.nbc")
+    [file] = code_folder().glob("*.nbc")
     return file
 
 
 def said(capsys):
-    """What was said on stderr, by line."""
+    """The lines on stderr."""
     return capsys.readouterr().err.splitlines()
 
 
-# --- what is damaged ---
+# --- damaged files ---
 
 
 class Touch:
-    """Executed where it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -92,32 +92,32 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_machine_code_is_made_anew(damage, home, capsys):
+def test_damaged_machine_code_is_compiled_again(damage, home, capsys):
     assert not tripled() and tripled()
     assert said(capsys) == []
     DAMAGES[damage](stored())
     assert not tripled()
     [line] = said(capsys)
-    assert line.startswith(f"dials_mpi: {stored()} is damaged: it is made anew")
+    assert line.startswith(f"dials_mpi: {stored()} is damaged: it is made again")
     assert tripled()
     assert said(capsys) == []
 
 
-def test_a_pickle_of_something_else_is_made_anew(home, capsys):
+def test_code_is_compiled_again_if_the_file_is_another_pickle(home, capsys):
     tripled()
     cache.write(stored(), pickle.dumps({"some": "thing"}))
     assert not tripled()
-    assert "is damaged: it is made anew" in said(capsys)[0]
+    assert "is damaged: it is made again" in said(capsys)[0]
     assert tripled()
 
 
-def test_a_folder_in_place_of_a_file_is_done_without(home, capsys):
+def test_a_folder_in_place_of_a_file_is_tolerated(home, capsys):
     tripled()
     replace_by_folder(stored())
     assert not tripled() and not tripled()
     [line] = said(capsys)
-    assert f"{stored()} cannot be read (Is a directory): the run goes on without it" in line
-    assert [file.name for file in store().iterdir()] == [stored().name]
+    assert f"{stored()} cannot be read (Is a directory): the run continues without it" in line
+    assert [file.name for file in code_folder().iterdir()] == [stored().name]
 
 
 def test_a_damaged_file_is_not_executed(home, tmp_path):
@@ -127,7 +127,7 @@ def test_a_damaged_file_is_not_executed(home, tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
-def test_of_several_ranks_and_files_one_line_is_said(home):
+def test_several_ranks_and_files_give_one_warning(home):
     script = (
         "import numpy as np\n"
         "from dials_mpi.learning.kernels.activations import exp, tanh\n"
@@ -141,7 +141,7 @@ def test_of_several_ranks_and_files_one_line_is_said(home):
     assert len(done.ours()) == 1 and "is damaged" in done.ours()[0]
 
 
-# --- what cannot be written, or read ---
+# --- files that cannot be written or read ---
 
 
 def refuse_all(*_, **__):
@@ -150,7 +150,7 @@ def refuse_all(*_, **__):
 
 @pytest.fixture
 def unwritable(monkeypatch):
-    """The file system takes nothing new, also from root."""
+    """The file system is read-only, also for root."""
     given = os.open
 
     def read_only(path, flags, *rest, **how):
@@ -164,14 +164,16 @@ def unwritable(monkeypatch):
     return apply
 
 
-def test_a_cache_that_may_not_be_written_is_read(home, unwritable, capsys):
+def test_a_read_only_cache_is_read(home, unwritable, capsys):
     tripled()
     unwritable()
     assert tripled()
     assert said(capsys) == []
     assert not tripled(2.5) and not tripled(2.5)
     [line] = said(capsys)
-    assert f"{store()} cannot be written (Read-only file system), so that every start does the same" in line
+    assert (
+        f"{code_folder()} cannot be written (Read-only file system), so every start repeats the work" in line
+    )
     assert "set XDG_CACHE_HOME" in line
 
 
@@ -179,8 +181,8 @@ def test_a_quota_is_tolerated(home, monkeypatch, capsys):
     monkeypatch.setattr(cache.os, "replace", refuse_all)
     assert not tripled() and not tripled()
     [line] = said(capsys)
-    assert f"{store()} cannot be written (Disk quota exceeded)" in line
-    assert list(store().iterdir()) == []
+    assert f"{code_folder()} cannot be written (Disk quota exceeded)" in line
+    assert list(code_folder().iterdir()) == []
 
 
 def test_a_full_disk_is_tolerated(home, capsys):
@@ -191,21 +193,21 @@ def test_a_full_disk_is_tolerated(home, capsys):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, keep)
     assert "cannot be written (File too large)" in said(capsys)[0]
-    assert list(store().iterdir()) == []
+    assert list(code_folder().iterdir()) == []
     assert not tripled() and tripled()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_what_may_not_be_read_is_replaced_where_that_is_allowed(home, capsys):
+def test_a_file_without_read_permission_is_replaced_if_possible(home, capsys):
     tripled()
     stored().chmod(0)
     assert not tripled()
-    assert "cannot be read (Permission denied): the run goes on without it" in said(capsys)[0]
+    assert "cannot be read (Permission denied): the run continues without it" in said(capsys)[0]
     assert tripled()
 
 
 def test_without_a_home_nothing_is_cached(home, monkeypatch, capsys):
-    """As for a number without an entry in the password database, in a container."""
+    """As in a container, for a user id without an entry in the password database."""
 
     def unknown():
         raise RuntimeError("Could not determine home directory.")
@@ -215,13 +217,13 @@ def test_without_a_home_nothing_is_cached(home, monkeypatch, capsys):
     assert not tripled() and not tripled()
     assert all(file.is_file() for file in Network(1, 1, 1, 101.0, 10.0).files())
     [line] = said(capsys)
-    assert "nothing is cached, for the home folder is unknown: set XDG_CACHE_HOME" in line
+    assert "nothing is cached, because the home folder is unknown: set XDG_CACHE_HOME" in line
     assert not is_warm()
 
 
 @pytest.mark.parametrize("given", ["", "cache", "~/cache"])
 def test_a_relative_place_is_ignored(given, home, tmp_path, monkeypatch):
-    """As the XDG Base Directory Specification wants it."""
+    """The XDG Base Directory Specification requires it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "me"))
     monkeypatch.setenv("XDG_CACHE_HOME", given)
@@ -229,7 +231,7 @@ def test_a_relative_place_is_ignored(given, home, tmp_path, monkeypatch):
     assert tmp_path / "me" / ".cache" / "dials_mpi" in stored().parents
 
 
-# --- who can have written it ---
+# --- permissions ---
 
 
 def mode(path):
@@ -247,11 +249,11 @@ def umask():
     ("mask", "folder", "file"),
     [(0o022, 0o755, 0o644), (0o077, 0o700, 0o600), (0o027, 0o750, 0o640), (0o002, 0o755, 0o644)],
 )
-def test_permissions_follow_the_umask_but_no_one_else_may_write(mask, folder, file, home, umask):
+def test_permissions_follow_the_umask_but_others_may_never_write(mask, folder, file, home, umask):
     umask(mask)
     tripled()
     (net, *_) = Network(1, 1, 1, 100.0, 10.0).files()
-    folders = [home, home / "dials_mpi", store(), net.parent.parent, net.parent]
+    folders = [home, home / "dials_mpi", code_folder(), net.parent.parent, net.parent]
     assert [mode(path) for path in folders] == [folder] * 5
     assert [mode(path) for path in (stored(), net)] == [file] * 2
 
@@ -259,16 +261,16 @@ def test_permissions_follow_the_umask_but_no_one_else_may_write(mask, folder, fi
 OPENED = {
     "its base": lambda home: home.chmod(0o775),
     "the folder": lambda home: (home / "dials_mpi").chmod(0o777),
-    "the folder of the code": lambda home: store().chmod(0o757),
-    "a sticky folder": lambda home: store().chmod(0o1777),
+    "the folder of the code": lambda home: code_folder().chmod(0o757),
+    "a sticky folder": lambda home: code_folder().chmod(0o1777),
     "the file": lambda home: stored().chmod(0o664),
     "the file to all": lambda home: stored().chmod(0o646),
 }
 
 
 @pytest.mark.parametrize("which", [None, *OPENED])
-def test_what_others_may_write_is_not_executed(which, home, tmp_path, capsys):
-    """The control, None: nobody else may, and it is executed."""
+def test_code_that_others_may_write_is_not_executed(which, home, tmp_path, capsys):
+    """The control, None: only the user has write permission, and the code is executed."""
     tripled()
     cache.write(stored(), pickle.dumps(Touch(tmp_path / "executed")))
     if which:
@@ -277,10 +279,10 @@ def test_what_others_may_write_is_not_executed(which, home, tmp_path, capsys):
     assert (tmp_path / "executed").exists() == (which is None)
     if which:
         [line] = said(capsys)
-        assert f"dials_mpi: {home}" in line and "may be written by" in line and "(chmod " in line
+        assert f"dials_mpi: {home}" in line and "can be written by" in line and "(chmod " in line
 
 
-def test_what_belongs_to_another_is_not_executed(home, tmp_path, monkeypatch, capsys):
+def test_code_that_belongs_to_another_user_is_not_executed(home, tmp_path, monkeypatch, capsys):
     tripled()
     cache.write(stored(), pickle.dumps(Touch(tmp_path / "executed")))
     if os.geteuid() == 0:
@@ -290,43 +292,43 @@ def test_what_belongs_to_another_is_not_executed(home, tmp_path, monkeypatch, ca
     assert not tripled() and not tripled()
     assert not (tmp_path / "executed").exists()
     [line] = said(capsys)
-    assert "belongs to another user, and what others may have written is not executed" in line
+    assert "belongs to another user, and code that others may have written is not executed" in line
 
 
 def test_a_folder_above_that_others_may_write_is_not_trusted(home, tmp_path, monkeypatch, capsys):
-    """They could rename the cache, and put another one there. Not in a sticky folder such as /tmp."""
+    """Others could rename the cache and create another one there; not in a sticky folder such as /tmp."""
     above = tmp_path / "above"
     above.mkdir()
     monkeypatch.setenv("XDG_CACHE_HOME", str(above / "cache"))
     tripled()
     above.chmod(0o777)
     assert not tripled()
-    assert f"{above} may be written by everybody" in said(capsys)[0]
+    assert f"{above} can be written by everybody" in said(capsys)[0]
     above.chmod(0o1777)
     assert tripled()
 
 
-def test_a_link_is_judged_by_where_it_leads(home, tmp_path, capsys):
+def test_permissions_of_a_link_are_those_of_its_target(home, tmp_path, capsys):
     (tmp_path / "real" / "open").mkdir(parents=True)
     home.symlink_to(tmp_path / "real" / "open")
     assert not tripled() and tripled()
     (tmp_path / "real").chmod(0o777)
     assert not tripled()
-    assert f"{tmp_path / 'real'} may be written by everybody" in said(capsys)[0]
+    assert f"{tmp_path / 'real'} can be written by everybody" in said(capsys)[0]
 
 
-def test_a_group_that_is_trusted_on_purpose_shares_a_cache(home, umask, monkeypatch, capsys):
+def test_a_trusted_group_shares_a_cache(home, umask, monkeypatch, capsys):
     umask(0o002)
     monkeypatch.setenv(cache.GROUP, grp.getgrgid(os.getegid()).gr_name)
     home.mkdir()
     os.chown(home, -1, os.getegid())
     home.chmod(0o2775)
     assert not tripled() and tripled()
-    assert (mode(store()) & 0o777, mode(stored())) == (0o775, 0o664)
+    assert (mode(code_folder()) & 0o777, mode(stored())) == (0o775, 0o664)
     assert said(capsys) == []
     monkeypatch.delenv(cache.GROUP)
     assert not tripled()
-    assert "may be written by its group" in said(capsys)[0]
+    assert "can be written by its group" in said(capsys)[0]
 
 
 def test_an_unknown_group_is_not_trusted(home, monkeypatch, capsys):
@@ -336,15 +338,15 @@ def test_an_unknown_group_is_not_trusted(home, monkeypatch, capsys):
     home.chmod(0o775)
     assert not tripled()
     unknown, refused = said(capsys)
-    assert "is nobody-has-this-name, and there is no such group: none is trusted" in unknown
-    assert "may be written by its group" in refused
+    assert "is nobody-has-this-name, and there is no such group: no group is trusted" in unknown
+    assert "can be written by its group" in refused
 
 
-# --- what decides the content ---
+# --- what affects the code ---
 
 
 @pytest.mark.parametrize("library", ["numba", "llvmlite", "numpy"])
-def test_versions_do_not_throw_each_others_code_away(library, home, monkeypatch):
+def test_versions_do_not_replace_each_others_code(library, home, monkeypatch):
     tripled()
     with monkeypatch.context() as other:
         other.setattr(sys.modules[library], "__version__", "0.0.other")
@@ -356,10 +358,26 @@ def test_versions_do_not_throw_each_others_code_away(library, home, monkeypatch)
 
 
 def test_processors_and_options_have_their_own_code():
-    show = "from dials_mpi.core.jit import store; print(store())"
+    show = "from dials_mpi.core.jit import code_folder; print(code_folder())"
     others = [{}, {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}, {"NUMBA_OPT": "1"}]
     places = [launch("-c", show, environment=given).stdout for given in others]
-    assert places[0] == f"{store()}\n" and len(set(places)) == 3
+    assert places[0] == f"{code_folder()}\n" and len(set(places)) == 3
+
+
+def test_every_file_that_affects_compiled_code_changes_the_folders_name(tmp_path, monkeypatch):
+    """Also files that have intrinsics only, and the file with the compiler's options."""
+    package = shutil.copytree(compiled.PACKAGE, tmp_path / "package", ignore=shutil.ignore_patterns("*.pyc"))
+    monkeypatch.setattr(compiled, "PACKAGE", package)
+
+    def name_after(file: str) -> str:
+        (package / file).write_bytes((package / file).read_bytes() + b"# changed\n")
+        return compiled._digest.__wrapped__()
+
+    names = [compiled._digest.__wrapped__()]
+    names += [name_after(f"learning/kernels/{name}.py") for name in ("instructions", "gemm", "gru")]
+    names += [name_after(file) for file in ("learning/ppo.py", "domains/traffic/kernels.py", "core/jit.py")]
+    assert len(set(names)) == len(names) == 7
+    assert name_after("core/text.py") == names[-1]
 
 
 def test_another_function_has_other_code(home):
@@ -391,7 +409,7 @@ def builds(monkeypatch):
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("damage", ["cut off", "empty", "zeros"])
-def test_a_damaged_network_is_built_anew(damage, name, home, monkeypatch, capsys):
+def test_a_damaged_network_is_built_again(damage, name, home, monkeypatch, capsys):
     files = NETWORK.files()
     content = [len(file.read_bytes()) for file in files]
     DAMAGES[damage](files[FILES.index(name)])
@@ -399,18 +417,18 @@ def test_a_damaged_network_is_built_anew(damage, name, home, monkeypatch, capsys
     assert NETWORK.files() == NETWORK.files() == files
     assert len(calls) == 1
     [line] = said(capsys)
-    assert f"{files[FILES.index(name)]} is damaged: it is made anew" in line
+    assert f"{files[FILES.index(name)]} is damaged: it is made again" in line
     assert len(sumolib.net.readNet(str(files[0])).getTrafficLights()) == 2
     assert [len(file.read_bytes()) for file in files][1:] == content[1:]
 
 
-def test_a_missing_file_of_a_network_is_built_anew(home):
+def test_a_missing_file_of_a_network_is_built_again(home):
     net, *_ = NETWORK.files()
     net.unlink()
     assert NETWORK.files()[0] == net and net.is_file()
 
 
-def test_a_network_that_cannot_be_kept_is_built_once_in_another_place(home, monkeypatch, capsys):
+def test_a_network_that_cannot_be_cached_is_built_once_in_a_temporary_folder(home, monkeypatch, capsys):
     monkeypatch.setattr(cache.os, "replace", refuse_all)
     calls = builds(monkeypatch)
     files = Network(1, 2, 1, 103.0, 10.0).files()
@@ -419,11 +437,11 @@ def test_a_network_that_cannot_be_kept_is_built_once_in_another_place(home, monk
     assert len(sumolib.net.readNet(str(files[0])).getTrafficLights()) == 2
     [line] = said(capsys)
     assert f"dials_mpi: {home}" in line and "cannot be written (Disk quota exceeded)" in line
-    shutil.rmtree(files[0].parent)  # as a machine does that clears its temporary folder
+    shutil.rmtree(files[0].parent)  # as on a machine that clears its temporary folder
     assert all(file.is_file() for file in Network(1, 2, 1, 103.0, 10.0).files()) and len(calls) == 2
 
 
-def test_a_network_that_is_there_is_read_though_nothing_can_be_written(home, unwritable, monkeypatch, capsys):
+def test_a_cached_network_is_read_from_a_read_only_cache(home, unwritable, monkeypatch, capsys):
     files = NETWORK.files()
     unwritable()
     calls = builds(monkeypatch)
@@ -431,7 +449,7 @@ def test_a_network_that_is_there_is_read_though_nothing_can_be_written(home, unw
     assert said(capsys) == []
 
 
-def test_damaged_platoons_are_recorded_anew(home, monkeypatch, capsys):
+def test_damaged_platoons_are_recorded_again(home, monkeypatch, capsys):
     monkeypatch.setattr(platoons, "_record", lambda *_: [[(6.0, 8.0)]] * 4)
     recorded_platoons(100.0, 10.0, 0.1, 2)
     [file] = (home / "dials_mpi" / "platoons").iterdir()
@@ -464,7 +482,7 @@ def test_traffic_runs_without_a_cache_and_leaves_nothing_behind(tmp_path):
 LOCAL = ("sumo", "libsumo", "traci", "sumolib", "numpy", "numba", "yaml", "mpi4py", "random", "json")
 
 
-def test_files_in_the_working_folder_do_not_take_the_place_of_libraries(tmp_path):
+def test_files_in_the_working_folder_are_not_imported_in_place_of_libraries(tmp_path):
     for name in LOCAL:
         (tmp_path / f"{name}.py").write_text(f"raise SystemExit('this is the {name} of the user')")
     done = evaluate(cwd=tmp_path)
@@ -489,7 +507,7 @@ def test_another_module_in_place_of_sumos_is_refused(name, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["a file", "a folder"])
-def test_something_else_of_the_name_sumo_does_no_harm(kind, tmp_path):
+def test_another_file_or_folder_named_sumo_does_no_harm(kind, tmp_path):
     if kind == "a file":
         (tmp_path / "sumo.py").write_text("raise SystemExit('executed')")
     else:

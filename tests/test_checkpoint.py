@@ -29,7 +29,7 @@ from dials_mpi.run.resume import begin, configuration_of, find
 from dials_mpi.run.state import RankState
 from dials_mpi.storage import checkpoint as checkpoints
 from dials_mpi.storage.checkpoint import Checkpoint, Rows
-from dials_mpi.storage.files import claim
+from dials_mpi.storage.files import lock_directory
 from dials_mpi.storage.hdf5 import rewriting
 from dials_mpi.storage.progress import Progress
 from dials_mpi.storage.runfile import RunFile
@@ -240,7 +240,8 @@ def test_a_damaged_file_is_not_the_best_and_other_files_are_none(tmp_path):
 @pytest.fixture
 def three(tmp_path, monkeypatch):
     """A run with three checkpoints and one more segment in its run file."""
-    monkeypatch.setattr("dials_mpi.run.resume.claim", lambda directory: None)  # held until the process ends
+    # A lock would last until the end of this process.
+    monkeypatch.setattr("dials_mpi.run.resume.lock_directory", lambda directory: None)
     begin(find(CONFIG, DOMAIN, str(tmp_path), resume=False), PROGRAM, ranks=3)
     run = RunFile(tmp_path)
     for segment in (1, 2, 3):
@@ -304,7 +305,7 @@ def test_without_any_good_checkpoint_nothing_is_thrown_away(three):
 def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(three):
     for path in checkpoints.present(three):
         path.unlink()
-    RunFile(three).go_on(CONFIG.to_yaml(), {}, {}, {"training/env_steps": 1})
+    RunFile(three).continue_run(CONFIG.to_yaml(), {}, {}, {"training/env_steps": 1})
     start = find(CONFIG, DOMAIN, str(three), resume=True)
     assert (start.checkpoint, start.progress.segments) == (None, 0)
     begin(start, PROGRAM, ranks=1)
@@ -329,7 +330,7 @@ def test_checkpoints_by_the_clock_alone_may_not_have_come_yet(three):
     for path in checkpoints.present(three):
         path.unlink()
     rarely = load(None, [*SMALL, "total_steps=1024", "checkpoint_every=0", "checkpoint_minutes=60"])
-    RunFile(three).go_on(rarely.to_yaml(), {}, {}, {"training/env_steps": 4})
+    RunFile(three).continue_run(rarely.to_yaml(), {}, {}, {"training/env_steps": 4})
     assert find(rarely, DOMAIN, str(three), resume=True).checkpoint is None
 
 
@@ -371,7 +372,7 @@ def test_a_checkpoint_of_other_steps_than_its_name_is_damaged(three):
 
 def test_a_run_file_that_is_older_than_its_checkpoint_is_refused(three):
     run = RunFile.open(three)
-    run.go_on(CONFIG.to_yaml(), {}, {}, {"training/env_steps": 2})
+    run.continue_run(CONFIG.to_yaml(), {}, {}, {"training/env_steps": 2})
     with pytest.raises(BadInput, match=r"fewer rows of training/env_steps than checkpoint-384.h5"):
         find(CONFIG, DOMAIN, str(three), resume=True)
 
@@ -434,7 +435,7 @@ def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch):
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr("dials_mpi.storage.files.fcntl.flock", flock)
-    assert "no locks" in claim(tmp_path)
+    assert "does not support locks" in lock_directory(tmp_path)
 
 
 # Whole runs ----------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Paths on command lines: ~ is the home however it is given; command lines that are shown can be pasted."""
+"""Paths on command lines: ~ is the home folder in every form; printed command lines can be pasted."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def parsed(*words):
 
 
 @pytest.mark.quick
-def test_a_tilde_is_the_home_in_options_and_arguments(monkeypatch):
+def test_a_tilde_is_the_home_folder_in_options_and_arguments(monkeypatch):
     monkeypatch.setenv("HOME", "/home/of mine")
     given = parsed("~/run", "~", "key=~/x", "a~b", "--output=~/x")
     assert given.words == ["/home/of mine/run", "/home/of mine", "key=~/x", "a~b"]
@@ -50,8 +50,8 @@ def test_no_folder_is_named_tilde(tmp_path):
 @pytest.mark.parametrize(
     ("shell", "name"), [*(("sh", name) for name in NAMES), *(("bash", name) for name in NAMES + ODD)]
 )
-def test_a_shell_reads_a_command_as_it_was_meant(shell, name):
-    """ODD names need $'...', which bash, zsh and ksh know."""
+def test_a_shell_reads_the_paths_of_a_printed_command(shell, name):
+    """ODD names need $'...', which bash, zsh and ksh support."""
     line = command("evaluate", name)
     assert line.isprintable()
     script = f'python() {{ printf "%s\\0" "$@"; }}; {line}'
@@ -64,7 +64,7 @@ def test_a_shell_reads_a_command_as_it_was_meant(shell, name):
     assert not got.startswith((b"-", b"~"))
 
 
-def test_the_last_line_can_be_pasted(tmp_path):
+def test_the_printed_command_can_be_pasted(tmp_path):
     name = "it's [b]my[/b] $run; 1"
     first, again = (train(*SMALL, "--output", name, "--resume", cwd=tmp_path) for _ in range(2))
     assert (first.code, again.code) == (0, 0), first.stderr

@@ -1,4 +1,4 @@
-"""The configuration: what is accepted, what is refused and how, and what the shipped files say."""
+"""The configuration: accepted values, refused values and their messages, and the shipped files."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def refusal(call, *arguments) -> str:
     return message
 
 
-# What is refused -----------------------------------------------------------------------------------------
+# Refused values ------------------------------------------------------------------------------------------
 
 BROKEN_FILES = {
-    # not YAML, or not what a configuration is made of
+    # not YAML, or not a mapping of settings
     "tab": (b"seed: 1\n\tmode: dials\n", ["line 2, column 1"]),
     "open bracket": (b"warehouse:\n  grid: [2, 2\n", ["line 3"]),
     "open quote": (b"mode: 'dials\n", ["line 2"]),
@@ -101,7 +101,7 @@ BROKEN_FILES = {
     "float for int": (b"ppo: {epochs: 2.5}\n", ["ppo.epochs is 2.5", "whole number from 1"]),
     "exponent for int": (b"total_steps: 4e6\n", ["total_steps is '4e6'", "write 4000000"]),
     "number for text": (b"mode: 3\n", ["mode is 3", "dials, untrained, global"]),
-    "YAML's no": (b"mode: no\n", ["mode is no", "false to YAML 1.1", "'no' in quotes"]),
+    "YAML's no": (b"mode: no\n", ["mode is no", "false in YAML 1.1", "'no' in quotes"]),
     "not a choice": (b"policy: {architecture: lstm}\n", ["'lstm'", "one of gru, fnn"]),
     "unknown domain": (b"domain: factory\n", ["domain is 'factory'", "warehouse"]),
     "domain as list": (b"domain: [warehouse]\n", ["domain is ['warehouse']"]),
@@ -141,7 +141,7 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path):
         assert "Permission denied" in refusal(load, str(locked))
 
 
-def test_a_file_name_on_two_lines_stays_on_one(tmp_path):
+def test_a_file_name_with_a_line_break_is_shown_on_one_line(tmp_path):
     file = tmp_path / "a\nb.yaml"
     assert "a\\nb.yaml" in refusal(load, str(file))
     file.write_text("sead: 1")
@@ -250,7 +250,7 @@ def test_a_combination_names_the_file_it_came_from(tmp_path):
     assert refusal(load, str(file), ["seed=1"]).startswith(f"{file} with its overrides: ")
 
 
-# Numbers that not everybody reads alike ------------------------------------------------------------------
+# Ambiguous numbers ---------------------------------------------------------------------------------------
 
 ODD_FORMS = {
     "010": ["octal 8", "write 10 (or 8)"],
@@ -265,22 +265,22 @@ ODD_FORMS = {
     "0x1F": ["hexadecimal", "write 31"],
     "-0x1_f": ["hexadecimal", "write -31"],
     "0b11": ["binary", "write 3"],
-    "1:30": ["90 to YAML 1.1", "write 90"],
-    "190:20:30.15": ["685230.15 to YAML 1.1", "write 685230.15"],
+    "1:30": ["90 in YAML 1.1", "write 90"],
+    "190:20:30.15": ["685230.15 in YAML 1.1", "write 685230.15"],
     "1_0": ["underscores", "write 10"],
     "1__000": ["underscores", "write 1000"],
     "10_00.5": ["underscores", "write 1000.5"],
     "0.00_1": ["underscores", "write 0.001"],
     ".00_1": ["underscores", "write 0.001"],
-    "yes": ["true to YAML 1.1", "write true"],
-    "Off": ["false to YAML 1.1", "write false"],
+    "yes": ["true in YAML 1.1", "write true"],
+    "Off": ["false in YAML 1.1", "write false"],
 }
 
 
 @pytest.mark.parametrize("text", ODD_FORMS)
 @pytest.mark.parametrize("key", ["seed", "mode", "ppo.clip", "ppo.anneal"])
 def test_a_number_that_is_read_in_several_ways_is_refused(key, text, tmp_path):
-    """On the command line and in a file, whatever the setting's type, with what may be meant."""
+    """On the command line and in a file, for settings of any type; the message suggests values."""
     section, _, name = key.rpartition(".")
     file = tmp_path / "some.yaml"
     file.write_text(f"{section}: {{{name}: {text}}}\n" if section else f"{name}: {text}\n")
@@ -298,7 +298,7 @@ def test_such_numbers_are_refused_in_lists_and_as_keys():
 
 
 @pytest.mark.parametrize("text", ["\uff11\uff12", "٣", "\uff11.5", "²", "0x", "_1"])
-def test_digits_of_other_scripts_are_no_number(text):
+def test_digits_of_other_scripts_are_not_numbers(text):
     for key in ("seed", "ppo.learning_rate"):
         assert "number" in refusal(load, None, [f"{key}={text}"])
 
@@ -309,7 +309,7 @@ def test_texts_stay_texts(text):
 
 
 @pytest.mark.parametrize(("text", "meant"), [("y", "true"), ("N", "false"), ("'on'", "true")])
-def test_a_text_that_may_be_a_truth_value_is_no_such_value(text, meant):
+def test_a_text_like_a_truth_value_is_refused_for_a_truth_value(text, meant):
     assert f"(write {meant})" in refusal(load, None, [f"ppo.anneal={text}"])
 
 
@@ -321,7 +321,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize("text", FORMS)
-def test_what_everybody_reads_alike_is_read(text):
+def test_unambiguous_numbers_are_read(text):
     found = parse_value(text, "x")
     assert found == FORMS[text] and type(found) is type(FORMS[text])
 
@@ -335,7 +335,7 @@ SCALARS = st.one_of(
 
 @given(text=SCALARS)
 def test_a_number_is_the_same_to_python_and_to_yaml_1_1(text):
-    """PyYAML may take it for a text, or have no use for it; where it is a number, it is this one."""
+    """PyYAML may read it as a text or refuse it; if PyYAML reads a number, it is the same one."""
     try:
         ours = parse_value(text, "x")
     except BadInput:
@@ -355,13 +355,13 @@ def test_a_number_is_the_same_to_python_and_to_yaml_1_1(text):
         lambda inner: st.lists(inner, max_size=3),
     )
 )
-def test_values_are_written_so_that_all_read_them_back(value):
-    """The loader here, and PyYAML by itself, as users' scripts have it."""
+def test_written_values_are_read_back_by_both_loaders(value):
+    """By the loader of the package, and by PyYAML alone, which users' scripts use."""
     text = scalar(value)
     assert parse_value(text, "x") == value == yaml.safe_load(text)
 
 
-# What is accepted ----------------------------------------------------------------------------------------
+# Accepted values -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("text", ["", "\n", "# nothing\n", "---\n", "{}", "ppo:\n", "ppo: {}\n", "\ufeff"])
@@ -382,7 +382,7 @@ def test_an_int_is_a_number_too():
     assert config.digest() == load(None, ["ppo.clip=1.0"]).digest()
 
 
-def test_overrides_beat_the_file_and_later_ones_the_earlier(tmp_path):
+def test_overrides_take_precedence_over_the_file_and_later_over_earlier_ones(tmp_path):
     file = tmp_path / "some.yaml"
     file.write_text("seed: 1\nppo: {clip: 0.3}\nwarehouse: {grid: [3, 4], ring: false}\n")
     config = load(str(file), ["warehouse.grid=[5,5]", "seed=2", " seed = 3 ", "warehouse.ring_policy=oldest"])
@@ -391,7 +391,7 @@ def test_overrides_beat_the_file_and_later_ones_the_earlier(tmp_path):
     assert (section.grid, section.ring, section.ring_policy) == ((5, 5), False, "oldest")
 
 
-def test_an_override_may_mend_the_file(tmp_path):
+def test_an_override_may_correct_the_file(tmp_path):
     file = tmp_path / "some.yaml"
     file.write_text("seed: -1\n")
     assert load(str(file), ["seed=5"]).seed == 5
@@ -427,7 +427,7 @@ ODD = [
 
 @pytest.mark.quick
 @pytest.mark.parametrize("overrides", [[], ODD])
-def test_what_is_written_reads_back(overrides, tmp_path):
+def test_written_configurations_are_read_back(overrides, tmp_path):
     config = load(None, overrides)
     text = config.to_yaml()
     assert from_yaml(text) == config == pickle.loads(pickle.dumps(config))
@@ -437,7 +437,7 @@ def test_what_is_written_reads_back(overrides, tmp_path):
     assert load(str(file)) == config
 
 
-def test_what_is_written_explains_every_key():
+def test_written_configurations_have_a_comment_for_every_key():
     lines = Config().to_yaml().splitlines()
     for before, line in itertools.pairwise(lines):
         if line and not line.lstrip().startswith("#"):
@@ -446,7 +446,7 @@ def test_what_is_written_explains_every_key():
     assert keys <= {line.split(":")[0].strip() for line in lines}
 
 
-def test_every_default_is_itself_acceptable():
+def test_every_default_is_valid():
     written = yaml.safe_load(Config().to_yaml())
     assert settings.flat(settings.build(Config, written, "defaults")) == settings.flat(Config())
 
@@ -490,7 +490,7 @@ def changed(key: str, value: Any) -> str:
     return str(value + 1 if isinstance(value, int) else value / 2)
 
 
-def test_the_digest_changes_with_every_value_that_bears_on_the_results():
+def test_the_digest_changes_with_every_value_that_affects_results():
     values = settings.flat(Config())
     del values["domain"]
     digests = {key: load(None, [f"{key}={changed(key, value)}"]).digest() for key, value in values.items()}
@@ -539,7 +539,7 @@ def counted(config: Config) -> list[Segment]:
     parts=st.sampled_from([None, 1, 2, 5]),
 )
 @hypothesis_settings(deadline=None, max_examples=150, derandomize=True)
-def test_segments_are_those_of_a_plain_count(memory, every, count, refit, mode, parts):
+def test_segments_agree_with_counting_updates_one_by_one(memory, every, count, refit, mode, parts):
     segment_every = memory + every if parts else 0
     every = segment_every * parts if parts else memory + every
     ppo = dataclasses.replace(
@@ -634,7 +634,7 @@ BOTH = {
 
 @pytest.mark.parametrize("agents", GRIDS)
 @pytest.mark.parametrize(("domain", "own"), [("warehouse", WAREHOUSE), ("traffic", TRAFFIC)])
-def test_the_papers_files_are_tables_4_to_6(domain, own, agents):
+def test_the_files_of_the_paper_have_the_values_of_tables_4_to_6(domain, own, agents):
     file = CONFIGS / domain / f"{agents}.yaml"
     values, tables = settings.flat(load(str(file))), {**BOTH, **own, "domain": domain}
     assert {key: values[key] for key in tables} == tables
@@ -645,7 +645,7 @@ def test_the_papers_files_are_tables_4_to_6(domain, own, agents):
         assert name in (written[head] if head else written), f"{key} is not spelt out"
 
 
-def test_no_argument_is_the_papers_largest():
+def test_the_defaults_are_the_papers_largest_system():
     assert load(str(CONFIGS / "warehouse" / "100.yaml")) == load(None)
 
 
@@ -723,12 +723,12 @@ def test_one_sided_bounds_and_lists_of_any_length():
 @given(title=st.text(max_size=40), names=st.lists(st.text(max_size=20)), pressure=st.floats(-1e300, 9))
 @hypothesis_settings(deadline=None, max_examples=200, derandomize=True)
 @example(title="\ud800", names=["1e5", "null", "- x", "#", "\x85", "\ufeff"], pressure=-0.0)
-def test_any_text_and_number_reads_back(title, names, pressure):
+def test_any_text_and_number_is_read_back(title, names, pressure):
     before = Toy("mill", title, Mill(5, tuple(names)), Pump(pressure))
     assert toy(settings.dump(before)) == before
 
 
-# Anything at all -----------------------------------------------------------------------------------------
+# Random input -------------------------------------------------------------------------------------------
 
 VALID = yaml.safe_dump(yaml.safe_load((CONFIGS / "warehouse" / "4.yaml").read_text()), sort_keys=False)
 KEYS = list(settings.flat(Config()))
@@ -755,7 +755,7 @@ def accepts_or_refuses(call, *arguments) -> None:
 
 @given(cuts=st.lists(st.tuples(st.integers(0, len(VALID)), st.integers(0, 12), JUNK), min_size=1, max_size=4))
 @quick
-def test_no_mutation_of_a_file_raises_anything_else(cuts):
+def test_a_mutated_file_raises_only_bad_input(cuts):
     text = VALID
     for start, length, junk in cuts:
         text = text[:start] + junk + text[start + length :]
@@ -778,11 +778,11 @@ PLAIN = st.recursive(
     )
 )
 @quick
-def test_no_mapping_raises_anything_else(content):
+def test_a_random_mapping_raises_only_bad_input(content):
     accepts_or_refuses(settings.build, Config, content, "mapping")
 
 
 @given(key=st.sampled_from(KEYS) | st.text(max_size=8), value=JUNK)
 @quick
-def test_no_override_raises_anything_else(key, value):
+def test_a_random_override_raises_only_bad_input(key, value):
     accepts_or_refuses(load, None, [f"{key}={value}"])

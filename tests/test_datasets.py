@@ -1,4 +1,4 @@
-"""Datasets on shared storage: what is in them, who writes them, and runs that begin with them."""
+"""Dataset files: their content, the ranks that write them, and runs that start from them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def region(rng, episodes, inputs, sources, agents, bits=True):
 
 
 def unequal(rng, episodes):
-    """Three regions of other sizes, one with inputs that are no bits."""
+    """Three regions of different sizes, one with inputs that are not bits."""
     return [
         region(rng, episodes, 19, 2, 1),
         region(rng, episodes, 8, 1, 3),
@@ -57,7 +57,7 @@ def same(one, other):
     )
 
 
-def test_a_file_gives_back_what_was_written(tmp_path):
+def test_written_data_is_read_back(tmp_path):
     written = unequal(np.random.default_rng(0), 6)
     path = datasets.path_of(tmp_path, 0)
     datasets.write(path, written, NAMES, {"env_steps": 0})
@@ -73,17 +73,17 @@ def test_a_file_gives_back_what_was_written(tmp_path):
         assert np.array_equal(np.unpackbits(packed, axis=-1)[..., :bits], written[0].inputs)
         assert list(plain["regions/0"].attrs["source_names"]) == ["left", "right"]
         assert plain["regions/1"].attrs["agents"].tolist() == [1, 2, 3]
-        assert plain["regions/0/inputs"].chunks == (6, 7, 3)  # a region is read in one piece
+        assert plain["regions/0/inputs"].chunks == (6, 7, 3)  # a region is one chunk
 
 
-def test_parts_are_shown_as_one_file_from_any_folder(tmp_path, monkeypatch):
+def test_parts_are_read_as_one_file_from_any_folder(tmp_path, monkeypatch):
     parts = [unequal(np.random.default_rng(seed), 2 + seed) for seed in range(3)]
     path = datasets.path_of(tmp_path / "run", 40)
     (tmp_path / "run").mkdir()
     files = [datasets.part_of(path, rank) for rank in range(3)]
     for file, regions in zip(files, parts, strict=True):
         datasets.write(file, regions, NAMES, {})
-    assert datasets.present(tmp_path / "run") == []  # parts alone are no dataset
+    assert datasets.present(tmp_path / "run") == []  # parts alone are not a dataset
     datasets.join(path, files, {"env_steps": 40})
     (tmp_path / "run").rename(tmp_path / "moved")
     monkeypatch.chdir("/")
@@ -94,7 +94,7 @@ def test_parts_are_shown_as_one_file_from_any_folder(tmp_path, monkeypatch):
         assert found.shapes(k)["inputs"] == together[0].shape
 
 
-def test_the_newest_stays_and_parts_without_a_file_go(tmp_path):
+def test_older_files_and_parts_without_a_file_are_removed(tmp_path):
     rng = np.random.default_rng(0)
     for steps in (0, 100, 20):
         datasets.write(datasets.path_of(tmp_path, steps), unequal(rng, 2), NAMES, {})
@@ -131,7 +131,7 @@ def test_refitting_from_the_file_gives_the_weights_of_the_run(trained):
 
 
 def test_actions_and_rewards_are_those_of_the_episodes(trained):
-    """Played again from the file's actions, the global simulator gives its rewards, inputs and sources."""
+    """With the file's actions, the global simulator gives the file's rewards, inputs and sources again."""
     run = trained(*SMALL, "total_steps=128", ranks=3)
     config = from_yaml(RunFile(run).configuration())
     domain = create(config.domain, config.domain_section)
@@ -151,7 +151,7 @@ def test_actions_and_rewards_are_those_of_the_episodes(trained):
     assert len(np.unique(np.concatenate([data.actions.ravel() for data in regions]))) > 1
 
 
-def test_two_global_ranks_write_what_one_does(trained):
+def test_two_global_ranks_write_the_same_data_as_one(trained):
     alone, shared = trained(*TWO_GLOBAL), trained(*TWO_GLOBAL, ranks=4)
     names = sorted(path.name for path in (shared / "datasets").iterdir())
     assert names == ["128-part0.h5", "128-part1.h5", "128.h5"]
@@ -163,7 +163,7 @@ def test_two_global_ranks_write_what_one_does(trained):
 
 
 @pytest.mark.parametrize(("kept", "expected"), [("none", []), ("last", [128]), ("all", [128, 0])])
-def test_what_is_kept(kept, expected, trained):
+def test_the_setting_datasets_decides_which_files_are_kept(kept, expected, trained):
     run = trained(*SMALL, f"datasets={kept}")
     assert [int(path.stem) for path in datasets.present(run)] == expected
     assert (run / "datasets").exists() == bool(expected)
@@ -183,7 +183,7 @@ def test_names_of_the_sources_are_those_of_the_domain(trained):
         assert list(file["regions/1"].attrs["source_names"]) == names
 
 
-def test_a_run_that_begins_with_its_own_datasets_is_the_same_run(trained, tmp_path):
+def test_a_run_that_starts_from_its_own_datasets_gives_the_same_results(trained, tmp_path):
     kept = trained(*SMALL, "datasets=all")
     again = tmp_path / "again"
     result = train(*SMALL, f"datasets_from={kept}/datasets/0.h5", "--output", str(again), ranks=3)
@@ -194,7 +194,7 @@ def test_a_run_that_begins_with_its_own_datasets_is_the_same_run(trained, tmp_pa
     assert [path.name for path in datasets.present(again)] == ["128.h5"]  # the first was not collected
 
 
-def test_a_resumed_run_does_not_need_them_any_more(trained, tmp_path):
+def test_a_resumed_run_does_not_need_datasets_from(trained, tmp_path):
     kept = trained(*SMALL, "total_steps=128")
     own = tmp_path / "kept.h5"
     own.write_bytes((kept / "datasets" / "0.h5").read_bytes())
@@ -223,7 +223,7 @@ def test_datasets_that_do_not_fit_are_refused(words, said, trained, tmp_path):
     assert not (tmp_path / "out" / "run.h5").exists()
 
 
-def test_several_datasets_must_be_chosen_from(trained, tmp_path):
+def test_several_datasets_are_refused_without_a_choice(trained, tmp_path):
     kept = trained(*SMALL, "datasets=all")
     for place, said in ((kept, "several datasets"), (tmp_path, "no datasets")):
         result = train(*SMALL, f"datasets_from={place}", "--output", str(tmp_path / "out"))

@@ -33,11 +33,12 @@ PLACES = {
     "checkpoint": "dials_mpi.storage.checkpoint:writing",
     # States travel to root while a checkpoint is written.
     "bring": "dials_mpi.run.state_exchange:StateExchange.gather",
-    "settle": "dials_mpi.storage.files:PatientFile.settle",  # all is written, the new file not yet in place
+    # The data is written, but the temporary file has not yet replaced the old one.
+    "settle": "dials_mpi.storage.files:DeferredErrorFile.settle",
     "finish": "dials_mpi.run.system:System.finish",
-    "claim": "dials_mpi.storage.files:claim",
-    "open": "dials_mpi.storage.files:PatientFile",
-    "write": "dials_mpi.storage.files:PatientFile.write",
+    "lock_directory": "dials_mpi.storage.files:lock_directory",
+    "open": "dials_mpi.storage.files:DeferredErrorFile",
+    "write": "dials_mpi.storage.files:DeferredErrorFile.write",
     "fsync": "os:fsync",
     "local step": "dials_mpi.domains.warehouse.simulators:WarehouseLocalSimulator.step",
     "global step": "dials_mpi.domains.warehouse.simulators:WarehouseGlobalSimulator.step",
@@ -346,7 +347,7 @@ def test_a_disk_that_takes_no_more_is_told_in_one_line(trained, tmp_path, place,
     result = fail(tmp_path, place, 0, ACTIONS[disk], ranks=2, call=call)
     assert result.code == 1 and "Traceback" not in result.stderr
     (line,) = result.ours()
-    assert f"{out / file} cannot be written ({os.strerror(why)}), what was there before is intact" in line
+    assert f"{out / file} cannot be written ({os.strerror(why)}), its earlier content is intact" in line
     out.chmod(0o755)
     require_good_end(out, trained(*SMALL))
 
@@ -356,7 +357,7 @@ def test_a_disk_that_takes_nothing_at_the_start_is_bad_input(trained, tmp_path, 
     out = tmp_path / "out"
     fail(tmp_path, "train", 0, KILL, ranks=None, call=2)
     before = {file.name: file.read_bytes() for file in out.glob("*.h5")}
-    result = fail(tmp_path, "claim", 0, ACTIONS[disk], "--resume", ranks=2)
+    result = fail(tmp_path, "lock_directory", 0, ACTIONS[disk], "--resume", ranks=2)
     out.chmod(0o755)
     assert result.code == 2 and "Traceback" not in result.stderr
     assert len(result.ours()) == 1 and "cannot be written" in result.stderr

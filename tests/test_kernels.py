@@ -91,10 +91,10 @@ def test_machine_code_is_stored_where_that_can_be_done(home, tmp_path):
     """A second process loads what the first compiled; without a store each compiles for itself."""
     program = (
         "import numpy as np\n"
-        "from dials_mpi.core.jit import store\n"
+        "from dials_mpi.core.jit import code_folder\n"
         "from dials_mpi.learning.kernels.activations import exp\n"
         "value = exp(np.float32(1.0))\n"
-        "print(value, sum(exp.stats.cache_hits.values()), store())"
+        "print(value, sum(exp.stats.cache_hits.values()), code_folder())"
     )
     cache = tmp_path / "cache"
     if home == "not writable":

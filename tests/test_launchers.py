@@ -1,4 +1,4 @@
-"""Launchers that are not noticed or are of another MPI, and the room that MPI needs, by the environment."""
+"""Launchers that the MPI library does not know or that belong to another one; shared memory for MPI."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NAMES = {name for each in (*launchers.MPI, *launchers.OTHERS) for name in (each.
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch):
-    """environment(NAME=value): the variables of launchers are these alone."""
+    """environment(NAME=value): set these variables of launchers, and remove all others."""
     for name in os.environ:
         if name in NAMES or name.startswith((*LAUNCHER_PREFIXES, "SLURM_", "MPIR_CVAR_PMI")):
             monkeypatch.delenv(name)
@@ -42,7 +42,7 @@ def environment(monkeypatch: pytest.MonkeyPatch):
 
 
 def step(tasks: int, rank: int = 0, **more: object) -> dict[str, object]:
-    """What srun gives to each task."""
+    """The variables that srun sets for each task."""
     return {
         "SLURM_STEP_ID": 0,
         "SLURM_STEP_NUM_TASKS": tasks,
@@ -51,7 +51,7 @@ def step(tasks: int, rank: int = 0, **more: object) -> dict[str, object]:
     } | more
 
 
-# A launcher that is not noticed --------------------------------------------------------------------------
+# A launcher that MPI does not know ------------------------------------------------------------------------
 
 UNNOTICED = {
     "srun without PMI": (step(3), 1, 3),
@@ -89,22 +89,22 @@ NOTICED = {
 
 
 @pytest.mark.parametrize("name", UNNOTICED)
-def test_a_launcher_that_mpi_has_not_noticed_is_refused(environment, name):
+def test_a_launcher_that_mpi_does_not_know_is_refused(environment, name):
     variables, size, started = UNNOTICED[name]
     environment(**variables)
     with pytest.raises(
         BadInput, match=rf"started {started} ranks \(\w+\).* sees {size}: start with"
     ) as refusal:
-        launchers.require_noticed(size, MPICH)
+        launchers.require_all_ranks_seen(size, MPICH)
     assert ("srun the --mpi" in str(refusal.value)) == ("SLURM_STEP_NUM_TASKS" in variables)
 
 
 @pytest.mark.parametrize("name", NOTICED)
-def test_a_launcher_that_mpi_has_noticed_is_not(environment, name):
+def test_a_launcher_that_mpi_knows_is_accepted(environment, name):
     variables, size = NOTICED[name]
     environment(**variables)
     launchers.require_numbers()
-    launchers.require_noticed(size, MPICH)
+    launchers.require_all_ranks_seen(size, MPICH)
 
 
 ROOTS = {
@@ -123,7 +123,7 @@ ROOTS = {
 
 
 @pytest.mark.parametrize("name", ROOTS)
-def test_one_process_speaks(environment, name):
+def test_one_process_prints(environment, name):
     variables, root, launched = ROOTS[name]
     environment(**variables)
     assert (launchers.launched_as_root(), launchers.launched()) == (root, launched)
@@ -131,14 +131,14 @@ def test_one_process_speaks(environment, name):
 
 @pytest.mark.parametrize("variable", ["PMI_SIZE", "PMI_RANK", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS"])
 @pytest.mark.parametrize("value", ["abc", "-1", "3x", "²"])
-def test_what_is_no_number_is_named(tmp_path, environment, variable, value):
+def test_a_variable_that_is_not_a_number_is_named(tmp_path, environment, variable, value):
     environment(**{variable: value})
     with pytest.raises(BadInput, match=f"{variable} is '{value}'"):
         launchers.require_numbers()
 
 
-def test_a_number_that_is_none_is_one_sentence(tmp_path):
-    """MPICH itself ends the process at it, in four lines."""
+def test_an_invalid_number_is_one_sentence(tmp_path):
+    """MPICH itself would end the process with four lines."""
     result = train(*SMALL, cwd=tmp_path, environment={"PMI_SIZE": "abc", "PMI_RANK": "0"})
     assert (result.code, len(result.stderr.splitlines())) == (2, 1)
     assert "PMI_SIZE is 'abc'" in result.stderr and not (tmp_path / "runs").exists()
@@ -203,12 +203,12 @@ def test_pmix_and_the_mpich_of_this_environment(tmp_path):
         assert not (tmp_path / "runs").exists()
 
 
-# The room in /dev/shm ------------------------------------------------------------------------------------
+# Free space in /dev/shm ----------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def room(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    """room(bytes): so much is free in the folder for shared memory, which is another one."""
+    """room(bytes): use another folder for shared memory, with this much free space."""
     monkeypatch.setattr(shared_memory, "FOLDER", tmp_path)
 
     def be(free: int) -> None:
@@ -228,7 +228,7 @@ def room(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         ({}, 1),
     ],
 )
-def test_there_must_be_room_for_the_ranks_of_this_machine(environment, room, variables, ranks):
+def test_shared_memory_must_suffice_for_the_ranks_of_this_machine(environment, room, variables, ranks):
     environment(**variables)
     needed = 1_057_344 * ranks + 4096
     room(needed)
@@ -240,7 +240,7 @@ def test_there_must_be_room_for_the_ranks_of_this_machine(environment, room, var
         shared_memory.require_room(library)
 
 
-def test_a_single_process_takes_none_before_mpich_5(environment, room):
+def test_a_single_process_needs_no_shared_memory_before_mpich_5(environment, room):
     environment()
     room(0)
     shared_memory.require_room(OLD)
@@ -248,7 +248,7 @@ def test_a_single_process_takes_none_before_mpich_5(environment, room):
         shared_memory.require_room(MPICH)
 
 
-def test_what_the_other_ranks_have_taken_already_is_room_for_this_job(
+def test_memory_that_other_ranks_of_the_job_have_allocated_counts_as_free(
     environment, room, tmp_path, monkeypatch
 ):
     environment(MPI_LOCALNRANKS=3)
@@ -263,7 +263,7 @@ def test_what_the_other_ranks_have_taken_already_is_room_for_this_job(
     with pytest.raises(BadInput):
         shared_memory.require_room(MPICH)
     (tmp_path / "of_something_else").rename(segment)
-    monkeypatch.setattr(shared_memory, "_loaded", shared_memory._loaded + 600)  # left by a run before
+    monkeypatch.setattr(shared_memory, "_loaded", shared_memory._loaded + 600)  # left by an earlier run
     with pytest.raises(BadInput):
         shared_memory.require_room(MPICH)
 
@@ -271,7 +271,7 @@ def test_what_the_other_ranks_have_taken_already_is_room_for_this_job(
 TAKES = """
 import re
 from pathlib import Path
-from dials_mpi import ranks
+from dials_mpi.parallel.launch import run
 def program(ranks):
     ranks.barrier()
     maps = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
@@ -280,11 +280,11 @@ def program(ranks):
         print(*(f"{path}:{int(last, 16) - int(first, 16)}" for (first, last), path in shared))
     ranks.barrier()
     return 0
-ranks.run(program)
+run(program)
 """
 
 
-def test_the_mpich_of_this_environment_takes_what_is_asked_for(tmp_path):
+def test_the_mpich_of_this_environment_needs_what_is_required(tmp_path):
     if "ch4" not in own_library():
         pytest.skip("needs MPICH")
     result = launch("-c", TAKES, ranks=3)
@@ -296,7 +296,7 @@ def test_the_mpich_of_this_environment_takes_what_is_asked_for(tmp_path):
 
 
 def small_shared_memory(size: str, ranks: int, *command: str) -> subprocess.CompletedProcess[str]:
-    """Run under mpirun with a /dev/shm of its own."""
+    """Run under mpirun with a separate, small /dev/shm."""
     script = f'mount -t tmpfs -o size={size} tmpfs /dev/shm && exec "$@"'
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(LAUNCHER_PREFIXES)}
     program = ["unshare", "--mount", "sh", "-c", script, "sh", mpirun(), "-n", str(ranks), sys.executable]
@@ -309,7 +309,7 @@ def small_shared_memory(size: str, ranks: int, *command: str) -> subprocess.Comp
     )
 
 
-def test_a_small_dev_shm_is_refused_or_is_enough(tmp_path):
+def test_a_small_dev_shm_is_refused_or_suffices(tmp_path):
     try:
         possible = (
             subprocess.run(["unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/dev/shm"]).returncode

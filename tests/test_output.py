@@ -1,4 +1,4 @@
-"""Programs whose standard output cannot be written: a reader that has gone, a full disk, a closed stream."""
+"""Errors of standard output: a reader that has exited, a full disk, a closed stream; numbers of options."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COMMANDS = {
 
 
 def started(arguments: tuple[str, ...], folder: Path, buffered: bool, stdout: int) -> tuple[int, str]:
-    """A program's exit code and what it says on stderr."""
+    """A program's exit code and its text on stderr."""
     program, *others = arguments
     command = [sys.executable, *([] if buffered else ["-u"]), "-m", f"dials_mpi.{program}", *others]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
@@ -38,36 +38,38 @@ def started(arguments: tuple[str, ...], folder: Path, buffered: bool, stdout: in
 
 @pytest.mark.parametrize("buffered", [True, False])
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_reader_that_has_gone_is_no_traceback(name, buffered, tmp_path):
-    """As ``| head`` leaves it."""
+def test_a_reader_that_has_exited_gives_no_traceback(name, buffered, tmp_path):
+    """As with ``| head``."""
     reader, writer = os.pipe()
     os.close(reader)
     try:
         code, said = started(COMMANDS[name], tmp_path, buffered, writer)
     finally:
         os.close(writer)
-    assert said == "" and code in ((1,) if buffered else (0, 1))  # argparse ignores what --help meets
+    assert said == "" and code in (
+        (1,) if buffered else (0, 1)
+    )  # argparse ignores errors when it prints --help
 
 
 @pytest.mark.parametrize("name", ["evaluate", "study --list", "train --print-config"])
-def test_a_full_disk_is_one_sentence(name, tmp_path):
+def test_a_full_disk_gives_one_sentence(name, tmp_path):
     with open("/dev/full", "w") as full:
         code, said = started(COMMANDS[name], tmp_path, True, full.fileno())
     assert code == 1 and said.count("\n") == 1
     assert said.startswith("dials_mpi: standard output cannot be written (No space left on device)")
 
 
-def test_bad_input_is_2_whatever_the_output(tmp_path):
+def test_bad_input_is_exit_code_2_with_any_output(tmp_path):
     with open("/dev/full", "w") as full:
         code, said = started(("evaluate", "nowhere"), tmp_path, True, full.fileno())
     assert code == 2 and said.count("\n") == 1 and "no run.h5" in said
 
 
-def test_no_file_takes_the_number_of_a_closed_stream(tmp_path):
-    """What a library prints would go into it."""
+def test_no_file_gets_the_descriptor_of_a_closed_stream(tmp_path):
+    """Otherwise text that a library prints would be written to that file."""
     script = (
-        "from dials_mpi.core.output import command, os\n"
-        "@command\n"
+        "from dials_mpi.core.output import command_line, os\n"
+        "@command_line\n"
         "def main():\n"
         "    print(1); os.write(1, b'x'); raise SystemExit(os.open('file', os.O_CREAT | os.O_WRONLY))\n"
         "main()"
@@ -82,8 +84,8 @@ def test_no_file_takes_the_number_of_a_closed_stream(tmp_path):
 # Numbers on command lines --------------------------------------------------------------------------------
 
 
-def test_every_option_for_a_number_is_read_as_settings_are():
-    """int and float take 010, 1_0 and digits of any script."""
+def test_every_option_for_a_number_is_parsed_as_settings_are():
+    """int and float would accept 010, 1_0 and digits of any script."""
     for file in PROGRAMS.rglob("*.py"):
         text = file.read_text()
         assert "type=int," not in text and "type=float," not in text, file
@@ -92,13 +94,13 @@ def test_every_option_for_a_number_is_read_as_settings_are():
 @pytest.mark.parametrize(
     "text", ["010", "1_0", "٣", "\uff11", " 1", "1 ", "", "1e3", "0x1F", "1:30", "9" * 5000]
 )
-def test_what_is_no_whole_number(text):
+def test_texts_that_are_not_whole_numbers(text):
     with pytest.raises(Exception, match=r"which|give a whole number"):
         integer(text)
 
 
 @pytest.mark.parametrize("text", ["nan", "inf", "-inf", "infinity", "010", "1_0.5", "٣", " 1", "0x1p3", ""])
-def test_what_is_no_number(text):
+def test_texts_that_are_not_numbers(text):
     with pytest.raises(Exception, match=r"which|give a number"):
         real(text)
 
@@ -106,7 +108,7 @@ def test_what_is_no_number(text):
 def test_whole_numbers_and_numbers():
     assert [integer(text) for text in ("0", "-3", "+5", "8_000_000")] == [0, -3, 5, 8_000_000]
     assert [real(text) for text in ("5", "1e-4", ".5", "5.", "1_000.5")] == [5, 1e-4, 0.5, 5, 1000.5]
-    assert numerals.odd("10") is None is numerals.odd("ten")
+    assert numerals.ambiguity("10") is None is numerals.ambiguity("ten")
 
 
 @pytest.mark.parametrize(

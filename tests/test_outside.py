@@ -114,7 +114,7 @@ def test_mistakes_in_the_section_are_refused_as_in_any_other(module):
         ("{}:Well", "1 / 0\n", "fails: ZeroDivisionError: division by zero"),
         ("{}:Well", "def (:\n", "fails: SyntaxError"),
         ("{}:Well", "Well.name = 'my well'\n", "the name of Well is 'my well': make it an identifier"),
-        ("{}:Well", "Well.name = 'ppo'\n", "whose section ppo is another one"),
+        ("{}:Well", "Well.name = 'ppo'\n", "whose section ppo has the name of another"),
         ("{}:Well", "Well.Config = dict\n", "Well.Config is not a frozen dataclass with a horizon"),
         (
             "{}:Well",

@@ -1,4 +1,4 @@
-"""Runs on several kinds of processor, or versions of what computes: what is recorded and said of it."""
+"""Runs on several kinds of processor or versions of libraries: what is recorded, and the notes about it."""
 
 import subprocess
 from pathlib import Path
@@ -29,7 +29,7 @@ def processors_of(directory):
         return [list(file[f"config/{k}"].attrs["processors"]) for k in range(len(file["config"]))]
 
 
-def test_ranks_and_sessions_on_one_kind_need_no_word(tmp_path):
+def test_ranks_and_sessions_on_one_kind_give_no_note(tmp_path):
     output = ("--output", str(tmp_path))
     first = train(*SMALL, *output, ranks=3)
     then = train(*SMALL, *output, "--resume", "total_steps=384")
@@ -38,7 +38,7 @@ def test_ranks_and_sessions_on_one_kind_need_no_word(tmp_path):
     assert processors_of(tmp_path) == [[processor()] * 3, [processor()]]
 
 
-def test_several_kinds_are_recorded_and_said(tmp_path):
+def test_several_kinds_are_recorded_and_noted(tmp_path):
     output = ("--output", str(tmp_path))
     first = launch("-c", RANK_2_ON_ANOTHER, *SMALL, *output, ranks=3)
     assert first.code == 0, first.stderr
@@ -46,11 +46,11 @@ def test_several_kinds_are_recorded_and_said(tmp_path):
     assert f"several kinds of processor (2 on {mine}, 1 on {OTHER}), which may round" in first.stdout
     then = train(*SMALL, *output, "--resume", "total_steps=384")
     assert then.code == 0, then.stderr
-    assert f"runs on {mine}, those before ran on {mine} and {OTHER}: they may round" in then.stdout
+    assert f"runs on {mine}, earlier sessions ran on {mine} and {OTHER}: they may round" in then.stdout
     assert processors_of(tmp_path) == [[mine, mine, OTHER], [mine]]
 
 
-def test_the_kind_is_what_code_is_made_for():
+def test_the_kind_is_the_target_of_compiled_code():
     shown = "from dials_mpi.core.jit import processor; print(processor())"
     mine, other = (launch("-c", shown, environment=given).stdout for given in ({}, {"NUMBA_CPU_NAME": "x"}))
     assert mine.strip() == processor() and other.split() == ["x", *mine.split()[1:]]
@@ -75,7 +75,7 @@ def told(directory, name):
         return [file[f"config/{k}"].attrs[name] for k in range(len(file["config"]))], file.attrs[name]
 
 
-def test_another_numba_and_numpy_are_recorded_by_session_and_said(tmp_path):
+def test_another_numba_and_numpy_are_recorded_by_session_and_noted(tmp_path):
     output = ("--output", str(tmp_path))
     first = train(*SMALL, *output)
     assert first.code == 0 and "session" not in first.stdout, first.stderr
@@ -83,15 +83,15 @@ def test_another_numba_and_numpy_are_recorded_by_session_and_said(tmp_path):
     assert then.code == 0, then.stderr
     mine = provenance.libraries()
     now, before = "numba 0.1.2, numpy 1.2.3", f"numba {mine['numba']}, numpy {mine['numpy']}"
-    assert f"this session runs on {now}, those before ran on {before}: they may" in then.stdout
+    assert f"this session runs on {now}, earlier sessions ran on {before}: they may" in then.stdout
     for name in ("numba", "numpy"):
         other = {"numba": "0.1.2", "numpy": "1.2.3"}[name]
         assert told(tmp_path, name) == ([mine[name], other], mine[name])
     again = train(*SMALL, *output, "--resume", "total_steps=512")
-    assert f"this session runs on {before}, those before ran on " in again.stdout
+    assert f"this session runs on {before}, earlier sessions ran on " in again.stdout
 
 
-def test_every_session_tells_all_that_it_goes_through(tmp_path):
+def test_every_session_records_all_versions(tmp_path):
     output = ("--output", str(tmp_path))
     for steps in (256, 384):
         done = train(*SMALL, *output, "--resume", f"total_steps={steps}", ranks=2)
@@ -105,7 +105,7 @@ def test_every_session_tells_all_that_it_goes_through(tmp_path):
         assert len(hosts) == 2
 
 
-def test_ranks_of_several_versions_are_recorded_and_said(tmp_path):
+def test_ranks_of_several_versions_are_recorded_and_noted(tmp_path):
     done = launch("-c", OTHER_LIBRARIES % ("2", "2"), *SMALL, "--output", str(tmp_path), ranks=3)
     assert done.code == 0, done.stderr
     mine = provenance.libraries()["numba"]
@@ -113,8 +113,8 @@ def test_ranks_of_several_versions_are_recorded_and_said(tmp_path):
     assert told(tmp_path, "numba")[0] == [f"{mine} and 0.1.2"]
 
 
-def test_a_run_of_a_program_that_told_nothing_goes_on_without_a_word(tmp_path):
-    """Its sessions have neither versions nor processors."""
+def test_a_run_of_an_older_program_continues_without_a_note(tmp_path):
+    """Its sessions recorded neither versions nor processors."""
     output = ("--output", str(tmp_path))
     assert train(*SMALL, *output).code == 0
     with rewriting(tmp_path / "run.h5") as file:
@@ -167,21 +167,21 @@ def test_the_commit_is_of_this_checkout_and_changed_by_a_new_file(tmp_path, monk
     assert provenance.git_commit() == f"{commit}+"
 
 
-def test_what_is_said():
+def test_the_notes():
     def of(*kinds):
         return {PROCESSORS: kinds}
 
     assert differences(of("a", "a"), {}) == differences(of("a", "a"), of("a")) == []
     mixed, changed = differences(of("a", "b", "a"), of("a"))
-    assert "(2 on a, 1 on b)" in mixed and "may depend on which rank holds which region" in mixed
-    assert "runs on a and b, those before ran on a:" in changed
+    assert "(2 on a, 1 on b)" in mixed and "may depend on which rank trains which region" in mixed
+    assert "runs on a and b, earlier sessions ran on a:" in changed
     assert len(differences(of("a", "b"), of("b", "a"))) == 1, "as before, but mixed"
     (both,) = differences({**of("a"), "numpy": ["2"], "sumo": ["3"]}, {**of("b"), "numpy": ["1"]})
-    assert "runs on a, numpy 2, those before ran on b, numpy 1:" in both
+    assert "runs on a, numpy 2, earlier sessions ran on b, numpy 1:" in both
     assert differences({"ranks": ["2"], "h5py": ["2"]}, {"ranks": ["1"], "h5py": ["1"]}) == []
 
 
-def test_a_run_of_before_this_was_noted_tells_none():
+def test_a_run_of_an_older_program_has_no_versions():
     archived = Path(__file__).parent.parent / "results" / "runs" / "warehouse-4-gs-seed0"
-    newest, earlier = RunFile.open(archived).told()
+    newest, earlier = RunFile.open(archived).provenance()
     assert PROCESSORS not in newest and earlier == {}

@@ -1,4 +1,4 @@
-"""The run file: what is written can be read, by anyone, at any time; what cannot be read is refused."""
+"""The run file: it can be read by any process at any time; unreadable files are refused."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def test_nothing_is_in_the_file_before_the_commit(run):
     assert len(run.read("steps")) == 1
 
 
-def test_a_row_is_taken_as_it_is_now(run):
-    """Whoever appends an array may go on to change it."""
+def test_append_copies_the_row(run):
+    """The caller may change the array after the call."""
     row = np.zeros(3)
     run.append({"rows": row})
     row += 1
@@ -96,7 +96,7 @@ def test_large_rows_and_many_small_ones(run):
     assert (run.read("small") == np.arange(200)).all()
 
 
-def test_a_row_of_another_shape_is_no_row_of_the_series(run):
+def test_a_row_of_another_shape_is_refused(run):
     run.append({"rows": np.zeros(3)})
     run.append({"rows": np.zeros(4)})
     with pytest.raises((ValueError, TypeError)):
@@ -128,7 +128,7 @@ def test_networks_of_two_kinds_of_regions(run):
 
 
 def test_a_reader_with_a_lock_does_not_stop_the_run(run, tmp_path):
-    """Someone looks at the run in a notebook and forgets to close the file: the run goes on."""
+    """As of a notebook that has opened the file and not closed it: the run continues."""
     run.append({"steps": 0})
     run.commit()
     reader = "import h5py, sys; file = h5py.File(sys.argv[1]); open(sys.argv[2], 'w'); sys.stdin.read()"
@@ -146,7 +146,7 @@ def test_a_reader_with_a_lock_does_not_stop_the_run(run, tmp_path):
     assert run.read("steps").tolist() == [0, 1]
 
 
-def test_whoever_reads_during_a_commit_finds_the_old_file_whole(run, monkeypatch):
+def test_a_reader_during_a_commit_finds_the_complete_old_file(run, monkeypatch):
     run.append({"steps": 0})
     run.commit()
     lengths = []
@@ -175,25 +175,25 @@ def test_rows_by_rank_are_as_long_as_the_most_ranks(run):
     assert np.isnan(seconds[0, 2:]).all()
 
 
-def test_an_array_of_another_length_takes_the_place_of_the_old_one(run):
+def test_an_array_of_another_length_replaces_the_old_one(run):
     for ranks in (3, 2):
         run.write({"memory/pss": np.full(ranks, ranks)})
         run.commit()
     assert run.read("memory/pss").tolist() == [2, 2]
 
 
-# Going on ------------------------------------------------------------------------------------------------
+# Continuing ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.quick
-def test_a_run_goes_on_without_gap_or_repetition(run):
+def test_a_continued_run_has_every_row_once(run):
     for t in range(5):
         run.append({"a/steps": t, "b/rows": np.full(3, t)})
     run.append({"late/steps": 4})
     run.write({"policy/parameters": np.zeros((2, 3))}, finished=True)
     run.commit()
     assert run.lengths() == {"a/steps": 5, "b/rows": 5, "late/steps": 1}
-    run.go_on("seed: 2\n", {"finished": False}, {"env_steps": 3}, {"a/steps": 3, "b/rows": 3})
+    run.continue_run("seed: 2\n", {"finished": False}, {"env_steps": 3}, {"a/steps": 3, "b/rows": 3})
     assert run.lengths() == {"a/steps": 3, "b/rows": 3}
     run.append({"a/steps": 3, "b/rows": np.full(3, 3)})
     run.commit()
@@ -207,7 +207,7 @@ def test_a_run_goes_on_without_gap_or_repetition(run):
 
 @pytest.mark.parametrize("moment", ["copy", "change", "fsync", "replace"])
 def test_a_disk_that_is_full_leaves_the_old_file(run, monkeypatch, moment):
-    """The error comes from the disk at different moments; HDF5 itself must not see it."""
+    """The disk's error occurs at different moments; the HDF5 library must not see it."""
     before = run.path.read_bytes()
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     if moment in ("fsync", "replace"):
@@ -219,7 +219,7 @@ def test_a_disk_that_is_full_leaves_the_old_file(run, monkeypatch, moment):
     run.append({"rows": np.zeros(100_000)})
     try:
         with pytest.raises(
-            Unwritable, match=r"run.h5 cannot be written \(.*\), what was there before is intact"
+            Unwritable, match=r"run.h5 cannot be written \(.*\), its earlier content is intact"
         ):
             run.commit()
     finally:
@@ -243,11 +243,11 @@ def test_has_tells_datasets_and_groups(run):
     assert not run.has("a/other") and not run.has("policy/parameters")
 
 
-def test_read_of_what_is_not_there_yet(run):
+def test_reading_a_dataset_that_is_not_written_yet(run):
     assert "policy/parameters" in refused(run.read, "policy/parameters")
 
 
-def test_the_newest_configuration_counts(run):
+def test_the_configuration_is_that_of_the_newest_session(run):
     with rewriting(run.path) as file:
         for k in range(1, 12):
             file[f"config/{k}"] = f"seed: {k}\n"
@@ -260,7 +260,7 @@ def test_open_refuses_a_directory_without_a_run(tmp_path):
     assert refused(RunFile.open, str(tmp_path / ("x" * 300)))
 
 
-def test_open_refuses_what_is_no_run_file(tmp_path):
+def test_open_refuses_other_files(tmp_path):
     for content in (b"", b"no HDF5 at all", b"\x89HDF\r\n\x1a\n" + bytes(100)):
         (tmp_path / NAME).write_bytes(content)
         assert "damaged" in refused(RunFile.open, str(tmp_path))
@@ -271,7 +271,7 @@ def test_open_refuses_what_is_no_run_file(tmp_path):
         assert "damaged" in refused(RunFile.open, str(tmp_path))
 
 
-def test_a_file_that_was_changed_by_other_hands_is_refused(run):
+def test_a_file_that_another_program_has_changed_is_refused(run):
     with h5py.File(run.path, "r+") as file:
         file.attrs["seed"] = 8
     assert "its checksum is wrong" in refused(RunFile.open, str(run.directory))
@@ -285,7 +285,7 @@ def test_open_refuses_a_newer_format(run):
 
 
 @pytest.mark.parametrize("version", ["new", [1, 2]])
-def test_open_refuses_a_version_that_is_none(run, version):
+def test_open_refuses_an_invalid_version(run, version):
     run.write({}, format_version=version)
     run.commit()
     assert "damaged" in refused(RunFile.open, str(run.directory))
@@ -294,7 +294,7 @@ def test_open_refuses_a_version_that_is_none(run, version):
 @pytest.mark.quick
 @pytest.mark.timeout(60)
 def test_damage_is_refused(run):
-    """A file that was cut at any place, or whose configuration is no text any more."""
+    """A file that was truncated at any place, or whose configuration is not a text."""
     run.append({"a/rows": np.arange(100.0)})
     run.commit()
     whole = run.path.read_bytes()
@@ -306,7 +306,7 @@ def test_damage_is_refused(run):
         assert "damaged" in refused(lambda: RunFile.open(str(run.directory)).configuration())
 
 
-def test_a_configuration_that_is_no_text_or_is_missing_is_damage(run):
+def test_a_configuration_that_is_not_a_text_or_is_missing_is_damage(run):
     with rewriting(run.path) as file:
         del file["config/0"]
         file["config/0"] = 3

@@ -1,4 +1,4 @@
-"""Random streams: a key gives one stream, whoever asks, in whatever order."""
+"""Random streams: equal keys give equal streams, in any order of calls."""
 
 import itertools
 
@@ -52,7 +52,7 @@ def test_streams_by_number_and_by_range_are_those_of_their_regions():
 
 
 @pytest.mark.quick
-def test_keys_hold_their_numbers_so_that_old_runs_can_be_repeated():
+def test_purposes_keep_their_numbers_so_that_old_runs_can_be_repeated():
     names = ("SIMULATOR", "ACTIONS", "MINIBATCHES", "COLLECT", "EVALUATION", "GLOBAL_TRAINING")
     for name, number in zip(names, (2, 4, 5, 6, 9, 11), strict=True):
         expected = np.random.Generator(np.random.PCG64(np.random.SeedSequence([7, number, 3, 1])))

@@ -391,7 +391,7 @@ def test_a_directory_has_one_run_at_a_time(trained, tmp_path):
         second = train(*settings, "--resume", "--output", str(out), ranks=ranks)
         assert second.code == 2 and len(second.ours()) == 1
         assert f"process {root} on {os.uname().nodename} since " in second.stderr
-        assert "a run goes on in " in second.stderr and "--output" in second.stderr
+        assert "another run is active in " in second.stderr and "--output" in second.stderr
     os.kill(root, signal.SIGCONT)
     session.wait_for(lambda: len(present(out)) > 1)  # it has not been disturbed
     assert session.program.running() and before <= content(out / "run.h5").keys()

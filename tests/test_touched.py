@@ -1,4 +1,4 @@
-"""Files of a run that another program has opened, changed or left open: what is said, and the ways on."""
+"""Files of a run that another program has opened, changed or left open: messages, and how to continue."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from conftest import content
 from dials_mpi.core.errors import BadInput, Unwritable
 from dials_mpi.gym import GlobalEnv, RegionEnv
 from dials_mpi.storage import superblock
+from dials_mpi.storage.checksum import Changed, InUse, has_valid_checksum
 from dials_mpi.storage.runfile import RunFile
-from dials_mpi.storage.seal import Changed, Held, sealed
 
 worker, originals, tmp_path = bad_input.worker, bad_input.originals, bad_input.tmp_path
 
@@ -39,7 +39,7 @@ sys.stdin.read()
 
 @contextmanager
 def opened(path: Path, change: str = "") -> Iterator[subprocess.Popen]:
-    """The file while a program has it open for writing; killed in the end, unless it is let end before."""
+    """The file while another program has it open for writing; the program is killed if it has not ended."""
     command = [sys.executable, "-c", WRITER, str(path), change]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as program:
         assert program.stdout.readline() == "open\n"
@@ -53,7 +53,7 @@ def left_open(path: Path, change: str = "") -> None:
 
 
 def outside(edit):
-    """A change by a program that knows nothing of a run's files."""
+    """A change by another program, which does not update the checksum."""
 
     def change(path: Path) -> None:
         with h5py.File(path, "r+") as file:
@@ -87,10 +87,10 @@ TOUCHED = {
     ),
     "left open with a comment": lambda path: left_open(path, COMMENT),
 }
-"""What other programs do to a file without damaging it."""
+"""Changes of other programs that do not damage the file."""
 
 
-def test_a_mark_is_taken_away_as_the_library_does(originals):
+def test_a_mark_is_removed_as_the_library_does(originals):
     head = (originals.finished / "run.h5").read_bytes()[512 : 512 + superblock.HEAD]
     assert not superblock.marked(head) and superblock.cleared(head) == head
     marked = head[:11] + b"\x01" + head[12:]
@@ -101,7 +101,7 @@ def test_a_mark_is_taken_away_as_the_library_does(originals):
 
 
 @table(TOUCHED)
-def test_a_changed_run_file_is_read_when_asked_for(worker, originals, tmp_path, name):
+def test_a_changed_run_file_is_read_with_unchecked(worker, originals, tmp_path, name):
     run = originals.copy(tmp_path, finished=True)
     TOUCHED[name](run / "run.h5")
     for program, words in (("evaluate", ["--episodes", "1"]), ("report", ["--out", "figures"])):
@@ -144,7 +144,7 @@ def test_environments_of_a_changed_run(originals, tmp_path):
         kind.from_run(run, unchecked=True).close()
 
 
-def test_a_file_that_is_only_open_elsewhere_is_read(worker, originals, tmp_path):
+def test_an_unchanged_file_that_is_open_elsewhere_is_read(worker, originals, tmp_path):
     path = originals.copy(tmp_path, finished=True) / "run.h5"
     before = path.read_bytes()
     with opened(path):
@@ -156,7 +156,7 @@ def test_a_file_that_is_only_open_elsewhere_is_read(worker, originals, tmp_path)
     assert RunFile.open(path.parent).finished()
 
 
-def test_a_file_that_is_being_changed_is_to_be_closed_first(worker, originals, tmp_path):
+def test_a_file_that_is_being_changed_must_be_closed_first(worker, originals, tmp_path):
     path = originals.copy(tmp_path, finished=True) / "run.h5"
     with opened(path, COMMENT) as program:
         for more in ([], ["--unchecked"]):
@@ -165,22 +165,22 @@ def test_a_file_that_is_being_changed_is_to_be_closed_first(worker, originals, t
     assert CHANGE in refused(worker, tmp_path, "evaluate", ["run"])
 
 
-# Going on ------------------------------------------------------------------------------------------------
+# Continuing ----------------------------------------------------------------------------------------------
 
 
-def goes_on(worker, folder, kept, touched: bytes) -> None:
+def require_continued(worker, folder, kept, touched: bytes) -> None:
     said = worker.main("train", RESUME, folder)
     assert (said.code, said.stderr) == (0, ""), said
     assert f"run.h5 {CHANGE}: " in said.stdout and f"kept as {kept}\n" in said.stdout
     assert (folder / "run" / kept).read_bytes() == touched
-    assert sealed(folder / "run" / "run.h5")
+    assert has_valid_checksum(folder / "run" / "run.h5")
 
 
 @table(TOUCHED)
-def test_a_run_goes_on_from_the_rows_of_a_changed_file(worker, originals, tmp_path, name):
+def test_a_run_continues_from_the_rows_of_a_changed_file(worker, originals, tmp_path, name):
     run = originals.copy(tmp_path)
     TOUCHED[name](run / "run.h5")
-    goes_on(worker, tmp_path, "run.h5.changed", (run / "run.h5").read_bytes())
+    require_continued(worker, tmp_path, "run.h5.changed", (run / "run.h5").read_bytes())
     found, expected = content(run / "run.h5"), content(originals.finished / "run.h5")
     assert set(found) == {*expected, "config/1"}
     for key in expected:
@@ -198,13 +198,13 @@ def test_a_finished_run_whose_file_was_changed_gets_a_new_one(worker, originals,
     run = originals.copy(tmp_path, finished=True)
     TOUCHED["a comment"](run / "run.h5")
     (run / "run.h5.changed").touch()
-    goes_on(worker, tmp_path, "run.h5.changed1", (run / "run.h5").read_bytes())
+    require_continued(worker, tmp_path, "run.h5.changed1", (run / "run.h5").read_bytes())
     assert RunFile.open(run).finished()
     assert (RunFile.open(run).read("policy/parameters") == originals.parameters).all()
     assert not (run / "run.h5.changed").read_bytes()
 
 
-def test_a_finished_run_is_not_trained_again_for_a_comment(worker, originals, tmp_path):
+def test_a_finished_run_with_a_comment_is_not_trained_again(worker, originals, tmp_path):
     run = originals.copy(tmp_path, finished=True)
     TOUCHED["a comment"](run / "run.h5")
     (run / "checkpoint-384.h5").unlink()
@@ -215,7 +215,7 @@ def test_a_finished_run_is_not_trained_again_for_a_comment(worker, originals, tm
 
 
 @pytest.mark.parametrize("change", ["", COMMENT])
-def test_a_run_does_not_go_on_under_a_program_that_has_its_file_open(worker, originals, tmp_path, change):
+def test_a_run_does_not_continue_while_another_program_has_its_file_open(worker, originals, tmp_path, change):
     run = originals.copy(tmp_path)
     with opened(run / "run.h5", change) as program:
         refused(worker, tmp_path, "train", RESUME, ["run.h5", OPEN, "close it there"])
@@ -223,7 +223,7 @@ def test_a_run_does_not_go_on_under_a_program_that_has_its_file_open(worker, ori
     assert worker.main("train", RESUME, tmp_path).code == 0
 
 
-def typed(file: h5py.File) -> None:
+def with_texts(file: h5py.File) -> None:
     del file["evaluation/returns"]
     file.create_dataset("evaluation/returns", data=[b"x"] * 9, maxshape=(None,))
 
@@ -231,7 +231,7 @@ def typed(file: h5py.File) -> None:
 WRONG = {
     "steps past the checkpoint": lambda file: file["evaluation/env_steps"].__setitem__(1, 999),
     "steps that go back": lambda file: file["training/env_steps"].__setitem__(1, 0),
-    "another type": typed,
+    "another type": with_texts,
     "fewer rows": lambda file: file["evaluation/returns"].resize(2, axis=0),
     "a series that is gone": lambda file: file.__delitem__("training/entropy"),
     "another configuration": lambda file: file["config/0"].__setitem__((), "seed: 1\n"),
@@ -239,7 +239,7 @@ WRONG = {
 
 
 @table(WRONG)
-def test_a_run_does_not_go_on_from_what_it_did_not_write(worker, originals, tmp_path, name):
+def test_a_run_does_not_continue_from_rows_that_it_cannot_have_written(worker, originals, tmp_path, name):
     run = originals.copy(tmp_path)
     outside(WRONG[name])(run / "run.h5")
     refused(worker, tmp_path, "train", RESUME, ["run"])
@@ -248,7 +248,7 @@ def test_a_run_does_not_go_on_from_what_it_did_not_write(worker, originals, tmp_
 # Checkpoints ---------------------------------------------------------------------------------------------
 
 
-def test_a_changed_checkpoint_is_named_so_and_the_one_before_is_used(worker, originals, tmp_path):
+def test_a_changed_checkpoint_is_named_and_the_one_before_is_used(worker, originals, tmp_path):
     run = originals.copy(tmp_path)
     TOUCHED["a comment"](run / "checkpoint-384.h5")
     refused(worker, tmp_path, "evaluate", ["run"], ["checkpoint-384.h5", CHANGE, "--unchecked"])
@@ -261,7 +261,7 @@ def test_a_changed_checkpoint_is_named_so_and_the_one_before_is_used(worker, ori
 
 
 def test_a_checkpoint_that_is_open_elsewhere(worker, originals, tmp_path):
-    """Nothing is lost by it: it is used as it is, or the run waits for it."""
+    """It is never treated as damaged: it is used if it is unchanged, else --resume is refused."""
     run = originals.copy(tmp_path)
     with opened(run / "checkpoint-384.h5", COMMENT):
         refused(worker, tmp_path, "train", RESUME, ["checkpoint-384.h5", OPEN])
@@ -271,7 +271,7 @@ def test_a_checkpoint_that_is_open_elsewhere(worker, originals, tmp_path):
     assert said.code == 0 and "going on from 384 steps" in said.stdout, said
 
 
-# While the run goes on -----------------------------------------------------------------------------------
+# During a run --------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -285,7 +285,7 @@ def run(tmp_path):
 
 @pytest.mark.parametrize("change", ["", COMMENT])
 @pytest.mark.parametrize("killed", [False, True])
-def test_a_run_writes_on_while_another_program_has_its_file(run, change, killed):
+def test_a_run_keeps_writing_while_another_program_has_its_file_open(run, change, killed):
     with opened(run.path, change) as program:
         if killed:
             program.kill()
@@ -297,7 +297,7 @@ def test_a_run_writes_on_while_another_program_has_its_file(run, change, killed)
     assert ("comment" in run.attributes()) == bool(change)
 
 
-def test_a_run_whose_file_another_program_destroys_says_so(run):
+def test_a_run_reports_that_another_program_has_damaged_its_file(run):
     whole = run.path.read_bytes()
     run.path.write_bytes(whole[: len(whole) // 2])
     run.append({"steps": 1})
@@ -305,16 +305,16 @@ def test_a_run_whose_file_another_program_destroys_says_so(run):
         run.commit()
 
 
-def test_what_looks_whole_and_is_endless_is_damaged(run, monkeypatch):
-    """A program that reads it may hang: it is tried elsewhere, for a limited time."""
+def test_a_file_that_takes_too_long_to_read_is_damaged(run, monkeypatch):
+    """Reading a damaged file may hang: a separate process reads it first, with a time limit."""
     TOUCHED["a comment"](run.path)
-    monkeypatch.setattr("dials_mpi.storage.seal.PATIENCE", 0.0)
+    monkeypatch.setattr("dials_mpi.storage.checksum.READ_SECONDS", 0.0)
     with pytest.raises(BadInput, match="damaged") as error:
         RunFile.open(run.directory, unchecked=True)
-    assert not isinstance(error.value, Changed | Held)
+    assert not isinstance(error.value, Changed | InUse)
 
 
-def test_a_file_without_a_seal_is_no_run_file(tmp_path):
+def test_a_file_without_a_checksum_is_not_a_run_file(tmp_path):
     with h5py.File(tmp_path / "run.h5", "w") as file:
         file["config/0"] = "seed: 1\n"
     with pytest.raises(BadInput, match="not a run file"):

@@ -558,7 +558,7 @@ def test_a_domain_that_cannot_be_drawn(watch, tmp_path, monkeypatch):
 def test_a_full_disk_leaves_nothing_behind(tmp_path):
     file = tmp_path / "x.png"
     file.write_text("what was there")
-    with pytest.raises(BadInput, match="No space"), files.whole(file) as partial:
+    with pytest.raises(BadInput, match="No space"), files.output_file(file) as partial:
         partial.write_text("half")
         raise OSError(28, "No space left on device")
     assert [path.name for path in Path(tmp_path).iterdir()] == ["x.png"]

@@ -80,7 +80,7 @@ def read_run(directory: str, unchecked: bool = False) -> Recorded:
     unchecked: also read a file that another program has changed.
     BadInput: there is none, it cannot be read, it has not trained yet, or its mode is global.
     """
-    from dials_mpi.storage.hdf5 import DAMAGE
+    from dials_mpi.storage.hdf5 import READ_ERRORS
     from dials_mpi.storage.runfile import RunFile
 
     file = RunFile.open(directory, unchecked)
@@ -105,7 +105,7 @@ def read_run(directory: str, unchecked: bool = False) -> Recorded:
             refits = np.asarray(file.read("influence/env_steps"), np.float64)
         ranks = int(file.attributes()["ranks"])
         return _recorded(config, timing, refits, np.bincount(holders, minlength=ranks), wall, where)
-    except DAMAGE as error:
+    except READ_ERRORS as error:
         reason = printable(" ".join(str(error).split()))[:300]
         raise BadInput(f"{where} is not a run file, or a damaged one: {reason}") from error
 

@@ -11,7 +11,7 @@ from dials_mpi.bench.costs import Costs, Recorded
 from dials_mpi.bench.projection import TERMS, Line, Model, growing
 from dials_mpi.config import Config
 from dials_mpi.config.schedule import segments
-from dials_mpi.core.console import LastingConsole
+from dials_mpi.core.console import BestEffortConsole
 
 WIDTH = 120
 """Columns of a table if there is no terminal."""
@@ -32,9 +32,9 @@ UNITS = (
 """Parts of figures' names, with the unit in the table and its factor; the first that fits is used."""
 
 
-def console() -> LastingConsole:
+def console() -> BestEffortConsole:
     """The console for tables."""
-    made = LastingConsole()
+    made = BestEffortConsole()
     if not made.is_terminal:
         made.width = WIDTH
     return made

@@ -1,4 +1,4 @@
-"""The configuration of a run: its settings, which values go together, and the schedule of its segments."""
+"""The configuration of a run: its settings, checks of combinations, and the schedule of its segments."""
 
 from dials_mpi.config.schema import PPO, Config, Influence, Policy, from_yaml, load
 

@@ -10,7 +10,10 @@ from dials_mpi.core.text import shown
 
 
 def differences(before: Config, config: Config) -> str:
-    """Only settings that bear on no result may change, and total_steps may grow: what else does, in words."""
+    """The changes that are not allowed, as text.
+
+    Allowed are changes of settings that do not affect results, and a larger total_steps.
+    """
     old, new = before.decisive(), config.decisive()
     if new["total_steps"] >= old["total_steps"]:
         new["total_steps"] = old["total_steps"]
@@ -20,5 +23,5 @@ def differences(before: Config, config: Config) -> str:
 
 
 def _difference(key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    was, now = (shown(values[key]) if key in values else "not there" for values in (old, new))
+    was, now = (shown(values[key]) if key in values else "missing" for values in (old, new))
     return f"{key} was {was} and is {now}"

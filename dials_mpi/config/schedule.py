@@ -1,15 +1,17 @@
-"""The segments of a run: the training between two points where it can stop (Algorithm 1)."""
+"""The segments of a run (Algorithm 1): it can stop at the end of each."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dials_mpi.config import Config
 
 
-class Segment(NamedTuple):
-    """A piece of training: updates first_update, ..., first_update + updates - 1.
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A part of training: updates first_update, ..., first_update + updates - 1.
 
     env_steps: steps per agent at its end. refit: the predictors are trained at its start; evaluate: the
     joint policy is evaluated at its end.
@@ -41,20 +43,20 @@ def segments(config: Config) -> list[Segment]:
 
 
 def refits(config: Config, done: int) -> bool:
-    """Whether the predictors are trained when so many segments are done and another one follows."""
+    """Whether the predictors are trained after ``done`` segments, if another one follows."""
     return config.mode == "dials" and done * _segment_steps(config) % config.retrain_every == 0
 
 
 def evaluates(config: Config, done: int) -> bool:
-    """Whether the joint policy is evaluated when so many segments are done."""
+    """Whether the joint policy is evaluated after ``done`` segments."""
     return done * _segment_steps(config) % config.evaluate_every == 0
 
 
 def collects_ahead(config: Config, done: int) -> bool:
-    """Whether the refit after so many segments is fitted to data of the joint policy one segment before."""
+    """Whether the refit after ``done`` segments uses data of the joint policy of one segment earlier."""
     return config.overlapped and done > 0 and refits(config, done)
 
 
 def _segment_steps(config: Config) -> int:
-    """Steps per agent in a segment, before they are rounded to whole updates."""
+    """Steps per agent in a segment, before rounding to whole updates."""
     return config.segment_every or config.evaluate_every

@@ -1,8 +1,8 @@
-"""The whole configuration: what a run does, as frozen dataclasses read from YAML and overrides.
+"""The configuration of a run: frozen dataclasses, read from YAML and overrides.
 
-Every default is the paper's setting for the warehouse with 100 agents (Tables 4 to 6); where the paper
-is silent, the authors' code decides. A Config that exists is valid: combinations are checked when it
-is made.
+Every default is the paper's setting for the warehouse with 100 agents (Tables 4 to 6), or that of the
+authors' code if the paper gives none. The constructor of Config checks combinations: every Config is
+valid.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from dials_mpi.settings import section, section_chosen_by, setting
 from dials_mpi.settings.yaml_text import parse, read
 
 ARCHITECTURES = ("gru", "fnn")
-UPKEEP = (
+MAINTENANCE = (
     *("checkpoint_every", "checkpoint_minutes", "checkpoint_keep"),
     *("silence", "global_ranks", "datasets", "sinks"),
 )
-"""Settings that change no result."""
+"""Settings that do not affect results."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Policy:
 
 @dataclass(frozen=True)
 class PPO:
-    """How each agent learns (Table 6; schedules and time limits as in the authors' code)."""
+    """The training of each policy (Table 6; schedules and time limits as in the authors' code)."""
 
     rollout_steps: int = setting(
         8,
@@ -110,16 +110,17 @@ class Influence:
     adam_epsilon: float = setting(1e-8, "Adam's epsilon (torch's default)", low=1e-16, high=1)
 
     def held_out_episodes(self, episodes: int) -> int:
-        """How many of so many episodes, the last ones and at least one, are kept out of training."""
+        """The number of validation episodes of a dataset, at least one; they are its last ones."""
         return max(1, round(self.held_out * episodes))
 
 
 @dataclass(frozen=True)
 class Config:
-    """One run. ``domain_section`` is the domain's own dataclass; in YAML its key is the domain's name.
+    """The configuration of one run.
 
-    Every domain's dataclass has the attribute ``horizon``, the steps in an episode.
-    BadInput: a combination of values that cannot work; the message says which values would.
+    domain_section: the domain's dataclass; in YAML its key is the domain's name. It has the attribute
+    ``horizon``, the number of steps of an episode.
+    BadInput: an invalid combination of values; the message names valid ones.
     """
 
     domain: str = setting(
@@ -231,17 +232,17 @@ class Config:
 
     @property
     def domain_key(self) -> str:
-        """The key of the domain's own section."""
+        """The key of the domain's section."""
         return domains.section(self.domain)[0]
 
     @property
     def overlapped(self) -> bool:
-        """Whether the global simulators play while the policies train."""
+        """Whether the global simulators run during the training of the policies."""
         return self.schedule == "overlapped"
 
     @property
     def steps_per_env(self) -> int:
-        """Steps of one environment in an update's memory."""
+        """Steps of one environment in the rollout buffer of an update."""
         return self.ppo.memory_size // self.envs_per_region
 
     @property
@@ -251,7 +252,7 @@ class Config:
 
     @property
     def held_out_episodes(self) -> int:
-        """How many of these are kept out of training."""
+        """The number of validation episodes per region and refit."""
         return self.influence.held_out_episodes(self.dataset_episodes)
 
     @property
@@ -260,21 +261,21 @@ class Config:
         return self.updates(self.total_steps)
 
     def updates(self, steps: int) -> int:
-        """Updates until at least this many steps per agent are done."""
+        """The least number of updates with at least ``steps`` steps per agent."""
         return -(-steps // self.ppo.memory_size)
 
     def to_yaml(self) -> str:
-        """Every key with its value and meaning; ``from_yaml`` reads it back to an equal Config."""
+        """YAML with a comment for every key; ``from_yaml`` returns an equal Config."""
         return settings.dump(self)
 
     def decisive(self) -> dict[str, Any]:
-        """Every setting that changes results, by its dotted key."""
-        return {key: value for key, value in settings.flat(self).items() if key not in UPKEEP}
+        """Every setting that affects results, by its dotted key."""
+        return {key: value for key, value in settings.flat(self).items() if key not in MAINTENANCE}
 
     def digest(self) -> str:
-        """SHA-256 (hex) of the decisive settings: equal for equal ones, however they were written."""
-        unsaid = settings.unsaid(self)
-        return settings.digest({key: value for key, value in self.decisive().items() if key not in unsaid})
+        """SHA-256 (hex) of the decisive settings, independent of how the user wrote them."""
+        omitted = settings.newer_defaults(self)
+        return settings.digest({key: value for key, value in self.decisive().items() if key not in omitted})
 
 
 def load(file: str | None, overrides: Sequence[str] = ()) -> Config:
@@ -289,5 +290,5 @@ def load(file: str | None, overrides: Sequence[str] = ()) -> Config:
 
 
 def from_yaml(text: str, source: str = "the stored configuration") -> Config:
-    """The configuration in a YAML text, such as ``Config.to_yaml`` wrote. BadInput as in ``load``."""
+    """The configuration in a YAML text, such as that of ``Config.to_yaml``. BadInput as in ``load``."""
     return settings.build(Config, parse(text, source), source)

@@ -1,4 +1,4 @@
-"""Which values of several settings go together."""
+"""Checks of combinations of settings."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dials_mpi.core.errors import BadInput
 if TYPE_CHECKING:
     from dials_mpi.config import Config
 
-MOST_SEGMENTS = 100_000
+MAX_SEGMENTS = 100_000
 
 
 def check(config: Config) -> None:
-    """BadInput: values do not go together; the nearest that do are named."""
+    """BadInput: a combination of values is invalid; the message names the nearest valid values."""
     _check_schedule(config)
     _check_memory(config)
     _check_sequences(config)
@@ -22,7 +22,7 @@ def check(config: Config) -> None:
 
 
 def _check_schedule(config: Config) -> None:
-    """Steps between evaluations, refits, stops and in all."""
+    """Steps between evaluations, between refits, in a segment, and in total."""
     every, memory = config.evaluate_every, config.ppo.memory_size
     _require_update("evaluate_every", every, memory)
     if config.segment_every:
@@ -33,10 +33,10 @@ def _check_schedule(config: Config) -> None:
         _require_multiple("retrain_every", config.retrain_every, "evaluate_every", every)
     key = "segment_every" if config.segment_every else "evaluate_every"
     every = getattr(config, key)
-    if config.total_steps // every > MOST_SEGMENTS:
-        least = -(-config.total_steps // MOST_SEGMENTS)
+    if config.total_steps // every > MAX_SEGMENTS:
+        least = -(-config.total_steps // MAX_SEGMENTS)
         raise BadInput(
-            f"{key} is {every}, more than {MOST_SEGMENTS} segments in total_steps="
+            f"{key} is {every}, more than {MAX_SEGMENTS} segments in total_steps="
             f"{config.total_steps}: make it at least {least}"
         )
     if not config.checkpoint_every and not config.checkpoint_minutes:
@@ -44,20 +44,20 @@ def _check_schedule(config: Config) -> None:
 
 
 def _check_memory(config: Config) -> None:
-    """An update is made of whole rollouts, and of whole minibatches."""
+    """An update consists of whole rollouts and whole minibatches."""
     ppo = config.ppo
     unit = config.envs_per_region * ppo.rollout_steps
     _require_multiple("ppo.memory_size", ppo.memory_size, "envs_per_region x ppo.rollout_steps", unit)
     _require_divisor("ppo.minibatch_size", ppo.minibatch_size, "ppo.memory_size", ppo.memory_size)
     if ppo.normalise_advantages and ppo.minibatch_size < 2:
         raise BadInput(
-            "ppo.minibatch_size is 1, and a single step has no deviation: make it at least 2, or "
+            "ppo.minibatch_size is 1, and one step has no standard deviation: make it at least 2, or "
             "set ppo.normalise_advantages=false"
         )
 
 
 def _check_sequences(config: Config) -> None:
-    """A recurrent policy learns from whole sequences."""
+    """A recurrent policy is trained on whole sequences."""
     policy, ppo = config.policy, config.ppo
     if policy.architecture != "gru":
         return
@@ -69,7 +69,7 @@ def _check_sequences(config: Config) -> None:
 
 
 def _check_dataset(config: Config) -> None:
-    """A dataset has whole episodes, some to train on and some held out."""
+    """A dataset consists of whole episodes, with at least one for training and one for validation."""
     horizon, held_out = config.domain_section.horizon, config.influence.held_out
     if config.dataset_size < 2 * horizon:
         raise BadInput(
@@ -80,22 +80,21 @@ def _check_dataset(config: Config) -> None:
     episodes = config.dataset_episodes
     if config.held_out_episodes >= episodes:
         raise BadInput(
-            f"influence.held_out is {held_out:g}, which leaves none of {episodes} episodes to train on: "
+            f"influence.held_out is {held_out:g}, which leaves none of {episodes} episodes for training: "
             f"make it at most {(episodes - 1) / episodes:.4g}"
         )
 
 
 def _check_datasets(config: Config) -> None:
-    """Kept datasets are read by a refit, of which there is none in the other modes."""
+    """``datasets_from`` is used by the first refit; only the mode dials has refits."""
     if config.datasets_from and config.mode != "dials":
         raise BadInput(
-            f"datasets_from is given, and mode={config.mode} fits no predictors: leave it out, or set "
-            "mode=dials"
+            f"datasets_from is given, and mode={config.mode} fits no predictors: remove it, or set mode=dials"
         )
 
 
 def _require_update(key: str, value: int, memory: int) -> None:
-    """Refuse a number of steps that holds not even one update."""
+    """Refuse a number of steps that is smaller than one update."""
     if value < memory:
         raise BadInput(
             f"{key} is {value}, less than one update of ppo.memory_size={memory} steps: "
@@ -104,18 +103,18 @@ def _require_update(key: str, value: int, memory: int) -> None:
 
 
 def _require_multiple(key: str, value: int, of: str, unit: int) -> None:
-    """Refuse a value that is no multiple of ``unit``, naming the nearest multiples."""
+    """Refuse a value that is not a multiple of ``unit``; the message names the nearest multiples."""
     if value % unit:
         below = value - value % unit
         _refuse(key, value, f"is not a multiple of {of}={unit}", [below, below + unit])
 
 
-def _require_divisor(key: str, value: int, of: str, whole: int) -> None:
-    """Refuse a value that does not divide ``whole``, naming the nearest divisors."""
-    if whole % value:
-        below = next(n for n in range(min(value, whole), 0, -1) if whole % n == 0)
-        above = next(n for n in range(min(value, whole), whole + 1) if whole % n == 0)
-        _refuse(key, value, f"does not divide {of}={whole}", [below, above])
+def _require_divisor(key: str, value: int, of: str, total: int) -> None:
+    """Refuse a value that does not divide ``total``; the message names the nearest divisors."""
+    if total % value:
+        below = next(n for n in range(min(value, total), 0, -1) if total % n == 0)
+        above = next(n for n in range(min(value, total), total + 1) if total % n == 0)
+        _refuse(key, value, f"does not divide {of}={total}", [below, above])
 
 
 def _refuse(key: str, value: int, why: str, better: list[int]) -> None:

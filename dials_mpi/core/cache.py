@@ -1,11 +1,11 @@
-"""Files that save the next start some work: $XDG_CACHE_HOME/dials_mpi, or ~/.cache/dials_mpi.
+"""The cache of compiled code and road networks: $XDG_CACHE_HOME/dials_mpi, or ~/.cache/dials_mpi.
 
-No run needs them. What is missing, damaged or unreadable is made anew, and what cannot be written is not
-kept; a problem is said once, by root. A file ends with the checksum of all before it, as an XML comment, so
-that SUMO can read its files in place.
+The cache is optional. Missing, damaged and unreadable files are made again, and files that cannot be written
+are not kept; root warns once of each kind of problem. A file ends with the checksum of its content, as an XML
+comment, so that SUMO can read its files in place.
 
-Stored machine code is executed. So a file is read only if nobody but this user, root and the members of the
-group in DIALS_MPI_TRUST_GROUP can have written it, put it there or renamed a folder above it.
+Stored machine code is executed. A file is therefore read only if only this user, root and the members of the
+group in DIALS_MPI_TRUST_GROUP have permission to write or replace it or to rename a folder above it.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from dials_mpi.core.logging import LOG
 from dials_mpi.core.text import printable
 
 GROUP = "DIALS_MPI_TRUST_GROUP"
-"""The environment variable with the name of a group whose members may write what this user executes."""
+"""The environment variable that names a group whose members may write code that this user executes."""
 
 _ELSEWHERE = "set XDG_CACHE_HOME to a folder of your own"
-_said: set[str] = set()
+_warned: set[str] = set()
 
 
 def folder(name: str) -> Path | None:
@@ -38,81 +38,83 @@ def folder(name: str) -> Path | None:
     """
     given = os.environ.get("XDG_CACHE_HOME", "")
     try:
-        # The XDG Base Directory Specification: a relative path is to be ignored.
+        # The XDG Base Directory Specification requires that a relative path is ignored.
         base = Path(given) if os.path.isabs(given) else Path.home() / ".cache"
     except RuntimeError:  # no HOME, and no entry of this user in the password database
         base = Path()
     if not base.is_absolute():
-        _say("home", f"nothing is cached, for the home folder is unknown: {_ELSEWHERE}")
+        _warn_once("home", f"nothing is cached, because the home folder is unknown: {_ELSEWHERE}")
         return None
     return Path(os.path.realpath(base / "dials_mpi" / name))
 
 
 def key(*content: str) -> str:
-    """A name for what is made from this content."""
+    """A file name for what is made from this content: a digest of it."""
     return sha256("\0".join(content).encode()).hexdigest()[:24]
 
 
 def read(path: Path) -> bytes | None:
-    """The content of a file of the cache; None where there is none that can be used."""
+    """The content of a file of the cache; None if it is missing, damaged, unreadable or not trusted."""
     try:
-        # O_NONBLOCK: a named pipe is opened, too, and then found to be no file.
+        # O_NONBLOCK: opening a named pipe returns at once; S_ISREG rejects it below.
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
             status = os.fstat(stream.fileno())
-            if not _trusted(path.parent) or _refused(path, status, below=False):
+            if not _trusted(path.parent) or _untrusted(path, status, below=False):
                 return None
-            sealed = stream.read() if S_ISREG(status.st_mode) else b""
+            stored = stream.read() if S_ISREG(status.st_mode) else b""
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        _say("access", f"{_shown(path)} cannot be read ({error.strerror}): the run goes on without it")
+        _warn_once(
+            "access", f"{_shown(path)} cannot be read ({error.strerror}): the run continues without it"
+        )
         return None
-    content = sealed[: -len(_seal(b""))]
-    if sealed != content + _seal(content):
-        damaged(path)
+    content = stored[: -len(_checksum_line(b""))]
+    if stored != content + _checksum_line(content):
+        warn_damaged(path)
         return None
     return content
 
 
 def write(path: Path, content: bytes) -> bool:
-    """Keep a file, whole or not at all; whether it could be written, and may be read again.
+    """Write a file in one step; False: it could not be written, or would not be read again.
 
-    Folders and files get the permissions that the umask leaves, but no one else may write them; the group
-    may where one is trusted.
+    Folders and files get the permissions that the umask allows, without write permission for others; the
+    group may write only if a group is trusted.
     """
     shared = S_IWGRP if _group() is not None else 0
-    building = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     try:
         _make(path.parent, 0o755 | shared)
         if not _trusted(path.parent):
             return False
-        with open(building, "xb", opener=lambda name, flags: os.open(name, flags, 0o644 | shared)) as stream:
-            stream.write(content + _seal(content))
-        os.replace(building, path)
+        with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, 0o644 | shared)) as stream:
+            stream.write(content + _checksum_line(content))
+        os.replace(temporary, path)
     except OSError as error:
-        _say(
+        _warn_once(
             "access",
-            f"{_shown(path.parent)} cannot be written ({error.strerror}), so that every start does the same "
-            f"work anew: {_ELSEWHERE}, with room on its disk",
+            f"{_shown(path.parent)} cannot be written ({error.strerror}), so every start repeats "
+            f"the work: {_ELSEWHERE}, on a disk with free space",
         )
         return False
     finally:
         with suppress(OSError):
-            building.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
     return True
 
 
-def damaged(path: Path) -> None:
-    """Say that a file is not what was written; it is to be made anew."""
-    _say("damaged", f"{_shown(path)} is damaged: it is made anew, as is all that is damaged in the cache")
+def warn_damaged(path: Path) -> None:
+    """Warn that a file has changed since it was written; the caller makes it again."""
+    _warn_once("damaged", f"{_shown(path)} is damaged: it is made again, like all damaged files of the cache")
 
 
-def _seal(content: bytes) -> bytes:
+def _checksum_line(content: bytes) -> bytes:
     return f"\n<!-- sha256 {sha256(content).hexdigest()} -->\n".encode()
 
 
 def _make(folder: Path, mode: int) -> None:
-    """With the folders above it; they keep the group's permission to write, too, unlike with makedirs."""
+    """Make a folder and its parents, all with ``mode``; os.makedirs would not apply it to the parents."""
     if not folder.is_dir():
         _make(folder.parent, mode)
         with suppress(FileExistsError):
@@ -120,32 +122,32 @@ def _make(folder: Path, mode: int) -> None:
 
 
 def _trusted(folder: Path) -> bool:
-    """Whether no one else can write there, or put another folder in its place; it need not exist."""
+    """Whether only trusted users can write to a folder or replace it; it need not exist."""
     for place in (folder, *folder.parents):
         with suppress(FileNotFoundError, NotADirectoryError):
-            if _refused(place, place.stat(), below=place != folder):
+            if _untrusted(place, place.stat(), below=place != folder):
                 return False
     return True
 
 
-def _refused(place: Path, status: os.stat_result, below: bool) -> bool:
-    """Whether others than those who are trusted own it or may write it, which is said.
+def _untrusted(place: Path, status: os.stat_result, below: bool) -> bool:
+    """Whether a user who is not trusted owns a file or folder or may write to it; warns if so.
 
-    below: it is the folders in it that count, which a sticky folder like /tmp keeps for their owners.
+    below: only the folders in it matter; in a sticky folder such as /tmp only their owners can rename them.
     """
     trusted = status.st_gid == _group()
-    kept = below and status.st_mode & S_ISVTX
+    sticky = below and status.st_mode & S_ISVTX
     if status.st_uid not in (0, os.geteuid()) and not trusted:
         why, remedy = "belongs to another user", ""
-    elif status.st_mode & S_IWOTH and not kept:
-        why, remedy = "may be written by everybody", "take that permission away (chmod o-w), or "
-    elif status.st_mode & S_IWGRP and not kept and not trusted:
-        why, remedy = "may be written by its group", "take that permission away (chmod g-w), or "
+    elif status.st_mode & S_IWOTH and not sticky:
+        why, remedy = "can be written by everybody", "remove that permission (chmod o-w), or "
+    elif status.st_mode & S_IWGRP and not sticky and not trusted:
+        why, remedy = "can be written by its group", "remove that permission (chmod g-w), or "
     else:
         return False
-    _say(
+    _warn_once(
         "trust",
-        f"{_shown(place)} {why}, and what others may have written is not executed, so that the cache is not "
+        f"{_shown(place)} {why}, and code that others may have written is not executed, so the cache is not "
         f"used: {remedy}trust the group with {GROUP}=NAME, or {_ELSEWHERE}",
     )
     return True
@@ -161,7 +163,7 @@ def _group_id(name: str) -> int | None:
     try:
         return grp.getgrnam(name).gr_gid
     except KeyError:
-        _say("group", f"{GROUP} is {printable(name)}, and there is no such group: none is trusted")
+        _warn_once("group", f"{GROUP} is {printable(name)}, and there is no such group: no group is trusted")
         return None
 
 
@@ -169,10 +171,10 @@ def _shown(path: Path) -> str:
     return printable(str(path))
 
 
-def _say(kind: str, text: str) -> None:
-    """One line for all problems of a kind: a cache has dozens of files."""
-    if kind not in _said:
-        _said.add(kind)
+def _warn_once(kind: str, text: str) -> None:
+    """Warn of the first problem of each kind only: a cache has dozens of files."""
+    if kind not in _warned:
+        _warned.add(kind)
         LOG.warning(text)
         if launched_as_root():
             print_error(text)

@@ -1,4 +1,4 @@
-"""Consoles that print text unchanged: [b] in the name of a folder is no markup, and :x: no emoji."""
+"""Consoles that print text unchanged: [b] in the name of a folder is not markup, :x: is not an emoji."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from typing import Any
 
 from rich.console import Console
 
-from dials_mpi.core.output import discard
+from dials_mpi.core.output import discard_output
 
-NARROWEST = 20
-"""Columns: with fewer a table shows nothing, and with COLUMNS=0 no text is shown at all."""
-USUAL = 80
+MIN_WIDTH = 20
+"""Columns. In a narrower console a table is empty, and with COLUMNS=0 no text is shown at all."""
+DEFAULT_WIDTH = 80
+"""Columns of a console that reports a smaller width than MIN_WIDTH."""
 
 
 class PlainConsole(Console):
@@ -18,24 +19,24 @@ class PlainConsole(Console):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(highlight=False, markup=False, emoji=False, **options)
-        if self.width < NARROWEST:
-            self.width = USUAL
+        if self.width < MIN_WIDTH:
+            self.width = DEFAULT_WIDTH
 
 
-class LastingConsole(PlainConsole):
-    """A console that ignores errors of its output, so that the program continues without it.
+class BestEffortConsole(PlainConsole):
+    """A console that stops printing after an output error, so that the program continues.
 
-    The reader of a pipe may have ended, or the disk of a log may be full.
+    Such errors: the reader of a pipe has exited, or the disk of a log is full.
     """
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """Print as rich does; after an error print nothing more."""
+        """Print as rich does; print nothing after an error."""
         try:
             super().print(*objects, **options)
         except OSError:
             self.on_broken_pipe()
 
     def on_broken_pipe(self) -> None:
-        """Drop all further output; rich would end the program here."""
+        """Discard all further output; rich would exit the program here."""
         self.quiet = True
-        discard()
+        discard_output()

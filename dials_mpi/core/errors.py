@@ -1,11 +1,11 @@
-"""Exceptions with messages for the user, how these are printed, and the exit codes."""
+"""Exceptions whose messages are for the user, how they are printed, and the exit codes."""
 
 from __future__ import annotations
 
 import sys
 
 DONE, CRASHED, REFUSED, STOPPED = 0, 1, 2, 75
-"""Exit codes: finished; failed; bad input; stopped with work left (EX_TEMPFAIL of sysexits.h)."""
+"""Exit codes: finished; unexpected error; bad input; stopped before the end (EX_TEMPFAIL of sysexits.h)."""
 
 
 class BadInput(Exception):
@@ -13,19 +13,19 @@ class BadInput(Exception):
 
 
 class Unwritable(Exception):
-    """A file cannot be written during a run; the message is one sentence: which file, why, what to do."""
+    """A file of a run cannot be written; the message is one sentence: which file, why, what to do."""
 
 
 class StopAtOnce(BaseException):
-    """A signal asks the program to end now. Not an Exception, so that no handler of these catches it."""
+    """A signal requests that the program ends now. Not an Exception, which some code catches."""
 
 
 def refuse(reason: object) -> int:
-    """Print on stderr, in one line, why the input is refused; the exit code for it."""
+    """Print on stderr, in one line, what is wrong with the input; returns the exit code for it."""
     print_error(reason)
     return REFUSED
 
 
 def print_error(text: object) -> None:
-    """Print a line of this program on stderr."""
+    """Print a line on stderr, prefixed with the program's name."""
     print(f"dials_mpi: {text}", file=sys.stderr, flush=True)

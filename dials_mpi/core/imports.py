@@ -1,4 +1,4 @@
-"""A class from outside the package, which a setting names as ``module:Class``."""
+"""Import a class from outside the package, which a setting names as ``module:Class``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def import_class(key: str, name: str, place: str) -> type:
             f"{key} is {shown(name)}, but {printable(str(error))}: install its package, or put the "
             "module's folder into PYTHONPATH"
         ) from error
-    except Exception as error:  # whatever the module does
+    except Exception as error:  # the module may raise anything
         reason = printable(f"{type(error).__name__}: {error}")[:300]
         raise BadInput(f"{key} is {shown(name)}, but importing {module} fails: {reason}") from error
     for part in qualified.split("."):

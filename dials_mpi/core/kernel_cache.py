@@ -1,7 +1,7 @@
-"""Machine code of compiled functions in files of the cache, which never stop a run.
+"""Machine code of compiled functions in files of the cache; no problem with such a file ends a run.
 
-Numba's own cache raises an exception for whatever is wrong with a file or a disk, and executes what anyone
-has written there.
+Numba's own cache raises exceptions for damaged files and full disks, and executes files that any user can
+have written.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from dials_mpi.core import cache
 
 
 class KernelCache(FunctionCache):
-    """Of one function: a file for each of its signatures, named after all that decides its content.
+    """The cache of one function: a file for each signature; its name has a digest of what affects the code.
 
-    folder: for everything that decides the code of all functions, such as the processor.
+    folder: of ``jit.code_folder``, whose name has a digest of what affects the code of all functions.
     """
 
     def __init__(self, function: Callable, folder: Path) -> None:
-        # Not FunctionCache's, which looks for a folder that can be written, and fails without one.
+        # FunctionCache.__init__ is not called: it fails if it finds no writable folder.
         self._py_func, self._folder = function, folder
         self._cache_path = str(folder)
 
     def load_overload(self, sig: Any, target_context: Any) -> CompileResult | None:
-        """The code for a signature; None where it is to be compiled."""
+        """The code for a signature; None: it must be compiled."""
         target_context.refresh()
         path = self._path(sig, target_context.codegen())
         stored = cache.read(path)
@@ -40,17 +40,17 @@ class KernelCache(FunctionCache):
             return None
         try:
             return CompileResult._rebuild(target_context, *pickle.loads(stored))
-        except Exception:  # whole, and still not what this numba reads
-            cache.damaged(path)
+        except Exception:  # the checksum is right, but this numba cannot read it
+            cache.warn_damaged(path)
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        """Keep the code for a signature, where it can be."""
-        if not data.library.has_dynamic_globals:  # addresses of this process
+        """Store the code for a signature, if possible."""
+        if not data.library.has_dynamic_globals:  # these are addresses of this process
             cache.write(self._path(sig, data.codegen), dumps(data._reduce()))
 
     def flush(self) -> None:
-        """As of numba, before a function is compiled again: that replaces the files."""
+        """Called by numba before it compiles a function again; does nothing: saving replaces the files."""
 
     def _path(self, sig: Any, codegen: Any) -> Path:
         code = self._py_func.__code__

@@ -1,5 +1,6 @@
-"""What the environment says of the launcher that started this process: how many processes there are, and
-which of them this one is. All of it is known before MPI is loaded, and compared with what MPI says then.
+"""The launcher that started this process, from environment variables: number of processes, and rank.
+
+This is known before MPI is loaded, and is then compared with what the MPI library reports.
 """
 
 from __future__ import annotations
@@ -14,18 +15,18 @@ from dials_mpi.core.text import shown
 
 
 class Launcher(NamedTuple):
-    """The variables of one kind of launcher; size: the number of processes, rank: the number of this one.
+    """The variables of one kind of launcher; size: the number of processes, rank: the rank of this process.
 
-    Either is empty where there is no such variable. holds: whether the variables are about this process.
+    Either is empty if there is no such variable. applies: whether the variables describe this process.
     """
 
     size: str
     rank: str
-    holds: Callable[[], bool] = lambda: True
+    applies: Callable[[], bool] = lambda: True
 
 
 def _in_step() -> bool:
-    # srun gives both variables one value; a job that was submitted from within a step inherits the first.
+    # srun sets both variables to one value; a job that was submitted from within a step inherits the first.
     step = os.environ.get("SLURM_STEP_NUM_TASKS")
     return step is not None and os.environ.get("SLURM_NTASKS", step) == step
 
@@ -40,7 +41,7 @@ MPI = (
     Launcher("MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_RANK"),
     Launcher("", "PMIX_RANK"),
 )
-"""Those by which MPI libraries are started."""
+"""Launchers that MPI libraries know."""
 
 OTHERS = (
     Launcher("SLURM_STEP_NUM_TASKS", "SLURM_PROCID", _in_step),
@@ -52,51 +53,51 @@ OTHERS = (
     Launcher("", "ALPS_APP_PE"),
     Launcher("MPI_LOCALNRANKS", ""),
 )
-"""Those that start processes whether or not MPI hears of it, or that started the launchers above."""
+"""Launchers that MPI libraries may not know, or that started one of the launchers above."""
 
 
-_SRUN = ", or give srun the --mpi that it understands (srun --mpi=list)"
+_SRUN = ", or give srun the --mpi that it supports (srun --mpi=list)"
 
 
 def launched_as_root() -> bool:
-    """Whether the launcher made this process rank 0, or there is none."""
+    """Whether this process is rank 0 of its launcher, or has no launcher."""
     ranks = [_number(each.rank) for each in MPI]
     if all(rank is None for rank in ranks):
-        ranks = [_number(each.rank) for each in OTHERS if each.holds()]
+        ranks = [_number(each.rank) for each in OTHERS if each.applies()]
     return not any(ranks)
 
 
 def launched() -> bool:
-    """Whether an MPI launcher, or another one of several processes, started this process.
+    """Whether an MPI launcher, or another launcher with several processes, started this process.
 
-    Its output may be a pseudo-terminal that nobody sees.
+    The output may then be a pseudo-terminal that is not shown to a user.
     """
-    several = any(number > 1 for number, _ in _claims(OTHERS))
+    several = any(number > 1 for number, _ in _sizes(OTHERS))
     return several or any(each.rank in os.environ for each in MPI)
 
 
 def require_numbers() -> None:
-    """BadInput: a launcher's variable holds no number, at which some MPI libraries end the process."""
-    for each in (*MPI, *(other for other in OTHERS if other.holds())):
+    """BadInput: a launcher's variable is not a number; some MPI libraries would then end the process."""
+    for each in (*MPI, *(other for other in OTHERS if other.applies())):
         for name in filter(None, (each.size, each.rank)):
             value = os.environ.get(name, "").strip()
             if value and not _digits(value):
                 raise BadInput(
-                    f"{name} is {shown(value)} in the environment, where launchers put a number: unset it, "
+                    f"{name} is {shown(value)} in the environment, but must be a number: unset it, "
                     "or start with mpirun"
                 )
 
 
-def require_noticed(size: int, library: str) -> None:
-    """BadInput: a launcher started more processes than MPI sees, which would be as many separate runs.
+def require_all_ranks_seen(size: int, library: str) -> None:
+    """BadInput: a launcher started more processes than MPI sees; each would be a separate run.
 
-    size: of MPI's world. library: all that MPI says of its version.
+    size: of MPI's world. library: the version text of the MPI library.
     """
     sizes = [number for each in MPI if (number := _number(each.size)) is not None]
-    # MPI has heard of its launcher; what is larger belongs to one outside, such as that of mpirun's daemons.
+    # MPI knows its launcher; a larger size belongs to an outer launcher, such as that of mpirun's daemons.
     if size in sizes and (size > 1 or max(sizes) == 1):
         return
-    started, variable = max(_claims((*MPI, *OTHERS)), default=(1, ""))
+    started, variable = max(_sizes((*MPI, *OTHERS)), default=(1, ""))
     if started > size:
         raise BadInput(
             f"the launcher started {started} ranks ({variable}) but the MPI library ({_name(library)}) sees "
@@ -105,10 +106,10 @@ def require_noticed(size: int, library: str) -> None:
 
 
 def require_same_kind(library: str) -> None:
-    """BadInput: the launcher belongs to another MPI than the library, which would end the process.
+    """BadInput: the launcher does not belong to the MPI library, which would end the process.
 
-    library: all that it says of its version. MPICH asks for PMIX_NAMESPACE since 4.3, and since 5.0 it
-    cannot decide where there is PMI_SIZE as well; Open MPI knows nothing of PMI_SIZE since 5.0.
+    library: its version text. MPICH reads PMIX_NAMESPACE since 4.3, and since 5.0 it fails if PMI_SIZE is
+    set as well; Open MPI ignores PMI_SIZE since 5.0.
     """
     mpich, openmpi = mpich_version(library), _version("Open MPI v", library)
     pmi, pmix = _number("PMI_SIZE"), "PMIX_NAMESPACE" in os.environ
@@ -119,7 +120,7 @@ def require_same_kind(library: str) -> None:
     if pmi is not None and mpich >= (5, 0):
         raise BadInput(
             f"both PMI_SIZE and PMIX_NAMESPACE are in the environment: the MPI library ({_name(library)}) "
-            "cannot tell which launcher started it; unset the one of the outer launcher, or set "
+            "cannot tell which launcher started it; unset the variable of the outer launcher, or set "
             "MPIR_CVAR_PMI_VERSION=1 for the mpirun of MPICH"
         )
     if pmi is None and mpich >= (4, 3) and "pmix" not in library.lower():
@@ -128,16 +129,16 @@ def require_same_kind(library: str) -> None:
 
 def _another_kind(library: str, protocol: str) -> BadInput:
     return BadInput(
-        f"the launcher is of another MPI than the MPI library ({_name(library)}), for it uses {protocol}: "
+        f"the launcher belongs to another MPI than the MPI library ({_name(library)}): it uses {protocol}: "
         f"start with the mpirun that belongs to this library{_SRUN * _in_step()}, or uninstall one of the "
         "packages mpich and openmpi"
     )
 
 
 def mpich_version(library: str) -> tuple[int, int] | None:
-    """Major and minor version of MPICH; None for another library, be it derived from MPICH.
+    """Major and minor version of MPICH; None for any other library, also for one derived from MPICH.
 
-    library: all that it says of its version.
+    library: its version text.
     """
     return _version("MPICH Version:", library)
 
@@ -148,12 +149,12 @@ def _version(name: str, library: str) -> tuple[int, int] | None:
 
 
 def _name(library: str) -> str:
-    """The library in few words, of all that it says of its version."""
+    """The name and version of the library, from its version text."""
     return " ".join(library.splitlines()[0].strip(" \0").split(",")[0].split())
 
 
 def local_ranks() -> int:
-    """How many ranks there are on this machine; 1 where the launcher does not say."""
+    """The number of ranks on this machine; 1 if the launcher does not tell it."""
     for name in ("MPI_LOCALNRANKS", "PMI_LOCAL_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE"):
         if number := _number(name):
             return number
@@ -163,11 +164,11 @@ def local_ranks() -> int:
     return 1
 
 
-def _claims(launchers: Iterable[Launcher]) -> list[tuple[int, str]]:
-    """How many processes there are at least, by each variable."""
+def _sizes(launchers: Iterable[Launcher]) -> list[tuple[int, str]]:
+    """The least number of processes that each variable implies, with the variable's name."""
     found = []
     for each in launchers:
-        if each.holds():
+        if each.applies():
             size, rank = _number(each.size), _number(each.rank)
             found += [(size, each.size)] if size is not None else []
             found += [(rank + 1, each.rank)] if rank is not None else []
@@ -175,7 +176,7 @@ def _claims(launchers: Iterable[Launcher]) -> list[tuple[int, str]]:
 
 
 def _number(name: str) -> int | None:
-    """The value of a variable; PMIx has ranks near 2^32 for what is none."""
+    """The value of a variable; None if it is not a number. PMIx uses values near 2^32 for invalid ranks."""
     value = os.environ.get(name, "").strip()
     return int(value) if _digits(value) and len(value) < 10 else None
 

@@ -18,7 +18,7 @@ class _File(logging.FileHandler):
 
 
 def open_logs(directory: str, rank: int, size: int, every_rank: bool) -> None:
-    """Start logging; an existing log is continued. every_rank: write DIR/log-RANK.txt on each rank."""
+    """Start logging; appends to an existing log. every_rank: write DIR/log-RANK.txt on each rank."""
     names = (["log.txt"] if rank == 0 else []) + ([f"log-{rank}.txt"] if every_rank else [])
     width = len(str(size - 1))
     for name in names:

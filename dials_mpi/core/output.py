@@ -1,4 +1,4 @@
-"""Standard output that cannot be written: its reader has gone, the disk is full, or it was closed."""
+"""Errors of standard output: the reader of a pipe has exited, the disk is full, the stream is closed."""
 
 from __future__ import annotations
 
@@ -12,55 +12,55 @@ from typing import Any, NoReturn
 from dials_mpi.core.errors import CRASHED, DONE, print_error
 
 
-class _Watched:
-    """Standard output that remembers why it could not be written."""
+class _ErrorRecorder:
+    """Standard output; ``error`` is the last error of a write or flush, None without one."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
-        self.fault: OSError | None = None
+        self.error: OSError | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        """As of the stream."""
-        with self._noting():
+        """As the stream's method."""
+        with self._recording_errors():
             return self._stream.write(text)
 
     def flush(self) -> None:
-        """As of the stream."""
-        with self._noting():
+        """As the stream's method."""
+        with self._recording_errors():
             self._stream.flush()
 
     @contextmanager
-    def _noting(self) -> Iterator[None]:
+    def _recording_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            self.fault = error
+            self.error = error
             raise
 
 
 def command_line(main: Callable[..., NoReturn]) -> Callable[..., NoReturn]:
-    """A command line that ends quietly where its reader has gone (``| head``), on a full disk in a sentence.
+    """Decorator of a program's ``main``: handle output that cannot be written, with exit code 1.
 
-    The exit code is then 1 in place of 0. Standard streams that are closed become the null device, so that
-    no file of ours takes their numbers.
+    If the reader of a pipe has exited (``| head``), nothing is printed; otherwise one sentence is. Closed
+    standard streams are replaced by the null device, so that no file gets their file descriptors.
     """
 
     @wraps(main)
     def run(*arguments: Any) -> NoReturn:
         open_closed_streams()
-        plain, watched = sys.stdout, _Watched(sys.stdout)
+        plain, watched = sys.stdout, _ErrorRecorder(sys.stdout)
         sys.stdout = watched  # type: ignore[assignment]
         try:
-            _flushed(main, arguments)
+            _call_and_flush(main, arguments)
         except OSError as error:
-            if error is not watched.fault:
+            if error is not watched.error:
                 raise
-            discard()
+            discard_output()
             if not isinstance(error, BrokenPipeError):
-                print_error(f"standard output cannot be written ({error.strerror}): give it another place")
+                print_error(f"standard output cannot be written ({error.strerror}): redirect it elsewhere")
             sys.exit(CRASHED)
         finally:
             sys.stdout = plain
@@ -68,8 +68,8 @@ def command_line(main: Callable[..., NoReturn]) -> Callable[..., NoReturn]:
     return run
 
 
-def _flushed(main: Callable[..., NoReturn], arguments: Sequence[Any]) -> NoReturn:
-    """Write all of the output here, not where Python ends; an exit code that tells of more goes before."""
+def _call_and_flush(main: Callable[..., NoReturn], arguments: Sequence[Any]) -> NoReturn:
+    """Call main and flush the output; a nonzero exit code of main takes precedence over a flush error."""
     try:
         main(*arguments)
     except SystemExit as ending:
@@ -78,13 +78,13 @@ def _flushed(main: Callable[..., NoReturn], arguments: Sequence[Any]) -> NoRetur
         except OSError:
             if ending.code in (None, DONE):
                 raise
-            discard()
+            discard_output()
         raise
 
 
-def discard() -> None:
-    """Send what is still in the buffer of standard output, and all that follows, nowhere."""
-    with suppress(OSError, ValueError):  # it may be no file, as in a notebook
+def discard_output() -> None:
+    """Discard the buffered and all further text of standard output."""
+    with suppress(OSError, ValueError):  # it may not be a file, as in a notebook
         number = sys.stdout.fileno()
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, number)
@@ -92,16 +92,16 @@ def discard() -> None:
 
 
 def open_closed_streams() -> None:
-    """Give the null device to standard streams that this process was started without."""
+    """Open the null device for standard streams that were closed when this process was started."""
     names = ("stdin", "stdout", "stderr")
     for number, name in enumerate(names):
         if getattr(sys, name) is None:
-            _occupy(number)
+            _open_null_device(number)
             setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
 
 
-def _occupy(number: int) -> None:
-    """Open the null device under a number that is free."""
+def _open_null_device(number: int) -> None:
+    """Open the null device with this file descriptor, if it is free."""
     with suppress(OSError):
         os.fstat(number)
         return

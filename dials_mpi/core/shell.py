@@ -18,11 +18,11 @@ def command(name: str, *paths: str | os.PathLike[str]) -> str:
 
 
 def _quoted(path: str) -> str:
-    """A path as one printable word that a shell takes neither for an option nor for a home directory."""
+    """A path as one word on one line, which the shell reads neither as an option nor as a home folder."""
     path = f"./{path}" if path.startswith(("-", "~")) else path
     if path.isprintable():
         return shlex.quote(path)
-    # $'...' is the shells' notation for bytes that cannot be printed.
+    # $'...' is the shell syntax for bytes that cannot be printed.
     plain = (char if char.isprintable() and char not in "'\\" else _escaped(char) for char in path)
     return f"$'{''.join(plain)}'"
 

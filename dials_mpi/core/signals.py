@@ -1,4 +1,4 @@
-"""What signals ask of a run: SIGUSR1 to stop at the next segment's end, SIGTERM and SIGINT at once."""
+"""Signals to a run: SIGUSR1 requests a stop at the end of the segment, SIGTERM and SIGINT at once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ AT_ONCE = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopRequests:
-    """What has been asked of this process. stop_soon: by SIGUSR1; stop: at once, and not yet heeded."""
+    """Stop requests to this process.
+
+    stop_soon: SIGUSR1 was received. stop: SIGTERM or SIGINT was received, and not yet raised. deferred: the
+    number of active ``deferred`` blocks.
+    """
 
     stop_soon = False
     stop: StopAtOnce | None = None
@@ -25,20 +29,20 @@ _requests = StopRequests()
 
 
 def available() -> bool:
-    """Whether this thread can say what signals do: Python lets the main thread alone do so."""
+    """Whether this thread can set signal handlers: in Python only the main thread can."""
     return threading.current_thread() is threading.main_thread()
 
 
 def install_handlers() -> None:
-    """Heed signals from now on; SIGTERM and SIGINT raise StopAtOnce in the main thread.
+    """Handle signals from now on; SIGTERM and SIGINT raise StopAtOnce in the main thread.
 
-    In another thread signals do what they did before.
+    In another thread it installs no handlers.
     """
     _requests.stop_soon = False
     if available():
-        signal.signal(signal.SIGUSR1, _soon)
+        signal.signal(signal.SIGUSR1, _on_stop_soon)
         for each in AT_ONCE:
-            signal.signal(each, _at_once)
+            signal.signal(each, _on_stop)
 
 
 def request_stop() -> None:
@@ -52,7 +56,7 @@ def stop_requested() -> bool:
 
 
 def ignore_all() -> None:
-    """Heed no signals any more: on the way out the default actions would come back, and kill the process."""
+    """Ignore all signals from now on: at exit the default actions would be restored and kill the process."""
     if available():
         for each in (signal.SIGUSR1, *AT_ONCE):
             signal.signal(each, signal.SIG_IGN)
@@ -60,9 +64,9 @@ def ignore_all() -> None:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Put off StopAtOnce until the end of what happens inside.
+    """Delay StopAtOnce until the end of the block.
 
-    Where a library calls back into Python an exception gets lost, or ends the process.
+    In callbacks from a library into Python an exception would be lost, or would end the process.
     """
     _requests.deferred += 1
     try:
@@ -74,27 +78,31 @@ def deferred() -> Iterator[None]:
 
 
 def raise_pending() -> None:
-    """Raise a StopAtOnce that was put off; for places where it does no harm."""
+    """Raise a delayed StopAtOnce, if there is one; for places where an exception is safe."""
     stop, _requests.stop = _requests.stop, None
     if stop:
         raise stop
 
 
 def stop_request_in(error: BaseException) -> StopAtOnce | None:
-    """The StopAtOnce that led to an exception, or is it: compiled code that is interrupted by one may make
-    it the cause of a SystemError."""
+    """The StopAtOnce in an exception's chain of causes, itself included; None without one.
+
+    Compiled code that is interrupted by StopAtOnce may raise a SystemError with it as the cause.
+    """
     seen: BaseException | None = error
-    while seen and not isinstance(seen, StopAtOnce):
+    while seen is not None:
+        if isinstance(seen, StopAtOnce):
+            return seen
         seen = seen.__cause__ or seen.__context__
-    return seen if isinstance(seen, StopAtOnce) else None
+    return None
 
 
-def _soon(number: int, frame: FrameType | None) -> None:
+def _on_stop_soon(number: int, frame: FrameType | None) -> None:
     _requests.stop_soon = True
 
 
-def _at_once(number: int, frame: FrameType | None) -> None:
-    # One is enough: a launcher may pass on what the terminal has sent to all already.
+def _on_stop(number: int, frame: FrameType | None) -> None:
+    # Further signals are ignored: a launcher may forward a signal that the terminal has sent to all.
     for each in AT_ONCE:
         signal.signal(each, signal.SIG_IGN)
     _requests.stop = StopAtOnce(signal.Signals(number).name)

@@ -21,5 +21,5 @@ def shown(value: Any) -> str:
 
 
 def printable(text: str) -> str:
-    """The text without unprintable characters, for a one-line message."""
+    """The text for a one-line message: unprintable characters are escaped."""
     return text if text.isprintable() else ascii(text)

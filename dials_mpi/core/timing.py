@@ -1,4 +1,4 @@
-"""Where the time of each rank goes: wall-clock and CPU seconds per phase of Algorithm 1."""
+"""Timing of each rank: wall-clock and CPU seconds per phase of Algorithm 1."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 
 PHASES = ("collect", "influence", "train", "wait", "communicate", "evaluate")
-"""``wait``: until all ranks have come to an exchange, which is ``communicate``."""
+"""``wait``: until all ranks have reached an exchange; ``communicate``: the exchange itself."""
 
 
 class Stopwatch:
@@ -20,7 +20,7 @@ class Stopwatch:
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
-        """Count what happens inside towards ``phase``."""
+        """Add the time of the block to ``phase``."""
         wall, cpu = time.perf_counter(), time.process_time()
         try:
             yield
@@ -29,6 +29,6 @@ class Stopwatch:
             self.seconds[PHASES.index(phase)] += spent
 
     def take(self) -> np.ndarray:
-        """The seconds so far; start again from zero."""
+        """Return the seconds so far and reset them to zero."""
         seconds, self.seconds = self.seconds, np.zeros((len(PHASES), 2))
         return seconds

@@ -15,7 +15,7 @@ from dials_mpi.core.text import printable
 from dials_mpi.export import arrays
 from dials_mpi.export.describe import describe_policy, describe_run
 from dials_mpi.results.run import Run
-from dials_mpi.storage.files import whole
+from dials_mpi.storage.files import output_file
 
 EXAMPLES = """examples:
   python -m dials_mpi.export runs/warehouse-4-dials-seed0 --region 2 --out robot.pt
@@ -72,7 +72,7 @@ def _write_one(run: Run, options: argparse.Namespace) -> str:
     agent = _agent(options, run)
     policy = run.policies[agent]
     description = {**describe_run(run), "agent": agent, **describe_policy(policy)}
-    with whole(Path(options.out)) as file:
+    with output_file(Path(options.out)) as file:
         torchscript.write(policy, description, file)
     return f"the policy of agent {agent}"
 
@@ -97,7 +97,7 @@ def _agent(options: argparse.Namespace, run: Run) -> int:
 def _write_all(run: Run, options: argparse.Namespace) -> str:
     policies = run.policies
     description = {**describe_run(run), "policies": [describe_policy(policy) for policy in policies]}
-    with whole(Path(options.out)) as file:
+    with output_file(Path(options.out)) as file:
         arrays.write(policies, description, file)
     return f"{len(policies)} policies"
 

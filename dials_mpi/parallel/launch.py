@@ -37,7 +37,7 @@ def connect() -> Communicator:
         shared_memory.spare()
         initialise(MPI)
     world = MPI.COMM_WORLD
-    launchers.require_noticed(world.size, version)
+    launchers.require_all_ranks_seen(world.size, version)
     return Communicator(world, version.splitlines()[0].strip(" \0"))
 
 

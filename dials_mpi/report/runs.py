@@ -14,7 +14,7 @@ from dials_mpi.config import Config, from_yaml
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.text import printable
 from dials_mpi.domains import find
-from dials_mpi.storage.hdf5 import DAMAGE
+from dials_mpi.storage.hdf5 import READ_ERRORS
 from dials_mpi.storage.runfile import RunFile
 
 SPENT = ("train", "collect", "influence")
@@ -94,13 +94,13 @@ def read_run(directory: str, unchecked: bool = False) -> RunData:
     config = from_yaml(file.configuration(), where)
     try:
         return _read_evaluated(file, config)
-    except DAMAGE as error:
+    except READ_ERRORS as error:
         reason = printable(" ".join(str(error).split()))[:300]
         raise BadInput(f"{where} is not a run file, or a damaged one: {reason}") from error
 
 
 def _read_evaluated(file: RunFile, config: Config) -> RunData:
-    """The run. DAMAGE: the file is not as a run writes it."""
+    """The run. READ_ERRORS: the file is not as a run writes it."""
     finished = file.finished()  # read first: if it is true, all that follows is final
     steps = _numbers(file, "evaluation/env_steps", 1)
     if not len(steps):

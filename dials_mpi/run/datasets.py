@@ -1,4 +1,4 @@
-"""The datasets of a run: kept after a collection, or read from another run in place of the first one."""
+"""The datasets of a run: written after a collection, or read from another run instead of the first one."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 
 class DatasetStore:
-    """One global rank's part of ``DIR/datasets``.
+    """Reads and writes one global rank's part of the files in ``DIR/datasets``.
 
-    shares: the episodes of a collection that each global rank plays. h5py is loaded with the first call.
+    shares: the episodes of a collection that each global rank plays. h5py is imported at the first call.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class DatasetStore:
         self.shares = [share for share in shares if share.stop > share.start]
 
     def read(self) -> Trajectories:
-        """This rank's share of the datasets in ``datasets_from``, without returns, statistics and acts."""
+        """This rank's share of the datasets in ``datasets_from``; returns, statistics and acts are empty."""
         from dials_mpi.storage.datasets import choose
 
         file = choose(self.config.datasets_from)
@@ -43,10 +43,10 @@ class DatasetStore:
         return Trajectories(datasets, np.empty((0, len(self.domain.agents))), {})
 
     def write(self, played: Trajectories, env_steps: int, policy_env_steps: int, segment: int) -> None:
-        """Write this rank's episodes: the whole file, or a part of it that ``join`` needs.
+        """Write this rank's episodes: the whole file if no other rank has any, else a part for ``join``.
 
-        env_steps: at the refit; policy_env_steps: of the joint policy that played. Unwritable: the disk takes
-        no more.
+        env_steps: at the refit; policy_env_steps: of the joint policy that played. Unwritable: it cannot be
+        written.
         """
         from dials_mpi.storage import datasets
 
@@ -61,7 +61,7 @@ class DatasetStore:
             self._remove_older()
 
     def join(self, env_steps: int) -> None:
-        """Root, when all parts are written: make them one file."""
+        """On root, after all ranks have written their parts: write the file that joins them."""
         from dials_mpi.storage import datasets
 
         if self.config.datasets == "none" or len(self.shares) == 1:
@@ -89,12 +89,12 @@ class DatasetStore:
     def _names(self) -> list[RegionNames]:
         from dials_mpi.storage.datasets import RegionNames
 
-        named = isinstance(self.domain, Drawable)
+        drawable = self.domain if isinstance(self.domain, Drawable) else None
         return [
             RegionNames(
                 region.agents,
                 region.source_classes,
-                [source.name for source in self.domain.sources(k)] if named else (),
+                [source.name for source in drawable.sources(k)] if drawable else (),
             )
             for k, region in enumerate(self.domain.regions)
         ]
@@ -106,7 +106,7 @@ class DatasetStore:
 
 
 def require_fitting(config: Config, domain: Domain) -> None:
-    """BadInput: ``datasets_from`` has no datasets for the first refit of this configuration."""
+    """BadInput: the datasets in ``datasets_from`` do not fit this configuration's first refit."""
     from dials_mpi.storage.datasets import choose
 
     if not config.datasets_from:
@@ -139,9 +139,9 @@ def _require_episodes(where: str, episodes: int, config: Config, horizon: int, f
 
 
 def remove_unfinished(directory: Path) -> None:
-    """Remove what an ended run left in ``DIR/datasets`` that is not whole."""
+    """Remove temporary files and incomplete datasets of an ended session from ``DIR/datasets``."""
     from dials_mpi.storage.datasets import FOLDER, remove_parts_without_file
-    from dials_mpi.storage.files import sweep
+    from dials_mpi.storage.files import remove_temporary_files
 
-    sweep(directory / FOLDER)
+    remove_temporary_files(directory / FOLDER)
     remove_parts_without_file(directory)

@@ -23,10 +23,10 @@ from dials_mpi.run.datasets import remove_unfinished
 from dials_mpi.run.session import SessionStart
 from dials_mpi.storage import checkpoint as checkpoints
 from dials_mpi.storage.checkpoint import Checkpoint
-from dials_mpi.storage.files import claim, free_name, sweep
-from dials_mpi.storage.hdf5 import Newer
+from dials_mpi.storage.checksum import InUse, require_closed
+from dials_mpi.storage.files import free_name, lock_directory, remove_temporary_files
+from dials_mpi.storage.hdf5 import NewerFormat
 from dials_mpi.storage.runfile import CHANGED, RunFile
-from dials_mpi.storage.seal import Held, require_closed
 
 
 def find(config: Config, domain: Domain, directory: str, resume: bool) -> SessionStart:
@@ -52,7 +52,7 @@ def find(config: Config, domain: Domain, directory: str, resume: bool) -> Sessio
             f"there are checkpoints and no {run.path.name} in {where}: put it back, or choose another "
             "directory with --output"
         )
-    warning = _claim(run.directory)
+    warning = _lock(run.directory)
     notes = ((warning,) if warning else ()) + ((_kept(run),) if run.changed else ())
     begun = SessionStart(config, directory, continued=before is not None, changed=run.changed, notes=notes)
     if before is None:
@@ -93,14 +93,14 @@ def begin(start: SessionStart, program: Mapping[str, Any], ranks: int) -> None:
     attributes = {**identity, "config_digest": digest, "finished": False}
     session = {**program, "env_steps": progress.env_steps, "config_digest": digest, "ranks": ranks}
     try:
-        sweep(run.directory)
+        remove_temporary_files(run.directory)
         remove_unfinished(run.directory)
         for path in start.damaged:
             checkpoints.set_aside(path)
         if start.changed:
             session["rebuilt_from"] = run.rebuild(progress.lengths).name
         if start.continued:
-            run.go_on(config.to_yaml(), attributes, session, progress.lengths)
+            run.continue_run(config.to_yaml(), attributes, session, progress.lengths)
         elif run.exists():
             raise BadInput(f"a run in {printable(start.directory)} has begun in this moment: start again")
         else:
@@ -149,11 +149,11 @@ def _require_same(before: Config, config: Config, where: str) -> None:
         )
 
 
-def _claim(directory: Path) -> str | None:
+def _lock(directory: Path) -> str | None:
     missing = [folder for folder in (directory, *directory.parents) if not os.path.lexists(folder)]
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        return claim(directory)
+        return lock_directory(directory)
     except (OSError, ValueError, RecursionError) as error:
         for folder in missing:
             with suppress(OSError, ValueError):
@@ -174,7 +174,7 @@ def _newest(directory: Path, config: Config, domain: Domain) -> tuple[Checkpoint
             require_same_run(checkpoint, config)
             state.verify(checkpoint, state.entries(config, domain), domain)
             return checkpoint, damaged
-        except (Newer, Held):  # it is good, but not for this program, or not now
+        except (NewerFormat, InUse):  # it is good, but not for this program, or not now
             raise
         except BadInput as error:
             damaged[path] = str(error)

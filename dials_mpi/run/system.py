@@ -207,7 +207,7 @@ class System:
         from dials_mpi.run.sinks.run_file import RunFileSink
 
         run_file = RunFileSink(self.directory, self.domain.statistics)
-        here, earlier = run_file.run.told()
+        here, earlier = run_file.run.provenance()
         notes = (*start.notes, *differences({**here, **told}, earlier))
         others = [ConsoleSink(), *registry.create(self.config.sinks), *callbacks]
         sinks = Sinks(run_file, others, start.progress.wall_time)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dials_mpi.core.jit import store
+from dials_mpi.core.jit import code_folder
 from dials_mpi.core.signals import deferred
 from dials_mpi.domains.base import SimulatorFailure
 from dials_mpi.learning.influence import Predictor
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def is_warm() -> bool:
     """Whether the cache holds compiled code of this package already."""
-    place = store()
+    place = code_folder()
     with suppress(OSError):
         return place is not None and any(place.glob("*.nbc"))
     return False

@@ -1,5 +1,14 @@
-"""Typed settings: from YAML text and overrides to frozen dataclasses, with one-sentence errors."""
+"""Typed settings: YAML text and overrides become frozen dataclasses; errors are one sentence each."""
 
-from dials_mpi.settings.fields import build, digest, dump, flat, section, section_chosen_by, setting, unsaid
+from dials_mpi.settings.fields import (
+    build,
+    digest,
+    dump,
+    flat,
+    newer_defaults,
+    section,
+    section_chosen_by,
+    setting,
+)
 
-__all__ = ["build", "digest", "dump", "flat", "section", "section_chosen_by", "setting", "unsaid"]
+__all__ = ["build", "digest", "dump", "flat", "newer_defaults", "section", "section_chosen_by", "setting"]

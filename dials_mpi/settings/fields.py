@@ -1,9 +1,9 @@
-"""From text to dataclass: typed, bounded settings with one-sentence errors. Knows nothing of the project.
+"""Configurations as dataclasses of typed, bounded settings; independent of what the settings mean.
 
 A configuration is a frozen dataclass whose fields are settings (``setting``), sections (``section``: a
-nested dataclass) and at most one section whose key and dataclass another setting chooses
-(``section_chosen_by``). ``build`` makes it from a mapping and overrides, ``dump`` turns it into YAML.
-A dataclass may refuse a combination of values by raising BadInput in ``__post_init__``.
+nested dataclass) and at most one section whose key and dataclass depend on the value of a setting
+(``section_chosen_by``). ``build`` makes it from a mapping and overrides, ``dump`` writes it as YAML.
+A dataclass may raise BadInput for a combination of values in ``__post_init__``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import Field, field, fields, is_dataclass
-from typing import Any, NamedTuple, TypeVar, get_type_hints
+from typing import Any, NamedTuple, TypeGuard, TypeVar, get_type_hints
 
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.text import printable, shown
@@ -33,11 +33,11 @@ def setting(
     choices: tuple[Any, ...] | None = None,
     newer: bool = False,
 ) -> Any:
-    """A dataclass field with its documentation and the values it may take (bounds are inclusive).
+    """A dataclass field with its documentation and its valid values (bounds are inclusive).
 
-    about: one line: what it is, its unit, its source in the paper. newer: there are files from before it,
-    with digests, for which it has its default; so that one does not count in digests.
-    The field's type is bool, int, float, str or a tuple of these; bounds and choices of a tuple hold for
+    about: one line: its meaning, unit and source in the paper. newer: the setting was added after files with
+    digests existed, which imply its default; digests therefore omit the setting if it has its default.
+    The field's type is bool, int, float, str or a tuple of these; bounds and choices of a tuple apply to
     each of its elements.
     """
     metadata = {"about": about, "low": low, "high": high, "choices": choices, "newer": newer}
@@ -52,20 +52,25 @@ def section(about: str) -> dict[str, Any]:
 def section_chosen_by(
     selector: str, known: Sequence[str], find: Callable[[str], tuple[str, type]], about: str
 ) -> dict[str, Any]:
-    """Metadata of a section whose key and type are ``find`` of the value of the setting ``selector``.
+    """Metadata of a section whose key and type are ``find(value)`` for the value of the setting ``selector``.
 
-    known: keys that there may be, to tell them from misspelt ones. ``find`` raises BadInput where a value
-    means nothing. Only at the top level, and once.
+    known: possible keys, to distinguish them from misspelt keys. ``find`` raises BadInput for an invalid
+    value. At most one such section is allowed, at the top level.
     """
     return {"about": about, "selector": selector, "known": known, "find": find}
 
 
 class Chosen(NamedTuple):
-    """The section that a setting's value has chosen."""
+    """The section for a setting's value: the value, the section's key and its dataclass."""
 
     value: str
     key: str
     kind: type
+
+
+def _is_section(kind: Any) -> TypeGuard[type[Any]]:
+    """Whether the type of a field is a dataclass."""
+    return isinstance(kind, type) and is_dataclass(kind)
 
 
 # Building ------------------------------------------------------------------------------------------------
@@ -74,10 +79,10 @@ class Chosen(NamedTuple):
 def build(kind: type[T], content: Mapping[Any, Any], source: str, overrides: Sequence[str] = ()) -> T:
     """The dataclass ``kind`` from a plain mapping and from overrides such as ``section.key=value``.
 
-    source: what to call the mapping in a message (a file's name). overrides: their values are YAML; of two
-    for the same key the later one holds.
+    source: the name of the mapping in messages (a file's name). overrides: their values are YAML; the last
+    one for a key is used.
     BadInput: an unknown key, a wrong type, a value out of bounds, or a combination that the dataclass
-    itself refuses.
+    rejects.
     """
     replaced = dict(_parse_override(text) for text in overrides)
     chosen = _choose(kind, content, source, replaced)
@@ -119,7 +124,7 @@ def _variant(kind: type) -> Field[Any] | None:
 def _choose(
     kind: type, content: Mapping[Any, Any], source: str, replaced: Mapping[str, Given]
 ) -> Chosen | None:
-    """What the selector's value says, which must be known before the other keys can be looked at."""
+    """The section that the selector's value chooses, which is needed before the other keys are checked."""
     variant = _variant(kind)
     if variant is None:
         return None
@@ -133,17 +138,18 @@ def _choose(
         raise BadInput(f"{given.origin}: {error}") from None
     if chosen.key in {entry.name for entry in fields(kind)}:
         raise BadInput(
-            f"{given.origin}: {selector} is {shown(value)}, whose section {chosen.key} is another one"
+            f"{given.origin}: {selector} is {shown(value)}, whose section {chosen.key} has the name of "
+            "another section or setting: rename it"
         )
     return chosen
 
 
 def _layout(kind: type, chosen: Chosen | None, prefix: str = "") -> dict[str, tuple[Field[Any], Any]]:
-    """Field and type of every section and setting, by dotted key, in the order of the dataclass."""
+    """Field and type of every section and setting by dotted key, in the order of the dataclass."""
     layout = {}
     for key, entry, inner in _fields(kind, chosen):
         layout[prefix + key] = (entry, inner)
-        if is_dataclass(inner):
+        if _is_section(inner):
             layout.update(_layout(inner, chosen, f"{prefix}{key}."))
     return layout
 
@@ -156,7 +162,7 @@ def _flatten(
     chosen: Chosen | None,
     prefix: str = "",
 ) -> dict[str, Given]:
-    """The values of a nested mapping by dotted key; an empty section is a section without values."""
+    """The values of a nested mapping by dotted key; a section may be empty."""
     given: dict[str, Given] = {}
     for name, value in content.items():
         if isinstance(name, str) and "." in name and name in layout:
@@ -164,7 +170,7 @@ def _flatten(
         key = f"{prefix}{name}" if isinstance(name, str) and "." not in name else f"{prefix}{shown(name)}"
         if key not in layout:
             raise BadInput(f"{source}: {_unknown(kind, key, layout, chosen)}")
-        if not is_dataclass(layout[key][1]):
+        if not _is_section(layout[key][1]):
             given[key] = Given(value, source)
         elif value is None or isinstance(value, dict):
             given.update(_flatten(kind, layout, value or {}, source, chosen, f"{key}."))
@@ -178,7 +184,7 @@ def _require_setting(
 ) -> None:
     if key not in layout:
         raise BadInput(f"{origin}: {_unknown(kind, key, layout, chosen)}")
-    if is_dataclass(layout[key][1]):
+    if _is_section(layout[key][1]):
         raise BadInput(f"{origin}: {key} is a section: {_use_keys(key, layout)}")
 
 
@@ -187,12 +193,12 @@ def _use_keys(key: str, layout: Mapping[str, Any]) -> str:
 
 
 def _members(prefix: str, layout: Mapping[str, Any]) -> list[str]:
-    """The keys directly under a section ('' is the top level)."""
+    """The keys directly in a section ('' is the top level)."""
     return [key for key in layout if key.rpartition(".")[0] == prefix]
 
 
 def _unknown(kind: type, key: str, layout: Mapping[str, Any], chosen: Chosen | None) -> str:
-    """What to say of a key that does not exist."""
+    """The message for a key that does not exist."""
     variant = _variant(kind)
     if variant and chosen and key.partition(".")[0] in {*variant.metadata["known"]} - {chosen.key}:
         other, selector = key.partition(".")[0], variant.metadata["selector"]
@@ -202,15 +208,15 @@ def _unknown(kind: type, key: str, layout: Mapping[str, Any], chosen: Chosen | N
     if near:
         return f"{text}, did you mean {' or '.join(near)}?"
     parent = key.rpartition(".")[0]
-    if parent in layout and not is_dataclass(layout[parent][1]):
+    if parent in layout and not _is_section(layout[parent][1]):
         return f"{text}, {parent} is not a section: set {parent} itself"
     parent = parent if parent in layout else ""
-    whose = f"of {parent} " if parent else ""
-    return f"{text}, the keys {whose}are {', '.join(_members(parent, layout))}"
+    place = f"of {parent} " if parent else ""
+    return f"{text}, the keys {place}are {', '.join(_members(parent, layout))}"
 
 
 def _nearest(key: str, layout: Mapping[str, Any]) -> list[str]:
-    """Known keys that may have been meant: the same name elsewhere, else one like it, here or elsewhere."""
+    """Known keys to suggest: those with the same name in other sections, else one with a similar name."""
     parent, _, name = key.rpartition(".")
     same = [known for known in layout if known.rpartition(".")[2] == name]
     if same:
@@ -226,7 +232,7 @@ def _nearest(key: str, layout: Mapping[str, Any]) -> list[str]:
 def _assemble(kind: type[T], chosen: Chosen | None, values: Mapping[str, Any], prefix: str = "") -> T:
     arguments = {}
     for key, entry, inner in _fields(kind, chosen):
-        if is_dataclass(inner):
+        if _is_section(inner):
             arguments[entry.name] = _assemble(inner, chosen, values, f"{prefix}{key}.")
         elif prefix + key in values:
             arguments[entry.name] = values[prefix + key]
@@ -241,20 +247,20 @@ def flat(instance: Any) -> dict[str, Any]:
     return {key: value for key, _, value in _walk(instance) if not is_dataclass(value)}
 
 
-def unsaid(instance: Any) -> set[str]:
-    """The keys of the settings that are newer and have their default."""
+def newer_defaults(instance: Any) -> set[str]:
+    """The keys of the settings that are marked ``newer`` and have their default."""
     return {
         key for key, entry, value in _walk(instance) if entry.metadata.get("newer") and value == entry.default
     }
 
 
 def digest(values: Mapping[str, Any]) -> str:
-    """SHA-256 (hex) of keys and values; their order does not count."""
+    """SHA-256 (hex) of keys and values, independent of their order."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def dump(instance: Any) -> str:
-    """The configuration as YAML, every key with a comment; ``yaml_text.parse`` and ``build`` read it back."""
+    """The configuration as YAML with a comment for every key; ``yaml_text.parse`` and ``build`` read it."""
     lines: list[str] = []
     for key, entry, value in _walk(instance):
         indent = "  " * key.count(".")

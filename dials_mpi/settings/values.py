@@ -1,4 +1,4 @@
-"""The value of one setting: its type, bounds and choices, and what a message says of it."""
+"""The value of one setting: its type, bounds and choices, and the messages about it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from dials_mpi.settings import numerals
 
 @dataclass(frozen=True)
 class Given:
-    """A value as the user wrote it, and where."""
+    """A value as the user wrote it, and its origin (a file or an override) for messages."""
 
     value: Any
     origin: str
 
 
 def checked(key: str, item: tuple[Field[Any], Any], given: Given) -> Any:
-    """The value of the setting as its field's type. BadInput: it is of another, or out of bounds."""
+    """The value of the setting, converted to its field's type. BadInput: wrong type, or out of bounds."""
     entry, kind = item
     try:
         return _convert(kind, entry.metadata, given.value)
@@ -31,14 +31,14 @@ def checked(key: str, item: tuple[Field[Any], Any], given: Given) -> Any:
 
 
 def _convert(kind: Any, metadata: Mapping[str, Any], value: Any) -> Any:
-    """The value as the type ``kind``, within its bounds and choices; ValueError or OverflowError if not."""
+    """The value as the type ``kind``. ValueError, OverflowError: wrong type, out of bounds, or no choice."""
     if get_origin(kind) is tuple:
         inner = _element_kinds(kind, value)
         return tuple(_convert(one, metadata, part) for one, part in zip(inner, value, strict=True))
     if kind is float and (
         type(value) is int or (isinstance(value, str) and numerals.NUMBER.fullmatch(value))
     ):
-        value = float(value)  # YAML's 1 is an int, and 1e-4 a text
+        value = float(value)  # in YAML 1 is an int, and 1e-4 is a text
     if type(value) is not kind or (kind is float and not math.isfinite(value)):
         raise ValueError
     low, high, choices = (metadata.get(name) for name in ("low", "high", "choices"))
@@ -60,7 +60,7 @@ _NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: 
 
 
 def _expected(kind: Any, metadata: Mapping[str, Any]) -> str:
-    """What a value must be, for a message: 'a whole number from 1 to 9'."""
+    """The requirement on a value, for a message: 'a whole number from 1 to 9'."""
     if get_origin(kind) is tuple:
         inner = get_args(kind)
         count = "" if inner[-1] is Ellipsis else f"{len(inner)} "
@@ -78,7 +78,7 @@ _TRUTHS = {"y": "true", "yes": "true", "on": "true", "n": "false", "no": "false"
 
 
 def _hint(kind: Any, value: Any) -> str:
-    """The remedy for a whole number written as 1e6, and for a truth value written as y."""
+    """A correction for a whole number written as 1e6, and for a truth value written as y."""
     if kind is bool and isinstance(value, str) and value.lower() in _TRUTHS:
         return f" (write {_TRUTHS[value.lower()]})"
     if kind is not int or not isinstance(value, float | str):

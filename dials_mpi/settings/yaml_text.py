@@ -1,4 +1,4 @@
-"""YAML text: from a file to plain data, with one-sentence errors, and a value back to text."""
+"""YAML text: read it as plain data, with one-sentence errors, and write values."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def read(file: str) -> str:
 def parse(text: str, source: str) -> dict[Any, Any]:
     """The mapping in a YAML text; empty text is the empty mapping. BadInput names ``source``.
 
-    Duplicate keys are refused, and so are anchors, aliases and tags, which settings have no use for, and
-    numbers in forms that YAML 1.1 and others read differently (``numerals``).
+    Refused are duplicate keys, anchors, aliases and tags (settings do not need them), and numbers that YAML
+    1.1 and other programs read differently (``numerals``).
     """
     content = parse_value(text, source)
     if content is None:
@@ -48,7 +48,7 @@ def parse(text: str, source: str) -> dict[Any, Any]:
 
 
 def parse_value(text: str, source: str) -> Any:
-    """What a YAML text says, be it a mapping, a list or a scalar. BadInput names ``source``."""
+    """The mapping, list or scalar in a YAML text. BadInput names ``source``."""
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
@@ -60,7 +60,7 @@ def parse_value(text: str, source: str) -> Any:
         where, problem = f", line {line}", f"the character U+{error.character:04X} is not allowed in YAML"
     except RecursionError:
         where, problem = "", "lists or mappings are nested too deeply"
-    except ValueError as error:  # a scalar that looks like a number or a date and is none
+    except ValueError as error:  # a scalar that looks like a number or a date but is invalid
         where, problem = "", f"a value cannot be read ({error}), correct it or quote it"
     raise BadInput(f"{source}{where}: cannot be read as settings: {' '.join(problem.split())}")
 
@@ -71,7 +71,7 @@ def scalar(value: Any) -> str:
     return text.strip()[1:-1]
 
 
-_ODD = "!odd"
+_AMBIGUOUS = "!odd"
 """The tag of scalars that are refused."""
 
 _NUMERIC = "-+.0123456789"
@@ -79,13 +79,13 @@ _NUMERIC = "-+.0123456789"
 _FORMS = (
     ("tag:yaml.org,2002:null", re.compile(r"~|null|Null|NULL|"), ("~", "n", "N", "")),
     ("tag:yaml.org,2002:bool", re.compile(r"true|True|TRUE|false|False|FALSE"), "tTfF"),
-    ("tag:yaml.org,2002:int", numerals.WHOLE, _NUMERIC),
-    ("tag:yaml.org,2002:float", numerals.POINTED, _NUMERIC),
+    ("tag:yaml.org,2002:int", numerals.INTEGER, _NUMERIC),
+    ("tag:yaml.org,2002:float", numerals.DECIMAL, _NUMERIC),
     ("tag:yaml.org,2002:float", re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"), "-+."),
 )
-"""What a plain scalar is, with its first characters; whatever is none of these is a text.
+"""The types of plain scalars: tag, form, possible first characters; all other scalars are texts.
 
-1e5 is a text as in PyYAML, for names may look like it; ``values`` takes it where a number is due.
+1e5 is a text as in PyYAML, because names may look like it; ``values`` converts it if the setting is a float.
 """
 
 _REFUSED = (
@@ -93,27 +93,27 @@ _REFUSED = (
     (numerals.OTHER_BASE, "-+0"),
     (numerals.BASE_60, "-+0123456789"),
     (numerals.UNDERSCORES, _NUMERIC),
-    (numerals.TRUTH, "yYnNoO"),
+    (numerals.BOOLEAN, "yYnNoO"),
 )
 
 
-def _odd(node: yaml.ScalarNode, key: Any) -> str:
-    """What to say of a scalar of ``_REFUSED``; key: a node in a mapping, a number in a list."""
-    found = numerals.odd(node.value)
+def _problem(node: yaml.ScalarNode, key: Any) -> str:
+    """The message for a scalar of ``_REFUSED``; key: a node in a mapping, an index in a list."""
+    found = numerals.ambiguity(node.value)
     assert found is not None, node.value
-    text = node.value[: numerals.LONGEST]
+    text = node.value[: numerals.MAX_LENGTH]
     subject = f"{key.value} is {text}, which" if isinstance(key, yaml.ScalarNode) else text
     return f"{subject} {found.why}: {found.remedy}"
 
 
 def _resolve(kind: Any, forms: Any) -> None:
-    """Teach a loader or dumper these forms, behind those that it knows."""
+    """Add forms to a loader or dumper, after the forms that it has."""
     for tag, form, first in forms:
         kind.add_implicit_resolver(tag, re.compile(rf"(?:{form.pattern})\Z"), list(first))
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as data only: no anchors, no aliases, no tags, no key twice, no number that may be two."""
+    """Loads plain data; raises for anchors, aliases, tags, duplicate keys and ambiguous numbers."""
 
     yaml_implicit_resolvers: ClassVar[dict[Any, Any]] = {}
 
@@ -123,8 +123,8 @@ class _Loader(yaml.SafeLoader):
             problem = "anchors, aliases and tags are not supported, write the value out"
             raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
         node = super().compose_node(parent, index)
-        if node.tag == _ODD:
-            raise yaml.composer.ComposerError(None, None, _odd(node, index), node.start_mark)
+        if node.tag == _AMBIGUOUS:
+            raise yaml.composer.ComposerError(None, None, _problem(node, index), node.start_mark)
         return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
@@ -138,8 +138,8 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes texts that PyYAML by itself, or the loader here, would take for something else."""
+    """Quotes texts that PyYAML's loader or the loader here would not read as texts."""
 
 
 for _kind in (_Loader, _Dumper):
-    _resolve(_kind, (*_FORMS, *((_ODD, form, first) for form, first in _REFUSED)))
+    _resolve(_kind, (*_FORMS, *((_AMBIGUOUS, form, first) for form, first in _REFUSED)))

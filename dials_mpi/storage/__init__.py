@@ -1,1 +1,1 @@
-"""What is kept on disk: the run file, checkpoints, dumps of faults; the only place for h5py."""
+"""Files of a run: the run file, checkpoints, datasets, dumps after errors; only this package uses h5py."""

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from dials_mpi.core.errors import BadInput
+from dials_mpi.storage.checksum import require_checksum
 from dials_mpi.storage.files import free_name
 from dials_mpi.storage.hdf5 import (
     float32,
@@ -31,7 +32,6 @@ from dials_mpi.storage.hdf5 import (
     text_of,
 )
 from dials_mpi.storage.progress import Progress
-from dials_mpi.storage.seal import require_seal
 
 FORMAT_VERSION = 2
 DAMAGED = ".damaged"
@@ -74,7 +74,7 @@ class Checkpoint:
         """
         self.path = path
         if not trusted:
-            require_seal(path, "a checkpoint", unchecked)
+            require_checksum(path, "a checkpoint", unchecked)
         with self._read() as file:
             require_version(file, FORMAT_VERSION, path, "go on")
             values = {name: file.attrs[name] for name in _ATTRIBUTES}

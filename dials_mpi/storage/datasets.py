@@ -1,8 +1,7 @@
-"""Datasets on shared storage, ``DIR/datasets/<env_steps>.h5``: what the predictors of a refit were fitted to.
+"""Dataset files, ``DIR/datasets/<env_steps>.h5``: the data that the predictors of a refit were fitted to.
 
-docs/datasets.md describes the format. Each global rank writes the episodes that it played to a part of its
-own; with several, the file itself refers to the parts (HDF5's virtual datasets). A file is whole or does not
-exist.
+docs/datasets.md describes the format. A single global rank writes the file itself. Several global ranks write
+one part file each, and the file refers to the parts (HDF5's virtual datasets). A file is complete or absent.
 """
 
 from __future__ import annotations
@@ -19,17 +18,17 @@ import numpy as np
 
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.text import printable
+from dials_mpi.storage.checksum import require_checksum
 from dials_mpi.storage.files import make_folder
 from dials_mpi.storage.hdf5 import reading, require_version, rewriting
-from dials_mpi.storage.seal import require_seal
 
 FORMAT_VERSION = 1
 FOLDER = "datasets"
 WHAT = "a dataset file"
 CHUNK_BYTES = 16 << 20
-"""Most bytes of a chunk before compression: mostly a whole region, which is then read in one piece."""
+"""Maximal bytes of a chunk before compression; most regions fit into one chunk, which is read at once."""
 LEVEL = 4
-"""Of gzip: higher levels take longer and save little."""
+"""Level of gzip; higher levels take longer and save little space."""
 _NAME = re.compile(r"(\d+)\.h5")
 _PART = re.compile(r"\d+-part\d+\.h5")
 
@@ -48,7 +47,7 @@ class RegionData(NamedTuple):
 
 
 class RegionNames(NamedTuple):
-    """What identifies a region's columns: the agents' numbers, and the names of its sources if known.
+    """Labels of a region's columns: the agents' numbers, and the names of its sources if known.
 
     classes: the number of classes of each source. source_names: empty where the domain has no names.
     """
@@ -59,21 +58,21 @@ class RegionNames(NamedTuple):
 
 
 class DatasetFile:
-    """A dataset file that exists, to read region by region."""
+    """A dataset file on disk, read region by region."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """BadInput: it is no dataset file, or a damaged one, or of a newer format, or a part is missing."""
+        """BadInput: it is not a dataset file, or is damaged, or has a newer format, or a part is missing."""
         self.path = Path(path)
-        require_seal(self.path, WHAT)
+        require_checksum(self.path, WHAT)
         with self._read() as file:
             for part in _parts(file):
-                require_seal(self.path.with_name(part), WHAT)
+                require_checksum(self.path.with_name(part), WHAT)
             require_version(file, FORMAT_VERSION, self.path, "read it")
             self.attributes: dict[str, Any] = dict(file.attrs)
             self.regions = len(file["regions"])
 
     def region(self, k: int) -> RegionData:
-        """All episodes of region k, unpacked. BadInput: it is not there, or the file is damaged."""
+        """All episodes of region k, with unpacked bits. BadInput: the region is missing or damaged."""
         with self._read() as file:
             group = file[f"regions/{k}"]
             arrays = [group[name][()] for name in RegionData._fields]
@@ -104,12 +103,12 @@ class DatasetFile:
 
 
 def path_of(directory: Path, env_steps: int) -> Path:
-    """The dataset file of the refit at so many steps per agent."""
+    """The path of the dataset file of the refit at ``env_steps`` steps per agent."""
     return directory / FOLDER / f"{env_steps}.h5"
 
 
 def present(directory: Path) -> list[Path]:
-    """The whole dataset files of a run, newest first."""
+    """The dataset files of a run, without parts, newest first."""
     try:
         names = os.listdir(directory / FOLDER)
     except (OSError, ValueError):
@@ -121,7 +120,7 @@ def present(directory: Path) -> list[Path]:
 def write(
     path: Path, regions: Iterable[RegionData], names: Sequence[RegionNames], attributes: Mapping[str, Any]
 ) -> None:
-    """Write the file, whole or not at all. Unwritable: the disk takes no more."""
+    """Write a dataset file or a part, in one step. Unwritable: it cannot be written."""
     make_folder(path.parent)
     with rewriting(path, begin_empty=True) as file:
         _describe(file, attributes)
@@ -134,12 +133,12 @@ def write(
 
 
 def part_of(path: Path, rank: int) -> Path:
-    """Where a global rank writes its share of a dataset file."""
+    """The path of the part of a dataset file that a global rank writes."""
     return path.with_name(f"{path.stem}-part{rank}.h5")
 
 
 def join(path: Path, parts: Sequence[Path], attributes: Mapping[str, Any]) -> None:
-    """Make the file that shows the episodes of all parts, one part after the other. Unwritable as above."""
+    """Write the file that refers to the episodes of all parts, in their order. Unwritable: it cannot be."""
     with rewriting(path, begin_empty=True) as file:
         _describe(file, attributes)
         with h5py.File(parts[0], "r", locking=False) as first:
@@ -151,22 +150,22 @@ def join(path: Path, parts: Sequence[Path], attributes: Mapping[str, Any]) -> No
 
 
 def remove_older(directory: Path) -> None:
-    """Remove all dataset files but the newest, and their parts; and parts that belong to no file."""
+    """Remove all dataset files except the newest, and all parts that belong to no file."""
     for path in present(directory)[1:]:
         path.unlink(missing_ok=True)
     remove_parts_without_file(directory)
 
 
 def remove_parts_without_file(directory: Path) -> None:
-    """Remove the parts that a run left which was ended before its file was whole."""
-    whole = {path.stem for path in present(directory)}
+    """Remove parts whose file is missing because the run was ended before it was written."""
+    complete = {path.stem for path in present(directory)}
     for part in sorted((directory / FOLDER).glob("*-part*.h5")):
-        if _PART.fullmatch(part.name) and part.stem.partition("-")[0] not in whole:
+        if _PART.fullmatch(part.name) and part.stem.partition("-")[0] not in complete:
             part.unlink(missing_ok=True)
 
 
 def choose(place: str) -> DatasetFile:
-    """The dataset file that a user names: itself, or the only one of a run's directory.
+    """The dataset file at ``place``: a file, or a run's directory that has exactly one.
 
     BadInput: there is none, or there are several, or it cannot be read.
     """
@@ -186,7 +185,7 @@ def choose(place: str) -> DatasetFile:
 
 
 def _parts(file: h5py.File) -> list[str]:
-    """The names of the files that a virtual file shows; none of another one."""
+    """The names of the part files that a file refers to; empty if it has its own data."""
     first = file["regions/0/sources"]
     return [source.file_name for source in first.virtual_sources()] if first.is_virtual else []
 
@@ -226,7 +225,7 @@ def _compression(array: np.ndarray) -> dict[str, Any]:
 
 
 def _join(group: h5py.Group, name: str, key: str, parts: Sequence[Path]) -> None:
-    """A virtual dataset of the same dataset in all parts; their names are relative to the file's folder."""
+    """A virtual dataset that joins a dataset of all parts; their names are relative to the file's folder."""
     sources = []
     for part in parts:
         with h5py.File(part, "r", locking=False) as file:

@@ -1,4 +1,4 @@
-"""What led to a fault, kept for inspection."""
+"""Dumps: the arrays that led to an error, written to a file for inspection."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dials_mpi.storage.hdf5 import rewriting
 
 
 def dump(directory: str, name: str, reason: str, arrays: Mapping[str, np.ndarray]) -> Path:
-    """Write arrays to ``directory/dump-name.h5``, from any rank; the file."""
+    """Write arrays to ``directory/dump-name.h5``, from any rank; returns the path."""
     path = Path(directory) / f"dump-{name}.h5"
     with rewriting(path, begin_empty=True) as file:
         file.attrs["reason"] = reason

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and a run's claim on its directory."""
+"""Files that are replaced in one step, so that each is complete or absent; the lock of a run's directory."""
 
 from __future__ import annotations
 
@@ -12,27 +12,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dials_mpi.core.errors import BadInput, Unwritable
 from dials_mpi.core.text import printable
 
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
 LOCK = ".lock"
-PARTIAL = ".partial"
-GLANCE = 0.05
-"""Seconds after which whoever only looks at a lock has let go of it."""
+TEMPORARY = ".partial"
+LOCK_RETRY = 0.05
+"""Seconds before a second attempt to lock: ``locked_by`` holds a lock for less."""
 
 
-class PatientFile(io.FileIO):
-    """A file that keeps a failure to itself until ``settle``.
+class DeferredErrorFile(io.FileIO):
+    """A file whose write errors are reported only by ``settle``.
 
-    The HDF5 library, once told that the disk is full, cannot close its file any more, and the process
-    ends in a segmentation fault. So it is told nothing, and what it goes on to write is dropped.
+    If a write fails, the HDF5 library cannot close its file, and the process ends in a segmentation fault.
+    Therefore ``write`` and ``truncate`` report success after an error, and further data is discarded.
     """
 
     failure: OSError | None = None
 
-    def write(self, data: memoryview) -> int:
-        """All of it, or, after a failure, nothing; the position moves either way."""
+    def write(self, data: ReadableBuffer, /) -> int:
+        """Write all of the data, or nothing after an error; the position advances in both cases."""
         rest = memoryview(data).cast("B")
         size = len(rest)
         try:
@@ -52,56 +56,56 @@ class PatientFile(io.FileIO):
             return size or 0
 
     def settle(self) -> None:
-        """Return when all of it is on the disk. OSError: it is not."""
+        """Return when all data is on the disk. OSError: the first error of a write."""
         if self.failure is not None:
             raise self.failure
         os.fsync(self.fileno())
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[PatientFile]:
-    """A new file to write, which takes the place of ``path`` in one step when it is whole.
+def replacing(path: Path) -> Iterator[DeferredErrorFile]:
+    """A temporary file to write, which replaces ``path`` in one step when it is complete.
 
-    Whoever is killed amid this leaves the old file as it was. Unwritable: the disk takes no more.
+    If the process is killed, ``path`` is unchanged. Unwritable: the file cannot be written.
     """
-    partial = path.with_name(f".{path.name}{PARTIAL}")
+    temporary = path.with_name(f".{path.name}{TEMPORARY}")
     file = None
     try:
-        with PatientFile(partial, "w+") as file:
+        with DeferredErrorFile(temporary, "w+") as file:
             yield file
             file.settle()
-        os.replace(partial, path)
+        os.replace(temporary, path)
         _sync(path.parent)
     except BaseException as error:
-        _remove(partial)
-        failure = (file and file.failure) or error  # whatever came after the first failure came from it
+        _remove(temporary)
+        failure = (file and file.failure) or error  # later errors are consequences of the first one
         if not isinstance(failure, OSError):
             raise
         raise Unwritable(
-            f"{printable(str(path))} cannot be written ({failure.strerror or failure}), what was there "
-            "before is intact: make room or make it writable, then go on with --resume"
+            f"{printable(str(path))} cannot be written ({failure.strerror or failure}), its earlier content "
+            "is intact: free disk space or make it writable, then continue with --resume"
         ) from error
 
 
 @contextmanager
-def whole(file: Path) -> Iterator[Path]:
-    """A file to write in place of ``file``, the user's ``--out``, whose place it takes when it is whole.
+def output_file(file: Path) -> Iterator[Path]:
+    """A temporary file to write, which replaces ``file``, the user's ``--out``, when it is complete.
 
-    BadInput: the folder or the disk does not take it.
+    BadInput: the folder is not writable, or the disk is full.
     """
     try:
-        partial = file.with_name(f".partial-{os.getpid()}-{file.name}")
-        partial.touch(exist_ok=False)  # now, not when everything has been drawn
-    except (OSError, ValueError) as error:  # ValueError: no name that a file can have
+        temporary = file.with_name(f".partial-{os.getpid()}-{file.name}")
+        temporary.touch(exist_ok=False)  # an error must come now, not after minutes of drawing
+    except (OSError, ValueError) as error:  # ValueError: the name is not valid for a file
         raise _unwritable(file, error) from error
     try:
-        yield partial
-        os.replace(partial, file)
+        yield temporary
+        os.replace(temporary, file)
     except OSError as error:
         raise _unwritable(file, error) from error
     finally:
         with suppress(OSError):
-            partial.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
 def _unwritable(file: Path, error: Exception) -> BadInput:
@@ -109,26 +113,26 @@ def _unwritable(file: Path, error: Exception) -> BadInput:
     return BadInput(f"{printable(str(file))} cannot be written ({reason}): choose another --out")
 
 
-def claim(directory: Path) -> str | None:
-    """Hold a directory until this process ends, however it ends: the system lets go of the lock.
+def lock_directory(directory: Path) -> str | None:
+    """Lock a directory until this process ends; the system then releases the lock, even after a kill.
 
-    Returns a warning where the file system knows no locks. BadInput: another process holds it.
+    Returns a warning if the file system does not support locks. BadInput: another process has the lock.
     """
-    lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o644)  # stays open, and so locked
+    lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o644)  # stays open, which keeps the lock
     try:
         _lock(lock)
     except BlockingIOError:
-        by = _named_in(lock)
+        owner = _recorded_owner(lock)
         os.close(lock)
         raise BadInput(
-            f"a run goes on in {printable(str(directory))} ({by}): wait for its end, or choose another "
-            "directory with --output"
+            f"another run is active in {printable(str(directory))} ({owner}): wait for its end, or choose "
+            "another directory with --output"
         ) from None
     except OSError as error:
         os.close(lock)
         return (
-            f"the file system of {printable(str(directory))} has no locks ({error.strerror}): nothing keeps "
-            "a second run out of the directory"
+            f"the file system of {printable(str(directory))} does not support locks ({error.strerror}): a "
+            "second run in the directory cannot be prevented"
         )
     since = time.strftime("%Y-%m-%d %H:%M:%S")
     os.ftruncate(lock, 0)
@@ -136,8 +140,11 @@ def claim(directory: Path) -> str | None:
     return None
 
 
-def holder(directory: Path) -> str | None:
-    """Who holds a directory now, in its own words; None if nobody does, or the file system cannot tell."""
+def locked_by(directory: Path) -> str | None:
+    """Which process has locked a directory, as it is recorded in the lock file.
+
+    None: no process, or the file system does not support locks.
+    """
     try:
         lock = os.open(directory / LOCK, os.O_RDONLY)
     except (OSError, ValueError):
@@ -146,7 +153,7 @@ def holder(directory: Path) -> str | None:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return None
     except BlockingIOError:
-        return _named_in(lock)
+        return _recorded_owner(lock)
     except OSError:
         return None
     finally:
@@ -154,45 +161,46 @@ def holder(directory: Path) -> str | None:
 
 
 def free_name(path: Path, ending: str) -> Path:
-    """A name beside ``path`` that nothing has: it, the ending, and a number where that is taken."""
+    """An unused name beside ``path``: its name, the ending, and a number if that name exists."""
     names = (path.with_name(f"{path.name}{ending}{k or ''}") for k in count())
     return next(name for name in names if not os.path.lexists(name))
 
 
-def keep(path: Path, name: Path) -> None:
-    """Give a file a second name, under which its content stays when another one takes its place."""
+def link_or_copy(path: Path, name: Path) -> None:
+    """Give a file a second name, which keeps its content when ``path`` is replaced."""
     try:
         os.link(path, name)
-    except OSError:  # a file system without links
+    except OSError:  # the file system does not support hard links
         shutil.copy2(path, name)
 
 
-def sweep(directory: Path) -> None:
-    """Remove the unfinished files of a run that was killed; for the holder of the directory."""
-    for partial in directory.glob(f".*{PARTIAL}"):
-        _remove(partial)
+def remove_temporary_files(directory: Path) -> None:
+    """Remove the temporary files of a run that was killed; the caller has locked the directory."""
+    for temporary in directory.glob(f".*{TEMPORARY}"):
+        _remove(temporary)
 
 
 def _lock(lock: int) -> None:
-    """BlockingIOError: another process holds it, and not only for the moment that ``holder`` takes."""
+    """BlockingIOError: another process has the lock, and not only for the duration of ``locked_by``."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        time.sleep(GLANCE)
+        time.sleep(LOCK_RETRY)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def _named_in(lock: int) -> str:
+def _recorded_owner(lock: int) -> str:
     return printable(os.read(lock, 200).decode(errors="replace").strip()) or "another process"
 
 
 def _remove(file: Path) -> None:
-    with suppress(OSError):  # a file system that has become read-only keeps it; ``sweep`` comes by again
+    # Fails on a file system that has become read-only; a later session calls ``remove_temporary_files``.
+    with suppress(OSError):
         file.unlink(missing_ok=True)
 
 
 def _sync(folder: Path) -> None:
-    """Put a folder's names on the disk."""
+    """Write a folder's entries to the disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -201,11 +209,11 @@ def _sync(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder of a run where it is missing. Unwritable: the disk or its parent does not take it."""
+    """Make a folder of a run if it is missing. Unwritable: it cannot be made."""
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise Unwritable(
             f"the folder {printable(str(folder))} cannot be made ({error.strerror}): make its parent "
-            "writable, then go on with --resume"
+            "writable, then continue with --resume"
         ) from error

@@ -1,4 +1,4 @@
-"""HDF5 files: read with one sentence for those that are damaged, replaced in one step, networks in them."""
+"""HDF5 files: errors of damaged files as one sentence, replacement in one step, tables of networks."""
 
 from __future__ import annotations
 
@@ -17,15 +17,24 @@ from dials_mpi.core.errors import BadInput, Unwritable
 from dials_mpi.core.logging import LOG
 from dials_mpi.core.signals import deferred
 from dials_mpi.core.text import printable
+from dials_mpi.storage.checksum import (
+    BLOCK,
+    CHECKSUM_BYTES,
+    checksum,
+    damaged,
+    has_valid_checksum,
+    has_writer_mark,
+    readable,
+    without_writer_mark,
+)
 from dials_mpi.storage.files import replacing
-from dials_mpi.storage.seal import BLOCK, SEAL, damaged, left_open, readable, seal, sealed, unmarked
 from dials_mpi.storage.superblock import HEAD, cleared
 
 FORMAT = "v110"
-"""Readable by HDF5 1.10 and later. Older formats are read back while they are written, which does not go well
-with a full disk (PatientFile)."""
+"""Readable by HDF5 1.10 and later. With older formats the library also reads while it writes, which fails
+after discarded writes (DeferredErrorFile)."""
 
-DAMAGE = (
+READ_ERRORS = (
     OSError,
     KeyError,
     RuntimeError,
@@ -36,39 +45,39 @@ DAMAGE = (
     OverflowError,
     MemoryError,
 )
-"""What h5py raises for files that are not what they should be."""
+"""Exceptions of h5py for damaged files and files with other content."""
 
 
-class Newer(BadInput):
-    """A file of a newer program: it is good, and not for this one."""
+class NewerFormat(BadInput):
+    """The file has a newer format than this program can read; it is not damaged."""
 
 
 @contextmanager
 def reading(path: Path, what: str) -> Iterator[h5py.File]:
-    """An HDF5 file to read. BadInput: it is no such file, or a damaged one; ``what`` it should be."""
+    """Open an HDF5 file for reading. BadInput: it is not ``what`` was expected, or is damaged."""
     try:
         with _opened(path) as file:
             yield file
-    except DAMAGE as error:
+    except READ_ERRORS as error:
         raise damaged(path, what, error) from error
 
 
 def _opened(path: Path) -> h5py.File:
-    if left_open(path):  # whoever wrote there, what we need was checked
-        return h5py.File(io.BytesIO(unmarked(path)), "r")
-    return h5py.File(path, "r", locking=False)  # some file systems have no locks
+    if has_writer_mark(path):  # the caller has checked the content
+        return h5py.File(io.BytesIO(without_writer_mark(path)), "r")
+    return h5py.File(path, "r", locking=False)  # some file systems do not support locks
 
 
 def require_version(file: h5py.File, newest: int, path: Path, to_do: str) -> None:
-    """Newer: the file's format is newer than the newest that is known; ``to_do`` with a newer program.
+    """NewerFormat: the format version is larger than ``newest``; to_do: what a newer program can do with it.
 
-    ValueError: there was never such a format.
+    ValueError: the version is invalid.
     """
     version = int(file.attrs["format_version"])
     if version < 1:
         raise ValueError(f"format version {version}")
     if version > newest:
-        raise Newer(
+        raise NewerFormat(
             f"{printable(str(path))} has format version {version}, and this dials_mpi reads up to {newest}: "
             f"{to_do} with a newer one"
         )
@@ -76,70 +85,70 @@ def require_version(file: h5py.File, newest: int, path: Path, to_do: str) -> Non
 
 @contextmanager
 def rewriting(path: Path, begin_empty: bool = False) -> Iterator[h5py.File]:
-    """A copy of an HDF5 file, or an empty one, to change; it takes the file's place when it is whole.
+    """A copy of an HDF5 file, or an empty file, to change; it replaces the file when it is complete.
 
-    Unwritable: the disk takes no more.
+    Unwritable: it cannot be written, or another program has damaged the file.
     """
-    with deferred(), replacing(path) as file:  # HDF5 calls the file's methods
+    with deferred(), replacing(path) as file:  # HDF5 calls the file's methods, where StopAtOnce would be lost
         if not begin_empty:
             _require_readable(path)
             _copy(path, file)
             if file.failure:
                 raise file.failure
-        begin = {"mode": "w", "userblock_size": SEAL} if begin_empty else {"mode": "r+"}
+        begin = {"mode": "w", "userblock_size": CHECKSUM_BYTES} if begin_empty else {"mode": "r+"}
         with h5py.File(file, libver=FORMAT, **begin) as content:
             yield content
         if file.failure is None:
-            own = seal(file)
+            block = checksum(file)
             file.seek(0)
-            file.write(own)
+            file.write(block)
 
 
 def _copy(path: Path, to: BinaryIO) -> None:
-    """The whole file, without a writer's mark."""
+    """Copy a file without a writer's mark."""
     with open(path, "rb") as file:
-        to.write(file.read(SEAL))
+        to.write(file.read(CHECKSUM_BYTES))
         to.write(cleared(file.read(HEAD)))
         shutil.copyfileobj(file, to, BLOCK)
 
 
 def _require_readable(path: Path) -> None:
-    """Unwritable: another program has damaged the file that is to be changed."""
-    if sealed(path):
+    """Unwritable: another program has damaged the file."""
+    if has_valid_checksum(path):
         return
     if not readable(path):
         raise Unwritable(
-            f"{printable(str(path))} was damaged by another program while the run went on: put a good copy "
-            "in its place, then go on with --resume"
+            f"{printable(str(path))} was damaged by another program during the run: replace it by a good "
+            "copy, then continue with --resume"
         )
-    LOG.warning("%s was changed by another program: what it has added stays in it", path)
+    LOG.warning("%s was changed by another program: its changes are kept", path)
 
 
 def require_float32(file: h5py.File, name: str, shape: tuple[int, ...]) -> None:
-    """ValueError: the dataset is of another type or shape."""
+    """ValueError: the dataset is not float32 of this shape."""
     found = file[name]
     if not isinstance(found, h5py.Dataset) or found.dtype != np.float32 or found.shape != shape:
         raise ValueError(f"{name} is not float32 {list(shape)}")
 
 
 def float32(file: h5py.File, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """A whole dataset. ValueError: it is of another type or shape."""
+    """A whole dataset. ValueError: it is not float32 of this shape."""
     require_float32(file, name, shape)
     return file[name][()]
 
 
 def text_of(dataset: h5py.Dataset) -> str:
-    """A dataset that is one text. ValueError: it is none."""
+    """The text in a dataset. ValueError: it does not hold a single text."""
     text = dataset.asstr()[()]
     if not isinstance(text, str):
-        raise ValueError(f"{dataset.name} is no text")
+        raise ValueError(f"{dataset.name} is not a text")
     return text
 
 
 def network_tables(kind: str, tables: Sequence[Any]) -> dict[str, Any]:
-    """Each network's table of names and shapes as datasets of the group ``kind``.
+    """Datasets of the group ``kind`` for each network's table of names and shapes.
 
-    Equal ones are stored once, ``kind/table_of`` says which is whose, of N agents or R regions.
+    Equal tables are stored once; ``kind/table_of`` [N agents or R regions] has the index of each one's table.
     """
     distinct = list(dict.fromkeys(tables))
     return {

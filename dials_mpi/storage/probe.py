@@ -1,7 +1,7 @@
-"""Whether the HDF5 file on stdin can be read from end to end: then the exit code is 0.
+"""Read all of the HDF5 file on stdin; the exit code is 0 if that succeeds.
 
-A program of its own, without the rest of the package: on some damaged files the HDF5 library hangs or ends
-the process.
+A separate program that imports nothing of the package: with some damaged files the HDF5 library hangs or
+crashes.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import sys
 import h5py
 
 MOST_PACKED, SPARE = 64, 1 << 30
-"""A dataset has at most so many times the bytes of the file, and these in addition."""
+"""The largest dataset that a file can hold: a multiple of the file's bytes, and a constant."""
 
 
 def read(group: h5py.Group, most: int, seen: set[int]) -> None:
-    """All attributes and datasets, other than those of other files. h5py's exceptions: they are damaged."""
+    """Read all attributes and datasets, without links to other files. Raises h5py's exceptions for damage."""
     dict(group.attrs)
     for name in group:
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
@@ -35,7 +35,7 @@ def read(group: h5py.Group, most: int, seen: set[int]) -> None:
 
 
 def main() -> None:
-    """The program."""
+    """Run the program."""
     content = sys.stdin.buffer.read()
     with h5py.File(io.BytesIO(content), "r") as file:
         read(file, len(content) * MOST_PACKED + SPARE, set())

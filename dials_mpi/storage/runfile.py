@@ -1,8 +1,8 @@
-"""The run file, ``DIR/run.h5``: what a run has done so far. docs/run-file.md describes the format.
+"""The run file, ``DIR/run.h5``: the results of a run so far. docs/run-file.md describes the format.
 
-Rows are kept until ``commit``, which puts a changed copy in the file's place. So whoever reads finds a whole
-file at any time, and whoever is killed leaves one. (A file that is changed in place can be lost with the
-process.) The copy costs little beside a segment of training: a megabyte takes milliseconds.
+Changes are buffered until ``commit``, which replaces the file by a changed copy. The file is therefore
+complete at any time, also if the process is killed. (A file that is changed in place can be destroyed then.)
+The copy takes little time compared with a segment of training: milliseconds per megabyte.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import numpy as np
 
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.text import printable
-from dials_mpi.storage.files import free_name, keep
+from dials_mpi.storage.checksum import require_checksum
+from dials_mpi.storage.files import free_name, link_or_copy
 from dials_mpi.storage.hdf5 import float32, network_tables, reading, require_version, rewriting, text_of
-from dials_mpi.storage.seal import require_seal
 
 FORMAT_VERSION = 1
 NAME = "run.h5"
@@ -50,25 +50,26 @@ DESCRIPTIONS: dict[str, dict[str, Any]] = {
 
 
 NETWORKS = ("policy", "predictor")
-"""Groups of parameters, nearly all of a file's bytes; an archived copy is without them."""
+"""Groups of parameters, nearly all of a file's bytes; an archived copy does not have them."""
 
 ARCHIVED = "archived"
-"""Attribute of such a copy."""
+"""Attribute of an archived copy."""
 
 CHANGED = ".changed"
-"""Ending of the name of a run file that another program has changed, once a new one has its place."""
+"""Ending of the name under which a run file that another program has changed is kept."""
 
-NOT_SIMPLE = (h5py.Empty, h5py.Reference, h5py.RegionReference)
+OTHER_TYPES = (h5py.Empty, h5py.Reference, h5py.RegionReference)
+"""Types of attributes that only other programs write."""
 
-ONCE = ("memory", "placement")
-"""Groups of arrays that a session need not write again."""
+KEPT_GROUPS = ("memory", "placement")
+"""Groups of arrays that ``rebuild`` copies, because a session may not write them again."""
 
 BY_RANK = ("timing", "events")
-"""Groups whose rows have one entry per rank: as long as the most ranks that the run ever had."""
+"""Groups whose rows have one entry per rank; their width is the largest number of ranks of any session."""
 
 
 class RunFile:
-    """Attributes, the chain of configurations, series that grow by one row at a time, arrays."""
+    """A run file: attributes, a configuration per session, series that grow by one row at a time, arrays."""
 
     def __init__(
         self, directory: str | os.PathLike[str], statistics: Mapping[str, str] | None = None
@@ -82,50 +83,48 @@ class RunFile:
 
     @classmethod
     def open(cls, directory: str | os.PathLike[str], unchecked: bool = False) -> RunFile:
-        """A run that exists; ``changed`` tells whether another program has changed its file.
+        """An existing run; ``changed`` tells whether another program has changed its file.
 
-        unchecked: such a file is taken as well. BadInput: there is none, or it is not readable, or of a newer
-        format.
+        unchecked: accept such a file. BadInput: there is none, or it is not readable, or has a newer format.
         """
         run = cls(directory)
         if not run.exists():
             where = printable(str(directory))
             raise BadInput(f"there is no {NAME} in {where}: give the directory of a run")
-        run.changed = require_seal(run.path, "a run file", unchecked)
+        run.changed = require_checksum(run.path, "a run file", unchecked)
         with run._read() as file:
             require_version(file, FORMAT_VERSION, run.path, "read it")
         return run
 
     def exists(self) -> bool:
-        """Whether there is a file of this name."""
+        """Whether the file exists."""
         try:
             return self.path.is_file()
-        except (OSError, ValueError):  # a name that no file can have
+        except (OSError, ValueError):  # the name is not valid for a file
             return False
 
-    # Writing: root of the run alone.
+    # Writing: only by root.
 
     def create(self, configuration: str, attributes: Mapping[str, Any], session: Mapping[str, Any]) -> None:
-        """Begin a run: the file holds the attributes, and the configuration as ``config/0``.
+        """Create the file of a new run, with the attributes and the configuration as ``config/0``.
 
-        session: attributes of that dataset. A file that is there is replaced. Unwritable: the disk takes no
-        more.
+        session: attributes of that dataset. An existing file is replaced. Unwritable: it cannot be written.
         """
         with rewriting(self.path, begin_empty=True) as file:
             file.attrs.update({"format_version": FORMAT_VERSION, **_libraries(), **attributes})
             file["config/0"] = configuration
             file["config/0"].attrs.update({**_libraries(), **session})
 
-    def go_on(
+    def continue_run(
         self,
         configuration: str,
         attributes: Mapping[str, Any],
         session: Mapping[str, Any],
         lengths: Mapping[str, int],
     ) -> None:
-        """Continue a run with ``lengths`` rows in its series, dropping others: they will come again.
+        """Start another session; the series keep their first ``lengths`` rows, later ones are recorded again.
 
-        The configuration becomes the next one of the chain, with ``session`` as its attributes.
+        The configuration is added as the newest one, with ``session`` as its attributes.
         """
         with rewriting(self.path) as file:
             for name, series in _series(file).items():
@@ -139,41 +138,41 @@ class RunFile:
             file[name].attrs.update({**_libraries(), **session})
 
     def rebuild(self, lengths: Mapping[str, int]) -> Path:
-        """Write a file anew that another program has changed; the changed one stays under the name returned.
+        """Replace a file that another program has changed; returns the path under which that one is kept.
 
-        The new one has its attributes, configurations and groups ONCE, and of the series the first
-        ``lengths`` rows.
+        The new file has the same attributes, configurations and KEPT_GROUPS, and the first ``lengths`` rows
+        of the series.
         """
         with self._read() as file:
             attributes = _simple(file.attrs)
-            chain = {one.name: (text_of(one), _simple(one.attrs)) for one in _sessions(file)}
+            configurations = {one.name: (text_of(one), _simple(one.attrs)) for one in _sessions(file)}
             series = {name: _first_rows(file[name], rows) for name, rows in lengths.items() if rows}
             for one in _datasets(file):
-                if one.name.split("/")[1] in ONCE:
+                if one.name.split("/")[1] in KEPT_GROUPS:
                     series[one.name] = _first_rows(one)
         kept = free_name(self.path, CHANGED)
-        keep(self.path, kept)
+        link_or_copy(self.path, kept)
         with rewriting(self.path, begin_empty=True) as file:
-            file.attrs.update({**attributes, "finished": False})  # it is without networks
-            for name, (text, told) in chain.items():
+            file.attrs.update({**attributes, "finished": False})  # the new file has no networks
+            for name, (text, described) in configurations.items():
                 file[name] = text
-                file[name].attrs.update(told)
+                file[name].attrs.update(described)
             for name, (how, described) in series.items():
                 file.create_dataset(name, **how).attrs.update(described)
         self.changed = False
         return kept
 
     def append(self, rows: Mapping[str, Any]) -> None:
-        """Add one row to each of the named series, with the next ``commit``."""
+        """Add one row to each of the named series, at the next ``commit``."""
         rows = {name: np.array(row) for name, row in rows.items()}
         self._changes.append(lambda file: self._append(file, rows))
 
     def write(self, arrays: Mapping[str, Any], **attributes: Any) -> None:
-        """Set the named arrays and attributes of the file, with the next ``commit``."""
+        """Set the named arrays and attributes of the file, at the next ``commit``."""
         self._changes.append(lambda file: self._write(file, arrays, attributes))
 
     def write_session(self, **attributes: Any) -> None:
-        """Set attributes of the newest session's configuration, with the next ``commit``."""
+        """Set attributes of the newest session's configuration, at the next ``commit``."""
         self._changes.append(lambda file: _sessions(file)[-1].attrs.update(attributes))
 
     def write_networks(self, kind: str, parameters: np.ndarray, tables: list[Any]) -> None:
@@ -181,7 +180,7 @@ class RunFile:
         self.write({f"{kind}/parameters": parameters, **network_tables(kind, tables)})
 
     def commit(self) -> None:
-        """Put all changes since the last call into the file. Unwritable: the disk takes no more."""
+        """Write all changes since the last call to the file. Unwritable: it cannot be written."""
         if not self._changes:
             return
         with rewriting(self.path) as file:
@@ -190,9 +189,9 @@ class RunFile:
         self._changes.clear()
 
     def archive(self, directory: str | os.PathLike[str]) -> RunFile:
-        """Copy all but the networks, packed, into another run's directory; the copy.
+        """Copy the file without the networks, compressed, into another directory; returns the copy.
 
-        Unwritable: the disk takes no more.
+        Unwritable: it cannot be written.
         """
         copy = RunFile(directory)
         with self._read() as source, rewriting(copy.path, begin_empty=True) as target:
@@ -202,19 +201,19 @@ class RunFile:
                     _copy_packed(dataset, target)
         return copy
 
-    # Reading: anyone, at any time.
+    # Reading: by any process, at any time.
 
     def read(self, name: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
-        """A whole dataset. BadInput: the run does not hold it (yet), or it is not float32 of this shape."""
+        """A whole dataset. BadInput: the file does not have it (yet), or it is not float32 of this shape."""
         with self._read() as file:
             if name not in file:
                 archived = file.attrs.get(ARCHIVED, False)
-                why = "the archive leaves networks out" if archived else "the run has not come so far"
-                raise BadInput(f"{printable(str(self.path))} holds no {name}: {why}")
+                why = "an archived copy has no networks" if archived else "the run has not written it yet"
+                raise BadInput(f"{printable(str(self.path))} has no {name}: {why}")
             return file[name][()] if shape is None else float32(file, name, shape)
 
     def has(self, name: str) -> bool:
-        """Whether the file holds a dataset or group of this name."""
+        """Whether the file has a dataset or group of this name."""
         with self._read() as file:
             return name in file
 
@@ -224,7 +223,7 @@ class RunFile:
             return dict(file.attrs)
 
     def finished(self) -> bool:
-        """Whether the run has come to its end."""
+        """Whether the run is finished."""
         with self._read() as file:
             finished = file.attrs.get("finished", False)
             if not isinstance(finished, bool | np.bool_):
@@ -232,7 +231,7 @@ class RunFile:
             return bool(finished)
 
     def archived(self) -> bool:
-        """Whether this is a copy without networks, with which no run can go on."""
+        """Whether this is an archived copy, which has no networks and cannot be continued."""
         return bool(self.attributes().get(ARCHIVED, False))
 
     def configuration(self) -> str:
@@ -241,21 +240,21 @@ class RunFile:
             return text_of(_sessions(file)[-1])
 
     def sessions(self) -> list[tuple[str, int]]:
-        """Each session's configuration, YAML, and the steps per agent that had been trained at its start."""
+        """Each session's configuration, YAML, and the steps per agent before it."""
         with self._read() as file:
             return [(text_of(one), int(one.attrs.get("env_steps", 0))) for one in _sessions(file)]
 
-    def told(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-        """What the newest session tells of itself, and what those before told, each thing once.
+    def provenance(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+        """The attributes of the newest session and those of all earlier ones: distinct values by name.
 
-        By the attribute's name; a session of an older program may not have told.
+        Sessions of older programs may lack some.
         """
         with self._read() as file:
             *earlier, newest = _sessions(file)
-            return _told([newest]), _told(earlier)
+            return _distinct_values([newest]), _distinct_values(earlier)
 
     def ranks(self) -> list[int]:
-        """How many ranks each session was on; 0 of one that has not told."""
+        """The number of ranks of each session; 0 if it is not recorded."""
         with self._read() as file:
             return [int(one.attrs.get("ranks", 0)) for one in _sessions(file)]
 
@@ -269,12 +268,12 @@ class RunFile:
             return {name: len(series) for name, series in _series(file).items()}
 
     def last_row(self, group: str) -> dict[str, np.ndarray]:
-        """The last row of each series in a group; nothing where there is no such group."""
+        """The last row of each series in a group; empty if there is no such group."""
         with self._read() as file:
             return {name: series[-1] for name, series in file[group].items()} if group in file else {}
 
     def mean_return(self, env_steps: int) -> float:
-        """Of the evaluation at so many steps; NaN where there is none."""
+        """The mean return of the evaluation at ``env_steps``; NaN if there is none."""
         with self._read() as file:
             steps = file["evaluation/env_steps"][:] if "evaluation/env_steps" in file else np.empty(0)
             rows = np.flatnonzero(steps == env_steps)
@@ -314,7 +313,7 @@ class RunFile:
         file.attrs.update(attributes)
 
     def _describe(self, dataset: h5py.Dataset) -> None:
-        """Set the unit and the columns of a new dataset, where it has any."""
+        """Set the unit and the columns of a new dataset, if it has any."""
         name = dataset.name.lstrip("/")
         group, _, last = name.partition("/")
         if group.endswith("_statistics"):
@@ -333,42 +332,42 @@ def _libraries() -> dict[str, str]:
 
 
 def _sessions(file: h5py.File) -> list[h5py.Dataset]:
-    """Their configurations, the first one first."""
-    chain = file["config"]
-    if not len(chain):
+    """The configuration datasets of the sessions, oldest first."""
+    group = file["config"]
+    if not len(group):
         raise ValueError("it has no configuration")
-    return [chain[name] for name in sorted(chain, key=int)]
+    return [group[name] for name in sorted(group, key=int)]
 
 
 def _first_rows(series: h5py.Dataset, rows: int | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What creates a dataset with so many of its rows (None: all), and its attributes."""
+    """Arguments of create_dataset for the first rows of a dataset (None: all), and its attributes."""
     how = {name: getattr(series, name) for name in ("dtype", "maxshape", "chunks", "fillvalue")}
     return {**how, "data": series[:rows]}, _simple(series.attrs)
 
 
 def _simple(attributes: h5py.AttributeManager) -> dict[str, Any]:
-    """Texts and numbers, which are all that a run writes."""
-    return {name: value for name, value in attributes.items() if not isinstance(value, NOT_SIMPLE)}
+    """The attributes that are texts or numbers; a run writes no others."""
+    return {name: value for name, value in attributes.items() if not isinstance(value, OTHER_TYPES)}
 
 
-def _told(sessions: Sequence[h5py.Dataset]) -> dict[str, list[str]]:
-    told: dict[str, dict[str, None]] = {}
+def _distinct_values(sessions: Sequence[h5py.Dataset]) -> dict[str, list[str]]:
+    found: dict[str, dict[str, None]] = {}
     for one in sessions:
         for name, value in one.attrs.items():
-            told.setdefault(name, {}).update(dict.fromkeys(map(str, np.ravel(value))))
-    return {name: list(values) for name, values in told.items()}
+            found.setdefault(name, {}).update(dict.fromkeys(map(str, np.ravel(value))))
+    return {name: list(values) for name, values in found.items()}
 
 
 def _series(file: h5py.File) -> dict[str, h5py.Dataset]:
-    """The datasets that grow, by name."""
+    """The datasets that grow by rows, by name."""
     return {one.name.lstrip("/"): one for one in _datasets(file) if one.maxshape and one.maxshape[0] is None}
 
 
 def _datasets(group: h5py.Group) -> Iterator[h5py.Dataset]:
-    # Not by visititems: where a dataset is damaged, the library ends in a segmentation fault there.
+    # visititems is not used: with a damaged dataset it ends in a segmentation fault.
     for name in group:
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            continue  # of another program; it may lead nowhere
+            continue  # a link that another program has made; its target may not exist
         thing = group[name]
         if isinstance(thing, h5py.Group):
             yield from _datasets(thing)
@@ -377,7 +376,7 @@ def _datasets(group: h5py.Group) -> Iterator[h5py.Dataset]:
 
 
 def _copy_packed(dataset: h5py.Dataset, target: h5py.File) -> None:
-    """The same dataset in another file, compressed where it is an array of numbers."""
+    """Copy a dataset to another file; an array of numbers is compressed."""
     packed = {}
     if dataset.ndim and dataset.size and dataset.dtype.kind != "O":
         rows = max(1, min(len(dataset), CHUNK_BYTES // max(1, dataset[0].nbytes)))

@@ -1,13 +1,13 @@
-"""The first bytes of an HDF5 file's content, its superblock (version 3): the mark of an open writer.
+"""The superblock (version 3), the first bytes of an HDF5 file's content, with the mark of an open writer.
 
-The library sets the mark when a program opens a file for writing, takes it away when that closes it, and
-refuses to open a file that has it. A program that is killed leaves it behind.
+The library sets the mark when a program opens a file for writing, removes it when the program closes the
+file, and refuses to open a file that has it. If the program is killed, the mark stays.
 """
 
 from __future__ import annotations
 
 HEAD = 48
-"""Bytes of a superblock; the last four are a checksum of the others."""
+"""Length of a superblock in bytes; the last four are a checksum of the others."""
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _VERSION, _FLAGS = 8, 11
@@ -17,13 +17,13 @@ _FINAL = ((2, 1, 14), (0, 2, 11), (1, 0, 25), (2, 1, 16), (0, 2, 4), (1, 0, 14),
 
 
 def marked(head: bytes) -> bool:
-    """Whether a program that has the file open for writing, or had, left its mark."""
+    """Whether a superblock has the mark of a writer, which may have been killed since."""
     known = len(head) == HEAD and head.startswith(SIGNATURE) and head[_VERSION] == 3
     return known and head[_FLAGS] != 0
 
 
 def cleared(head: bytes) -> bytes:
-    """The superblock without the mark; other bytes as they are."""
+    """The superblock without the mark; bytes without a mark are returned unchanged."""
     if not marked(head):
         return head
     content = head[:_FLAGS] + b"\0" + head[_FLAGS + 1 : -4]
@@ -31,7 +31,7 @@ def cleared(head: bytes) -> bytes:
 
 
 def _lookup3(data: bytes) -> int:
-    """Bob Jenkins' hash of this name, which HDF5 takes for its metadata."""
+    """Bob Jenkins' hash function lookup3, the checksum of HDF5's metadata."""
     state = [0xDEADBEEF + len(data) & _MASK] * 3
     *blocks, last = (data[i : i + 12] for i in range(0, len(data), 12))
     for block in blocks:

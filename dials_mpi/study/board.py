@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from dials_mpi.core.console import LastingConsole, PlainConsole
+from dials_mpi.core.console import BestEffortConsole, PlainConsole
 from dials_mpi.core.text import printable
 from dials_mpi.run.walltime import clock
 from dials_mpi.study.plan import Study, StudyRun
@@ -23,7 +23,7 @@ class Board:
 
     def __init__(self, runs: Sequence[StudyRun], states: Mapping[str, State]) -> None:
         self.runs, self.states = runs, states
-        self.console = LastingConsole(soft_wrap=True)
+        self.console = BestEffortConsole(soft_wrap=True)
         self.start = time.monotonic()
         self.bar = self._bar() if self.console.is_terminal else None
 

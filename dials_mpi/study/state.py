@@ -11,8 +11,8 @@ from dials_mpi.config.comparison import differences
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.text import printable
 from dials_mpi.run.resume import configuration_of
-from dials_mpi.storage.files import holder
-from dials_mpi.storage.hdf5 import DAMAGE
+from dials_mpi.storage.files import locked_by
+from dials_mpi.storage.hdf5 import READ_ERRORS
 from dials_mpi.storage.runfile import RunFile
 from dials_mpi.study.plan import StudyRun
 
@@ -50,14 +50,14 @@ class State(NamedTuple):
 
 def state_of(run: StudyRun) -> State:
     """The state of a run, which another process may be running."""
-    held = holder(run.directory)
+    held = locked_by(run.directory)
     if not RunFile(run.directory).exists():
         return State(Phase.RUNNING if held else Phase.NOT_STARTED, holder=held or "")
     try:
         state = _read(run)
     except BadInput as error:
         state = State(Phase.UNREADABLE, trouble=str(error))
-    except DAMAGE as error:
+    except READ_ERRORS as error:
         state = State(Phase.UNREADABLE, trouble=f"{run.directory}: {error}")
     if not held:
         return state
@@ -89,7 +89,7 @@ def ranks_of_sessions(run: StudyRun) -> list[int]:
     """The number of ranks of each session of a run; empty if there is no readable file."""
     try:
         return RunFile.open(run.directory).ranks() if RunFile(run.directory).exists() else []
-    except (BadInput, *DAMAGE):
+    except (BadInput, *READ_ERRORS):
         return []
 
 

@@ -22,7 +22,7 @@ from dials_mpi.core.text import printable
 from dials_mpi.domains.base import Drawable, SimulatorFailure
 from dials_mpi.results.run import RANDOM, TRAINED, Run
 from dials_mpi.results.style import style
-from dials_mpi.storage.files import whole
+from dials_mpi.storage.files import output_file
 from dials_mpi.watch.episodes import Episode, GlobalEpisode, LocalEpisode, Moment
 from dials_mpi.watch.film import FILMS, LEAST_FPS, MOST_FPS, ffmpeg
 
@@ -84,7 +84,7 @@ def _watch(options: argparse.Namespace) -> list[str]:
     run = run_of(options)
     policy = policy_of(options, run, predictors=options.influence or options.region is not None)
     _check(options, run, policy)
-    with whole(Path(options.out)) as file:
+    with output_file(Path(options.out)) as file:
         draw = _draw_influence if options.influence else _draw_episode
         lines = draw(options, run, policy, file)
     return [*lines, printable(options.out)]

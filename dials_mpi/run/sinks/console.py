@@ -9,7 +9,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from dials_mpi.algorithm.evaluation import Evaluation
-from dials_mpi.core.console import LastingConsole
+from dials_mpi.core.console import BestEffortConsole
 from dials_mpi.core.launchers import launched
 from dials_mpi.core.logging import LOG
 from dials_mpi.core.shell import command
@@ -28,7 +28,7 @@ class ConsoleSink(Sink):
     def __init__(self) -> None:
         # Open MPI gives its ranks a terminal even if their output goes to a file.
         terminal = False if launched() else None
-        self.console = LastingConsole(soft_wrap=True, force_terminal=terminal)
+        self.console = BestEffortConsole(soft_wrap=True, force_terminal=terminal)
         self.marks: list[tuple[int, float]] = []  # steps per agent, seconds: evaluations of this session
         self.bar: Progress | None = None
 

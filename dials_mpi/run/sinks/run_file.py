@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from dials_mpi.algorithm.evaluation import Evaluation
-from dials_mpi.core.provenance import PROCESSORS, several
+from dials_mpi.core.provenance import PROCESSORS, distinct
 from dials_mpi.domains.base import Statistic
 from dials_mpi.run.sinks.base import Session, Sink
 from dials_mpi.storage.runfile import RunFile
@@ -24,9 +24,9 @@ class RunFileSink(Sink):
     def session(self, session: Session) -> None:
         """The machine, kind of processor and libraries of each rank; the rank that trains each region."""
         self.run.write({"placement/rank": session.owners}, hosts=session.hosts, ranks=len(session.hosts))
-        told = dict(session.platform)
-        processors = told.pop(PROCESSORS)
-        versions = {name: several(kinds) for name, kinds in told.items()}
+        platform = dict(session.platform)
+        processors = platform.pop(PROCESSORS)
+        versions = {name: distinct(kinds) for name, kinds in platform.items()}
         self.run.write_session(**versions, processors=processors, hosts=session.hosts)
 
     def fit(self, env_steps: int, wall_time: float, columns: Sequence[str], losses: np.ndarray) -> None:
