@@ -162,6 +162,16 @@ def test_two_global_ranks_write_the_same_data_as_one(trained):
         assert same(one.region(k), other.region(k))
 
 
+def test_a_global_rank_without_episodes_writes_nothing(trained):
+    """Five episodes are one block: one of two global ranks plays them all."""
+    alone, shared = trained(*SMALL), trained(*SMALL, "global_ranks=2", ranks=4)
+    assert [path.name for path in (shared / "datasets").iterdir()] == ["128.h5"]
+    one, other = (DatasetFile(run / "datasets" / "128.h5") for run in (alone, shared))
+    for k in range(REGIONS):
+        assert len(one.region(k).rewards) == EPISODES
+        assert same(one.region(k), other.region(k))
+
+
 @pytest.mark.parametrize(("kept", "expected"), [("none", []), ("last", [128]), ("all", [128, 0])])
 def test_the_setting_datasets_decides_which_files_are_kept(kept, expected, trained):
     run = trained(*SMALL, f"datasets={kept}")
@@ -192,6 +202,16 @@ def test_a_run_that_starts_from_its_own_datasets_gives_the_same_results(trained,
     for name in ("evaluation/returns", "influence/cross_entropy_after", "policy/parameters"):
         assert np.array_equal(expected[name], found[name]), name
     assert [path.name for path in datasets.present(again)] == ["128.h5"]  # the first was not collected
+
+
+def test_several_global_ranks_read_their_shares(trained, tmp_path):
+    kept = trained(*TWO_GLOBAL, "datasets=all", ranks=4)
+    words = (*TWO_GLOBAL, f"datasets_from={kept}/datasets/0.h5", "--output", str(tmp_path / "again"))
+    result = train(*words, ranks=4)
+    assert (result.code, result.stderr) == (0, "")
+    expected, found = content(kept / "run.h5"), content(tmp_path / "again" / "run.h5")
+    for name in ("evaluation/returns", "influence/cross_entropy_after", "policy/parameters"):
+        assert np.array_equal(expected[name], found[name]), name
 
 
 def test_a_resumed_run_does_not_need_datasets_from(trained, tmp_path):

@@ -30,16 +30,19 @@ class DatasetStore:
         self, config: Config, domain: Domain, directory: Path, rank: int, shares: Sequence[slice]
     ) -> None:
         self.config, self.domain, self.directory, self.rank = config, domain, directory, rank
-        self.shares = [share for share in shares if share.stop > share.start]
+        self.share = shares[rank] if rank < len(shares) else slice(0, 0)
+        self.writers = [other for other, share in enumerate(shares) if share.stop > share.start]
+        self._attributes: dict[str, Any] | None = None  # of what was written last
 
     def read(self) -> Trajectories:
         """This rank's share of the datasets in ``datasets_from``; returns, statistics and acts are empty."""
         from dials_mpi.storage.datasets import choose
 
         file = choose(self.config.datasets_from)
-        share = self.shares[self.rank] if self.rank < len(self.shares) else slice(0, 0)
         regions = (file.region(k) for k in range(len(self.domain.regions)))
-        datasets = [Dataset(region.inputs[share].copy(), region.sources[share].copy()) for region in regions]
+        datasets = [
+            Dataset(region.inputs[self.share].copy(), region.sources[self.share].copy()) for region in regions
+        ]
         return Trajectories(datasets, np.empty((0, len(self.domain.agents))), {})
 
     def write(self, played: Trajectories, env_steps: int, policy_env_steps: int, segment: int) -> None:
@@ -50,25 +53,29 @@ class DatasetStore:
         """
         from dials_mpi.storage import datasets
 
-        if self.config.datasets == "none" or self.rank >= len(self.shares):
+        if self.config.datasets == "none":
             return
         self._attributes = self._identity(env_steps, policy_env_steps, segment)
+        if self.rank not in self.writers:
+            return
         path = datasets.path_of(self.directory, env_steps)
-        alone = len(self.shares) == 1
+        alone = self.writers == [self.rank]
         target = path if alone else datasets.part_of(path, self.rank)
         datasets.write(target, self._regions(played), self._names(), self._attributes)
         if alone:
             self._remove_older()
 
     def join(self, env_steps: int) -> None:
-        """On root, after all ranks have written their parts: write the file that joins them."""
+        """On root, after all ranks have written their parts, where there are any: write the file that joins
+        them."""
         from dials_mpi.storage import datasets
 
-        if self.config.datasets == "none" or len(self.shares) == 1:
+        if self._attributes is None or len(self.writers) == 1:
             return
         path = datasets.path_of(self.directory, env_steps)
-        parts = [datasets.part_of(path, rank) for rank in range(len(self.shares))]
+        parts = [datasets.part_of(path, rank) for rank in self.writers]
         datasets.join(path, parts, self._attributes)
+        self._attributes = None
         self._remove_older()
 
     def _remove_older(self) -> None:
