@@ -29,7 +29,7 @@ from dials_mpi.run.walltime import Deadline, deadline_of
 
 EXAMPLES = """examples:
   mpirun -n 3 python -m dials_mpi.train --config configs/warehouse/fast.yaml
-  mpirun -n 101 python -m dials_mpi.train --resume         the paper's 100-agent warehouse; go on with it
+  mpirun -n 101 python -m dials_mpi.train --resume         the paper's 100-agent warehouse; continue it
   mpirun -n 5 python -m dials_mpi.train --config configs/traffic/4.yaml   four crossings; needs SUMO
   python -m dials_mpi.train --config configs/warehouse/4.yaml seed=1 ppo.learning_rate=1e-4
   python -m dials_mpi.train warehouse.grid=[3,3] mode=untrained --print-config
@@ -37,7 +37,7 @@ EXAMPLES = """examples:
 Any number of ranks from 1 to the number of regions + 1 gives the same results, also after --resume;
 with global_ranks=K it is one, or from K + 1 to the number of regions + K.
 SIGUSR1 stops the run at the next segment's end, SIGTERM and SIGINT (Ctrl-C) at once.
-Exit codes: 0 done, 75 stopped with work left (go on with --resume), 2 bad input, others a crash."""
+Exit codes: 0 done, 75 stopped with work left (continue with --resume), 2 bad input, others a crash."""
 
 UNHEEDED = "this is not the main thread: signals stop no run here, and do what they did before"
 
@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on with the run in the directory; start it if there is none",
+        help="continue the run in the directory; start it if there is none",
     )
     parser.add_argument(
         "--walltime",

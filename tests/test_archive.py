@@ -1,4 +1,4 @@
-"""Archived copies: all but the networks, from which the same is reported, and with which no run goes on."""
+"""Archived copies: no networks, the same reports, and no run can continue from them."""
 
 import shutil
 
@@ -107,7 +107,7 @@ def test_with_a_copy_no_run_goes_on(tmp_path):
         (copy,) = archive([make_run(tmp_path, name, finished=finished)], tmp_path / "kept")
         before = copy.read_bytes()
         config = load(None, [*settings, *words])
-        with pytest.raises(BadInput, match="results and no checkpoint to go on from"):
+        with pytest.raises(BadInput, match="results and no checkpoint to continue from"):
             find(config, create(config.domain, config.domain_section), str(copy.parent), resume=True)
         assert copy.read_bytes() == before
 
@@ -120,7 +120,7 @@ def test_a_finished_run_without_its_checkpoints_keeps_its_results(trained, tmp_p
     before = (tmp_path / "run" / "run.h5").read_bytes()
     how = (*SMALL, "--output", "run", "--resume")
     longer = train(*how, "total_steps=512", ranks=3, cwd=tmp_path)
-    assert longer.code == 2 and len(longer.ours()) == 1 and "no checkpoint to go on from" in longer.stderr
+    assert longer.code == 2 and len(longer.ours()) == 1 and "no checkpoint to continue from" in longer.stderr
     assert (tmp_path / "run" / "run.h5").read_bytes() == before
     assert train(*how, cwd=tmp_path).code == 0  # and as it is there is nothing to do
 

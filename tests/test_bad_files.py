@@ -1,7 +1,7 @@
 """Files of a run that are broken: one sentence, or an older checkpoint takes a broken one's place.
 
 A table for run.h5, with the programs that cannot do without what is broken, and one for checkpoints. Nothing
-is written where a program refuses; a run that goes on ends with the numbers it would have ended with.
+is written where a program refuses; a resumed run ends with the numbers of an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -472,7 +472,7 @@ def test_a_checkpoint_of_a_newer_program_is_refused(worker, originals, tmp_path,
     line = refused(
         worker, tmp_path, "train", RESUME, [f"checkpoint-{steps[0]}.h5 has format version {version}"]
     )
-    assert line.endswith(", and this dials_mpi reads up to 2: go on with a newer one")
+    assert line.endswith(", and this dials_mpi reads up to 2: continue with a newer one")
 
 
 def test_an_older_checkpoint_of_a_newer_version_is_ignored(worker, originals, tmp_path):

@@ -1,4 +1,4 @@
-"""Checkpoints: complete, whole or not there, refused when damaged; where a run goes on from."""
+"""Checkpoints: complete, complete or absent, refused when damaged; where a run continues."""
 
 from __future__ import annotations
 
@@ -289,7 +289,7 @@ def test_a_checkpoint_of_a_newer_program_is_left_to_that_one(three):
     with rewriting(newest) as file:
         file.attrs["format_version"] = checkpoints.FORMAT_VERSION + 1
     before = newest.read_bytes()
-    with pytest.raises(BadInput, match="go on with a newer one"):
+    with pytest.raises(BadInput, match="continue with a newer one"):
         find(CONFIG, DOMAIN, str(three), resume=True)
     assert newest.read_bytes() == before
 
@@ -321,7 +321,7 @@ def test_results_whose_checkpoints_are_gone_are_not_begun_anew(three, finished):
     run.commit()
     before = run.path.read_bytes()
     longer = load(None, [*SMALL, "total_steps=2048"])
-    with pytest.raises(BadInput, match="results and no checkpoint to go on from"):
+    with pytest.raises(BadInput, match="results and no checkpoint to continue from"):
         find(longer, DOMAIN, str(three), resume=True)
     assert run.path.read_bytes() == before
 

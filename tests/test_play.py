@@ -259,7 +259,7 @@ def test_only_the_episodes_in_a_broken_simulator_are_played_again(capsys):
 
 
 def test_a_simulator_that_keeps_breaking_down_ends_the_run():
-    with pytest.raises(RuntimeError, match=f"broke down {MOST_IN_A_ROW + 1} times in a row"):
+    with pytest.raises(RuntimeError, match=f"failed {MOST_IN_A_ROW + 1} times in a row"):
         collected(Breaking(range(1, 1000)))
     # Not in a row: every part of the episodes gets through at last.
     calls = {1, 2, 3, HORIZON + 4, HORIZON + 5, HORIZON + 6}

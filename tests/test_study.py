@@ -1,4 +1,4 @@
-"""Studies: the grid and its refusals, the paper's studies, and whole studies that are stopped and go on."""
+"""Studies: the grid and its refusals, the paper's studies, whole studies that are stopped and continued."""
 
 from __future__ import annotations
 

@@ -249,7 +249,7 @@ def test_two_processes_build_the_same_network_at_the_same_time(tmp_path):
     ]
 
 
-# --- one simulation at a time, and what becomes of it when SUMO breaks down ---
+# --- one simulation at a time, and what becomes of it when SUMO fails ---
 
 
 def test_only_one_simulation_runs():

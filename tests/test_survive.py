@@ -243,7 +243,7 @@ def strike(
     require_whole(directory)
     assert newest(directory) >= before
     log = "\n".join(session.news())
-    if before and "ranks on" in log:  # it did go on, and did not begin anew
+    if before and "ranks on" in log:  # it was resumed, and did not start again
         assert f"going on from {before:,} steps" in log
     if result.code == 0:
         assert finished(directory)

@@ -1,4 +1,4 @@
-"""Whole runs in the traffic domain: the same results everywhere, and what happens when SUMO breaks down."""
+"""Whole runs in the traffic domain: the same results everywhere, and what happens when SUMO fails."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_evaluate_plays_a_run_and_every_hand_coded_policy(alone, tmp_path):
     assert len(set(returns.values())) == 6
 
 
-# SUMO breaks down ----------------------------------------------------------------------------------------
+# SUMO fails ---------------------------------------------------------------------------------------------
 
 
 def sumo_processes(program: Program) -> list[int]:
@@ -202,7 +202,7 @@ def test_a_run_whose_sumo_fails_again_and_again_ends_at_once_and_says_why(tmp_pa
     result = broken(tmp_path, "count > 20")
     assert result.code not in (0, 2)
     assert result.left_over == []
-    assert "rank 1 of 3" in result.stderr and "broke down 4 times in a row" in result.stderr
+    assert "rank 1 of 3" in result.stderr and "failed 4 times in a row" in result.stderr
     assert "nobody" in result.stderr
 
 

@@ -72,7 +72,7 @@ def test_influence(run):
     for name in ("before", "after"):
         losses = group[f"cross_entropy_{name}"][()]
         assert losses.shape == (2, N) and (losses > 0).all() and (losses < 3).all()
-    # One refit goes on from the other: fresh networks are near log 4, and three epochs help.
+    # One refit continues from the other: fresh networks are near log 4, and three epochs help.
     assert np.allclose(group["cross_entropy_before"][0], np.log(4), atol=0.2)
     assert group["cross_entropy_after"][()].mean() < group["cross_entropy_before"][()].mean()
 

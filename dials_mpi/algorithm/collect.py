@@ -127,10 +127,10 @@ def blocks(domain: Domain, episodes: int) -> list[slice]:
     return _cut(episodes, min(BLOCK, _at_once(domain, episodes)))
 
 
-def shares(domain: Domain, episodes: int, players: int) -> list[slice]:
-    """The episodes, in whole blocks, that each of so many players plays; for some maybe none."""
+def shares(domain: Domain, episodes: int, ranks: int) -> list[slice]:
+    """The episodes of each of so many global ranks, in whole blocks; a rank may have none."""
     starts = [block.start for block in blocks(domain, episodes)] + [episodes]
-    bounds = [starts[(len(starts) - 1) * player // players] for player in range(players + 1)]
+    bounds = [starts[(len(starts) - 1) * rank // ranks] for rank in range(ranks + 1)]
     return [slice(first, last) for first, last in pairwise(bounds)]
 
 
@@ -143,8 +143,8 @@ def play(
 ) -> Scores:
     """Play len(streams) episodes from beginning to end, as many side by side as suits the domain.
 
-    streams: of the simulator, one per episode. Episodes whose simulator breaks down are played anew, with
-    what their streams give next. record: is given every step, those that are played anew again.
+    streams: of the simulator, one per episode. If a simulator fails, its episodes are played again,
+    with the next numbers of their streams. record: called for every step, also for those that are repeated.
     """
     failures = failures or Failures()
     episodes = len(streams)

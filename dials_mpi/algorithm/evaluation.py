@@ -53,7 +53,7 @@ Maker = Callable[[GlobalSimulator, Sequence[np.random.Generator]], joint.JointPo
 
 
 class Evaluator:
-    """The episodes of one evaluation, which players share: each gives a row for every episode of its own."""
+    """The episodes of one evaluation. Each global rank plays some of them and returns a row for each."""
 
     def __init__(
         self, config: Config, domain: Domain, episodes: int, segment: int, failures: Failures | None = None

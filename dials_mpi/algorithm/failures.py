@@ -1,4 +1,4 @@
-"""Simulators that break down: what was in them is dropped, they are started anew, and it is counted."""
+"""Simulators that fail: their episodes are dropped, they are started again, and the failure is counted."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ MOST_IN_A_ROW = 3
 
 
 class Failures:
-    """The breakdowns of one rank's simulators. count: since the last ``take``.
+    """The failures of one rank's simulators. count: since the last ``take``.
 
-    beat: called while the simulators work, as a sign of life.
+    beat: called while the simulators work, for the heartbeat.
     """
 
     def __init__(self, rank: int = 0, beat: Callable[[], None] = lambda: None) -> None:
@@ -21,12 +21,12 @@ class Failures:
         self.count = self._in_a_row = 0
 
     def note(self, failure: SimulatorFailure) -> None:
-        """One more. RuntimeError: too many in a row, starting anew does not help."""
+        """Count one failure. RuntimeError: too many in a row; starting again does not help."""
         self.count += 1
         self._in_a_row += 1
         if self._in_a_row > MOST_IN_A_ROW:
-            raise RuntimeError(f"the simulator broke down {self._in_a_row} times in a row") from failure
-        warn(f"{failure}; the episodes in it are dropped and it is started anew", self._rank)
+            raise RuntimeError(f"the simulator failed {self._in_a_row} times in a row") from failure
+        warn(f"{failure}; its episodes are dropped, and it is started again", self._rank)
 
     def over(self) -> None:
         """The simulators work again."""

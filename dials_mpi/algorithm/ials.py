@@ -58,7 +58,7 @@ class IALS:
     def reset(self, where: np.ndarray | None = None, elapsed: np.ndarray | None = None) -> Rows:
         """As ``Environment.reset``; the predictors' states [B, H] of the restarted episodes become zero.
 
-        The state stands for the action-local-state history (ALSH).
+        The state summarises the action-local-state history (ALSH).
         """
         state = self.simulator.reset(where, elapsed)
         for history in self.states:

@@ -56,7 +56,7 @@ def checkpoint_figures(subject: Subject, folder: str) -> dict[str, float]:
             ranks.barrier()
             start = time.perf_counter()
             if ranks.is_root:
-                Checkpoint(path)  # its checksum, as before a run goes on
+                Checkpoint(path)  # its checksum, as before a run continues
             exchange.restore(kept, path, segments=0)
             ranks.barrier()
             seconds["read"].append(time.perf_counter() - start)

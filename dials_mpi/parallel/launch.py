@@ -72,7 +72,7 @@ def run(program: Callable[[Communicator], int]) -> NoReturn:
         if stop := signals.stop_request_in(error):
             if not comm.is_root:
                 time.sleep(ABORT_DELAY)
-            why = f"{stop}: the run ends with what its last checkpoint holds, go on with --resume"
+            why = f"{stop}: the run ends, its last checkpoint is kept, continue with --resume"
             _end(comm, STOPPED, why)
         where = f"rank {comm.rank} of {comm.size} on {comm.host} failed; all ranks end"
         _end(comm, CRASHED, f"{where}\n{traceback.format_exc()}")

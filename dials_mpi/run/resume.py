@@ -39,7 +39,7 @@ def find(config: Config, domain: Domain, directory: str, resume: bool) -> Sessio
     run, where = RunFile(directory), printable(directory)
     if run.exists() and not resume:
         raise BadInput(
-            f"there is a run in {where} already: go on with it with --resume, or choose another directory "
+            f"there is a run in {where} already: continue it with --resume, or choose another directory "
             "with --output"
         )
     before = None
@@ -65,7 +65,7 @@ def find(config: Config, domain: Domain, directory: str, resume: bool) -> Sessio
         return begun._replace(finished=True)  # only training could rebuild its end
     if newest is None and _is_past_checkpoints(run, before):  # never begin again over results
         raise BadInput(
-            f"{where} holds results and no checkpoint to go on from: put its newest one back, or choose "
+            f"{where} holds results and no checkpoint to continue from: put its newest one back, or choose "
             "another directory with --output"
         )
     begun = begun._replace(
@@ -193,8 +193,8 @@ def _require_rows(run: RunFile, checkpoint: Checkpoint) -> None:
     missing = [name for name, rows in checkpoint.progress.lengths.items() if there.get(name, 0) < rows]
     if missing:
         raise BadInput(
-            f"{printable(str(run.path))} has fewer rows of {missing[0]} than {checkpoint.path.name} goes on "
-            "from: put back the run file that belongs to it, or choose another directory with --output"
+            f"{printable(str(run.path))} has fewer rows of {missing[0]} than {checkpoint.path.name} "
+            "needs: put back the run file that belongs to it, or choose another directory with --output"
         )
     for name, rows in checkpoint.progress.lengths.items() if run.changed else ():
         if not _is_plausible(name, run.read(name)[:rows], checkpoint.progress.env_steps):

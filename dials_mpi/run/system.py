@@ -57,7 +57,7 @@ class System:
         self.layout = Layout(comm.rank, comm.size, agents, config.mode == "global", config.global_ranks)
         hosts = comm.exchange_hosts(config.silence)
         own = {PROCESSORS: processor(), **libraries()}
-        told = {name: comm.allgather_names(value) for name, value in own.items()}
+        platform = {name: comm.allgather_names(value) for name, value in own.items()}
         self.failures = Failures(comm.rank, comm.heartbeat.beat)
         self.learners = Learners(config, self.domain, self.layout.regions, self.failures)
         self.state = RankState(self.learners, UnrecordedCosts(self.watch, self.failures))
@@ -68,7 +68,7 @@ class System:
         self.store = DatasetStore(config, self.domain, Path(start.directory), comm.rank, shares)
         self.collected: Trajectories | None = None
         self.latest: Evaluation | None = None
-        self.sinks = self._open_sinks(start, hosts, told, callbacks) if comm.is_root else Sinks()
+        self.sinks = self._open_sinks(start, hosts, platform, callbacks) if comm.is_root else Sinks()
         if not is_warm():
             self._phase("compiling the inner loops, once on this machine")
         warm_up_together(comm, hosts, config, self.domain)
@@ -199,26 +199,30 @@ class System:
         self.comm.barrier()
 
     def _open_sinks(
-        self, start: SessionStart, hosts: list[str], told: Mapping[str, list[str]], callbacks: Sequence[Sink]
+        self,
+        start: SessionStart,
+        hosts: list[str],
+        platform: Mapping[str, list[str]],
+        callbacks: Sequence[Sink],
     ) -> Sinks:
-        """Root's sinks, which have been told of the session."""
+        """Root's sinks, after their call of ``session``."""
         from dials_mpi.run.sinks import registry  # other ranks do not load them, and save the memory
         from dials_mpi.run.sinks.console import ConsoleSink
         from dials_mpi.run.sinks.run_file import RunFileSink
 
         run_file = RunFileSink(self.directory, self.domain.statistics)
         here, earlier = run_file.run.provenance()
-        notes = (*start.notes, *differences({**here, **told}, earlier))
+        notes = (*start.notes, *differences({**here, **platform}, earlier))
         others = [ConsoleSink(), *registry.create(self.config.sinks), *callbacks]
         sinks = Sinks(run_file, others, start.progress.wall_time)
-        sinks.session(self._session(start, hosts, told))
+        sinks.session(self._session(start, hosts, platform))
         for note in notes:
             sinks.message(note)
         LOG.info("%d ranks on %s", self.comm.size, ", ".join(dict.fromkeys(hosts)))
         sinks.flush()
         return sinks
 
-    def _session(self, start: SessionStart, hosts: list[str], told: Mapping[str, list[str]]) -> Session:
+    def _session(self, start: SessionStart, hosts: list[str], platform: Mapping[str, list[str]]) -> Session:
         region_of = {i: k for k, region in enumerate(self.domain.regions) for i in region.agents}
         return Session(
             directory=Path(self.directory),
@@ -229,7 +233,7 @@ class System:
             wall_time=start.progress.wall_time,
             continued=start.continued,
             hosts=hosts,
-            platform=told,
+            platform=platform,
             owners=self.layout.region_ranks,
         )
 

@@ -57,9 +57,9 @@ def scheduler_end(environment: Mapping[str, str] = os.environ) -> float | None:
         return None
     if "SLURM_ARRAY_JOB_ID" in environment:  # without the task the number would mean the whole array
         job = f"{environment['SLURM_ARRAY_JOB_ID']}_{environment['SLURM_ARRAY_TASK_ID']}"
-    told = environment.get("SLURM_JOB_END_TIME")
-    if told and told.isdecimal():
-        return float(told)
+    end = environment.get("SLURM_JOB_END_TIME")
+    if end and end.isdecimal():
+        return float(end)
     command = ["squeue", "--noheader", "--jobs", job, "--format", "%e"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)

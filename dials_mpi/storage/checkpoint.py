@@ -76,7 +76,7 @@ class Checkpoint:
         if not trusted:
             require_checksum(path, "a checkpoint", unchecked)
         with self._read() as file:
-            require_version(file, FORMAT_VERSION, path, "go on")
+            require_version(file, FORMAT_VERSION, path, "continue")
             values = {name: file.attrs[name] for name in _ATTRIBUTES}
             values |= {name: json.loads(values[name]) for name in _JSON}
             self.progress = Progress(**{name: _plain(value) for name, value in values.items()})

@@ -87,7 +87,7 @@ class ConsoleSink(Sink):
         self.close()
         self.message(
             f"{clock(wall_time)}  stopped at {env_steps:,} of {self.total_steps:,} steps, with a checkpoint: "
-            "go on with the same command line and --resume"
+            "continue with the same command line and --resume"
         )
 
     def close(self) -> None:
