@@ -241,6 +241,7 @@ CHANGES: dict[str, list[str]] = {
     "schedule": ["schedule=overlapped"],
     "evaluation_episodes": ["evaluation_episodes=4"],
     "dataset_size": ["dataset_size=120"],
+    "datasets_from": ["datasets_from=runs/kept"],
     "envs_per_region": ["envs_per_region=8"],
     "warehouse.grid": ["warehouse.grid=[1,4]"],
     "warehouse.block": ["warehouse.block=[1,2]"],
@@ -300,6 +301,8 @@ ALLOWED = [
     "checkpoint_keep=1",
     "silence=0",
     "global_ranks=2",
+    "datasets=none",
+    "sinks=[csv]",
 ]
 
 

@@ -312,10 +312,8 @@ def test_a_flipped_byte_where_texts_are_stored_is_detected(worker, originals, at
 
 def require_refused_or_good(worker: Worker, originals: Originals, run: Path, content: bytes) -> None:
     """A damaged run file: the run does not start, or it writes the same as with an intact file."""
-    for path in run.glob("*"):
-        path.unlink()
-    for path in originals.killed.glob("*"):
-        shutil.copy(path, run)
+    shutil.rmtree(run)
+    shutil.copytree(originals.killed, run)
     (run / "run.h5").write_bytes(content)
     found = worker.start(run, session=True)
     if "refused" in found:

@@ -20,8 +20,8 @@ from conftest import SMALL, launch
 import dials_mpi
 from dials_mpi.config import Config, load
 from dials_mpi.domains import create
+from dials_mpi.parallel.layout import require_usable
 from dials_mpi.study.plan import load_study
-from dials_mpi.train import _require_place
 
 ROOT = Path(__file__).parents[1]
 PLACES = ("configs/", "examples/")
@@ -248,7 +248,7 @@ def test_so_many_ranks_can_share_the_work(name, monkeypatch):
     file = str(ROOT / words[words.index("--config") + 1]) if "--config" in words else None
     config = load(file, [word for word in words if "=" in word])
     regions = create(config.domain, config.domain_section).regions
-    _require_place(command.ranks, len(regions), config.global_ranks)
+    require_usable(command.ranks, len(regions), config.global_ranks)
 
 
 def test_the_other_commands_install_what_there_is():

@@ -444,7 +444,7 @@ def test_closing_an_environment_ends_sumo(kind, backend):
     env.close()
     assert Simulation.running is None
     if backend == "traci":
-        assert running._process.poll() is not None
+        assert running._backend._process.poll() is not None
     env.reset(seed=0)
     assert Simulation.running is not None
     env.close()

@@ -255,7 +255,7 @@ def test_only_the_episodes_in_a_broken_simulator_are_played_again(capsys):
     whole = collected(WorldDomain())
     assert np.array_equal(ours.returns[[0, 1, 4, 5, 6]], whole.returns[[0, 1, 4, 5, 6]])
     assert (failures.take(), failures.take()) == (2, 0)
-    assert capsys.readouterr().err.count("rank 4: it broke; the episodes in it are dropped") == 2
+    assert capsys.readouterr().err.count("rank 4: it broke; its episodes are dropped") == 2
 
 
 def test_a_simulator_that_keeps_breaking_down_ends_the_run():
@@ -579,7 +579,7 @@ def test_an_updates_progress_is_its_share_of_the_whole_run(monkeypatch):
         agent.t = 0
 
     Learners(CONFIG, RandomDomain(), [0]).train(SEGMENT)
-    assert SEGMENT[1:3] == (6, 2) and seen == [0.6, 0.7]
+    assert (SEGMENT.first_update, SEGMENT.updates) == (6, 2) and seen == [0.6, 0.7]
 
 
 def test_a_rank_without_regions_trains_nothing():

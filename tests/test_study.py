@@ -757,7 +757,7 @@ def test_a_run_that_another_study_has_begun_a_moment_before_is_waited_for(
         monkeypatch.setattr("dials_mpi.study.process.Processes.run", refused)
         meanwhile(lambda: shutil.copy(tmp_path / "finished" / "run.h5", alone.directory), theirs.close)
         assert series([alone]).work() == DONE
-    assert "is run by process 7 on another machine runs it" in capsys.readouterr().out
+    assert "is run by process 7 on another machine: waiting for it" in capsys.readouterr().out
 
 
 def test_no_run_outlives_its_study(tmp_path):

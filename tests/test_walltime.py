@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -167,7 +168,7 @@ def test_what_is_played_ahead_takes_time_only_beside_the_training():
     assert pace.takes([ahead, "checkpoint"]) == 8
     assert pace.takes(work(config, second, third, 1, first=False)) == 13, "a single rank does it in sequence"
     everywhere = load(None, [*OVERLAPPED, "mode=global"])
-    assert work(everywhere, first._replace(refit=False), second, 3, first=True) == [
+    assert work(everywhere, replace(first, refit=False), second, 3, first=True) == [
         "train",
         "evaluate",
         "checkpoint",

@@ -22,6 +22,12 @@ Table = tuple[tuple[str, tuple[int, ...]], ...]
 """Names and shapes of a network's parameters, in the order of its parameter vector [P]."""
 
 
+def state_widths(parameters: int) -> dict[str, int]:
+    """What a network and its optimiser keep between segments: names and lengths, for P parameters."""
+    vectors = dict.fromkeys(("parameters", "first_moment", "second_moment"), parameters)
+    return {**vectors, "adam_steps": 1}
+
+
 class NetworkConfig(Protocol):
     """The settings of one network: the section ``policy`` or ``influence`` of the configuration."""
 

@@ -18,10 +18,10 @@ from dials_mpi.domains.base import GlobalSimulator
 from dials_mpi.domains.members import Members
 from dials_mpi.learning.influence import Predictor
 from dials_mpi.learning.policy import Policy
-from dials_mpi.learning.tables import tables, widths
+from dials_mpi.learning.tables import state_widths, tables, widths
 from dials_mpi.results.checkpoints import require_same_run
 from dials_mpi.storage import checkpoint as checkpoints
-from dials_mpi.storage.checkpoint import Checkpoint
+from dials_mpi.storage.checkpoint import Checkpoint, Rows
 from dials_mpi.storage.runfile import RunFile
 
 TRAINED, RANDOM = "trained", "random"
@@ -129,7 +129,18 @@ class Run:
             return self.file
         checkpoint = Checkpoint(self._checkpoint_path(self.file), unchecked=self._unchecked)
         require_same_run(checkpoint, self.config)
+        checkpoint.verify(self._networks())
         return checkpoint
+
+    def _networks(self) -> list[Rows]:
+        """What a checkpoint of the run holds of its networks and optimisers."""
+        lengths = widths(tables(self.config, self.domain))
+        numbers = Members(self.domain.regions).numbers(lengths)
+        return [
+            Rows(f"{kind}/{part}", numbers[kind], width)
+            for kind, length in lengths.items()
+            for part, width in state_widths(length).items()
+        ]
 
     def _checkpoint_path(self, file: RunFile) -> Path:
         """BadInput: there is no such checkpoint."""

@@ -19,7 +19,7 @@ from dials_mpi.core.errors import BadInput
 from dials_mpi.core.text import printable
 from dials_mpi.domains.base import Domain
 from dials_mpi.domains.members import OWNERS
-from dials_mpi.learning.tables import tables, widths
+from dials_mpi.learning.tables import state_widths, tables, widths
 from dials_mpi.parallel.layout import AGENT, RANK, REGION, RUN
 from dials_mpi.run.costs import WIDTH, UnrecordedCosts, redistribute, valid
 
@@ -95,8 +95,8 @@ def entries(config: Config, domain: Domain) -> list[Entry]:
 
 def _network(kind: str, parameters: int) -> Iterator[Entry]:
     """A kind of network and its optimiser."""
-    for part in ("parameters", "first_moment", "second_moment", "adam_steps"):
-        name, width = f"{kind}/{part}", 1 if part == "adam_steps" else parameters
+    for part, width in state_widths(parameters).items():
+        name = f"{kind}/{part}"
 
         def pack(state: RankState, owner: int, name: str = name) -> np.ndarray:
             return state.learners.state(kind, owner)[name]
