@@ -39,6 +39,7 @@ from dials_mpi.parallel.communicator import Communicator
 from dials_mpi.run import resume, state
 from dials_mpi.settings import fields as settings
 from dials_mpi.settings.yaml_text import LARGEST_FILE
+from dials_mpi.storage import checksum
 from dials_mpi.storage.checkpoint import Checkpoint
 from dials_mpi.storage.hdf5 import rewriting
 from dials_mpi.storage.runfile import RunFile
@@ -132,6 +133,7 @@ def serve() -> None:
     calls = {"main": play, "start": find_start, "read": read_for_the_report}
     # These take most of the time of a case and give the same in all cases: git, types of fields, PyYAML.
     provenance.git_commit = functools.cache(provenance.git_commit)
+    checksum.READ_SECONDS = 5.0  # with some damaged files the HDF5 library never ends
     settings.get_type_hints = functools.cache(settings.get_type_hints)
     parse = config_module.parse
     known = functools.cache(parse)

@@ -22,7 +22,7 @@ HDF5's own checksums cover only a part, and with some damaged files the library 
 
 BLOCK = 1 << 20
 PROBE = Path(__file__).with_name("probe.py")
-READ_SECONDS, READ_SECONDS_PER_BYTE = 60.0, 1e-7
+READ_SECONDS, READ_SECONDS_PER_BYTE = 30.0, 1e-7
 """Time limit for reading a file: a constant, and an addition per byte."""
 _BEGINNING = b"dials_mpi sha256 "
 
