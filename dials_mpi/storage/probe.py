@@ -34,12 +34,11 @@ def read(group: h5py.Group, most: int, seen: set[int]) -> None:
             (thing.asstr() if h5py.check_string_dtype(thing.dtype) else thing)[()]
 
 
-def main() -> None:
-    """Run the program."""
-    content = sys.stdin.buffer.read()
+def read_all(content: bytes) -> None:
+    """Read an HDF5 file with this content. Raises h5py's exceptions for damage."""
     with h5py.File(io.BytesIO(content), "r") as file:
         read(file, len(content) * MOST_PACKED + SPARE, set())
 
 
 if __name__ == "__main__":
-    main()
+    read_all(sys.stdin.buffer.read())
