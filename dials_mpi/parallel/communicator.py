@@ -113,14 +113,16 @@ class Communicator:
         the rows of each rank; a rank that holds no rows and gets none need not call this. Returns
         [n, width] on the first ranks, None elsewhere.
         """
-        own = np.zeros((len(owned[self.rank]), width), dtype)
-        for row, i in zip(own, owned[self.rank], strict=True):
+        table = np.empty((sum(map(len, owned)) if self.rank < to else 0, width), dtype)
+        numbers = owned[self.rank]
+        own = _room(table, numbers) if self.rank < to else np.empty((len(numbers), width), dtype)
+        for row, i in zip(own, numbers, strict=True):
             row[: mine[i].size] = mine[i]
+            row[mine[i].size :] = 0
         requests = [request for rank in range(to) if rank != self.rank for request in self.isend(own, rank)]
         if self.rank >= to:
             self.wait(requests)
             return None
-        table = np.empty((sum(map(len, owned)), width), dtype)
         rows = {source: _room(table, numbers) for source, numbers in enumerate(owned)}
         rows[self.rank] = own
         for source, room in rows.items():
