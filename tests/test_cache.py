@@ -18,10 +18,10 @@ from conftest import Finished, launch
 from dials_mpi.core import cache
 from dials_mpi.core import jit as compiled
 from dials_mpi.core.jit import code_folder
+from dials_mpi.domains.sumo import installation
 from dials_mpi.domains.traffic import platoons
 from dials_mpi.domains.traffic.network import FILES, Network
 from dials_mpi.domains.traffic.platoons import recorded_platoons
-from dials_mpi.domains.traffic.sumo import installation
 from dials_mpi.run.warm_up import is_warm
 
 
@@ -544,7 +544,7 @@ def test_a_sumo_that_never_starts_is_refused_before_anything_is_begun(how, tmp_p
     broken.write_text(BROKEN[how])
     broken.chmod(0o755)
     script = (
-        "from dials_mpi.domains.traffic.sumo import installation\n"
+        "from dials_mpi.domains.sumo import installation\n"
         f"installation.simulator = lambda gui: {str(broken)!r}\n"
         "from dials_mpi.train import main\n"
         "main()\n"

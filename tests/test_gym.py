@@ -23,7 +23,7 @@ from dials_mpi.core.errors import BadInput
 from dials_mpi.core.seeding import OTHER_EPISODES, Purpose, stream
 from dials_mpi.domains import create
 from dials_mpi.domains.base import LocalStep, State
-from dials_mpi.domains.traffic.sumo.simulation import Simulation
+from dials_mpi.domains.sumo.simulation import Simulation
 from dials_mpi.gym import GlobalEnv, RegionEnv
 from dials_mpi.storage.runfile import RunFile
 

@@ -140,7 +140,7 @@ def test_a_library_with_one_door(library, allowed):
 def test_only_sumo_and_classes_from_outside_are_imported_by_name():
     """An import that the walk would not see."""
     assert importers("importlib.import_module") | importers("importlib") <= {
-        "dials_mpi.domains.traffic.sumo.installation",
+        "dials_mpi.domains.sumo.installation",
         "dials_mpi.core.imports",  # classes that a setting names
         "dials_mpi.domains",  # importlib.metadata
         "dials_mpi.core.provenance",  # asks modules for their versions

@@ -19,10 +19,10 @@ from conftest import Program, generators, launch
 
 from dials_mpi.core.errors import BadInput
 from dials_mpi.domains.base import SimulatorFailure
+from dials_mpi.domains.sumo import installation
+from dials_mpi.domains.sumo.simulation import Insertion, Simulation
 from dials_mpi.domains.traffic import Traffic, TrafficConfig
 from dials_mpi.domains.traffic.network import PHASES, SIDES, Network
-from dials_mpi.domains.traffic.sumo import installation
-from dials_mpi.domains.traffic.sumo.simulation import Insertion, Simulation
 
 installation.version()  # makes SUMO's Python modules importable
 sumolib = importlib.import_module("sumolib")
@@ -157,7 +157,7 @@ def test_a_green_serves_two_opposite_ways(phase, served):
     network = Network(1, 1, 1, 100.0, 10.0)
     simulation = Simulation(*start_of(network))
     simulation.set_lights([("0_0_0", PHASES[phase])])
-    simulation.insert([Insertion(side, network.route(0, side, 0, 0), 5.1, 10.0) for side in SIDES])
+    simulation.insert([Insertion(side, "car", network.route(0, side, 0, 0), 5.1, 10.0) for side in SIDES])
     arrived = set()
     for _ in range(40):
         simulation.step()
@@ -225,7 +225,7 @@ def test_two_processes_build_the_same_network_at_the_same_time(tmp_path):
     driver = tmp_path / "driver.py"
     driver.write_text(
         "import os, pathlib, time\n"
-        "from dials_mpi.domains.traffic.sumo import installation\n"
+        "from dials_mpi.domains.sumo import installation\n"
         "from dials_mpi.domains.traffic.network import Network\n"
         "build = installation.netconvert\n"
         "def together(arguments):\n"
@@ -281,7 +281,7 @@ def break_step(simulation, monkeypatch):
 BREAKS = {
     "SUMO failed in step: the road is gone": break_step,
     "SUMO failed in insert: .*'nowhere'": lambda simulation, _: simulation.insert(
-        [Insertion("lost", "nowhere", 5.1, 10.0)]
+        [Insertion("lost", "car", "nowhere", 5.1, 10.0)]
     ),
     "SUMO failed in remove: .*'nobody'": lambda simulation, _: simulation.remove(["nobody"]),
     "SUMO failed in set_lights: .*'none'": lambda simulation, _: simulation.set_lights([("none", "GrGr")]),
@@ -424,7 +424,7 @@ def test_a_killed_sumo_that_a_reset_finds_is_replaced(tmp_path):
 def test_a_start_that_fails_in_traci_does_not_spoil_the_next(tmp_path):
     in_traci(
         """
-        from dials_mpi.domains.traffic.sumo.simulation import Simulation
+        from dials_mpi.domains.sumo.simulation import Simulation
         try:
             Simulation(Path("nowhere.xml"), [Path("nowhere.xml")], ["0_0_0_west_0"], "traci")
             raise SystemExit("it starts")
@@ -489,7 +489,7 @@ if "sumo" in {missing}:
         raise importlib.metadata.PackageNotFoundError(name)
     importlib.metadata.distribution = missing
 os.environ["PATH"] = {path!r}
-from dials_mpi.domains.traffic.sumo import installation
+from dials_mpi.domains.sumo import installation
 from dials_mpi.core.errors import BadInput
 
 try:
@@ -616,7 +616,7 @@ def test_libsumo_tells_the_version_that_it_writes_into_its_output(forgetful, tmp
         "import libsumo, sys\n"
         "from pathlib import Path\n"
         "from dials_mpi.domains.traffic import Traffic, TrafficConfig\n"
-        "from dials_mpi.domains.traffic.sumo import installation\n"
+        "from dials_mpi.domains.sumo import installation\n"
         "net, *_ = Traffic(TrafficConfig(grid=(1, 1)))._network(1, 1, 1).files()\n"
         "libsumo.start(['sumo', '-n', str(net), '--summary-output', 'summary.xml', '--no-step-log'])\n"
         "libsumo.close()\n"

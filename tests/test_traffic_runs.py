@@ -167,7 +167,7 @@ def test_a_run_goes_on_when_sumo_is_killed_and_counts_it(tmp_path):
 BREAKING = """
 import os, sys
 from dials_mpi import train
-from dials_mpi.domains.traffic.sumo import simulation as sumo
+from dials_mpi.domains.sumo import simulation as sumo
 step, count = sumo.Simulation.step, 0
 rank = os.environ.get("PMI_RANK") or os.environ.get("OMPI_COMM_WORLD_RANK")
 def breaking(self):

@@ -83,7 +83,7 @@ def _simulator_methods(config: Config, domain: Domain, simulator: object) -> lis
         *(Method(type(simulator), name, "simulator") for name in ("step", "reset")),
     ]
     if config.domain == "traffic":
-        from dials_mpi.domains.traffic.sumo.simulation import Simulation
+        from dials_mpi.domains.sumo.simulation import Simulation
 
         methods.append(Method(Simulation, "step", "sumo"))
     return methods

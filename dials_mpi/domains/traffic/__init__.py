@@ -1,11 +1,11 @@
 """The traffic domain (Section 5.2 and Appendix F of the paper): signals of a city grid, simulated by SUMO.
 
-network.py builds the roads; sumo/ finds and runs SUMO, and nothing else imports its libraries; junctions.py
-sets signals and reads edges; simulators.py has the global and the local simulator; demand.py is the traffic
-that enters the grid, insertion.py and platoons.py the vehicles that enter a local region; vehicles.py has the
-vehicle type, controllers.py the hand-coded policies, kernels.py the compiled loops of every step.
-throughput.py and command_log.py measure the cost beside SUMO alone, fidelity.py compares local simulators
-with the global one, drawing.py draws pictures.
+network.py builds the roads; trial.py starts SUMO once before a run; junctions.py sets signals, reads edges;
+simulators.py has the global and the local simulator; demand.py is the traffic that enters the grid,
+insertion.py and platoons.py the vehicles that enter a local region; vehicles.py has the vehicle type,
+controllers.py the hand-coded policies, kernels.py the compiled loops of every step. throughput.py and
+command_log.py measure the cost beside SUMO alone, fidelity.py compares local simulators with the global one,
+drawing.py draws pictures.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import numpy as np
 from dials_mpi.core.errors import BadInput
 from dials_mpi.domains.base import Agent, Drawing, Region, Source
 from dials_mpi.domains.blocks import blocks, require_fit
+from dials_mpi.domains.sumo import installation
+from dials_mpi.domains.sumo.simulation import Simulation
 from dials_mpi.domains.traffic.controllers import CONTROLLERS, TrafficController
 from dials_mpi.domains.traffic.demand import STATISTICS
 from dials_mpi.domains.traffic.insertion import Drop, Hold, InsertionRule
@@ -26,9 +28,7 @@ from dials_mpi.domains.traffic.junctions import CELL_LENGTH, Junctions
 from dials_mpi.domains.traffic.network import PHASES, SIDES, Network
 from dials_mpi.domains.traffic.platoons import recorded_platoons
 from dials_mpi.domains.traffic.simulators import TrafficGlobalSimulator, TrafficLocalSimulator
-from dials_mpi.domains.traffic.sumo import installation
-from dials_mpi.domains.traffic.sumo.simulation import Simulation
-from dials_mpi.domains.traffic.sumo.trial import require_start
+from dials_mpi.domains.traffic.trial import require_start
 from dials_mpi.settings import setting
 
 if TYPE_CHECKING:

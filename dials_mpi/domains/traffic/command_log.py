@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+from dials_mpi.domains.sumo.simulation import Insertion, Simulation
 from dials_mpi.domains.traffic import Traffic, TrafficConfig
-from dials_mpi.domains.traffic.sumo.simulation import Insertion, Simulation
 
 
 class LoggedSimulation(Simulation):

@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 
 from dials_mpi.domains.base import Statistic
+from dials_mpi.domains.sumo.simulation import Insertion, Simulation
 from dials_mpi.domains.traffic import kernels
 from dials_mpi.domains.traffic.junctions import Junctions
 from dials_mpi.domains.traffic.network import Network
-from dials_mpi.domains.traffic.sumo.simulation import Insertion, Simulation
-from dials_mpi.domains.traffic.vehicles import INSERTION_POSITION, copy_of, vehicle_name
+from dials_mpi.domains.traffic.vehicles import CAR, INSERTION_POSITION, copy_of, vehicle_name
 
 STATISTICS = (
     Statistic("arrived", "vehicles", "that reached the end of their route"),
@@ -74,7 +74,7 @@ class Demand:
             wanted[e] += 1
             # SUMO inserts a vehicle at the end of a step: its time begins there.
             self._trips[name] = Trip(e, steps[e] + 1, self._edges[edge][0])
-            insertions.append(Insertion(name, self._routes[e][edge], INSERTION_POSITION, speed))
+            insertions.append(Insertion(name, CAR["id"], self._routes[e][edge], INSERTION_POSITION, speed))
         return insertions
 
     def update(self, junctions: Junctions) -> None:

@@ -30,9 +30,9 @@ from dials_mpi.domains.pictures import (
     bare_axes,
     number_size,
 )
+from dials_mpi.domains.sumo.simulation import VehiclePositions
 from dials_mpi.domains.traffic.junctions import Junctions
 from dials_mpi.domains.traffic.network import HEADING, LINKS, SIDES
-from dials_mpi.domains.traffic.sumo.simulation import VehiclePositions
 from dials_mpi.domains.traffic.vehicles import CAR
 
 SPEED_COLOURS = LinearSegmentedColormap.from_list("speed", [VERMILION, ORANGE, SKY, BLUE])

@@ -13,11 +13,11 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
+from dials_mpi.domains.sumo.simulation import Insertion
 from dials_mpi.domains.traffic import kernels
 from dials_mpi.domains.traffic.junctions import Junctions
 from dials_mpi.domains.traffic.platoons import Platoons
-from dials_mpi.domains.traffic.sumo.simulation import Insertion
-from dials_mpi.domains.traffic.vehicles import INSERTION_POSITION, vehicle_name
+from dials_mpi.domains.traffic.vehicles import CAR, INSERTION_POSITION, vehicle_name
 
 
 class InsertionRule(ABC):
@@ -56,7 +56,7 @@ class InsertionRule(ABC):
         """A new vehicle on entry edge m of tile k; the caller sets ``pending``."""
         self._number += 1
         name = self._names[k][m] = vehicle_name(k, self._number)
-        return Insertion(name, self._routes[k][m], position, speed)
+        return Insertion(name, CAR["id"], self._routes[k][m], position, speed)
 
     def _clear(self, where: np.ndarray) -> list[str]:
         """Set ``pending`` to False in the mask [K, W]; return the vehicles that were pending there."""

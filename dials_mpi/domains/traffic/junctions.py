@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from dials_mpi.domains.sumo.reading import Reading
+from dials_mpi.domains.sumo.simulation import Insertion, Simulation
 from dials_mpi.domains.traffic import kernels
 from dials_mpi.domains.traffic.network import ACTUATED, PHASES, SIDES, Network
-from dials_mpi.domains.traffic.sumo.reading import Reading
-from dials_mpi.domains.traffic.sumo.simulation import Insertion, Simulation
 
 CELL_LENGTH = 10.0
 """Metres."""

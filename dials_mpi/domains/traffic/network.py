@@ -18,8 +18,8 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 
 from dials_mpi.core import cache
+from dials_mpi.domains.sumo import installation
 from dials_mpi.domains.traffic import vehicles
-from dials_mpi.domains.traffic.sumo import installation
 
 SIDES = ("west", "south", "east", "north")
 """The side of a junction from which an incoming edge comes, in the order of the observation."""

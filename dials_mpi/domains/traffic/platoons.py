@@ -13,10 +13,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from dials_mpi.core import cache
+from dials_mpi.domains.sumo import installation
 from dials_mpi.domains.traffic.demand import Demand
 from dials_mpi.domains.traffic.junctions import Junctions
 from dials_mpi.domains.traffic.network import Network
-from dials_mpi.domains.traffic.sumo import installation
 from dials_mpi.domains.traffic.vehicles import CAR
 
 HEADWAYS = (2, 3, 4, 5)

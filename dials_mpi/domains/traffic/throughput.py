@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dials_mpi.domains.base import Rows
+from dials_mpi.domains.sumo.simulation import Simulation
 from dials_mpi.domains.traffic import Traffic
 from dials_mpi.domains.traffic.command_log import LoggedTraffic
-from dials_mpi.domains.traffic.sumo.simulation import Simulation
 
 SWITCHING = 0.1
 """Probability per step that a measured signal is switched: about every 13 seconds."""

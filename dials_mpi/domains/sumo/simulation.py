@@ -17,20 +17,21 @@ from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 import numpy as np
 
 from dials_mpi.domains.base import SimulatorFailure
-from dials_mpi.domains.traffic.sumo import installation
-from dials_mpi.domains.traffic.sumo.libsumo_backend import LibsumoBackend
-from dials_mpi.domains.traffic.sumo.reading import Reading
-from dials_mpi.domains.traffic.sumo.traci_backend import TraciBackend
-from dials_mpi.domains.traffic.vehicles import CAR
+from dials_mpi.domains.sumo import installation
+from dials_mpi.domains.sumo.libsumo_backend import LibsumoBackend
+from dials_mpi.domains.sumo.reading import Reading
+from dials_mpi.domains.sumo.traci_backend import TraciBackend
 
 
 class Insertion(NamedTuple):
-    """A vehicle to insert on the first edge of a route: front in metres from its beginning, speed in m/s.
+    """A vehicle of a type to insert on the first edge of a route: its front in metres from the beginning of
+    the edge, its speed in m/s.
 
     SUMO inserts it in the first step in which it fits; until then it waits outside the network.
     """
 
     vehicle: str
+    type: str
     route: str
     position: float
     speed: float
@@ -123,9 +124,9 @@ class Simulation:
     @_guarded
     def insert(self, insertions: Iterable[Insertion]) -> None:
         """Insert vehicles in the coming step."""
-        add, car = self._backend.add, CAR["id"]
-        for vehicle, route, position, speed in insertions:
-            add(vehicle, route, car, "now", "first", _text(position), _text(speed))
+        add = self._backend.add
+        for vehicle, type, route, position, speed in insertions:
+            add(vehicle, route, type, "now", "first", _text(position), _text(speed))
 
     @_guarded
     def remove(self, vehicles: Iterable[str]) -> None:

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from dials_mpi.domains.base import SimulatorFailure
-from dials_mpi.domains.traffic.sumo.reading import Reading, reading
+from dials_mpi.domains.sumo.reading import Reading, reading
 
 
 class LibsumoBackend:

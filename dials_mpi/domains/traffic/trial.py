@@ -7,8 +7,8 @@ import functools
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.text import printable
 from dials_mpi.domains.base import SimulatorFailure
+from dials_mpi.domains.sumo.simulation import Simulation
 from dials_mpi.domains.traffic.network import Network
-from dials_mpi.domains.traffic.sumo.simulation import Simulation
 
 _REMEDY = {
     True: "set DISPLAY to a screen that can be opened, or traffic.gui=false",

@@ -11,8 +11,8 @@ from types import ModuleType
 from typing import IO, Any
 
 from dials_mpi.domains.base import SimulatorFailure
-from dials_mpi.domains.traffic.sumo import installation
-from dials_mpi.domains.traffic.sumo.reading import Reading, reading
+from dials_mpi.domains.sumo import installation
+from dials_mpi.domains.sumo.reading import Reading, reading
 
 _ATTEMPTS, _INTERVAL = 3000, 0.02
 """How many times, and at which interval in seconds, to try to connect to a SUMO process that is starting."""

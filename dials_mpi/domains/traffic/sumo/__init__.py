@@ -1,1 +1,0 @@
-"""SUMO: the only place that imports libsumo, traci and sumolib."""
