@@ -36,7 +36,8 @@ TABLE = {
 def made(tmp_path_factory) -> Path:
     """A folder with a network, as netgenerate writes it."""
     folder = tmp_path_factory.mktemp("city")
-    options = "--grid --grid.number=2 --grid.attach-length=200 --default-junction-type=traffic_light".split()
+    options = ["--grid", "--grid.number=2", "--grid.attach-length=200"]
+    options += ["--default-junction-type=traffic_light"]
     output = f"--output-file={folder}/city.net.xml"
     installation._run([installation.program("netgenerate"), *options, output])
     return folder
