@@ -1,1 +1,4 @@
-"""Any city: a road network of SUMO, cut into regions around its signals."""
+"""The city domain: the signals of any road network that SUMO can simulate.
+
+net.py says what a network file contains.
+"""

@@ -17,6 +17,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.text import printable
@@ -180,6 +181,22 @@ def module(backend: str, gui: bool) -> ModuleType:
 def free_port() -> int:
     """A port on which SUMO's process can listen."""
     return importlib.import_module("sumolib.miscutils").getFreeSocketPort()
+
+
+def read_net(path: Path) -> Any:
+    """The network of a file, plain or gzipped: a sumolib.net.Net without right of way and signal programs.
+
+    OSError, or any exception of its parser: the file cannot be read as a network.
+    """
+    _prepare()
+    _require_sumos_modules()
+    return importlib.import_module("sumolib.net").readNet(
+        str(path),
+        withInternal=True,
+        withPedestrianConnections=True,
+        withFoes=False,
+        lxml=False,  # the same parser on every machine
+    )
 
 
 def _require_sumos_modules() -> None:
