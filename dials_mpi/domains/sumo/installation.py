@@ -113,6 +113,15 @@ def netconvert(arguments: Sequence[str]) -> None:
     _run([program("netconvert"), *arguments])
 
 
+def tool(name: str, arguments: Sequence[str]) -> None:
+    """Run a Python tool of SUMO. BadInput: it is not found. RuntimeError, with its messages: it fails."""
+    _prepare()
+    path = Path(os.environ.get("SUMO_HOME", ""), "tools", name)
+    if not path.is_file():
+        raise BadInput(f"SUMO's tool {name} is not found: {_INSTALL}, or set SUMO_HOME")
+    _run([sys.executable, str(path), *arguments])
+
+
 def _run(command: list[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
