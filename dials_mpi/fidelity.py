@@ -17,6 +17,7 @@ import numpy as np
 from rich.table import Table
 
 from dials_mpi.algorithm import joint
+from dials_mpi.algorithm.decisions import held
 from dials_mpi.cli import Parser, integer, real
 from dials_mpi.config import Config, load
 from dials_mpi.core.console import PlainConsole
@@ -24,6 +25,7 @@ from dials_mpi.core.errors import BadInput, refuse
 from dials_mpi.core.output import command_line
 from dials_mpi.core.seeding import Purpose, streams
 from dials_mpi.core.text import printable
+from dials_mpi.domains.decisions import decision_steps
 from dials_mpi.domains.traffic import Traffic, TrafficGlobalSimulator
 from dials_mpi.domains.traffic.fidelity import Measured, independent, record, replay
 from dials_mpi.domains.traffic.network import SIDES
@@ -47,7 +49,7 @@ def measure(config: Config, policy: str, episodes: int) -> tuple[Measured, dict[
     chances = streams(config.seed, Purpose.EVALUATION_ACTIONS, episodes)
 
     def play(simulator: TrafficGlobalSimulator) -> joint.JointPolicy:
-        return joint.scripted(policy, domain, simulator, chances)
+        return held(joint.scripted(policy, domain, simulator, chances), decision_steps(domain))
 
     recording = record(
         domain,

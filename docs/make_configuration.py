@@ -23,7 +23,9 @@ anything runs, in one sentence with the place and the most similar known key. Wr
 (underscores between thousands) or `2.5e-4`. Values that YAML 1.1 reads as another number or as true or false
 (`010`, `0x1F`, `1:30`, `off`) are refused with a suggestion.
 
-Lengths are steps per agent, not summed over agents. Tables, sections and appendices are those of the paper.
+Lengths are steps per agent, not summed over agents. Where the agents of a domain decide every few simulator
+steps (its `decision_every`), a step of an agent is a decision; only `dataset_size`, `influence` and the
+section of the domain count simulator steps. Tables, sections and appendices are those of the paper.
 """
 
 

@@ -39,7 +39,7 @@ class RegionVecEnv(VecEnv):
 
     def reset(self) -> np.ndarray:
         """Start at different times of the episode, as this package's trainer does."""
-        elapsed = np.arange(self.num_envs) * self.env.domain.horizon // self.num_envs
+        elapsed = np.arange(self.num_envs) * self.env.horizon // self.num_envs
         self._running[:], self._whole[:] = 0, elapsed == 0
         return self.env.reset(seed=self._seeds[0], options={"elapsed": elapsed})[0]
 

@@ -148,7 +148,7 @@ def test_bologna_writes_nothing_into_its_package():
 
 @pytest.mark.parametrize("name", ["resco:cologne1", "lille", "bologna"])
 def test_a_missing_package_is_named_with_the_extra(name, monkeypatch):
-    monkeypatch.setattr(scenario, "find_spec", lambda module: None)
+    monkeypatch.setattr(scenario, "package_folder", lambda module: None)
     with pytest.raises(BadInput, match=r"pip install 'dials_mpi\[cities\]'"):
         find(name)
 

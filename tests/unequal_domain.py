@@ -34,9 +34,10 @@ SLIP = 0.1
 
 @dataclass(frozen=True)
 class UnequalConfig:
-    """Its only setting."""
+    """Its settings."""
 
     horizon: int = setting(20, "Length of an episode", low=1)
+    decision_every: int = setting(1, "Steps per decision", low=1)
     side_by_side: int = setting(0, "Agents in a simulator; 0 for any number", low=0)
 
 
@@ -142,6 +143,7 @@ class Unequal:
 
     def __init__(self, config: UnequalConfig) -> None:
         self.config, self.horizon = config, config.horizon
+        self.decision_every = config.decision_every
         self.side_by_side = config.side_by_side or None
 
     def versions(self) -> dict[str, str]:

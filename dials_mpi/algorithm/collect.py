@@ -8,9 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dials_mpi.algorithm.decisions import held
 from dials_mpi.algorithm.failures import Failures
 from dials_mpi.algorithm.joint import BLOCK, JointPolicy
 from dials_mpi.domains.base import Domain, GlobalSimulator, Region, Rows, SimulatorFailure
+from dials_mpi.domains.decisions import decision_steps
 
 PolicyOfEpisodes = Callable[[GlobalSimulator, slice], JointPolicy]
 """Makes the joint policy for some of the episodes, which run side by side in a simulator of their own."""
@@ -57,7 +59,8 @@ class Dataset(NamedTuple):
 class Acts(NamedTuple):
     """What the N agents did in K episodes of T steps, and their rewards.
 
-    actions [K, T, N]: uint8, or uint16 where an agent has more than 256; rewards float32 [K, T, N].
+    actions [K, T, N]: uint8, or uint16 where an agent has more than 256; rewards float32 [K, T, N]. Both of
+    every step, also where a decision lasts several.
     """
 
     actions: np.ndarray
@@ -156,7 +159,8 @@ def play(
         while True:
             simulator = domain.global_simulator(streams[part])
             try:
-                _play(simulator, policy(simulator, part), scores, part, domain.horizon, failures.beat, record)
+                acting = held(policy(simulator, part), decision_steps(domain))
+                _play(simulator, acting, scores, part, domain.horizon, failures.beat, record)
                 break
             except SimulatorFailure as failure:
                 failures.note(failure)

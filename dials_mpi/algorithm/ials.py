@@ -12,7 +12,7 @@ from dials_mpi.learning.influence import Predictor
 
 
 class Outcome(NamedTuple):
-    """The result of a step: rewards [N, E], done bool [E].
+    """The result of a step, or of a decision of several: rewards [N, E], done bool [E].
 
     observations [N, E, O]: those after the step; where done, the last ones of the episode.
     """

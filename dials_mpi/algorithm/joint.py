@@ -44,7 +44,7 @@ def predictors(config: Config, domain: Domain, parameters: np.ndarray) -> list[P
 class TrainedPolicies:
     """All agents' trained policies; they sample their actions.
 
-    streams: one per episode; each step takes one uniform number per agent from it.
+    streams: one per episode; each decision takes one uniform number per agent from it.
     """
 
     def __init__(self, policies: Sequence[Policy], streams: Sequence[np.random.Generator]) -> None:

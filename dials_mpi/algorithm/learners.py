@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from dials_mpi.algorithm.collect import Dataset
+from dials_mpi.algorithm.decisions import decide
 from dials_mpi.algorithm.failures import Failures
 from dials_mpi.algorithm.ials import IALS, Environment, GlobalEnvironment, Outcome
 from dials_mpi.config import Config
@@ -15,6 +16,7 @@ from dials_mpi.config.schedule import Segment
 from dials_mpi.core.logging import LOG
 from dials_mpi.core.seeding import Purpose, stream, streams
 from dials_mpi.domains.base import Domain, Rows, SimulatorFailure
+from dials_mpi.domains.decisions import decision_steps, decisions_per_episode
 from dials_mpi.domains.members import Members
 from dials_mpi.learning.influence import Fit, Predictor
 from dials_mpi.learning.ppo import METRICS, PPO
@@ -116,7 +118,7 @@ class Learners:
                 self._stream(Purpose.ACTIONS, i, segment), self._stream(Purpose.MINIBATCHES, i, segment)
             )
         environment = self._environment(regions, segment)
-        rollout = Rollout(environment, agents, config.envs_per_region, self.domain.horizon, self.failures)
+        rollout = Rollout(environment, agents, config.envs_per_region, self.domain, self.failures)
         for update in range(segment.first_update, segment.first_update + segment.updates):
             observations = rollout.fill(config.steps_per_env)
             for n, (i, agent) in enumerate(zip(numbers, agents, strict=True)):
@@ -177,25 +179,26 @@ class Rollout:
     """Agents that act in E environments side by side, episode after episode."""
 
     def __init__(
-        self, environment: Environment, agents: list[PPO], envs: int, horizon: int, failures: Failures
+        self, environment: Environment, agents: list[PPO], envs: int, domain: Domain, failures: Failures
     ) -> None:
         self.environment, self.agents, self.failures = environment, agents, failures
-        self.elapsed = np.arange(envs) * horizon // envs
+        self.every = decision_steps(domain)
+        self.elapsed = np.arange(envs) * decisions_per_episode(domain) // envs * self.every
         self.returns = EpisodeReturns(len(agents), self.elapsed)
         self.observations: Rows | None = None  # until the first reset
 
-    def fill(self, steps: int) -> Rows:
-        """Act for so many steps; the observations [N, E, O] after them.
+    def fill(self, decisions: int) -> Rows:
+        """Act so many times; the observations [N, E, O] after the last decision.
 
-        If the simulator fails, the agents drop these steps, and all episodes start again.
+        If the simulator fails, the agents drop these decisions, and all episodes start again.
         """
         while True:
             try:
                 observations = self.observations
                 if observations is None:
                     observations = self.environment.reset(elapsed=self.elapsed)
-                for _ in range(steps):
-                    observations = self._step(observations)
+                for _ in range(decisions):
+                    observations = self._decide(observations)
             except SimulatorFailure as failure:
                 self.failures.note(failure)
                 self.observations = None
@@ -208,10 +211,10 @@ class Rollout:
                 self.failures.beat()
                 return observations
 
-    def _step(self, observations: Rows) -> Rows:
+    def _decide(self, observations: Rows) -> Rows:
         agents = self.agents
         actions = np.stack([agent.act(observations[n]) for n, agent in enumerate(agents)])
-        outcome = self.environment.step(actions)
+        outcome = decide(self.environment, actions, self.every)
         for n, agent in enumerate(agents):
             agent.observe(outcome.rewards[n], outcome.done, outcome.observations[n])
         self.returns.add(outcome)
@@ -231,7 +234,7 @@ class EpisodeReturns:
         self.running = np.zeros((len(self.total), len(elapsed)))
 
     def add(self, outcome: Outcome) -> None:
-        """Count one step."""
+        """Count one decision."""
         self.running += outcome.rewards
         if outcome.done.any():
             finished = outcome.done & self.whole

@@ -13,6 +13,7 @@ import numpy as np
 from dials_mpi.config import Config
 from dials_mpi.domains import create
 from dials_mpi.domains.base import Agent, Domain, Region
+from dials_mpi.domains.decisions import decision_steps, decisions_per_episode
 from dials_mpi.learning.tables import policy_sizes, predictor_sizes
 
 
@@ -63,20 +64,22 @@ def predictor_count(config: Config, region: Region) -> Count:
 def flop_per_agent_step(config: Config) -> float:
     """Operations of one agent-step of training: policy and predictor act, the policy learns ``epochs`` times.
 
-    The mean over the agents; those of a region share its predictor. Values are bootstrapped at the end of
+    An agent-step is a decision: the predictor acts at each of its simulator steps. The mean over the agents;
+    those of a region share its predictor. Values are bootstrapped at the end of
     each environment's part of the rollout buffer, and if configured at the end of an episode.
     """
+    domain, counts = _domain(config), []
     bootstraps = 1 / config.steps_per_env
     if config.ppo.time_limit == "bootstrap":
-        bootstraps += 1 / config.domain_section.horizon
-    domain, counts = _domain(config), []
+        bootstraps += 1 / decisions_per_episode(domain)
     for agent in domain.agents:
         policy = policy_count(config, agent)
         acting = (1 + bootstraps) * policy.forward
         counts.append(acting + config.ppo.epochs * policy.training(config.policy.sequence_length))
     predicting = 0
     if config.mode != "global":
-        predicting = sum(predictor_count(config, region).forward for region in domain.regions)
+        forward = sum(predictor_count(config, region).forward for region in domain.regions)
+        predicting = decision_steps(domain) * forward
     return float(np.mean(counts)) + predicting / len(domain.agents)
 
 

@@ -16,6 +16,7 @@ from dials_mpi.bench.subject import Subject
 from dials_mpi.config import Config
 from dials_mpi.core.provenance import memory, own_memory
 from dials_mpi.domains.base import Domain
+from dials_mpi.domains.decisions import decisions_per_episode
 from dials_mpi.parallel.communicator import Communicator
 
 TILES = (1, 8, 16, 32, 64, 256)
@@ -164,7 +165,7 @@ def _predictors(subject: Subject, config: Config, rows: Mapping[str, np.ndarray]
 
 def _global_simulator(subject: Subject, config: Config, rows: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Root's CPU seconds of collecting and evaluating with networks as policies."""
-    per_episode = subject.domain.horizon * len(subject.domain.agents)
+    per_episode = decisions_per_episode(subject.domain) * len(subject.domain.agents)
     figures: dict[str, float] = {}
     if subject.predicts:
         steps = config.dataset_episodes * per_episode

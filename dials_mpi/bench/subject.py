@@ -20,6 +20,7 @@ from dials_mpi.config.schedule import Segment
 from dials_mpi.core.seeding import Purpose, streams
 from dials_mpi.domains import create
 from dials_mpi.domains.base import Domain
+from dials_mpi.domains.decisions import decision_steps
 from dials_mpi.domains.members import OWNERS
 from dials_mpi.learning.tables import tables, widths
 from dials_mpi.parallel.communicator import Communicator
@@ -33,8 +34,8 @@ FIT_LEARNING_RATE = 1e-3
 """The lowest learning rate of the fit, so that few epochs give about the sources' true frequencies."""
 
 WARMING = 2
-"""Updates, episodes and steps of an episode before measurements, for all that is compiled or loaded at first
-use."""
+"""Updates, episodes and decisions of an episode before measurements, for all that is compiled or loaded at
+first use."""
 
 
 class Subject:
@@ -75,7 +76,8 @@ class Subject:
     def warm_up(self) -> None:
         """Train, collect and evaluate for a short time."""
         self.train(WARMING)
-        section = replace(self.config.domain_section, horizon=WARMING)
+        horizon = WARMING * decision_steps(self.domain)
+        section = replace(self.config.domain_section, horizon=horizon)
         self.evaluate(WARMING, create(self.config.domain, section))
 
     def collect(self, episodes: int) -> np.ndarray:

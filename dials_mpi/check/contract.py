@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dials_mpi.algorithm.decisions import held
 from dials_mpi.check.findings import Breach, Finding, Verdict, good, note, require
 from dials_mpi.check.play import (
     Played,
@@ -19,7 +21,8 @@ from dials_mpi.check.play import (
     random_sources,
 )
 from dials_mpi.core.seeding import Purpose, streams
-from dials_mpi.domains.base import Agent, Domain, State, Statistic
+from dials_mpi.domains.base import Agent, Controller, Domain, Rows, State, Statistic
+from dials_mpi.domains.decisions import decision_steps
 
 EPISODES = 3
 OTHER_SEED = 1
@@ -59,6 +62,11 @@ def _described(error: Exception) -> str:
 
 def _check_description(what: str, domain: Domain, seed: int) -> Finding:
     require(isinstance(domain.horizon, int) and domain.horizon > 0, f"horizon is {domain.horizon!r}")
+    every = decision_steps(domain)
+    require(isinstance(every, int) and every > 0, f"decision_every is {every!r}")
+    require(
+        domain.horizon % every == 0, f"horizon is {domain.horizon}, not a multiple of decision_every={every}"
+    )
     require(len(domain.regions) > 0, "there are no regions")
     for statistic in domain.statistics:
         require(isinstance(statistic, Statistic), f"statistics has {statistic!r}, which is no Statistic")
@@ -79,7 +87,7 @@ def _check_description(what: str, domain: Domain, seed: int) -> Finding:
     return good(
         what,
         f"{len(domain.regions)} regions of {kinds[1]} kind(s), {len(domain.agents)} agents of {kinds[0]}, "
-        f"{domain.horizon} steps",
+        f"{domain.horizon} steps" + (f", {every} in each decision" if every > 1 else ""),
     )
 
 
@@ -89,7 +97,8 @@ def _sizes(region: Any) -> tuple[Any, ...]:
 
 def _check_global(what: str, domain: Domain, seed: int) -> Finding:
     played = play_globally(domain, seed, EPISODES)
-    _require_states(played.states, domain, range(len(domain.regions)), EPISODES)
+    every = range(len(domain.agents))  # in their own order, not in that of the regions
+    _require_states(played.states, domain, every, range(len(domain.regions)), EPISODES)
     for k, region in enumerate(domain.regions):
         sources = np.stack([np.asarray(step[k]) for step in played.sources])
         _require_sources(sources, region.source_classes, f"sources of region {k}", EPISODES)
@@ -108,14 +117,15 @@ def _check_global(what: str, domain: Domain, seed: int) -> Finding:
 def _check_local(what: str, domain: Domain, seed: int) -> Finding:
     regions = range(len(domain.regions))
     played = play_locally(domain, seed, regions, EPISODES)
-    _require_states(played.states, domain, regions, EPISODES)
+    _require_states(played.states, domain, agents_of(domain, regions), regions, EPISODES)
     _require_rewards(played, len(domain.agents), EPISODES)
     return good(what, f"random sources, mean return {played.returns.mean():.4g}")
 
 
-def _require_states(states: Sequence[State], domain: Domain, regions: Sequence[int], episodes: int) -> None:
-    """Breach: a state is not of the sizes that the domain gives."""
-    agents = agents_of(domain, regions)
+def _require_states(
+    states: Sequence[State], domain: Domain, agents: Sequence[int], regions: Sequence[int], episodes: int
+) -> None:
+    """Breach: a state is not of the sizes that the domain gives for these agents and regions."""
     for t, state in enumerate(states):
         require(len(state.observations) == len(agents), f"{len(state.observations)} observations in step {t}")
         require(len(state.inputs) == len(regions), f"{len(state.inputs)} inputs in step {t}")
@@ -208,7 +218,7 @@ def _check_local_alone(what: str, domain: Domain, seed: int) -> Finding:
 def _check_global_restarts(what: str, domain: Domain, seed: int) -> Finding:
     simulator = domain.global_simulator(streams(seed, Purpose.EVALUATION, 2))
     actions = random_actions(domain, range(len(domain.agents)), seed, 2)
-    return _check_clock(what, domain.horizon, simulator, lambda: simulator.step(next(actions)))
+    return _check_clock(what, domain, simulator, lambda: simulator.step(next(actions)))
 
 
 def _check_local_restarts(what: str, domain: Domain, seed: int) -> Finding:
@@ -216,14 +226,15 @@ def _check_local_restarts(what: str, domain: Domain, seed: int) -> Finding:
     simulator = domain.local_simulator(regions, 2, streams(seed, Purpose.SIMULATOR, len(regions)))
     actions = random_actions(domain, agents_of(domain, regions), seed, 2)
     sources = random_sources(domain, regions, seed, 2)
-    return _check_clock(what, domain.horizon, simulator, lambda: simulator.step(next(actions), next(sources)))
+    return _check_clock(what, domain, simulator, lambda: simulator.step(next(actions), next(sources)))
 
 
-def _check_clock(what: str, horizon: int, simulator: Any, step: Callable[[], Any]) -> Finding:
-    """Play two episodes; one begins at half of its horizon, and is reset at its end."""
-    half = horizon // 2
+def _check_clock(what: str, domain: Domain, simulator: Any, step: Callable[[], Any]) -> Finding:
+    """Play two episodes; one begins after half of its decisions, and is reset at its end."""
+    horizon, every = domain.horizon, decision_steps(domain)
+    half = horizon // every // 2 * every
     if not half:
-        return note(what, "episodes of one step: not checked")
+        return note(what, "episodes of one decision: not checked")
     simulator.reset(elapsed=np.array([0, half]))
     ends = []
     for t in range(1, horizon + 1):
@@ -243,6 +254,10 @@ def _check_clock(what: str, horizon: int, simulator: Any, step: Callable[[], Any
     return good(what)
 
 
+def _act(controller: Controller, observations: Rows) -> np.ndarray:
+    return np.asarray(controller.act())
+
+
 def _check_controllers(what: str, domain: Domain, seed: int) -> Finding:
     if not domain.hand_coded:
         return note(what, "there are none to compare with")
@@ -255,9 +270,10 @@ def _check_controllers(what: str, domain: Domain, seed: int) -> Finding:
             hasattr(controller, "act"),
             f"controller({name!r}, ...) gives {controller!r}, which has no method act",
         )
-        simulator.reset()
-        for _ in range(min(domain.horizon, 20)):
-            actions = np.asarray(controller.act())
+        state, every = simulator.reset(), decision_steps(domain)
+        acting = held(partial(_act, controller), every)
+        for _ in range(min(domain.horizon, 20 * every)):
+            actions = acting(state.observations)
             require(actions.shape == (len(agents), 2), f"{name} gives actions of shape {list(actions.shape)}")
             require(
                 bool(((actions >= 0) & (actions < counts)).all()),

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dials_mpi.algorithm.decisions import held
 from dials_mpi.algorithm.ials import IALS, Environment, Outcome
 from dials_mpi.algorithm.joint import JointPolicy, RandomPolicy
 from dials_mpi.check.findings import Finding, good, note
@@ -19,6 +20,7 @@ from dials_mpi.check.play import Played, agents_of
 from dials_mpi.check.replay import difference
 from dials_mpi.core.seeding import Purpose, streams
 from dials_mpi.domains.base import Domain, LocalSimulator, Rows
+from dials_mpi.domains.decisions import decision_steps
 from dials_mpi.learning.influence import Predictor
 
 
@@ -97,9 +99,9 @@ def local_returns(domain: Domain, environment: Environment, policy: JointPolicy)
     """Undiscounted returns [N, E] of whole episodes of a joint policy in local simulators of all regions."""
     order = agents_of(domain, range(len(domain.regions)))
     places = np.argsort(order)
-    observations, rewards = environment.reset(), []
+    observations, rewards, acting = environment.reset(), [], held(policy, decision_steps(domain))
     for _ in range(domain.horizon):
-        actions = policy([observations[place] for place in places])
+        actions = acting([observations[place] for place in places])
         observations, earned, _ = environment.step(actions[order])
         rewards.append(np.array(earned))
     return np.asarray(np.sum(rewards, axis=0, dtype=np.float64))

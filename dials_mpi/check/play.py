@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any
 
 import numpy as np
 
+from dials_mpi.algorithm.decisions import held
 from dials_mpi.algorithm.joint import JointPolicy
 from dials_mpi.core.seeding import Purpose, streams
 from dials_mpi.domains.base import Domain, Rows, State
+from dials_mpi.domains.decisions import decision_steps
 from dials_mpi.domains.members import Members
 
 
@@ -82,10 +85,11 @@ def play_globally(
     chosen = slice(None) if only is None else slice(only, only + 1)
     simulator = domain.global_simulator(streams(seed, Purpose.EVALUATION, episodes)[chosen])
     every = random_actions(domain, range(len(domain.agents)), seed, episodes)
+    acting = held(policy, decision_steps(domain)) if policy else lambda _: next(every)[:, chosen]
     state = simulator.reset()
     played = Played([_copied(state)])
     for _ in range(domain.horizon):
-        actions = policy(state.observations) if policy else next(every)[:, chosen]
+        actions = acting(state.observations)
         step = simulator.step(actions)
         state = step.state
         played.actions.append(actions)
@@ -121,10 +125,14 @@ def play_locally(
 
 
 def random_actions(domain: Domain, agents: Sequence[int], seed: int, episodes: int) -> Iterator[np.ndarray]:
-    """Endless random actions, int64 [A, E]; each agent has its own rng."""
+    """Endless random actions of each step, int64 [A, E]; each agent has its own rng.
+
+    They are the same for the steps of a decision.
+    """
     every = streams(seed, Purpose.EVALUATION_ACTIONS, len(domain.agents))
     while True:
-        yield np.stack([every[i].integers(domain.agents[i].actions, size=episodes) for i in agents])
+        drawn = np.stack([every[i].integers(domain.agents[i].actions, size=episodes) for i in agents])
+        yield from repeat(drawn, decision_steps(domain))
 
 
 def random_sources(

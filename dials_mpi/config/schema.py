@@ -62,7 +62,7 @@ class PPO:
     anneal: bool = setting(
         True, "Whether learning_rate and clip fall linearly to 0 over total_steps (authors' code)"
     )
-    discount: float = setting(0.99, "Gamma (Table 6)", low=0, high=1)
+    discount: float = setting(0.99, "Gamma, per decision (Table 6)", low=0, high=1)
     gae_lambda: float = setting(0.95, "Lambda of generalised advantage estimation (Table 6)", low=0, high=1)
     entropy_coefficient: float = setting(0.01, "Beta, weight of the entropy bonus (Table 6)", low=0, high=100)
     value_coefficient: float = setting(1.0, "C_1, weight of the value loss (Table 6)", low=0, high=100)
@@ -136,7 +136,7 @@ class Config:
     seed: int = setting(0, "Seed of all random streams; 32 bits", low=0, high=2**32 - 1)
     total_steps: int = setting(
         4_000_000,
-        "Steps each agent learns from (Section 5.3); a multiple of evaluate_every",
+        "Steps (decisions) each agent learns from (Section 5.3); a multiple of evaluate_every",
         low=1,
         high=10**12,
     )
@@ -174,7 +174,10 @@ class Config:
     )
     evaluation_episodes: int = setting(32, "Episodes per evaluation", low=1, high=10_000)
     dataset_size: int = setting(
-        10_000, "Samples per region and refit; a multiple of the horizon (Table 4)", low=1, high=10_000_000
+        10_000,
+        "Samples per region and refit, one for each simulator step; a multiple of the horizon (Table 4)",
+        low=1,
+        high=10_000_000,
     )
     envs_per_region: int = setting(
         16, "Parallel environments of a region, which share one rollout buffer", low=1, high=4096

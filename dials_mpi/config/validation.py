@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dials_mpi.core.errors import BadInput
+from dials_mpi.domains.decisions import require_whole_decisions
 
 if TYPE_CHECKING:
     from dials_mpi.config import Config
@@ -69,14 +70,16 @@ def _check_sequences(config: Config) -> None:
 
 
 def _check_dataset(config: Config) -> None:
-    """A dataset consists of whole episodes, with at least one for training and one for validation."""
-    horizon, held_out = config.domain_section.horizon, config.influence.held_out
+    """A dataset consists of whole episodes, with at least one for training and one for validation, and an
+    episode of whole decisions."""
+    key, horizon, held_out = config.domain_key, config.domain_section.horizon, config.influence.held_out
+    require_whole_decisions(key, config.domain_section)
     if config.dataset_size < 2 * horizon:
         raise BadInput(
             f"dataset_size is {config.dataset_size}, less than two episodes of {horizon} steps: "
             f"make it at least {2 * horizon}"
         )
-    _require_multiple("dataset_size", config.dataset_size, f"{config.domain_key}.horizon", horizon)
+    _require_multiple("dataset_size", config.dataset_size, f"{key}.horizon", horizon)
     episodes = config.dataset_episodes
     if config.held_out_episodes >= episodes:
         raise BadInput(

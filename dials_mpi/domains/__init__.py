@@ -13,6 +13,7 @@ from dials_mpi.core.errors import BadInput
 from dials_mpi.core.imports import import_class
 from dials_mpi.core.text import shown
 from dials_mpi.domains.base import Domain
+from dials_mpi.domains.decisions import require_whole_decisions
 from dials_mpi.domains.traffic import Traffic, TrafficConfig
 from dials_mpi.domains.warehouse import Warehouse, WarehouseConfig
 
@@ -52,8 +53,13 @@ def section(name: str) -> tuple[str, type[Any]]:
 
 
 def create(name: str, config: Any) -> Domain:
-    """The domain ``name``, built from its section of the configuration. BadInput: as ``find``."""
-    return find(name)[0](config)
+    """The domain ``name``, built from its section of the configuration.
+
+    BadInput: as ``find``, or its horizon is not a whole number of decisions.
+    """
+    domain: Domain = find(name)[0](config)
+    require_whole_decisions(domain.name, domain)
+    return domain
 
 
 def _entry_points() -> dict[str, str]:
@@ -65,7 +71,8 @@ MEMBERS = (
     *("name", "Config", "hand_coded", "statistics", "side_by_side"),
     *("versions", "global_simulator", "local_simulator", "controller"),
 )
-"""The members of a domain's class; its instances also have ``horizon``, ``agents`` and ``regions``."""
+"""The members of a domain's class; its instances also have ``horizon``, ``agents`` and ``regions``, and may
+have ``decision_every`` (decisions.py)."""
 
 
 def _require_contract(name: str, domain: type[Any]) -> None:

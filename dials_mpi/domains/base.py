@@ -9,7 +9,9 @@ in size, ``Rows`` may therefore be a list of arrays instead of an array ``[N, E,
 
 Time: ``observations`` and ``inputs`` belong to the state before a step, ``sources`` to the step itself.
 ``reset`` and ``step`` return (observations, inputs) of the state that they reach; ``step`` also returns the
-sources that acted during the step (Algorithm 2 of the paper: the pair (l_t, u_t)).
+sources that acted during the step (Algorithm 2 of the paper: the pair (l_t, u_t)). A domain whose agents do
+not decide at every step has an attribute ``decision_every``: int, the number of steps per decision. The
+caller then gives a simulator the same actions so many times and adds up the rewards.
 """
 
 from __future__ import annotations
@@ -106,8 +108,8 @@ class GlobalSimulator(Protocol):
     def reset(self, where: np.ndarray | None = None, elapsed: np.ndarray | None = None) -> State:
         """Start new episodes in the mask ``where`` (bool [E], default all); return the state of all episodes.
 
-        elapsed: int [E], the step counters of the new episodes (default 0), so that episodes side by side
-        reach the time limit at different times.
+        elapsed: int [E], the step counters of the new episodes (default 0), multiples of ``decision_every``,
+        so that episodes side by side reach the time limit at different times.
         """
         ...
 
@@ -139,7 +141,7 @@ class Controller(Protocol):
     """A hand-coded joint policy that reads the whole state of the global simulator."""
 
     def act(self) -> np.ndarray:
-        """The actions for the current state, int [N, E]; called once before each step."""
+        """The actions for the current state, int [N, E]; called once before each decision."""
         ...
 
 
@@ -153,7 +155,7 @@ class Domain(Protocol):
 
     @property
     def horizon(self) -> int:
-        """Length of an episode, steps."""
+        """Length of an episode, steps: a multiple of ``decision_every`` where the domain has that."""
         ...
 
     @property

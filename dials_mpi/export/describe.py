@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dials_mpi.core.provenance import versions
+from dials_mpi.domains.decisions import decision_steps
 from dials_mpi.learning.policy import Policy
 from dials_mpi.results.run import Run
 
@@ -22,6 +23,7 @@ def describe_run(run: Run) -> dict[str, Any]:
         "seed": config.seed,
         "env_steps": run.env_steps,
         "horizon": run.domain.horizon,
+        "decision_every": decision_steps(run.domain),
         "architecture": config.policy.architecture,
         "hidden": list(config.policy.hidden),
     }
@@ -42,7 +44,7 @@ def describe_policy(policy: Policy) -> dict[str, Any]:
         "outputs": [
             _tensor("logits", agent.actions, "the policy draws action a with probability softmax(logits)[a]"),
             _tensor("value", None, "estimate of the discounted sum of future rewards"),
-            _tensor("next_state", size, "the state for the next step"),
+            _tensor("next_state", size, "the state for the next decision"),
         ],
     }
 

@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from dials_mpi.algorithm.decisions import decide
+from dials_mpi.algorithm.ials import GlobalEnvironment
 from dials_mpi.config import Config, load
 from dials_mpi.core.seeding import OTHER_EPISODES, Purpose, stream
 from dials_mpi.domains import create
 from dials_mpi.domains.base import Closable, GlobalSimulator, Rows
+from dials_mpi.domains.decisions import decision_steps
 from dials_mpi.gym.libraries import Box, Discrete, ParallelEnv
 from dials_mpi.gym.spaces import action_of, action_space, observation_space
 from dials_mpi.results.run import Run
@@ -95,17 +98,18 @@ class GlobalEnv(ParallelEnv[str, np.ndarray, int]):
         dict[str, bool],
         dict[str, dict[str, Any]],
     ]:
-        """Advance by one step: observations, rewards, terminated, truncated and infos by agent.
+        """Advance by one decision: observations, rewards, terminated, truncated and infos by agent.
 
         ValueError: an action is missing or invalid; RuntimeError: ``reset`` was not called.
         SimulatorFailure: the simulator failed; ``reset`` starts it again, with another episode.
         """
         if self._simulator is None or not self.agents:
             raise RuntimeError("no episode is running: call reset first")
-        joint = [[self._action(agent, actions)] for agent in self.agents]
-        state, _, rewards, done = self._simulator.step(np.array(joint))
+        joint = np.array([[self._action(agent, actions)] for agent in self.agents])
+        environment = GlobalEnvironment(self._simulator)
+        seen, rewards, done = decide(environment, joint, decision_steps(self.domain))
         earned = {agent: float(reward[0]) for agent, reward in zip(self.agents, rewards, strict=True)}
-        observations, over = self._observed(state.observations), bool(done[0])
+        observations, over = self._observed(seen), bool(done[0])
         result = observations, earned, self._of_all(False), self._of_all(over), self._of_all({})
         if over:
             self.agents = []

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from dials_mpi.algorithm.decisions import decide
 from dials_mpi.algorithm.ials import IALS
 from dials_mpi.config import Config, load
 from dials_mpi.core.errors import BadInput
@@ -15,6 +16,7 @@ from dials_mpi.core.seeding import OTHER_EPISODES, Purpose, stream
 from dials_mpi.core.text import shown
 from dials_mpi.domains import create
 from dials_mpi.domains.base import Closable
+from dials_mpi.domains.decisions import decision_steps, decisions_per_episode
 from dials_mpi.gym.libraries import AutoresetMode, VectorEnv, batch_space
 from dials_mpi.gym.spaces import action_space, actions_of, observation_space
 from dials_mpi.learning.influence import Predictor
@@ -31,7 +33,8 @@ class RegionEnv(VectorEnv):
     episode ended (mask ``_final_obs``). Mode next_step: ``step`` returns the observation that ended it, and
     the next ``step`` begins anew in that environment, whatever its action, with reward 0.
 
-    A copy, by ``copy`` or ``pickle``, has no episodes: they begin anew with ``reset``.
+    A copy, by ``copy`` or ``pickle``, has no episodes: they begin anew with ``reset``. horizon: the length of
+    an episode, as ``step`` counts: decisions.
     """
 
     metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}  # noqa: RUF012
@@ -53,6 +56,7 @@ class RegionEnv(VectorEnv):
         self.config, self.region = config, region
         self.domain = create(config.domain, config.domain_section)
         self.domain.versions()
+        self.horizon = decisions_per_episode(self.domain)
         self.num_envs = config.envs_per_region if num_envs is None else num_envs
         if self.num_envs < 1:
             raise BadInput(f"num_envs is {num_envs}: give 1 or more")
@@ -118,9 +122,9 @@ class RegionEnv(VectorEnv):
         """Begin an episode in each environment: observations [E, O], and an empty dictionary.
 
         seed: these episodes, and those that follow, are the same whenever it is given; without one the random
-        numbers continue, at first those of the configuration's seed. options: ``elapsed``, int [E], the steps
-        that each episode has behind it, so that they do not all end together. ValueError: it is
-        not E steps of an episode, or there is another option.
+        numbers continue, at first those of the configuration's seed. options: ``elapsed``, int [E], the
+        decisions that each episode has behind it, so that they do not all end together. ValueError: it is
+        not E decisions of an episode, or there is another option.
         """
         super().reset(seed=seed)
         if unknown := set(options or {}) - {"elapsed"}:
@@ -140,7 +144,7 @@ class RegionEnv(VectorEnv):
     def step(
         self, actions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Advance by one step: observations, rewards, terminated (all False), truncated bool [E], infos.
+        """Advance by one decision: observations, rewards, terminated (all False), truncated bool [E], infos.
 
         ValueError: the actions are not E of this region's; RuntimeError: ``reset`` was not called.
         SimulatorFailure: the simulator failed; ``reset`` starts it again, with other episodes.
@@ -148,7 +152,8 @@ class RegionEnv(VectorEnv):
         if self._environment is None:
             raise RuntimeError("no episode is running: call reset first")
         chosen = actions_of(self._actions, actions, self.num_envs)
-        observations, rewards, done = self._environment.step(chosen[None])
+        every = decision_steps(self.domain)
+        observations, rewards, done = decide(self._environment, chosen[None], every)
         reached, paid, infos = observations[0].astype(np.float32), np.array(rewards[0], np.float32), {}
         done = done & ~self._ended
         again = done | self._ended
@@ -191,11 +196,11 @@ class RegionEnv(VectorEnv):
     def _elapsed(self, elapsed: Any) -> np.ndarray | None:
         if elapsed is None:
             return None
-        steps, horizon = np.asarray(elapsed), self.domain.horizon
-        fits = steps.shape == (self.num_envs,) and steps.dtype.kind in "iu"
-        if not fits or steps.min() < 0 or steps.max() >= horizon:
-            raise ValueError(f"elapsed is {elapsed!r}: give {self.num_envs} integers from 0 to {horizon - 1}")
-        return steps
+        decisions, last = np.asarray(elapsed), self.horizon - 1
+        fits = decisions.shape == (self.num_envs,) and decisions.dtype.kind in "iu"
+        if not fits or decisions.min() < 0 or decisions.max() > last:
+            raise ValueError(f"elapsed is {elapsed!r}: give {self.num_envs} integers from 0 to {last}")
+        return decisions * decision_steps(self.domain)
 
 
 def _autoreset_mode(given: str | AutoresetMode) -> AutoresetMode:

@@ -13,6 +13,7 @@ from dials_mpi.core.errors import BadInput
 from dials_mpi.core.provenance import versions
 from dials_mpi.core.text import printable
 from dials_mpi.domains.base import Drawable
+from dials_mpi.domains.decisions import decision_steps
 
 if TYPE_CHECKING:
     from dials_mpi.config import Config
@@ -109,6 +110,7 @@ class DatasetStore:
     def _identity(self, env_steps: int, policy_env_steps: int, segment: int) -> dict[str, Any]:
         ours = {name: versions()[name] for name in ("creator", "git_commit")}
         steps = {"env_steps": env_steps, "policy_env_steps": policy_env_steps, "segment": segment}
+        steps["decision_every"] = decision_steps(self.domain)
         return {**ours, **steps, "domain": self.config.domain, "seed": self.config.seed}
 
 

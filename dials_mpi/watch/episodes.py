@@ -1,4 +1,7 @@
-"""One episode, step by step: of the global simulator, or of one region with its influence predictor."""
+"""One episode, step by step: of the global simulator, or of one region with its influence predictor.
+
+Steps are those of the simulator, also where a decision lasts several.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,12 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from dials_mpi.algorithm.decisions import held
 from dials_mpi.algorithm.ials import IALS
 from dials_mpi.algorithm.joint import JointPolicy, RandomPolicy, TrainedPolicies
 from dials_mpi.core.seeding import OTHER_EPISODES, Purpose, stream
 from dials_mpi.domains.base import GlobalSimulator, LocalSimulator, Rows
+from dials_mpi.domains.decisions import decision_steps
 from dials_mpi.results.run import TRAINED, Run
 
 
@@ -46,7 +51,8 @@ class GlobalEpisode:
         """policy: one of ``run.joint_policies``. BadInput: its networks cannot be read."""
         self._agents = len(run.domain.agents)
         self.simulator = run.domain.global_simulator([_rng(seed, Purpose.EVALUATION)])
-        self._policy = run.joint_policy(policy, self.simulator, [_rng(seed, Purpose.EVALUATION_ACTIONS)])
+        acting = run.joint_policy(policy, self.simulator, [_rng(seed, Purpose.EVALUATION_ACTIONS)])
+        self._policy = held(acting, decision_steps(run.domain))
 
     def play(self, steps: int) -> Iterator[Moment]:
         """See Episode."""
@@ -67,11 +73,12 @@ class LocalEpisode:
         sources = [_rng(seed, Purpose.SOURCES, region)]
         self._environment = IALS(self.simulator, [run.predictors[region]], 1, sources)
         actions = [_rng(seed, Purpose.ACTIONS, region)]
-        self._policy: JointPolicy
+        acting: JointPolicy
         if policy == TRAINED:
-            self._policy = TrainedPolicies([run.policies[i] for i in self._agents], actions)
+            acting = TrainedPolicies([run.policies[i] for i in self._agents], actions)
         else:
-            self._policy = RandomPolicy([run.domain.agents[i] for i in self._agents], actions)
+            acting = RandomPolicy([run.domain.agents[i] for i in self._agents], actions)
+        self._policy = held(acting, decision_steps(run.domain))
 
     def play(self, steps: int) -> Iterator[Moment]:
         """See Episode."""

@@ -20,7 +20,7 @@ _MARK = "\ue000"
 """Stands for the copy in names, until the copies are written."""
 
 _NAMES = {
-    "edge": ("id", "from", "to", "bidi"),
+    "edge": ("id", "from", "to", "bidi", "crossingEdges"),
     "lane": ("id",),
     "neigh": ("lane",),
     "junction": ("id", "incLanes", "intLanes"),

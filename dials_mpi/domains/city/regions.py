@@ -8,7 +8,7 @@ that its recorded or predicted state can be shown.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from dials_mpi.core.errors import BadInput
@@ -59,8 +59,10 @@ class Exit:
 class RegionPlan:
     """The region of one signal or of several.
 
-    edges: all that are kept, with those behind exits. entries: the roads that vehicles reach from outside the
-    region. fringe: the roads at the rim of the network, on which vehicles depart; nobody comes from outside.
+    edges: all that are kept, with those behind exits, and with all roads at the junctions that vehicles
+    cross: a link without conflicting links has other rules of priority in SUMO. entries: the roads that
+    vehicles reach from outside the region, if they lead to one of its signals or to the signal of an exit.
+    fringe: the roads at the rim of the network, on which vehicles depart; nobody comes from outside.
     """
 
     signals: tuple[str, ...]
@@ -91,14 +93,18 @@ def plan(
     upstream = _upstream(roads, own, reach)
     downstream, exits = _downstream(roads, own, upstream)
     inside = {*upstream, *downstream}
-    targets = {*own_destinations} & inside - {out.edge for out in exits}
+    ends = {out.edge: out for out in exits}
+    targets = {*own_destinations} & inside - {*ends}
+    lit = {out.edge for out in exits if out.signal}
     entries = [
         Entry(name, roads.edges[name].drivable, paths, upstream.get(name, 0.0))
-        for name, paths in _all_paths(roads, inside, exits, targets).items()
+        for name, paths in _all_paths(roads, inside, ends, targets).items()
+        if name in upstream or any(lit.intersection(path) for path in paths)
     ]
     outside = tuple(entry for entry in entries if roads.leads_to(entry.edge))
     fringe = tuple(entry for entry in entries if not roads.leads_to(entry.edge))
-    edges = inside.union(*(out.behind for out in exits), *(roads.at.get(junction, ()) for junction in own))
+    crossed = {roads.edges[name].end for name in inside if _follow(roads, name, inside, ends)} | own
+    edges = inside.union(*(out.behind for out in exits), *(roads.at.get(name, ()) for name in crossed))
     return RegionPlan(tuple(signals), frozenset(edges), outside, exits, fringe)
 
 
@@ -159,7 +165,17 @@ def _upstream(roads: Roads, own: Collection[str], reach: float) -> dict[str, flo
         if not far and start not in own and start not in roads.signalised:
             for before in roads.previous[name]:
                 heapq.heappush(queue, (distance + roads.length(before), before))
-    return found
+    return _without_short_ends(roads, own, found)
+
+
+def _without_short_ends(roads: Roads, own: Collection[str], found: dict[str, float]) -> dict[str, float]:
+    """Without the first roads behind another signal that vehicles pass within a second."""
+    kept = dict(found)
+    for name in reversed(found):  # the farthest first
+        first = roads.previous[name] and not any(before in kept for before in roads.previous[name])
+        if first and roads.length(name) < SHORT and roads.edges[name].end not in own:
+            del kept[name]
+    return kept
 
 
 def _downstream(
@@ -176,24 +192,20 @@ def _downstream(
         if name in farthest:
             continue
         farthest[name] = distance
-        after, end = roads.next[name], roads.edges[name].end
-        if end in roads.signalised and name in roads.links:
-            signal, links = roads.links[name]
-            behind = [way for way in after if way not in upstream] or after
-            exits[name] = Exit(name, signal, links, tuple(behind))
-        elif end in own or distance >= CLEARANCE or not after or any(way in upstream for way in after):
+        after = [way for way in roads.next[name] if way not in upstream]
+        if name in roads.links:
+            exits[name] = Exit(name, *roads.links[name], tuple(after or roads.next[name]))
+        elif distance >= CLEARANCE or not after:
             exits[name] = Exit(name, None, ())
-        else:
-            for way in after:
-                heapq.heappush(queue, (distance + roads.length(way), way))
+        for way in after if name not in exits else ():
+            heapq.heappush(queue, (distance + roads.length(way), way))
     return set(farthest), tuple(exits.values())
 
 
 def _all_paths(
-    roads: Roads, inside: set[str], exits: Iterable[Exit], targets: Collection[str]
+    roads: Roads, inside: set[str], ends: Mapping[str, Exit], targets: Collection[str]
 ) -> dict[str, tuple[tuple[str, ...], ...]]:
     """The paths from each road on which vehicles come in, in the order of the network."""
-    ends = {out.edge: out for out in exits}
     follow = {name: _follow(roads, name, inside, ends) for name in inside}
     through = inside - {*ends}
     comes_in = [name for name in inside if not roads.leads_to(name) or {*roads.previous[name]} - through]

@@ -11,11 +11,11 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from dials_mpi.core.errors import BadInput
+from dials_mpi.core.imports import package_folder
 from dials_mpi.core.text import shown as shown_value
 from dials_mpi.domains.city import trips
 from dials_mpi.domains.city.xml_files import elements, root, shown
@@ -142,10 +142,9 @@ def _bologna() -> Scenario:
 
 def _package(module: str, distribution: str) -> Path:
     """The folder of an installed package; it is not imported: sumo-rl's import fails with new libraries."""
-    spec = find_spec(module)
-    places = (spec.submodule_search_locations or ()) if spec else ()
-    for place in places:
-        return Path(place)
+    folder = package_folder(module)
+    if folder:
+        return folder
     raise BadInput(f"the scenario needs the package {distribution}, which is not installed: {INSTALL}")
 
 

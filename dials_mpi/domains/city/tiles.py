@@ -1,7 +1,7 @@
 """Tiles: the network of one region, cut out of the city's, in several copies.
 
-A tile's signals equal the city's link for link and phase for phase; signals at its rim keep their states, with
-gaps where links are missing, so that a recorded state of the city can be shown as it is.
+A tile's signals equal the city's link for link and phase for phase; signals at its rim keep their states,
+with gaps where links are missing, so that a recorded state of the city can be shown as it is.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Cutter:
         self._source = sha256(Path(cutting.__file__).read_bytes()).hexdigest()
 
     def tile(self, plan: RegionPlan, copies: int) -> Tile:
-        """The tile of a region. BadInput, with the signal's name: its links or phases differ from the city's."""
+        """The tile of a region. BadInput, with the signal's name: its links or phases are not the city's."""
         edges = " ".join(sorted(plan.edges))
         key = cache.key(self._source, self._digest, edges, *sorted(plan.signals), str(copies))
         folder = made_files.folder(f"tiles/{key}", (_FILE,), lambda: self._make(plan, copies))
