@@ -1,4 +1,221 @@
-"""The city domain: the signals of any road network that SUMO can simulate.
+"""Real cities: any SUMO network, cut into a local region for each traffic light.
 
-net.py says what a network file contains.
+scenario.py finds the files, net.py reads the network; regions.py says which roads belong to a signal's region,
+cutting.py and tiles.py cut them out; influence.py has the influence sources and the predictor's input,
+tracking.py and global_influence.py read them from the whole city, recording.py and insertion.py say how
+vehicles enter a local region. signals.py switches signals, approaches.py and rewards.py are what agents see
+and receive; global_simulator.py and local_simulator.py are the simulators, statistics.py the figures of an
+episode, controllers.py the hand-coded policies.
 """
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from dials_mpi.core.errors import BadInput
+from dials_mpi.core.text import shown
+from dials_mpi.domains.base import Agent, Region, Source
+from dials_mpi.domains.city import scenario as scenarios
+from dials_mpi.domains.city.controllers import CONTROLLERS, CityController
+from dials_mpi.domains.city.destinations import destinations
+from dials_mpi.domains.city.global_influence import GlobalInfluence
+from dials_mpi.domains.city.global_simulator import CityGlobalSimulator, Rules
+from dials_mpi.domains.city.influence import Influence
+from dials_mpi.domains.city.local_simulator import CityLocalSimulator
+from dials_mpi.domains.city.net import Net, read
+from dials_mpi.domains.city.recording import Recorded, recorded
+from dials_mpi.domains.city.regions import REACH, Roads, plan
+from dials_mpi.domains.city.rewards import REWARDS
+from dials_mpi.domains.city.statistics import STATISTICS
+from dials_mpi.domains.city.tiles import Cutter
+from dials_mpi.domains.city.vehicle_types import vehicle_types
+from dials_mpi.domains.sumo import installation
+from dials_mpi.domains.sumo.simulation import Simulation
+from dials_mpi.settings import setting
+
+__all__ = ["City", "CityConfig", "CityGlobalSimulator", "CityLocalSimulator"]
+
+HOUR = 3600
+
+
+@dataclass(frozen=True)
+class CityConfig:
+    """Settings of the city domain. Times are whole seconds."""
+
+    scenario: str = setting(
+        "resco:cologne8",
+        "A .sumocfg, resco:NAME, lille or bologna (extra cities); empty: network and routes say it",
+    )
+    network: str = setting("", "The network (.net.xml or .net.xml.gz), in place of a scenario")
+    routes: tuple[str, ...] = setting(
+        (), "Files with vehicles, flows, trips, types and additional files, in SUMO's order"
+    )
+    begin: int = setting(-1, "Begin of the window, s of the day; -1: the scenario's", low=-1, high=10**7)
+    end: int = setting(-1, "End of the window; -1: begin + horizon", low=-1, high=10**7)
+    horizon: int = setting(HOUR, "Length of an episode, s; with begin and end set, their difference", low=1)
+    decision_every: int = setting(10, "Seconds between an agent's decisions (RESCO: 10)", low=1, high=600)
+    yellow: int = setting(3, "Seconds of yellow between two greens (RESCO: 3)", low=0, high=60)
+    all_red: int = setting(0, "Seconds of red after yellow (RESCO: 0)", low=0, high=60)
+    minimum_green: int = setting(0, "Least seconds of a green (RESCO: 0)", low=0, high=600)
+    reward: str = setting(
+        "queue", "What an agent receives for a decision (docs/city.md)", choices=tuple(REWARDS)
+    )
+    observe_waiting: bool = setting(False, "Whether agents see the waiting time on each lane, too")
+    reach: float = setting(
+        REACH,
+        "Metres of road before the stop lines that belong to a region, if no other signal comes before",
+        low=20,
+        high=2000,
+    )
+    emissions: bool = setting(False, "Whether SUMO computes CO2 in evaluations; it is a fifth slower then")
+    sumo: str = setting(
+        "auto", "auto: libsumo, or traci if it is missing; traci is slower", choices=installation.BACKENDS
+    )
+    gui: bool = setting(False, "Show SUMO's window; only with traci")
+
+    def __post_init__(self) -> None:
+        if self.begin >= 0 and self.end >= 0:
+            if self.end <= self.begin:
+                raise BadInput(f"city.end is {self.end}, not after city.begin={self.begin}: make it larger")
+            if self.horizon not in (HOUR, self.end - self.begin):
+                raise BadInput(
+                    f"city.horizon is {self.horizon}, but from city.begin to city.end it is "
+                    f"{self.end - self.begin} s: remove one of the three"
+                )
+            object.__setattr__(self, "horizon", self.end - self.begin)
+        elif self.end >= 0:
+            raise BadInput(f"city.end is {self.end} without city.begin: set both, or city.horizon")
+        if self.horizon % self.decision_every:
+            raise BadInput(
+                f"city.horizon is {self.horizon}, not a multiple of city.decision_every="
+                f"{self.decision_every}: change one of them"
+            )
+        change = self.yellow + self.all_red
+        if change >= self.decision_every:
+            raise BadInput(
+                f"city.yellow and city.all_red are {change} s together, and a decision lasts "
+                f"{self.decision_every} s: make city.decision_every larger"
+            )
+
+
+class City:
+    """A city as a networked system: an agent for each signal that has a choice, and a region around it.
+
+    simulate: starts a SUMO simulation for each simulator; it takes the arguments of Simulation.
+    """
+
+    name = "city"
+    Config = CityConfig
+    hand_coded = tuple(CONTROLLERS)
+    statistics = STATISTICS
+    side_by_side = 1
+
+    def __init__(self, config: CityConfig) -> None:
+        """BadInput: files are missing or cannot be used, or there is no signal that has a choice."""
+        self.config, self.horizon, self.decision_every = config, config.horizon, config.decision_every
+        self.simulate: Callable[..., Simulation] = Simulation
+        found = scenarios.find(config.scenario, config.network, config.routes, *_window(config))
+        begin = found.begin
+        self.scenario = scenarios.Scenario(
+            *(found.network, found.routes, found.additional), begin, begin + config.horizon
+        )
+        self.net: Net = read(found.network)
+        self.signals = list(self.net.agents.values())
+        if not self.signals:
+            raise BadInput(
+                f"{shown(str(found.network))} has no signal with two greens or more, so there is nothing to "
+                "learn: add signals with netconvert (--tls.guess), or check it in netedit"
+            )
+        self.rules = Rules(
+            *(config.decision_every, config.yellow, config.all_red, config.minimum_green),
+            *(config.observe_waiting, config.reward),
+        )
+        roads, ends = Roads(self.net), destinations(self._demand_files())
+        self.influences = [
+            Influence(plan(self.net, [signal.name], config.reach, ends, roads), self.net)
+            for signal in self.signals
+        ]
+        greens = [len(signal.greens) for signal in self.signals]
+        lanes = [len(signal.incoming) for signal in self.signals]
+        values = 2 + config.observe_waiting
+        self.agents = [Agent(g + 1 + values * n, g) for g, n in zip(greens, lanes, strict=True)]
+        self.regions = [
+            Region((k,), influence.input_size, influence.classes)
+            for k, influence in enumerate(self.influences)
+        ]
+
+    @cached_property
+    def recorded(self) -> list[Recorded]:
+        """What the recording shows of each region."""
+        return recorded(self.scenario, self.influences, self.config.sumo)
+
+    @cached_property
+    def _types(self) -> list[str]:
+        return vehicle_types(self._demand_files())
+
+    def _demand_files(self) -> tuple[Path, ...]:
+        return (*self.scenario.additional, *self.scenario.routes)
+
+    @cached_property
+    def _cutter(self) -> Cutter:
+        return Cutter(self.net)
+
+    def versions(self) -> dict[str, str]:
+        """Versions of SUMO, and its Python module. BadInput: it is missing or too old."""
+        return installation.versions(self.config.sumo, self.config.gui)
+
+    def global_simulator(self, streams: Sequence[np.random.Generator]) -> CityGlobalSimulator:
+        """One episode of the whole city; ValueError: more are asked for."""
+        names = [signal.name for signal in self.signals]
+        return CityGlobalSimulator(
+            self.scenario,
+            self.net,
+            self.rules,
+            streams,
+            GlobalInfluence(self.influences, names, self.horizon),
+            backend=self.config.sumo,
+            gui=self.config.gui,
+            simulate=self.simulate,
+        )
+
+    def local_simulator(
+        self, regions: Sequence[int], environments: int, streams: Sequence[np.random.Generator]
+    ) -> CityLocalSimulator:
+        """The local simulator of one region; ValueError: more are asked for."""
+        if len(regions) != 1 or len(streams) != 1:
+            raise ValueError(f"a city's local simulator has one region, not {len(regions)}")
+        influence = self.influences[regions[0]]
+        return CityLocalSimulator(
+            influence,
+            self._cutter.tile(influence.plan, environments),
+            self.recorded[regions[0]],
+            self._types,
+            self.rules,
+            self.horizon,
+            streams[0],
+            self.config.sumo,
+            self.config.gui,
+            self.simulate,
+        )
+
+    def controller(
+        self, name: str, simulator: CityGlobalSimulator, streams: Sequence[np.random.Generator]
+    ) -> CityController:
+        """The policy ``name`` of CONTROLLERS, made before the simulator's first reset."""
+        return CityController(name, simulator, streams[0])
+
+    def sources(self, region: int) -> tuple[Source, ...]:
+        """The influence sources of a region."""
+        return self.influences[region].sources()
+
+
+def _window(config: CityConfig) -> tuple[float | None, float | None]:
+    """Begin and end for ``scenarios.find``; None: the scenario's."""
+    if config.begin < 0:
+        return None, None
+    return float(config.begin), float(config.begin + config.horizon)

@@ -163,7 +163,7 @@ def _upstream(roads: Roads, own: Collection[str], reach: float) -> dict[str, flo
         start = roads.edges[name].start
         far = distance >= reach and roads.length(name) >= SHORT
         if not far and start not in own and start not in roads.signalised:
-            for before in roads.previous[name]:
+            for before in roads.leads_to(name):  # not over a turnaround
                 heapq.heappush(queue, (distance + roads.length(before), before))
     return _without_short_ends(roads, own, found)
 

@@ -1,0 +1,184 @@
+"""What influences a region from outside, and what its predictor sees of the region.
+
+Two kinds of influence sources act in every second: on each entry lane, whether a vehicle enters and which way
+through the region it takes; and at each exit that ends at another signal, what that signal shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from typing import NamedTuple
+
+import numpy as np
+
+from dials_mpi.domains.base import Source
+from dials_mpi.domains.city.net import Net, Signal
+from dials_mpi.domains.city.regions import Entry, Exit, RegionPlan
+from dials_mpi.domains.city.signals import transition
+from dials_mpi.domains.sumo.simulation import Simulation
+
+CELL = 10.0
+"""Length of the cells in which the predictor sees vehicles, metres."""
+
+CELLS = 4
+"""Cells on each entry lane, from its beginning, and on each exit lane, up to its end."""
+
+HOURS = 12
+"""Parts of the window, of which the predictor sees the present one: demand changes with the time."""
+
+
+class EntrySource(NamedTuple):
+    """Who enters on a lane: class 0 is nobody, class c a vehicle that takes entry.paths[c - 1]."""
+
+    lane: str
+    entry: Entry
+
+
+class ExitSource(NamedTuple):
+    """What the next signal shows to the lanes of an exit: one of ``states``, each over exit.links."""
+
+    exit: Exit
+    states: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Influence:
+    """The sources of a region and the input of its predictor.
+
+    The sources are those of ``entries``, then of ``exits``. A region that nothing influences has one source
+    that is always 0: the contract wants one.
+    """
+
+    plan: RegionPlan
+    net: Net
+
+    @cached_property
+    def entries(self) -> tuple[EntrySource, ...]:
+        """One source for each entry lane."""
+        return tuple(EntrySource(lane, entry) for entry in self.plan.entries for lane in entry.lanes)
+
+    @cached_property
+    def exits(self) -> tuple[ExitSource, ...]:
+        """One source for each exit whose signal does not always show the same."""
+        found = (
+            ExitSource(out, exit_states(self.net.signals[out.signal], out))
+            for out in self.plan.exits
+            if out.signal
+        )
+        return tuple(source for source in found if len(source.states) > 1)
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """Number of classes of each source."""
+        entries = (1 + len(source.entry.paths) for source in self.entries)
+        return (*entries, *(len(source.states) for source in self.exits)) or (2,)
+
+    def sources(self) -> tuple[Source, ...]:
+        """Their names and the names of their classes."""
+        named = [
+            *(Source(f"lane {s.lane}", ("none", *(f"to {p[-1]}" for p in s.entry.paths))) for s in self.entries),
+            *(Source(f"{s.exit.signal} for {s.exit.edge}", s.states) for s in self.exits),
+        ]
+        return tuple(named) or (Source("nothing", ("none", "never")),)
+
+    @cached_property
+    def inside(self) -> frozenset[str]:
+        """The edges of the region; those behind the signals of exits are outside."""
+        found: set[str] = set()
+        for entry in (*self.plan.entries, *self.plan.fringe):
+            for path in entry.paths:
+                left = len(path) > 1 and path[-2] in self.last
+                found.update(path[:-1] if left else path)
+        return frozenset(found)
+
+    @cached_property
+    def last(self) -> frozenset[str]:
+        """The edges on which vehicles leave the region."""
+        return frozenset(out.edge for out in self.plan.exits)
+
+    @cached_property
+    def seen_lanes(self) -> tuple[tuple[str, float], ...]:
+        """The lanes on which the predictor sees vehicles, and where its cells begin on each, metres."""
+        exits = [lane for out in self.plan.exits for lane in self.net.edges[out.edge].drivable]
+        entries = [source.lane for source in self.entries]
+        starts = {lane: max(0.0, self.net.lengths[lane] - CELLS * CELL) for lane in exits}
+        return tuple((starts | dict.fromkeys(entries, 0.0)).items())
+
+    @cached_property
+    def input_size(self) -> int:
+        """Length of the predictor's input."""
+        greens = sum(len(self.net.signals[name].greens) for name in self.plan.signals)
+        return CELLS * len(self.seen_lanes) + greens + HOURS
+
+    def path_class(self, entry: Entry, run: Sequence[str], following: str | None) -> int | None:
+        """The class of a vehicle that enters here.
+
+        run: the edges that it takes in the region; following: its next edge, None if it ends its trip.
+        None: no path of the entry ends where the vehicle leaves.
+        """
+        table = self._classes[entry.edge]
+        return table.get((run[-1], following), table.get((run[-1], None)))
+
+    @cached_property
+    def _classes(self) -> dict[str, dict[tuple[str, str | None], int]]:
+        """By entry: (last edge in the region, edge behind its exit) -> class."""
+        found: dict[str, dict[tuple[str, str | None], int]] = {}
+        for entry in self.plan.entries:
+            table = found[entry.edge] = {}
+            for number, path in enumerate(entry.paths, 1):
+                left = len(path) > 1 and path[-2] in self.last
+                table[(path[-2], path[-1]) if left else (path[-1], None)] = number
+        return found
+
+
+def exit_states(signal: Signal, out: Exit) -> tuple[str, ...]:
+    """All that a signal can show on the links of an exit, sorted: greens, changes, and its own program."""
+    greens = signal.greens
+    changes = {transition(a, b) for a in greens for b in greens}
+    changes |= {state.replace("y", "r") for state in changes}  # all-red
+    whole = {*greens, *changes, *(state for state, _ in signal.phases)}
+    return tuple(sorted({part(state, out.links) for state in whole}))
+
+
+def part(state: str, links: Iterable[int]) -> str:
+    """The letters of some links in the state of a signal."""
+    return "".join(state[i] for i in links)
+
+
+class Occupancy:
+    """Reads which cells of some lanes have vehicles in them."""
+
+    def __init__(self, lanes: Sequence[tuple[str, float]]) -> None:
+        """lanes: L names, and where the cells begin on each, metres."""
+        self._names = [lane for lane, _ in lanes]
+        self._starts = np.array([start for _, start in lanes])
+
+    def read(self, simulation: Simulation) -> np.ndarray:
+        """uint8 [L, CELLS]."""
+        found = np.zeros((len(self._names), CELLS), np.uint8)
+        vehicles = simulation.ask("lane", "getLastStepVehicleIDs", self._names)
+        lanes = np.repeat(np.arange(len(vehicles)), list(map(len, vehicles)))
+        positions = simulation.ask("vehicle", "getLanePosition", chain.from_iterable(vehicles))
+        cells = ((np.array(positions) - self._starts[lanes]) // CELL).astype(np.int64)
+        seen = (cells >= 0) & (cells < CELLS)
+        found[lanes[seen], cells[seen]] = 1
+        return found
+
+
+def inputs(influence: Influence, occupied: np.ndarray, green: np.ndarray, gone: np.ndarray) -> np.ndarray:
+    """The input of a region's predictor, uint8 [E, D]: occupied cells, own greens, part of the window.
+
+    occupied: uint8 [E, lanes, CELLS], of ``seen_lanes``; green: int [E, signals]; gone: float [E], the share
+    of the window that has passed.
+    """
+    rows, first = np.arange(len(green)), CELLS * len(influence.seen_lanes)
+    found = np.zeros((len(green), influence.input_size), np.uint8)
+    found[:, :first] = occupied.reshape(len(green), -1)
+    for k, name in enumerate(influence.plan.signals):
+        found[rows, first + green[:, k]] = 1
+        first += len(influence.net.signals[name].greens)
+    found[rows, first + np.minimum((gone * HOURS).astype(int), HOURS - 1)] = 1
+    return found

@@ -1,0 +1,86 @@
+"""Vehicles that enter the copies of a region: those of the influence sources, and the region's own demand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from xml.sax.saxutils import quoteattr
+
+import numpy as np
+
+from dials_mpi.domains.city.cutting import name_in_copy
+from dials_mpi.domains.city.influence import Influence
+from dials_mpi.domains.city.recording import Departure, Recorded
+from dials_mpi.domains.sumo.simulation import Departing
+
+BRAKING = 4.5
+"""SUMO's default deceleration of cars, m/s2."""
+
+
+class Insertions:
+    """Makes the vehicles that enter E copies of a region in a second."""
+
+    def __init__(
+        self, influence: Influence, seen: Recorded, copies: int, stream: np.random.Generator
+    ) -> None:
+        self._influence, self._seen, self._stream = influence, seen, stream
+        self._copies, self._number = copies, 0
+        self._next = np.zeros(copies, np.int64)
+        self._due = np.array([departure.second for departure in seen.departures])
+        self._kinds = sorted({kind for entries in seen.entries.values() for _, _, kind in entries})
+        self._lane_numbers = {
+            lane: number
+            for source in influence.entries
+            for number, lane in enumerate(influence.net.edges[source.entry.edge].lanes)
+        }
+
+    def routes(self) -> Iterator[str]:
+        """The routes of all copies, as XML."""
+        runs = {path for source in self._influence.entries for path in source.entry.paths}
+        runs |= {departure.run for departure in self._seen.departures}
+        for run in sorted(runs):
+            for copy in range(self._copies):
+                edges = " ".join(name_in_copy(copy, edge) for edge in run)
+                yield f"<route id={quoteattr(_route(copy, run))} edges={quoteattr(edges)}/>"
+
+    def reset(self, where: np.ndarray, gone: np.ndarray) -> None:
+        """Episodes begin in the copies of the mask [E]; gone: int [E], seconds of the window that have passed."""
+        self._next[where] = np.searchsorted(self._due, gone[where])
+
+    def second(self, gone: np.ndarray, sources: np.ndarray) -> list[Departing]:
+        """The vehicles of the coming second: those of the sources, int [E, M], and those that are due."""
+        entering = sources[:, : len(self._influence.entries)]
+        found = [self._entering(*map(int, place), int(entering[tuple(place)])) for place in np.argwhere(entering)]
+        last = np.searchsorted(self._due, gone + 1)
+        for copy, (first, end) in enumerate(zip(self._next.tolist(), last.tolist(), strict=True)):
+            for departure in self._seen.departures[first:end]:
+                found.append(self._departing(copy, departure))
+        self._next = last
+        return found
+
+    def _entering(self, copy: int, m: int, chosen: int) -> Departing:
+        lane, entry = self._influence.entries[m]
+        route = _route(copy, entry.paths[chosen - 1])
+        number = str(self._lane_numbers[lane])
+        seen = self._seen.entries.get(lane)
+        if not seen:  # nobody was seen to enter here: as SUMO inserts by default
+            kind = self._kinds[0] if self._kinds else "DEFAULT_VEHTYPE"
+            return Departing(self._named(copy), kind, route, number, "base", "max")
+        position, speed, kind = seen[int(self._stream.integers(len(seen)))]
+        room = self._influence.net.lengths[lane] - position
+        fast = speed**2 / (2 * BRAKING) > room  # SUMO would refuse it before a red light
+        how = f"{position:.2f}", "max" if fast else f"{speed:.2f}"
+        return Departing(self._named(copy), kind, route, number, *how)
+
+    def _departing(self, copy: int, departure: Departure) -> Departing:
+        route = _route(copy, departure.run)
+        how = departure.lane, departure.position, departure.speed
+        return Departing(self._named(copy), departure.type, route, *how)
+
+    def _named(self, copy: int) -> str:
+        self._number += 1
+        return name_in_copy(copy, str(self._number))
+
+
+def _route(copy: int, run: Sequence[str]) -> str:
+    """The name of a route."""
+    return f"{copy}/{'>'.join(run)}"
