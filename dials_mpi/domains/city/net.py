@@ -11,6 +11,7 @@ from xml.etree.ElementTree import Element, iterparse
 
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.text import printable
+from dials_mpi.domains.city.network_rules import require_network
 from dials_mpi.domains.sumo import installation
 
 PASSABLE = frozenset("GgsoO")
@@ -135,6 +136,7 @@ class Net:
 
 def read(path: Path) -> Net:
     """The network of a file, plain or gzipped. BadInput: it cannot be read, or is not a network."""
+    require_network(path)
     found, programs = _parsed(path)
     edges = {edge.getID(): _edge(edge) for edge in found.getEdges()}
     roads = {name: edge for name, edge in edges.items() if not edge.function}
