@@ -137,7 +137,20 @@ class Net:
 def read(path: Path) -> Net:
     """The network of a file, plain or gzipped. BadInput: it cannot be read, or is not a network."""
     require_network(path)
-    found, programs = _parsed(path)
+    try:
+        return _net(path, installation.read_net(path), active_programs(path))
+    except BadInput:
+        raise
+    except Exception as error:  # sumolib raises anything for a file that is not as it expects
+        reason = printable(" ".join(f"{type(error).__name__}: {error}".split()))[:200]
+        raise BadInput(
+            f"{shown(path)} cannot be read as a network ({reason}): give a network (.net.xml or .net.xml.gz) "
+            "that netconvert wrote"
+        ) from error
+
+
+def _net(path: Path, found: Any, programs: dict[str, Program]) -> Net:
+    """A network, from what sumolib read. BadInput: it has no roads."""
     edges = {edge.getID(): _edge(edge) for edge in found.getEdges()}
     roads = {name: edge for name, edge in edges.items() if not edge.function}
     if not roads:
@@ -160,19 +173,6 @@ def read(path: Path) -> Net:
 def shown(path: Path) -> str:
     """A path for a message."""
     return printable(str(path))
-
-
-def _parsed(path: Path) -> tuple[Any, dict[str, Program]]:
-    try:
-        return installation.read_net(path), active_programs(path)
-    except BadInput:
-        raise
-    except Exception as error:  # sumolib raises anything for a file that is not as it expects
-        reason = printable(" ".join(f"{type(error).__name__}: {error}".split()))[:200]
-        raise BadInput(
-            f"{shown(path)} cannot be read as a network ({reason}): give a network (.net.xml or .net.xml.gz) "
-            "that netconvert wrote"
-        ) from error
 
 
 def active_programs(path: Path) -> dict[str, Program]:
