@@ -257,6 +257,17 @@ def test_a_tile_is_cut_once_and_again_if_it_is_damaged(generated, monkeypatch, c
     assert Cutter(net).tile(region, 2).network.read_bytes() == content
 
 
+def test_without_a_cache_a_tile_is_cut_once_into_a_temporary_folder(generated, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    net = generated([*GRID, *LIGHTS])
+    first = Cutter(net).tile(plan(net, ["A2"]), 1)
+    assert not first.network.is_relative_to(tmp_path)
+    assert {"0/A2", "0/A1", "0/B2"} <= set(read(first.network).signals)
+    monkeypatch.setattr(cutting, "cut", lambda sheet, roads: pytest.fail("cut again"))
+    assert Cutter(net).tile(plan(net, ["A2"]), 1) == first
+
+
 def test_a_signal_that_is_not_cut_exactly_is_named(generated, monkeypatch):
     net = generated([*GRID, *LIGHTS])
     whole = cutting.cut
