@@ -130,11 +130,12 @@ class _Cut:
         result.extend(self._sheet.net.findall("location"))
         types = {self._sheet.edges[name].get("type") for name in self._kept}
         result.extend(element for name, element in self._sheet.types.items() if name in types)
-        result.extend(self._edge(edge) for name, edge in self._sheet.edges.items() if name in self._kept)
+        result.extend([self._edge(edge) for name, edge in self._sheet.edges.items() if name in self._kept])
         signals = {link.get("tl") for _, link in self._connections} - {None}
         result.extend(light for light in self._sheet.net.iter("tlLogic") if _name(light) in signals)
         junctions = {*self._junctions, *self._inner}
-        result.extend(self._junction(j) for name, j in self._sheet.junctions.items() if name in junctions)
+        # Lists: Element.extend hides what is raised inside a generator.
+        result.extend([self._junction(j) for name, j in self._sheet.junctions.items() if name in junctions])
         result.extend(link for _, link in sorted(self._connections, key=lambda pair: pair[0]))
         result.extend(r for r in self._sheet.net.iter("roundabout") if self._has_roundabout(r))
         return result
@@ -144,13 +145,20 @@ class _Cut:
         found = (pair for name in self._kept for pair in self._sheet.leaving.get(name, ()))
         return [(place, link) for place, link in found if link.get("to") in self._kept]
 
-    def _ways(self, link: Element) -> Iterator[str]:
+    def _ways(self, link: Element) -> list[str]:
         """The lanes inside the junction, over which a connection leads."""
+        ways: list[str] = []
         via = link.get("via")
-        while via:
-            yield via
+        while via and via not in ways:
+            if via.rpartition("_")[0] not in self._sheet.edges:
+                raise BadInput(
+                    f"a connection of edge {shown(link.get('from'))} leads over lane {shown(via)}, which the "
+                    "network does not have: write the network again with netconvert"
+                )
+            ways.append(via)
             onward = self._sheet.links(via)
             via = onward[0].get("via") if onward else None
+        return ways
 
     def _edge(self, edge: Element) -> Element:
         edge = copy.deepcopy(edge)
@@ -180,10 +188,11 @@ class _Cut:
             link.get("from") in self._kept and link.get("to") in self._kept
             for link in (self._links(junction) if rules else ())
         ]
-        if len(keep) != len(rules):
+        letters = {len(rule.get(key, "")) for rule in rules for key in ("response", "foes")}
+        if len(keep) != len(rules) or letters - {len(rules)}:
             raise BadInput(
-                f"junction {shown(_name(junction))} has {len(keep)} links and {len(rules)} rules of "
-                "priority: write the network again with netconvert"
+                f"the rules of priority of junction {shown(_name(junction))} do not fit its {len(keep)} "
+                "links: write the network again with netconvert"
             )
         numbers = [index for index, kept in enumerate(keep) if kept]
         return [_rule(rules[index], new, numbers) for new, index in enumerate(numbers)]

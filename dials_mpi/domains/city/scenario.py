@@ -35,6 +35,12 @@ HOUR = (0.0, 3600.0)
 LILLE_TRIPS = 4000
 """Random trips of Lille in its hour; its package brings no route file."""
 
+_BOLOGNA = (
+    "acosta_buslanes.net.xml",
+    *("acosta.rou.xml", "acosta_busses.rou.xml"),
+    *("acosta_vtypes.add.xml", "acosta_bus_stops.add.xml"),
+)
+
 _DETECTORS = re.compile(
     r"e\d\w*|\w*Detector|detector|inductionLoop|instantInductionLoop|edgeData|laneData|timedEvent|vTypeProbe"
 )
@@ -136,8 +142,13 @@ def _lille() -> Scenario:
 
 
 def _bologna() -> Scenario:
+    """Its .sumocfg names a route file whose end is missing, so the files are named here."""
     folder = _package("sumo_experiments", "sumo-experiments") / "preset_networks/bologna/acosta"
-    return _with_window(_of_configuration(folder / "run.sumocfg"), *HOUR)
+    network, *demand = (folder / name for name in _BOLOGNA)
+    for path in (network, *demand):
+        _require_file(path, "a file of Bologna")
+    vehicles, buses, types, stops = demand
+    return Scenario(network, (vehicles, buses), (types, stops), *HOUR)
 
 
 def _package(module: str, distribution: str) -> Path:
