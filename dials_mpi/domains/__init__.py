@@ -14,6 +14,7 @@ from dials_mpi.core.imports import import_class
 from dials_mpi.core.text import shown
 from dials_mpi.domains.base import Domain
 from dials_mpi.domains.decisions import require_whole_decisions
+from dials_mpi.domains.city import City, CityConfig
 from dials_mpi.domains.traffic import Traffic, TrafficConfig
 from dials_mpi.domains.warehouse import Warehouse, WarehouseConfig
 
@@ -21,6 +22,7 @@ from dials_mpi.domains.warehouse import Warehouse, WarehouseConfig
 DOMAINS: dict[str, tuple[type[Domain], type[Any]]] = {
     "warehouse": (Warehouse, WarehouseConfig),
     "traffic": (Traffic, TrafficConfig),
+    "city": (City, CityConfig),
 }
 
 GROUP = "dials_mpi.domains"

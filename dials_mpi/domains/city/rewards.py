@@ -20,8 +20,8 @@ class Reward:
         """decision_every: seconds of a decision."""
         self.approaches, self.decision_every = approaches, decision_every
 
-    def reset(self) -> None:
-        """An episode begins, without vehicles."""
+    def reset(self, which: np.ndarray | None = None) -> None:
+        """Episodes begin, without vehicles, at all signals or those of an index."""
 
     def second(self, simulation: Simulation) -> np.ndarray | float:
         """Paid for the second that has passed: float [K], or 0."""
@@ -102,10 +102,13 @@ class DiffWaitingTime(Reward):
     the discount makes an early green better than a late one.
     """
 
-    def reset(self) -> None:
+    def reset(self, which: np.ndarray | None = None) -> None:
         """As Reward."""
-        self._last = np.zeros(len(self.approaches.signals))
-        self._before: dict[tuple[int, str], float] = {}
+        if which is None:
+            self._last = np.zeros(len(self.approaches.signals))
+            self._before: dict[tuple[int, str], float] = {}
+        else:
+            self._last[which] = 0
 
     def decision(self, simulation: Simulation) -> np.ndarray:
         """As Reward."""

@@ -37,15 +37,16 @@ class Lights:
         self._minimum = minimum_green
         self.green = np.zeros(len(greens), np.int64)
         self.age = np.zeros(len(greens), np.int64)
-        self.states: list[str] = []
+        self.states = [states[0] for states in greens]
         self._changing: dict[int, tuple[int, int]] = {}  # the green before, and seconds since the request
         self.reset()
 
-    def reset(self) -> None:
-        """Show the first green everywhere, for so long that it may end at once."""
-        self.green[:], self.age[:] = 0, self._minimum
-        self.states = [states[0] for states in self._greens]
-        self._changing.clear()
+    def reset(self, which: np.ndarray | None = None) -> None:
+        """Show the first green, for so long that it may end at once, at all signals or those of an index."""
+        chosen = range(len(self._greens)) if which is None else which.tolist()
+        for k in chosen:
+            self.green[k], self.age[k], self.states[k] = 0, self._minimum, self._greens[k][0]
+            self._changing.pop(k, None)
 
     @property
     def free(self) -> np.ndarray:

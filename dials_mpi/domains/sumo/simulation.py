@@ -37,6 +37,17 @@ class Insertion(NamedTuple):
     speed: float
 
 
+class Departing(NamedTuple):
+    """A vehicle of a type to insert; lane, position, speed: as SUMO's departLane, departPos, departSpeed."""
+
+    vehicle: str
+    type: str
+    route: str
+    lane: str
+    position: str
+    speed: str
+
+
 class VehiclePositions(NamedTuple):
     """Where V vehicles are.
 
@@ -139,6 +150,18 @@ class Simulation:
         add = self._backend.add
         for vehicle, type, route, position, speed in insertions:
             add(vehicle, route, type, "now", "first", _text(position), _text(speed))
+
+    @_guarded
+    def depart(self, vehicles: Iterable[Departing]) -> None:
+        """Insert vehicles in the coming step."""
+        add = self._backend.add
+        for vehicle, type, route, lane, position, speed in vehicles:
+            add(vehicle, route, type, "now", lane, position, speed)
+
+    @_guarded
+    def waiting(self) -> Sequence[str]:
+        """The vehicles that were inserted and are not on the road yet."""
+        return self._api.simulation.getPendingVehicles()
 
     @_guarded
     def remove(self, vehicles: Iterable[str]) -> None:
