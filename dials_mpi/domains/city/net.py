@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, NamedTuple, cast
-from xml.etree.ElementTree import Element, iterparse
+from typing import Any, NamedTuple
+from xml.etree.ElementTree import Element
 
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.text import printable
 from dials_mpi.domains.city.network_rules import require_network
+from dials_mpi.domains.city.xml_files import elements, shown
 from dials_mpi.domains.sumo import installation
 
 PASSABLE = frozenset("GgsoO")
@@ -114,7 +115,8 @@ class Net:
     """A network.
 
     edges: roads, by name, in the order of the file; inner: the edges inside junctions. lane_edge: the edge of
-    every lane of both. connections: those that leave each road. shapes: (x, y) of every lane, metres.
+    every lane of both. lengths, speeds: of every lane, metres and m/s (the limit). connections: those that
+    leave each road. shapes: (x, y) of every lane, metres.
     junctions: type and place (x, y) of every junction. signals: all, by name, sorted.
     """
 
@@ -123,10 +125,20 @@ class Net:
     inner: dict[str, Edge]
     lane_edge: dict[str, str]
     lengths: dict[str, float]
+    speeds: dict[str, float]
     connections: dict[str, tuple[Connection, ...]]
     shapes: dict[str, tuple[tuple[float, float], ...]] = field(repr=False)
     junctions: dict[str, tuple[str, tuple[float, float]]] = field(repr=False)
     signals: dict[str, Signal]
+
+    @cached_property
+    def before(self) -> dict[str, tuple[str, ...]]:
+        """The roads that lead to each road, by its name."""
+        found: dict[str, dict[str, None]] = {}
+        for edge, connections in self.connections.items():
+            for connection in connections:
+                found.setdefault(self.lane_edge[connection.to_lane], {})[edge] = None
+        return {edge: tuple(before) for edge, before in found.items()}
 
     @property
     def agents(self) -> dict[str, Signal]:
@@ -138,7 +150,7 @@ def read(path: Path) -> Net:
     """The network of a file, plain or gzipped. BadInput: it cannot be read, or is not a network."""
     require_network(path)
     try:
-        return _net(path, installation.read_net(path), active_programs(path))
+        net = _read(path)
     except BadInput:
         raise
     except Exception as error:  # sumolib raises anything for a file that is not as it expects
@@ -147,14 +159,15 @@ def read(path: Path) -> Net:
             f"{shown(path)} cannot be read as a network ({reason}): give a network (.net.xml or .net.xml.gz) "
             "that netconvert wrote"
         ) from error
+    if not net.edges:
+        raise BadInput(f"{shown(path)} has no roads: give a network (.net.xml) that netconvert wrote")
+    return net
 
 
-def _net(path: Path, found: Any, programs: dict[str, Program]) -> Net:
-    """A network, from what sumolib read. BadInput: it has no roads."""
+def _read(path: Path) -> Net:
+    programs, found = active_programs(path), installation.read_net(path)
     edges = {edge.getID(): _edge(edge) for edge in found.getEdges()}
     roads = {name: edge for name, edge in edges.items() if not edge.function}
-    if not roads:
-        raise BadInput(f"{shown(path)} has no roads: give a network (.net.xml) that netconvert wrote")
     lanes = [lane for edge in found.getEdges() for lane in edge.getLanes()]
     lights = sorted(found.getTrafficLights(), key=_name)
     return Net(
@@ -163,6 +176,7 @@ def _net(path: Path, found: Any, programs: dict[str, Program]) -> Net:
         {name: edge for name, edge in edges.items() if edge.function},
         {lane: edge.name for edge in edges.values() for lane in edge.lanes},
         {lane.getID(): float(lane.getLength()) for lane in lanes},
+        {lane.getID(): float(lane.getSpeed()) for lane in lanes},
         {name: _connections(found.getEdge(name)) for name in roads},
         {lane.getID(): _points(lane.getShape()) for lane in lanes},
         {node.getID(): (node.getType(), _point(node.getCoord())) for node in found.getNodes()},
@@ -170,30 +184,13 @@ def _net(path: Path, found: Any, programs: dict[str, Program]) -> Net:
     )
 
 
-def shown(path: Path) -> str:
-    """A path for a message."""
-    return printable(str(path))
-
-
 def active_programs(path: Path) -> dict[str, Program]:
     """For each signal in a network or additional file, the program that SUMO runs: the last one of the file.
 
-    OSError, ParseError, ValueError: the file cannot be read. (sumolib wants attributes that SUMO does not.)
+    BadInput, ValueError: the file cannot be read. (sumolib wants attributes that SUMO does not.)
     """
-    programs: dict[str, Program] = {}
-    with _opened(path) as file:
-        for _, element in iterparse(file):
-            if element.tag == "tlLogic":
-                programs[element.get("id", "")] = _program(element)
-            if element.tag not in ("phase", "param"):
-                element.clear()
-    return programs
-
-
-def _opened(path: Path) -> IO[bytes]:
-    with open(path, "rb") as file:
-        zipped = file.read(2) == b"\x1f\x8b"
-    return cast(IO[bytes], gzip.open(path)) if zipped else open(path, "rb")
+    found = (element for element in elements(path) if element.tag == "tlLogic")
+    return {element.get("id", ""): _program(element) for element in found}
 
 
 def _program(element: Element) -> Program:
