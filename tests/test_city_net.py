@@ -67,8 +67,8 @@ def test_an_irregular_network_with_pedestrian_crossings_is_read_as_sumo_reads_it
 
 
 @resco
-@pytest.mark.parametrize("name", [*scenario.RESCO])
-def test_the_maps_of_resco_are_read_as_sumo_reads_them(name):
+@pytest.mark.parametrize("name", ["arterial4x4", "cologne8", "ingolstadt1", "ingolstadt7"])
+def test_maps_of_resco_are_read_as_sumo_reads_them(name):
     net = compare_with_sumo(scenario.find(f"resco:{name}").network)
     assert list(net.agents) == list(net.signals)
     assert not any(signal.added or signal.never_green for signal in net.signals.values())
@@ -140,7 +140,8 @@ def test_the_last_program_of_a_file_is_the_active_one(tmp_path):
     """Of several; also without the attributes that SUMO does not need."""
     name, first = next(iter(read(grid()).signals.items()))
     state = "G" * len(first.links)
-    other = f'<tlLogic id="{name}" programID="other" type="static"><phase duration="7" state="{state}"/></tlLogic>'
+    phase = f'<phase duration="7" state="{state}"/>'
+    other = f'<tlLogic id="{name}" programID="other" type="static">{phase}</tlLogic>'
     text = grid().read_text()
     path = tmp_path / "two.net.xml"
     path.write_text(text.replace("</tlLogic>", "</tlLogic>" + other, 1))
@@ -189,7 +190,7 @@ def test_what_cannot_be_read_is_refused_in_one_sentence(change, tmp_path):
 def test_a_damaged_gzip_is_refused(tmp_path):
     path = tmp_path / "grid.net.xml.gz"
     path.write_bytes(gzip.compress(grid().read_bytes())[:-3000])
-    with pytest.raises(BadInput, match="broken|damaged|cannot be read"):
+    with pytest.raises(BadInput, match="damaged"):
         read(path)
 
 

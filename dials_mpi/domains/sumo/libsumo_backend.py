@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain, compress
 from types import ModuleType
 from typing import Any
@@ -43,6 +43,10 @@ class LibsumoBackend:
         positions = list(map(binding.vehicle_getLanePosition, chain.from_iterable(names)))
         speeds = list(map(binding.lane_getLastStepMeanSpeed, compress(self._lanes, names)))
         return reading(names, positions, speeds)
+
+    def function(self, kind: str, question: str) -> Callable[[str], Any]:
+        """The function that answers a question about a lane or another object; it takes its name."""
+        return getattr(self._binding, f"{kind}_{question}")
 
     def unsubscribe(self, vehicle: str) -> None:
         """Nothing to do: libsumo is asked without subscriptions."""

@@ -12,7 +12,7 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from itertools import compress
 from pathlib import Path
-from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -77,8 +77,9 @@ def _guarded(
 class Simulation:
     """A running SUMO simulation of one network, in steps of one second, without teleports.
 
-    network, additional: SUMO's files. lanes: those that ``read`` reads, in its order. SimulatorFailure: SUMO
-    does not start, or fails in a method. RuntimeError: a method is called after the simulation has ended.
+    network, additional: SUMO's files. lanes: those that ``read`` reads, in its order. options: more of SUMO's
+    command line. SimulatorFailure: SUMO does not start, or fails in a method. RuntimeError: a method is
+    called after the simulation has ended.
     """
 
     running: Simulation | None = None
@@ -90,6 +91,7 @@ class Simulation:
         lanes: Sequence[str],
         backend: str = "auto",
         gui: bool = False,
+        options: Sequence[str] = (),
     ) -> None:
         if Simulation.running:
             Simulation.running.close()
@@ -98,9 +100,11 @@ class Simulation:
         in_process = module.__name__ == "libsumo"
         command = [
             "sumo" if in_process else installation.simulator(gui),
-            *("-n", str(network), "-a", ",".join(map(str, additional))),
+            *("-n", str(network)),
+            *(("-a", ",".join(map(str, additional))) if additional else ()),
             *("--time-to-teleport", "-1", "--no-step-log", "--no-warnings", "--duration-log.disable"),
             *(("--start", "--quit-on-end") if gui else ()),
+            *options,
         ]
         self._backend = (LibsumoBackend if in_process else TraciBackend)(module, command, self._lanes)
         self._api, self.errors = self._backend.api, self._backend.errors
@@ -120,6 +124,14 @@ class Simulation:
     def halting(self, where: Sequence[int]) -> list[int]:
         """Numbers of halting vehicles (below 0.1 m/s) on the lanes where ``where``, [L], is not 0."""
         return list(map(self._backend.halting, compress(self._lanes, where)))
+
+    @_guarded
+    def ask(self, kind: str, question: str, names: Iterable[str]) -> list[Any]:
+        """SUMO's answers for some objects: kind: "lane", "vehicle", …; question: its function's name.
+
+        Through libsumo an answer takes less than a microsecond, through traci 50.
+        """
+        return list(map(self._backend.function(kind, question), names))
 
     @_guarded
     def insert(self, insertions: Iterable[Insertion]) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import io
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import IO, Any
 
@@ -58,6 +58,10 @@ class TraciBackend:
         positions = [self._position_of(name, of_vehicle) for lane in names for name in lane]
         speeds = [answer[self._speed] for answer in answers if answer[self._ids]]
         return reading(names, positions, speeds)
+
+    def function(self, kind: str, question: str) -> Callable[[str], Any]:
+        """As LibsumoBackend.function."""
+        return getattr(getattr(self.api, kind), question)
 
     def unsubscribe(self, vehicle: str) -> None:
         """End the subscription of a vehicle that will be removed; traci would warn about it otherwise."""
