@@ -13,8 +13,8 @@ from dials_mpi.core.errors import BadInput
 from dials_mpi.core.imports import import_class
 from dials_mpi.core.text import shown
 from dials_mpi.domains.base import Domain
-from dials_mpi.domains.decisions import require_whole_decisions
 from dials_mpi.domains.city import City, CityConfig
+from dials_mpi.domains.decisions import require_whole_decisions
 from dials_mpi.domains.traffic import Traffic, TrafficConfig
 from dials_mpi.domains.warehouse import Warehouse, WarehouseConfig
 

@@ -1,6 +1,6 @@
 """Real cities: any SUMO network, cut into a local region for each traffic light.
 
-scenario.py finds the files, net.py reads the network; regions.py says which roads belong to a signal's region,
+scenario.py finds the files, net.py reads the network; regions.py says which roads belong to a region,
 cutting.py and tiles.py cut them out; influence.py has the influence sources and the predictor's input,
 tracking.py and global_influence.py read them from the whole city, recording.py and insertion.py say how
 vehicles enter a local region. signals.py switches signals, approaches.py and rewards.py are what agents see

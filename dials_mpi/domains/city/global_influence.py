@@ -30,9 +30,7 @@ class GlobalInfluence:
         self._own = [np.array([places[name] for name in each.plan.signals]) for each in influences]
         exits = {source.exit.signal for each in influences for source in each.exits}
         self._exit_signals = sorted(name for name in exits if name)
-        self._lanes = [
-            {lane: m for m, (lane, _) in enumerate(influence.entries)} for influence in influences
-        ]
+        self._lanes = [{lane: m for m, (lane, _) in enumerate(influence.entries)} for influence in influences]
         self._entries = [{entry.edge: entry for entry in each.plan.entries} for each in influences]
         self._states = [
             [{state: c for c, state in enumerate(source.states)} for source in each.exits]

@@ -79,7 +79,10 @@ class Influence:
     def sources(self) -> tuple[Source, ...]:
         """Their names and the names of their classes."""
         named = [
-            *(Source(f"lane {s.lane}", ("none", *(f"to {p[-1]}" for p in s.entry.paths))) for s in self.entries),
+            *(
+                Source(f"lane {s.lane}", ("none", *(f"to {p[-1]}" for p in s.entry.paths)))
+                for s in self.entries
+            ),
             *(Source(f"{s.exit.signal} for {s.exit.edge}", s.states) for s in self.exits),
         ]
         return tuple(named) or (Source("nothing", ("none", "never")),)

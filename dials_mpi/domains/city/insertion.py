@@ -43,13 +43,15 @@ class Insertions:
                 yield f"<route id={quoteattr(_route(copy, run))} edges={quoteattr(edges)}/>"
 
     def reset(self, where: np.ndarray, gone: np.ndarray) -> None:
-        """Episodes begin in the copies of the mask [E]; gone: int [E], seconds of the window that have passed."""
+        """Episodes begin in the copies of the mask [E]; gone: int [E], seconds of the window before them."""
         self._next[where] = np.searchsorted(self._due, gone[where])
 
     def second(self, gone: np.ndarray, sources: np.ndarray) -> list[Departing]:
         """The vehicles of the coming second: those of the sources, int [E, M], and those that are due."""
         entering = sources[:, : len(self._influence.entries)]
-        found = [self._entering(*map(int, place), int(entering[tuple(place)])) for place in np.argwhere(entering)]
+        found = [
+            self._entering(*map(int, place), int(entering[tuple(place)])) for place in np.argwhere(entering)
+        ]
         last = np.searchsorted(self._due, gone + 1)
         for copy, (first, end) in enumerate(zip(self._next.tolist(), last.tolist(), strict=True)):
             for departure in self._seen.departures[first:end]:

@@ -51,8 +51,12 @@ class CityLocalSimulator:
         own = [net.signals[name] for name in influence.plan.signals]
         signals = [_copied(signal, copy) for signal in own for copy in range(tile.copies)]
         self.names = [signal.name for signal in signals]
-        lanes = [(copy, lane) for signal in own for lane in (*signal.incoming, *signal.outgoing)
-                 for copy in range(tile.copies)]
+        lanes = [
+            (copy, lane)
+            for signal in own
+            for lane in (*signal.incoming, *signal.outgoing)
+            for copy in range(tile.copies)
+        ]
         self.approaches = Approaches(
             signals,
             {name_in_copy(copy, lane): net.lengths[lane] for copy, lane in lanes},

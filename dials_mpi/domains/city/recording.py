@@ -1,4 +1,4 @@
-"""An hour of the city under its own programs, recorded once: how vehicles enter regions, and who starts there.
+"""The city under its own programs, recorded once: how vehicles enter regions, and who departs there.
 
 The local simulators insert vehicles as they were seen to enter in this recording: at the same places of a
 lane, with the same speeds and types. Vehicles that depart in a region are its own demand; they depart at the

@@ -57,19 +57,14 @@ class Tracker:
         return visits
 
     def _visits(self, simulation: Simulation, vehicle: str, last: str | None, road: str) -> list[Visit]:
-        new = [
-            k for k in self._regions.get(road, ()) if last not in self._inside[k] or last in self._last[k]
-        ]
+        new = [k for k in self._regions.get(road, ()) if last not in self._inside[k] or last in self._last[k]]
         if not new:
             return []
         (route,) = simulation.ask("vehicle", "getRoute", [vehicle])
         (here,) = simulation.ask("vehicle", "getRouteIndex", [vehicle])
         return [self._visit(k, vehicle, route, here, last) for k in new]
 
-
-    def _visit(
-        self, region: int, vehicle: str, route: Sequence[str], here: int, last: str | None
-    ) -> Visit:
+    def _visit(self, region: int, vehicle: str, route: Sequence[str], here: int, last: str | None) -> Visit:
         """The part of a route in a region; here: the index of the present edge.
 
         A fast vehicle may have passed short edges within the second, so its first edge may lie before.

@@ -10,7 +10,7 @@ from dials_mpi.domains.city.xml_files import elements
 
 
 def vehicle_types(files: Iterable[Path]) -> list[str]:
-    """The vTypes in SUMO's files, also those in distributions, as XML, each once, in the order of the files."""
+    """The vTypes in SUMO's files, also those in distributions: XML, each once, in the order of the files."""
     found: dict[str, str] = {}
     for path in files:
         for element in elements(path):
