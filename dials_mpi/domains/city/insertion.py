@@ -49,9 +49,8 @@ class Insertions:
     def second(self, gone: np.ndarray, sources: np.ndarray) -> list[Departing]:
         """The vehicles of the coming second: those of the sources, int [E, M], and those that are due."""
         entering = sources[:, : len(self._influence.entries)]
-        found = [
-            self._entering(*map(int, place), int(entering[tuple(place)])) for place in np.argwhere(entering)
-        ]
+        places = zip(*(index.tolist() for index in np.nonzero(entering)), strict=True)
+        found = [self._entering(copy, m, int(entering[copy, m])) for copy, m in places]
         last = np.searchsorted(self._due, gone + 1)
         for copy, (first, end) in enumerate(zip(self._next.tolist(), last.tolist(), strict=True)):
             for departure in self._seen.departures[first:end]:

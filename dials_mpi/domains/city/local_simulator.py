@@ -214,8 +214,8 @@ def _copied(signal: Signal, copy: int) -> Signal:
     """A signal in a copy of its region."""
 
     def link(one: Link) -> Link:
-        lanes = (name_in_copy(copy, lane) for lane in (one.from_lane, one.to_lane))
-        return Link(one.index, *lanes, one.direction)
+        before, behind = (name_in_copy(copy, lane) for lane in (one.from_lane, one.to_lane))
+        return Link(one.index, before, behind, one.direction)
 
     links = tuple(tuple(link(one) for one in group) for group in signal.links)
     return replace(signal, name=name_in_copy(copy, signal.name), links=links)

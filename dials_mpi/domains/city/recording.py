@@ -82,8 +82,8 @@ def _loaded(stored: dict) -> Recorded:
 
 def _key(scenario: Scenario, influences: Sequence[Influence], backend: str) -> str:
     files = (scenario.network, *scenario.routes, *scenario.additional)
-    modules = (__file__, influence.__file__, regions.__file__, tracking.__file__)
-    digests = (sha256(Path(file).read_bytes()).hexdigest() for file in (*files, *modules))
+    modules = [Path(each.__file__) for each in (influence, regions, tracking)]
+    digests = (sha256(file.read_bytes()).hexdigest() for file in (*files, Path(__file__), *modules))
     edges = (" ".join(sorted(each.inside)) for each in influences)
     window = f"{scenario.begin} {scenario.end}"
     return cache.key(window, installation.simulator_version(backend, False), *digests, *edges)
