@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_
 import numpy as np
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
@@ -250,5 +252,51 @@ class Drawable(Protocol):
         """A picture of this domain's global simulator (region None), or of its local simulator of one region.
 
         The simulator has been reset.
+        """
+        ...
+
+
+class Details(NamedTuple):
+    """Figures about the parts of a system, over some episodes: a table; None where there is no figure.
+
+    name: of the list in JSON. columns: their names and units ("" for none).
+    """
+
+    name: str
+    columns: tuple[tuple[str, str], ...]
+    rows: tuple[tuple[Any, ...], ...]
+
+
+@runtime_checkable
+class Detailed(Protocol):
+    """What a domain may also provide, for ``python -m dials_mpi.evaluate``: more than the statistics.
+
+    All that these methods get comes from global simulators of one episode each.
+    """
+
+    def keep_files(self, simulator: Any, folder: Path) -> None:
+        """Let the simulator leave its own files of the coming episode in a folder, which exists.
+
+        It is called before the first ``reset``. BadInput: the folder cannot be used.
+        """
+        ...
+
+    def details(self, simulator: Any) -> Any:
+        """What ``merged_details`` needs of the episode that has just ended."""
+        ...
+
+    def merged_details(self, episodes: Sequence[Any]) -> Details:
+        """The table over several episodes, from what ``details`` returned for each."""
+        ...
+
+
+@runtime_checkable
+class Controllable(Protocol):
+    """What a domain may also provide, for ``python -m dials_mpi.export --traci``."""
+
+    def control(self) -> dict[str, Any]:
+        """What export/traci_program.py needs to control the same scenario in SUMO; all values fit into JSON.
+
+        Its docstring lists the keys.
         """
         ...

@@ -14,13 +14,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.text import shown
-from dials_mpi.domains.base import Agent, Region, Source
+from dials_mpi.domains.base import Agent, Details, Region, Source
 from dials_mpi.domains.city import scenario as scenarios
+from dials_mpi.domains.city.control import control
 from dials_mpi.domains.city.controllers import CONTROLLERS, CityController
 from dials_mpi.domains.city.destinations import destinations
 from dials_mpi.domains.city.global_influence import GlobalInfluence
@@ -28,10 +30,11 @@ from dials_mpi.domains.city.global_simulator import CityGlobalSimulator, Rules
 from dials_mpi.domains.city.influence import Influence
 from dials_mpi.domains.city.local_simulator import CityLocalSimulator
 from dials_mpi.domains.city.net import Net, read
+from dials_mpi.domains.city.outputs import Outputs
 from dials_mpi.domains.city.recording import Recorded, recorded
 from dials_mpi.domains.city.regions import REACH, Roads, plan
 from dials_mpi.domains.city.rewards import REWARDS
-from dials_mpi.domains.city.statistics import STATISTICS
+from dials_mpi.domains.city.statistics import STATISTICS, SignalDelay, delay_table
 from dials_mpi.domains.city.tiles import Cutter
 from dials_mpi.domains.city.vehicle_types import vehicle_types
 from dials_mpi.domains.sumo import installation
@@ -178,6 +181,7 @@ class City:
             self.rules,
             streams,
             GlobalInfluence(self.influences, names, self.horizon),
+            Outputs(emissions=self.config.emissions),
             backend=self.config.sumo,
             gui=self.config.gui,
             simulate=self.simulate,
@@ -208,6 +212,24 @@ class City:
     ) -> CityController:
         """The policy ``name`` of CONTROLLERS, made before the simulator's first reset."""
         return CityController(name, simulator, streams[0])
+
+    def keep_files(self, simulator: CityGlobalSimulator, folder: Path) -> None:
+        """SUMO's files of the coming episode stay in the folder: see outputs.py."""
+        if "," in str(folder):  # it separates the files in SUMO's options
+            raise BadInput(f"{shown(str(folder))} has a comma, which SUMO cannot read: choose another folder")
+        simulator.files = Outputs(folder, self.config.emissions)
+
+    def details(self, simulator: CityGlobalSimulator) -> list[SignalDelay]:
+        """The delay at each signal in the episode that has just ended."""
+        return simulator.signal_delays()
+
+    def merged_details(self, episodes: Sequence[Sequence[SignalDelay]]) -> Details:
+        """The delay at each signal, with its level of service, over several episodes."""
+        return delay_table(episodes)
+
+    def control(self) -> dict[str, Any]:
+        """What a program outside needs to control this city: see export/traci_program.py."""
+        return control(self.scenario, self.net, self.rules)
 
     def sources(self, region: int) -> tuple[Source, ...]:
         """The influence sources of a region."""
