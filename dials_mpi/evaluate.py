@@ -203,7 +203,7 @@ def _details_table(details: Details) -> Table:
 
 
 def _heading(name: str, unit: str) -> str:
-    return name.replace("_", " ") + (f", {unit}" if unit else "")
+    return name.replace("_", " ") + (f",\n{unit}" if unit else "")
 
 
 def _shown(mean: float | None, error: float = math.nan, digits: int = 1) -> str:
