@@ -48,8 +48,8 @@ class CityConfig:
     """Settings of the city domain. Times are whole seconds."""
 
     scenario: str = setting(
-        "resco:cologne8",
-        "A .sumocfg, resco:NAME, lille or bologna (extra cities); empty: network and routes say it",
+        "",
+        "A .sumocfg, resco:NAME, lille or bologna (extra cities); empty: network and routes",
     )
     network: str = setting("", "The network (.net.xml or .net.xml.gz), in place of a scenario")
     routes: tuple[str, ...] = setting(
