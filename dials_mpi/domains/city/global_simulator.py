@@ -30,7 +30,8 @@ _WAITING_MEMORY = ("--waiting-time-memory", "1000000")
 class Rules:
     """How signals change, what agents see and what they are paid. Durations are whole seconds.
 
-    observe_waiting: whether an observation includes the waiting time of each lane. reward: one of REWARDS.
+    observe_waiting: whether an observation includes the waiting time of each lane. reward: one of REWARDS, times
+    reward_scale.
     """
 
     decision_every: int = 10
@@ -39,6 +40,7 @@ class Rules:
     minimum_green: int = 0
     observe_waiting: bool = False
     reward: str = "diff-waiting-time"
+    reward_scale: float = 1.0
 
 
 class Influence(Protocol):
