@@ -65,6 +65,9 @@ class CityConfig:
     reward: str = setting(
         "queue", "What an agent receives for a decision (docs/city.md)", choices=tuple(REWARDS)
     )
+    reward_scale: float = setting(
+        1.0, "Factor of all rewards; PPO learns best if a reward is about 1", low=1e-6, high=1e6
+    )
     observe_waiting: bool = setting(False, "Whether agents see the waiting time on each lane, too")
     reach: float = setting(
         REACH,
@@ -133,7 +136,7 @@ class City:
             )
         self.rules = Rules(
             *(config.decision_every, config.yellow, config.all_red, config.minimum_green),
-            *(config.observe_waiting, config.reward),
+            *(config.observe_waiting, config.reward, config.reward_scale),
         )
         roads, ends = Roads(self.net), destinations(self._demand_files())
         self.influences = [
