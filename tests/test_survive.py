@@ -361,7 +361,7 @@ sys.exit(codes[0] if codes else 99)
 def test_a_run_in_a_thread_heeds_no_signals_and_says_so(tmp_path, ranks):
     """Only the main thread may say what signals do."""
     arguments = (*SMALL, "--output", str(tmp_path / "run"))
-    done = launch("-c", IN_A_THREAD, "dials_mpi.train", *arguments, ranks=ranks)
+    done = launch("-c", IN_A_THREAD, "dials_mpi.train", *arguments, ranks=ranks, preloaded=True)
     assert (done.code, done.stderr) == (0, "")
     assert done.stdout.count("not the main thread") == 1 and RunFile.open(tmp_path / "run").finished()
     assert "not the main thread" not in train(*arguments, "--resume", "total_steps=384", ranks=ranks).stdout
@@ -375,7 +375,7 @@ def test_a_study_in_a_thread(tmp_path):
         "methods: {untrained: {mode: untrained}}\n"
     )
     words = (str(tmp_path / "tiny.yaml"), "--output", str(tmp_path / "out"), "--ranks", "1")
-    done = launch("-c", IN_A_THREAD, "dials_mpi.study.__main__", *words)
+    done = launch("-c", IN_A_THREAD, "dials_mpi.study.__main__", *words, preloaded=True)
     assert (done.code, done.stderr) == (0, "")
     assert "end: 1 finished" in done.stdout
 
