@@ -55,6 +55,7 @@ def settings(*more: str, seconds: int = 100) -> tuple[str, ...]:
     return (
         *("domain=city", 'city.scenario=""', f"city.network={scenario.network}"),
         *(f"city.routes=[{scenario.routes[0]}]", "city.begin=100", f"city.horizon={seconds}"),
-        *("total_steps=128", "evaluate_every=128", "retrain_every=128", f"dataset_size={2 * seconds}"),
+        *("total_steps=32", "evaluate_every=32", "retrain_every=32", f"dataset_size={2 * seconds}"),
+        *("ppo.memory_size=32", "ppo.learning_rate=0.005"),
         *("evaluation_episodes=1", "mode=global", "envs_per_region=1", "policy.hidden=[16,8]", *more),
     )

@@ -19,7 +19,6 @@ random numbers.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import math
 import os
@@ -199,13 +198,17 @@ def command_of(control: dict[str, Any], chosen: argparse.Namespace, seed: int, t
 
 def start(command: Sequence[str], backend: str, gui: bool) -> Any:
     """libsumo or traci with a SUMO that has started."""
-    if not gui and backend in ("auto", "libsumo") and importlib.util.find_spec("libsumo"):
-        import libsumo
-
-        libsumo.start(["sumo", *command])
-        return libsumo
+    if not gui and backend in ("auto", "libsumo"):
+        try:
+            import libsumo
+        except ImportError:
+            if backend == "libsumo":
+                raise
+        else:
+            libsumo.start(["sumo", *command])
+            return libsumo
     if backend == "libsumo":
-        sys.exit("--backend is libsumo, which has no window or is not installed: choose traci")
+        sys.exit("--backend is libsumo, which has no window: leave --gui out, or choose traci")
     import traci
 
     traci.start([_program("sumo-gui" if gui else "sumo"), *command])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,8 @@ from dials_mpi.domains.city.global_simulator import WAITING_MEMORY, Rules
 from dials_mpi.domains.city.net import Net, Signal
 from dials_mpi.domains.city.scenario import Scenario
 from dials_mpi.domains.sumo.simulation import OPTIONS
+
+_RULES = ("decision_every", "yellow", "all_red", "minimum_green", "observe_waiting")
 
 
 def control(scenario: Scenario, net: Net, rules: Rules) -> dict[str, Any]:
@@ -25,7 +26,7 @@ def control(scenario: Scenario, net: Net, rules: Rules) -> dict[str, Any]:
         "options": [*OPTIONS, *WAITING_MEMORY],
         "minimum_gap": MINIMUM_GAP,
         "waiting_unit": WAITING_UNIT,
-        **{name: value for name, value in dataclasses.asdict(rules).items() if name != "reward"},
+        **{name: getattr(rules, name) for name in _RULES},
         "signals": [_signal(signal, net) for signal in net.agents.values()],
     }
 
