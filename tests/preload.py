@@ -30,6 +30,8 @@ from typing import NamedTuple
 NOT_COMPARED = ("PYTEST_", "PMI_", "MPI_LOCAL", "HYD", "GFORTRAN_", "PWD", "OLDPWD", "DIALS_MPI_TEST")
 """Beginnings of environment variables that no library reads when it is loaded."""
 
+READY = b"ready\n"
+
 
 class Server:
     """A server process. environment: the variables with which its libraries were loaded."""
@@ -43,9 +45,14 @@ class Server:
         self._listening.listen(64)
         own = self._listening.fileno()
         self._process = subprocess.Popen(
-            [sys.executable, __file__, "serve", str(own)], pass_fds=[own], stdin=subprocess.PIPE
+            [sys.executable, __file__, "serve", str(own)],
+            pass_fds=[own],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
         )
         atexit.register(self.stop)
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == READY  # compiling may take a minute
 
     def stop(self) -> None:
         """End the server; it ends by itself if this process is killed."""
@@ -57,14 +64,19 @@ class Server:
 _servers: dict[int, Server] = {}
 
 
+def running() -> Server:
+    """The server of this process. Once it runs, the compiled code is in the cache."""
+    if os.getpid() not in _servers:
+        _servers[os.getpid()] = Server()
+    return _servers[os.getpid()]
+
+
 def command(arguments: tuple[str, ...], environment: dict[str, str]) -> list[str] | None:
     """The command that starts ``python ARGUMENTS`` in this environment, or None: start it as usual.
 
     arguments: ``-m MODULE``, ``-c CODE`` or a script, and what follows it.
     """
-    server = _servers.get(os.getpid())
-    if server is None:
-        server = _servers[os.getpid()] = Server()
+    server = running()
     if _compared(environment) != server.environment:
         return None
     return [sys.executable, "-I", "-S", __file__, "connect", server.address, *arguments]
@@ -245,6 +257,7 @@ if __name__ == "__main__":
         os._exit(code)
     sys.path.remove(str(Path(__file__).parent))
     load()
+    os.write(1, READY)
     with socket.socket(fileno=int(sys.argv[2])) as own:
         wanted = Children(own).serve()
     become(wanted)

@@ -156,7 +156,7 @@ class CityGlobalSimulator:
             observations = self._observations()
         inputs, sources = self.influence.second(simulation, self.lights)
         self._state = State(observations, inputs)
-        paid = np.float32(rewards * rules.reward_scale)[:, None]
+        paid = (rewards * rules.reward_scale).astype(np.float32)[:, None]
         return GlobalStep(self._state, sources, paid, self._clocks.tick())
 
     def statistics(self) -> dict[str, np.ndarray]:
