@@ -275,8 +275,8 @@ def test_a_description_that_does_not_fit_is_named(change, said):
 
 
 def replayed(domain, episodes=40):
-    actors = influence.random_actors(domain, 0, episodes)
-    recorded = play_globally(domain, 0, episodes, policy=actors.policy())
+    actors = influence.random_actors(domain)
+    recorded = play_globally(domain, 0, episodes, policy=actors.policy)
     findings = [
         replay.check_replay(domain, 0, recorded),
         *influence.check_influence(domain, 0, recorded, actors),
@@ -314,7 +314,7 @@ def test_an_abstraction_that_is_not_exact_is_measured(monkeypatch):
 
 
 def recorded_episodes(domain, episodes):
-    return play_globally(domain, 0, episodes, policy=influence.random_actors(domain, 0, episodes).policy())
+    return play_globally(domain, 0, episodes, policy=influence.random_actors(domain).policy)
 
 
 def test_an_influence_that_changes_nothing_is_said_to(monkeypatch):
@@ -353,28 +353,34 @@ def networks(domain):
     for k, made in enumerate([*policies, *predictors]):
         made.network.initialise(np.random.default_rng(k))
 
-    def policy():
-        return TrainedPolicies(policies, streams(0, Purpose.EVALUATION_ACTIONS, 10))
+    def policy(agents, chance):
+        return TrainedPolicies([policies[i] for i in agents], chance)
 
     return policies, predictors, influence.Actors("the trained policies", policy, predictors)
+
+
+def everybody(actors):
+    """The joint policy of all agents in ten episodes."""
+    return actors.policy(range(4), streams(0, Purpose.EVALUATION_ACTIONS, 10))
 
 
 def test_policies_that_act_upon_what_they_see_repeat_themselves_in_an_exact_abstraction():
     """Regions that hold their agents in another order: each must still be given its own observations."""
     domain = line()
     *_, actors = networks(domain)
-    recorded = play_globally(domain, 0, 10, policy=actors.policy())
+    recorded = play_globally(domain, 0, 10, policy=actors.policy)
     assert len(np.unique(np.stack(recorded.actions))) > 2
     local = domain.local_simulator(range(4), 10, streams(0, Purpose.SIMULATOR, 4))
     fed = influence.ReplayedSources(local, recorded.sources)
-    np.testing.assert_array_equal(influence.local_returns(domain, fed, actors.policy()), recorded.returns)
+    returns = influence.local_returns(domain, fed, everybody(actors), range(4))
+    np.testing.assert_array_equal(returns, recorded.returns)
 
 
 def test_agents_in_another_order_are_given_their_own_observations(monkeypatch):
     """Regions in reverse, with recorded sources as well: only the order in which they are held differs."""
     domain = line()
     *_, actors = networks(domain)
-    recorded = play_globally(domain, 0, 10, policy=actors.policy())
+    recorded = play_globally(domain, 0, 10, policy=actors.policy)
     turned = line()
     turned.regions = domain.regions[::-1]
     monkeypatch.setattr(
@@ -384,14 +390,14 @@ def test_agents_in_another_order_are_given_their_own_observations(monkeypatch):
     )
     local = turned.local_simulator(range(4), 10, streams(0, Purpose.SIMULATOR, 4))
     fed = influence.ReplayedSources(local, [sources[::-1] for sources in recorded.sources])
-    returns = influence.local_returns(turned, fed, actors.policy())
+    returns = influence.local_returns(turned, fed, everybody(actors), range(4))
     np.testing.assert_array_equal(returns, recorded.returns[::-1])
 
 
 def test_the_return_that_predictors_promise_is_that_of_a_plain_loop():
     domain = line()
     policies, predictors, actors = networks(domain)
-    recorded = play_globally(domain, 0, 10, policy=actors.policy())
+    recorded = play_globally(domain, 0, 10, policy=actors.policy)
     *_, last = influence.check_influence(domain, 0, recorded, actors)
     assert last.what == "sources sampled from the run's predictors"
 

@@ -21,7 +21,7 @@ from dials_mpi.core.output import command_line
 from dials_mpi.core.text import printable
 from dials_mpi.domains.base import Drawable, SimulatorFailure
 from dials_mpi.results.run import RANDOM, TRAINED, Run
-from dials_mpi.results.style import style
+from dials_mpi.results.style import STILLS, style
 from dials_mpi.storage.files import output_file
 from dials_mpi.watch.episodes import Episode, GlobalEpisode, LocalEpisode, Moment
 from dials_mpi.watch.film import FILMS, LEAST_FPS, MOST_FPS, ffmpeg
@@ -40,7 +40,6 @@ global simulator and draws two pictures: the probabilities that the region's pre
 source along one episode, with the observed classes; and over all episodes how often a class is observed,
 against its predicted probability."""
 
-STILLS = (".png", ".svg", ".pdf")
 EPISODES, MOST_EPISODES = 200, 100_000
 MOST_SEED = 2**32 - 1
 
@@ -147,9 +146,9 @@ def _check_region(options: argparse.Namespace, run: Run, policy: str) -> None:
 
 def _draw_influence(options: argparse.Namespace, run: Run, policy: str, file: Path) -> list[str]:
     """Compare the region's predictor with the observed sources; each source's cross-entropies, as text."""
+    from dials_mpi.results.frame import save
     from dials_mpi.watch import influence
     from dials_mpi.watch.influence_picture import draw
-    from dials_mpi.watch.picture import save
 
     region, domain = options.region, run.domain
     episodes = options.episodes or EPISODES
@@ -171,7 +170,7 @@ def _draw_influence(options: argparse.Namespace, run: Run, policy: str, file: Pa
 
 def _draw_episode(options: argparse.Namespace, run: Run, policy: str, file: Path) -> list[str]:
     """Draw the last step of an episode, or a film of all steps; what to print about it."""
-    from dials_mpi.watch.picture import save
+    from dials_mpi.results.frame import save
 
     steps = options.steps or run.domain.horizon
     picture, moments = _begin_episode(options, run, policy, steps)
