@@ -252,6 +252,18 @@ class Mapped(Protocol):
         ...
 
 
+@runtime_checkable
+class Scored(Protocol):
+    """What a domain with a map may also provide, for ``python -m dials_mpi.watch --before``."""
+
+    def draw_scores(self, axes: Axes, simulator: Any) -> None:
+        """Draw a map of how an episode of the global simulator went in each region, and set the limits.
+
+        The simulator's episode is over. Colours mean the same in all maps.
+        """
+        ...
+
+
 class Source(NamedTuple):
     """The name of an influence source of a region, and the names of its classes."""
 

@@ -240,6 +240,12 @@ class City:
 
         draw_regions(axes, self.net, self.influences, colours)
 
+    def draw_scores(self, axes: Axes, simulator: CityGlobalSimulator) -> None:
+        """The delay at each signal in the simulator's episode, and its level of service."""
+        from dials_mpi.domains.city.drawing import draw_delays
+
+        draw_delays(axes, self.net, self.influences, simulator.signal_delays())
+
 
 def _window(config: CityConfig) -> tuple[float | None, float | None]:
     """Begin and end for ``scenarios.find``; None: the scenario's."""

@@ -14,12 +14,13 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import Normalize
+from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
 from dials_mpi.domains.city.cutting import name_in_copy
 from dials_mpi.domains.city.influence import Influence
 from dials_mpi.domains.city.net import Net, Signal
-from dials_mpi.domains.city.statistics import approach
+from dials_mpi.domains.city.statistics import LEVELS, SignalDelay, approach
 from dials_mpi.domains.pictures import (
     BLUE,
     GREEN,
@@ -49,22 +50,30 @@ from dials_mpi.domains.sumo.simulation import Simulation
 
 REGION_COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, "#7A5C2E")
 
+LEVEL_COLOURS = dict(zip("ABCDEF", (BLUE, SKY, "#D9C22E", ORANGE, VERMILION, "#7A1F1F"), strict=True))
+"""By level of service."""
+
 _LANE_SHOWN, _WIDEST = 1.3, 3.0
 """The least width of a lane in a picture, points, and how much wider than it is a lane may be drawn."""
 
-_CAR_SHOWN = 3.0
-"""The least length of a car in a picture, points."""
+_CAR, _CAR_SHOWN = 5.0, 2.6
+"""The length of a usual car, metres, and the least length of a car in a picture, points."""
 
-_NUMBER_SIZES = 3.6, 7.0
-"""Font sizes of the agents' numbers, points: the least and the largest."""
+_TEXT_SIZES = 3.6, 7.0
+"""Font sizes of the texts at signals, points: the least and the largest."""
 
 
 @dataclass(frozen=True)
 class Light:
-    """A bar at a stop line that shows a link; signal: its name in SUMO. bar: [2, 2], from left to right."""
+    """A bar at a stop line that shows a link.
+
+    signal: its name in SUMO. stop_first: whether the link ever shows that vehicles may drive after a stop.
+    bar: [2, 2], from left to right.
+    """
 
     signal: str
     link: int
+    stop_first: bool
     bar: np.ndarray = field(repr=False)
 
 
@@ -130,7 +139,8 @@ class Roads:
             right = to_the_right(ahead) * self.width
             borders = np.linspace(0.46, -0.46, len(indices) + 1)
             for index, first, last in zip(sorted(indices), borders, borders[1:], strict=False):
-                yield Light(name, index, np.array([point + last * right, point + first * right]))
+                bar = np.array([point + last * right, point + first * right])
+                yield Light(name, index, any(state[index] == "s" for state in signal.greens), bar)
 
     def _inner_lanes(self, roads: Collection[str]) -> Iterator[tuple[str, float]]:
         """Lanes inside junctions between these roads, with their distance from the left border."""
@@ -173,9 +183,11 @@ class TrafficDrawing:
         self._lights, self._entries = lights, entries or ()
         self._signals = sorted({light.signal for light in lights})
         roads.draw(axes)
-        self.widening = max(roads.widening, _CAR_SHOWN / (5.0 * roads.unit))
         norm = Normalize(0, fastest)
-        self.cars = PolyCollection([], norm=norm, cmap=SPEED_COLOURS, linewidth=0, zorder=4)
+        # A thin border separates the cars of a queue.
+        self.cars = PolyCollection(
+            [], norm=norm, cmap=SPEED_COLOURS, edgecolor="white", linewidth=0.15, zorder=4
+        )
         thick = float(np.clip(0.45 * roads.width * roads.unit, 0.9, 2.2))
         self.lights = LineCollection([light.bar for light in lights], linewidth=thick, zorder=3)
         self.lights.set_capstyle("butt")
@@ -184,7 +196,7 @@ class TrafficDrawing:
         for artist in (self.lights, self.cars, self.entering):
             axes.add_collection(artist, autolim=False)
         add_colour_bar(axes, self.cars, "speed of the car, m/s")
-        add_legend(axes, light_keys(entries is not None))
+        add_legend(axes, light_keys(entries is not None, any(light.stop_first for light in lights)))
 
     def update(self, sources: np.ndarray | None) -> None:
         """As Drawing."""
@@ -207,8 +219,9 @@ class TrafficDrawing:
         )
         ahead = headings(angle)
         front = self._roads.moved(front, ahead, self._roads.aside(lanes))
-        longer = max(1.0, _CAR_SHOWN / (5.0 * self._roads.unit))
-        wide = CAR_WIDTH * max(self._roads.widening, min(longer, 1.25 * self._roads.widening))
+        widening = self._roads.widening
+        longer = max(1.0, _CAR_SHOWN / (_CAR * self._roads.unit))
+        wide = CAR_WIDTH * max(widening, min(longer, 1.25 * widening))
         self.cars.set_verts(list(outlines(front, ahead, length * longer, wide)))
         self.cars.set_array(speed)
 
@@ -244,9 +257,9 @@ def region_drawing(
     ]
     entries = [source.lane for source in influence.entries]
     own = name_in_copy(0, "")
-    drawing = TrafficDrawing(simulation, axes, roads, lights, _fastest(net, plan.edges), own, entries)
-    _draw_numbers(axes, net, plan.signals, agents, roads.unit)
-    return drawing
+    if len(agents) > 1:
+        _draw_texts(axes, net, plan.signals, list(map(str, agents)), roads.unit)
+    return TrafficDrawing(simulation, axes, roads, lights, _fastest(net, plan.edges), own, entries)
 
 
 def draw_regions(
@@ -261,7 +274,26 @@ def draw_regions(
     owners = owner_of_roads(net, influences)
     roads.draw(axes, lambda road: chosen[owners[road]] if road in owners else ROAD)
     names = [name for influence in influences for name in influence.plan.signals]
-    _draw_numbers(axes, net, names, range(len(names)), roads.unit)
+    _draw_texts(axes, net, names, list(map(str, range(len(names)))), roads.unit)
+
+
+def draw_delays(axes: Axes, net: Net, influences: Sequence[Influence], delays: Sequence[SignalDelay]) -> None:
+    """The approaches of each signal in the colour of its level of service, and its delay in seconds."""
+    roads = Roads(net, net.edges, _roads_of(influences), axes)
+    levels: dict[str, str] = {}
+    for found in delays:
+        for road in approach(net, net.signals[found.signal]) if found.level else ():
+            levels.setdefault(road, found.level)
+    roads.draw(axes, lambda road: LEVEL_COLOURS[levels[road]] if road in levels else ROAD)
+    passed = [found for found in delays if found.level]
+    texts = [f"{found.delay:.0f}" for found in passed]
+    _draw_texts(axes, net, [found.signal for found in passed], texts, roads.unit)
+    add_legend(axes, [_level_key(*level) for level in LEVELS])
+
+
+def _level_key(level: str, most: float) -> Line2D:
+    label = f"{level} {most:.0f} s" if np.isfinite(most) else f"{level} more"
+    return Line2D([], [], color=LEVEL_COLOURS[level], linewidth=2.2, label=label)
 
 
 def owner_of_roads(net: Net, influences: Sequence[Influence]) -> dict[str, int]:
@@ -314,15 +346,15 @@ def _around(points: np.ndarray) -> Extent:
     return Extent(left - margin - more, right + margin + more, bottom - margin, top + margin)
 
 
-def _draw_numbers(axes: Axes, net: Net, names: Sequence[str], numbers: Iterable[int], unit: float) -> None:
-    """The numbers of agents at their signals, with a white border."""
+def _draw_texts(axes: Axes, net: Net, names: Sequence[str], texts: Sequence[str], unit: float) -> None:
+    """A text at each of these signals, with a white border."""
     places = signal_places(net, names)
-    smallest, largest = _NUMBER_SIZES
+    smallest, largest = _TEXT_SIZES
     size = float(np.clip(0.22 * unit * _distance(places), smallest, largest))
     border = [withStroke(linewidth=0.3 * size, foreground="white")]
-    for number, (x, y) in zip(numbers, places, strict=True):
+    for text, (x, y) in zip(texts, places, strict=True):
         axes.text(
-            x, y, str(number), fontsize=size, color=INK, ha="center", va="center", zorder=6, clip_on=True
+            x, y, text, fontsize=size, color=INK, ha="center", va="center", zorder=6, clip_on=True
         ).set_path_effects(border)
 
 

@@ -24,8 +24,9 @@ class Row:
 
     agent: whether it learns. greens, links, lanes: numbers of its choices, of links with a connection, and of
     lanes that end at it. entries, exits: roads of its region; rim: entries at the rim of the network, where
-    vehicles depart. classes: those of each influence source. approach: metres from the nearest and the farthest
-    entry to the stop line; (0, 0) if it has none. vehicles: those whose route passes the signal, in the window.
+    vehicles depart. classes: those of each influence source. approach: metres from the nearest and the
+    farthest entry to the stop line; (0, 0) if it has none. vehicles: those whose route passes the signal, in
+    the window.
     """
 
     signal: str

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from dials_mpi.domains.pictures import BLUE, GREEN, INK, ORANGE, PURPLE, SKY, VERMILION, YELLOW
 
 SPEED_COLOURS = LinearSegmentedColormap.from_list("speed", [VERMILION, ORANGE, SKY, BLUE])
-LIGHT_COLOURS = {"G": GREEN, "g": GREEN, "y": YELLOW, "Y": YELLOW, "r": VERMILION}
+LIGHT_COLOURS = {"G": GREEN, "g": GREEN, "y": YELLOW, "Y": YELLOW, "r": VERMILION, "s": SKY}
 """By the letter in the state of a signal; the rare other letters have none."""
 
 ROAD, MARKING = "#D4D4D4", "#FFFFFF"
@@ -38,9 +38,15 @@ def outlines(front: np.ndarray, ahead: np.ndarray, length: np.ndarray | float, w
     return np.stack([*right, *left], axis=1)
 
 
-def light_keys(entering: bool) -> list[Line2D]:
-    """The entries of a legend; entering: with the arrow of a sampled vehicle."""
-    names = {"green": GREEN, "yellow": YELLOW, "red": VERMILION}
+def light_keys(entering: bool, stop_first: bool = False) -> list[Line2D]:
+    """The entries of a legend.
+
+    entering: with the arrow of a sampled vehicle. stop_first: with the colour of links on which vehicles may
+    drive after a stop.
+    """
+    names = {"green": GREEN, "yellow": YELLOW, "red": VERMILION} | (
+        {"stop, then go": SKY} if stop_first else {}
+    )
     keys = [Line2D([], [], color=colour, linewidth=2.2, label=name) for name, colour in names.items()]
     if entering:
         sampled = Line2D([], [], marker=">", ls="", ms=4.5, mfc=PURPLE, mec=INK, mew=0.4)
