@@ -317,6 +317,46 @@ def recorded_episodes(domain, episodes):
     return play_globally(domain, 0, episodes, policy=influence.random_actors(domain).policy)
 
 
+class Alone(relays.Relays):
+    """The line, with simulators that take one episode of the whole, or one region."""
+
+    side_by_side = 1
+
+    def global_simulator(self, streams):
+        if len(streams) > 1:
+            raise ValueError("several episodes")
+        return super().global_simulator(streams)
+
+    def local_simulator(self, regions, environments, streams):
+        if len(regions) > 1:
+            raise ValueError("several regions")
+        return super().local_simulator(regions, environments, streams)
+
+
+def test_a_domain_of_one_region_or_episode_at_a_time_gives_the_same_results():
+    beside, alone = line(), Alone(line().config)
+    assert not [finding for finding in findings_on(alone) if finding.verdict is Verdict.WRONG]
+    *_, actors = networks(beside)
+    recorded, again = (play_globally(domain, 0, 10, policy=actors.policy) for domain in (beside, alone))
+    assert recorded.differs_from(again) is None
+    np.testing.assert_array_equal(np.stack(recorded.actions), np.stack(again.actions))
+    np.testing.assert_array_equal(np.stack(recorded.done), np.stack(again.done))
+    local = [play_locally(domain, 0, [2, 0], 10) for domain in (beside, alone)]
+    assert local[0].differs_from(local[1]) is None
+    said = [replay.check_replay(domain, 0, recorded) for domain in (beside, alone)]
+    assert said[0] == said[1] and said[0].verdict is Verdict.GOOD
+    assert replayed(alone)["the influence matters"].verdict is Verdict.GOOD
+
+
+def test_one_episode_at_a_time_that_does_not_begin_later_is_found(monkeypatch):
+    class Early(relays.GlobalLine):
+        def reset(self, where=None, elapsed=None):
+            return super().reset(where)
+
+    monkeypatch.setattr(relays, "GlobalLine", Early)
+    assert "does not shorten the only one" in wrong(Alone(line().config))
+
+
 def test_an_influence_that_changes_nothing_is_said_to(monkeypatch):
     class Deaf(relays.LocalLine):
         def step(self, actions, sources):

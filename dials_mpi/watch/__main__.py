@@ -199,7 +199,7 @@ def _draw_comparison(options: argparse.Namespace, run: Run, policy: str, file: P
 
     assert isinstance(run.domain, Scored)  # see _check_comparison
     steps, policies = options.steps or run.domain.horizon, (options.before, policy)
-    with _progress("steps", 2 * steps) as advance:
+    with _progress("steps", 2 * (steps + 1)) as advance:
         figure, lines = comparison.draw(run, run.domain, policies, _seed(options, run), steps, advance)
     save(figure, file)
     return lines

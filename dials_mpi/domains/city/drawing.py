@@ -292,7 +292,7 @@ def draw_delays(axes: Axes, net: Net, influences: Sequence[Influence], delays: S
 
 
 def _level_key(level: str, most: float) -> Line2D:
-    label = f"{level} {most:.0f} s" if np.isfinite(most) else f"{level} more"
+    label = f"{level} ≤ {most:.0f} s" if np.isfinite(most) else f"{level} > {LEVELS[-2][1]:.0f} s"
     return Line2D([], [], color=LEVEL_COLOURS[level], linewidth=2.2, label=label)
 
 
