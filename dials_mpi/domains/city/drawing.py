@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import Normalize
 from matplotlib.lines import Line2D
-from matplotlib.patheffects import withStroke
+from matplotlib.patheffects import AbstractPathEffect, withStroke
 
 from dials_mpi.domains.city.cutting import name_in_copy
 from dials_mpi.domains.city.influence import Influence
@@ -351,7 +351,7 @@ def _draw_texts(axes: Axes, net: Net, names: Sequence[str], texts: Sequence[str]
     places = signal_places(net, names)
     smallest, largest = _TEXT_SIZES
     size = float(np.clip(0.22 * unit * _distance(places), smallest, largest))
-    border = [withStroke(linewidth=0.3 * size, foreground="white")]
+    border: list[AbstractPathEffect] = [withStroke(linewidth=0.3 * size, foreground="white")]
     for text, (x, y) in zip(texts, places, strict=True):
         axes.text(
             x, y, text, fontsize=size, color=INK, ha="center", va="center", zorder=6, clip_on=True
