@@ -70,6 +70,7 @@ def test_a_picture_is_refused_in_one_sentence(words, capsys, tmp_path):
         ([*words, "--picture", tmp_path / "none" / "map.png"], "choose another --picture"),
         (["relays:Relays", "--picture", tmp_path / "map.png"], "the domain relays has no map"),
         (["relays:Relays", "--survey"], "the domain relays reads no files"),
+        (["domain=relays:Relays", "--survey"], "the domain relays reads no files"),
     ):
         _, err = called(capsys, 2, *wrong)
         assert err.startswith("dials_mpi: ") and err.count("\n") == 1 and said in err

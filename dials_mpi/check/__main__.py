@@ -117,7 +117,7 @@ def _subject(options: argparse.Namespace) -> tuple[Config, Domain, Actors]:
     """The domain that the command line names, and the policies to play. BadInput: there is none."""
     given = [options.domain] if options.domain else []
     names, settings = runs_and_settings([*given, *options.overrides])
-    if not names and not options.config:
+    if not (names or options.config or any(word.startswith("domain=") for word in settings)):
         raise BadInput("no DOMAIN is given: give its name, module:Class, or the directory of a run")
     if names and is_run(names[0]):
         return _run(options)
