@@ -184,7 +184,8 @@ class Domain(Protocol):
     def side_by_side(self) -> int | None:
         """The largest number of agents, times episodes, with which one simulator is fast; None: any number.
 
-        Results do not depend on it.
+        Results do not depend on it. No caller asks for more, except for one region with all its environments
+        or for one episode of the whole system: a simulator may raise ValueError then.
         """
         ...
 
@@ -217,6 +218,51 @@ class Closable(Protocol):
 
     def close(self) -> None:
         """Release it; a ``reset`` of all episodes starts the simulator again."""
+        ...
+
+
+class Survey(NamedTuple):
+    """What a domain has found in its input files.
+
+    columns, rows: a table as text, a row for each part of the system; warnings: what stands in the way of a
+    good result, a sentence each.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    warnings: tuple[str, ...]
+
+
+@runtime_checkable
+class Surveyed(Protocol):
+    """What a domain that reads files may also provide, for ``python -m dials_mpi.check``."""
+
+    def survey(self) -> Survey:
+        """A report on the files. BadInput: they cannot be used."""
+        ...
+
+
+@runtime_checkable
+class Mapped(Protocol):
+    """What a domain with a map may also provide, for ``python -m dials_mpi.check --picture``."""
+
+    def draw_map(self, axes: Axes, colours: Sequence[str] | None = None) -> None:
+        """Draw all regions and their numbers in axes, and set the limits and the aspect.
+
+        colours: of the R regions; None: some in which neighbours differ.
+        """
+        ...
+
+
+@runtime_checkable
+class Scored(Protocol):
+    """What a domain with a map may also provide, for ``python -m dials_mpi.watch --before``."""
+
+    def draw_scores(self, axes: Axes, simulator: Any) -> None:
+        """Draw a map of how an episode of the global simulator went in each region, and set the limits.
+
+        The simulator's episode is over. Colours mean the same in all maps.
+        """
         ...
 
 

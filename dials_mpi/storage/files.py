@@ -89,7 +89,7 @@ def replacing(path: Path) -> Iterator[DeferredErrorFile]:
 
 @contextmanager
 def output_file(file: Path, option: str = "--out") -> Iterator[Path]:
-    """A temporary file to write, which replaces ``file``, the user's option, when it is complete.
+    """A temporary file to write, which replaces ``file`` when it is complete; option: named the file.
 
     BadInput: the folder is not writable, or the disk is full.
     """
@@ -97,18 +97,18 @@ def output_file(file: Path, option: str = "--out") -> Iterator[Path]:
         temporary = file.with_name(f".partial-{os.getpid()}-{file.name}")
         temporary.touch(exist_ok=False)  # an error must come now, not after minutes of drawing
     except (OSError, ValueError) as error:  # ValueError: the name is not valid for a file
-        raise _unwritable(file, error, option) from error
+        raise _unwritable(file, option, error) from error
     try:
         yield temporary
         os.replace(temporary, file)
     except OSError as error:
-        raise _unwritable(file, error, option) from error
+        raise _unwritable(file, option, error) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
-def _unwritable(file: Path, error: Exception, option: str) -> BadInput:
+def _unwritable(file: Path, option: str, error: Exception) -> BadInput:
     reason = getattr(error, "strerror", None) or error
     return BadInput(f"{printable(str(file))} cannot be written ({reason}): choose another {option}")
 

@@ -14,14 +14,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.text import shown
-from dials_mpi.domains.base import Agent, Details, Region, Source
+from dials_mpi.domains.base import Agent, Details, Drawing, Region, Source, Survey
 from dials_mpi.domains.city import scenario as scenarios
+from dials_mpi.domains.city import survey as surveys
 from dials_mpi.domains.city.control import control
 from dials_mpi.domains.city.controllers import CONTROLLERS, CityController
 from dials_mpi.domains.city.destinations import destinations
@@ -40,6 +41,9 @@ from dials_mpi.domains.city.vehicle_types import vehicle_types
 from dials_mpi.domains.sumo import installation
 from dials_mpi.domains.sumo.simulation import Simulation
 from dials_mpi.settings import setting
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["City", "CityConfig", "CityGlobalSimulator", "CityLocalSimulator"]
 
@@ -237,6 +241,34 @@ class City:
     def sources(self, region: int) -> tuple[Source, ...]:
         """The influence sources of a region."""
         return self.influences[region].sources()
+
+    def survey(self) -> Survey:
+        """What the files say of each signal, and what stands in the way."""
+        plans = [influence.plan for influence in self.influences]
+        return surveys.table(surveys.survey(self.scenario, self.net, plans))
+
+    def drawing(
+        self, simulator: CityGlobalSimulator | CityLocalSimulator, axes: Axes, region: int | None
+    ) -> Drawing:
+        """The city with its cars and signals, or copy 0 of a region's tile."""
+        from dials_mpi.domains.city.drawing import city_drawing, region_drawing
+
+        if region is None:
+            return city_drawing(lambda: simulator.simulation, axes, self.net, self.influences)
+        agents = self.regions[region].agents
+        return region_drawing(lambda: simulator.simulation, axes, self.influences[region], agents)
+
+    def draw_map(self, axes: Axes, colours: Sequence[str] | None = None) -> None:
+        """The roads of each region in a colour, and the numbers of the agents."""
+        from dials_mpi.domains.city.drawing import draw_regions
+
+        draw_regions(axes, self.net, self.influences, colours)
+
+    def draw_scores(self, axes: Axes, simulator: CityGlobalSimulator) -> None:
+        """The delay at each signal in the simulator's episode, and its level of service."""
+        from dials_mpi.domains.city.drawing import draw_delays
+
+        draw_delays(axes, self.net, self.influences, simulator.signal_delays())
 
 
 def _window(config: CityConfig) -> tuple[float | None, float | None]:
