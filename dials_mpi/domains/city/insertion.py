@@ -40,7 +40,7 @@ class Insertions:
         for run in sorted(runs):
             for copy in range(self._copies):
                 edges = " ".join(name_in_copy(copy, edge) for edge in run)
-                yield f"<route id={quoteattr(_route(copy, run))} edges={quoteattr(edges)}/>"
+                yield f"<route id={quoteattr(route_name(copy, run))} edges={quoteattr(edges)}/>"
 
     def reset(self, where: np.ndarray, gone: np.ndarray) -> None:
         """Episodes begin in the copies of the mask [E]; gone: int [E], seconds of the window before them."""
@@ -60,7 +60,7 @@ class Insertions:
 
     def _entering(self, copy: int, m: int, chosen: int) -> Departing:
         lane, entry = self._influence.entries[m]
-        route = _route(copy, entry.paths[chosen - 1])
+        route = route_name(copy, entry.paths[chosen - 1])
         number = str(self._lane_numbers[lane])
         seen = self._seen.entries.get(lane)
         if not seen:  # nobody was seen to enter here: as SUMO inserts by default
@@ -73,7 +73,7 @@ class Insertions:
         return Departing(self._named(copy), kind, route, number, *how)
 
     def _departing(self, copy: int, departure: Departure) -> Departing:
-        route = _route(copy, departure.run)
+        route = route_name(copy, departure.run)
         how = departure.lane, departure.position, departure.speed
         return Departing(self._named(copy), departure.type, route, *how)
 
@@ -82,6 +82,6 @@ class Insertions:
         return name_in_copy(copy, str(self._number))
 
 
-def _route(copy: int, run: Sequence[str]) -> str:
+def route_name(copy: int, run: Sequence[str]) -> str:
     """The name of a route."""
     return f"{copy}/{'>'.join(run)}"
