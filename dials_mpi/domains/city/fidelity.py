@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 from xml.sax.saxutils import quoteattr
 
@@ -99,8 +98,8 @@ def record(
         state = step.state
         sources.append([row[0] for row in step.sources])
         for visit in tracker.second(simulator.simulation):
-            inside = domain.influences[visit.region].plan.edges
-            came[visit.region].append(_came(simulator.simulation, visit, second, inside))
+            influence = domain.influences[visit.region]
+            came[visit.region].append(_came(simulator.simulation, visit, second, influence))
         sums.add(step.rewards[:, 0])
     simulator.close()
     return Recording(np.array(actions)[:, :, 0], sources, came, sums.measured())
@@ -134,11 +133,10 @@ def _replay_region(domain: City, recording: Recording, variant: Variant, k: int,
     return sums.measured()
 
 
-def _came(simulation: Simulation, visit: Visit, second: int, inside: frozenset[str]) -> Came:
+def _came(simulation: Simulation, visit: Visit, second: int, influence: Influence) -> Came:
     questions = ("getLaneID", "getLanePosition", "getSpeed", "getTypeID", "getSpeedFactor")
     seen: list[Any] = [simulation.ask("vehicle", question, [visit.vehicle])[0] for question in questions]
-    behind = (visit.following,) if visit.following in inside and visit.following is not None else ()
-    run = (*visit.run[visit.run.index(visit.road) :], *behind)
+    run = influence.way(visit.run[visit.run.index(visit.road) :], visit.following)
     return Came(second, *seen, run, visit.own)
 
 

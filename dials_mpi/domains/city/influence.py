@@ -116,6 +116,18 @@ class Influence:
         greens = sum(len(self.net.signals[name].greens) for name in self.plan.signals)
         return CELLS * len(self.seen_lanes) + greens + HOURS
 
+    def way(self, run: Sequence[str], following: str | None) -> tuple[str, ...]:
+        """The edges of a vehicle in the local simulator: its run, and the next one behind an exit's signal.
+
+        Behind other exits it is gone: if it comes back, it enters anew.
+        """
+        behind = self._behind.get(run[-1], ())
+        return (*run, following) if following is not None and following in behind else tuple(run)
+
+    @cached_property
+    def _behind(self) -> dict[str, tuple[str, ...]]:
+        return {out.edge: out.behind for out in self.plan.exits}
+
     def path_class(self, entry: Entry, run: Sequence[str], following: str | None) -> int | None:
         """The class of a vehicle that enters here.
 
