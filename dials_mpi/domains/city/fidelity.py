@@ -30,7 +30,7 @@ EXACT = ("--insertion-checks", "collision", "--emergency-insert")
 class Measured(NamedTuple):
     """Figures of N signals in T seconds, on their incoming lanes.
 
-    queue: halting vehicles after each second, [T, N]. flow: vehicles that left the lanes, per hour, [N].
+    queue: halting vehicles after each second, [T, N]. flow: vehicles that pass the stop lines, per hour, [N].
     speed: mean of all vehicles on them, m/s, [N]; NaN if there was none. reward: mean per decision, [N].
     """
 
@@ -40,8 +40,14 @@ class Measured(NamedTuple):
     reward: np.ndarray
 
 
+def joined(episodes: Sequence[Measured]) -> Measured:
+    """The figures of several episodes: their seconds one after another, else means."""
+    queue, *others = zip(*episodes, strict=True)
+    return Measured(np.concatenate(queue), *(np.mean(values, axis=0) for values in others))
+
+
 class Came(NamedTuple):
-    """A vehicle that came into a region, or departed in it, as it was at the end of ``second`` (1 is the first).
+    """A vehicle that came into a region, or departed in it, as it was after ``second`` (1 is the first).
 
     lane, position, speed, type, factor: as SUMO says; run: its edges from there on, with the one after the
     region. own: it departed in the region.
@@ -180,9 +186,45 @@ class Replayed:
         self._number += 1
         number = came.lane.rpartition("_")[2]
         how = f"{came.position:.6f}", f"{came.speed:.6f}", came.factor
-        return Departing(
-            name_in_copy(0, str(self._number)), came.type, route_name(0, came.run), number, *how
-        )
+        return Departing(name_in_copy(0, str(self._number)), came.type, route_name(0, came.run), number, *how)
+
+
+class Flow:
+    """Counts the vehicles that pass the stop lines of N signals.
+
+    By their routes: a vehicle may pass a short road before a stop line within a second, unseen.
+    """
+
+    def __init__(self, incoming: Sequence[Sequence[str]]) -> None:
+        """incoming: the lanes before each signal, [N]."""
+        self._signals: dict[str, int] = {}
+        for number, lanes in enumerate(incoming):
+            self._signals |= dict.fromkeys((lane.rpartition("_")[0] for lane in lanes), number)
+        self._number = len(incoming)
+        self._at: dict[str, int] = {}
+        self._routes: dict[str, list[int | None]] = {}
+
+    def second(self, simulation: Simulation) -> np.ndarray:
+        """The vehicles that passed each signal in the second that is over, int [N]."""
+        names, passed = simulation.vehicles(), np.zeros(self._number, np.int64)
+        now = dict(zip(names, simulation.ask("vehicle", "getRouteIndex", names), strict=True))
+        for vehicle, here in now.items():
+            before = self._at.get(vehicle)
+            if before is None:
+                (route,) = simulation.ask("vehicle", "getRoute", [vehicle])
+                self._routes[vehicle] = [self._signals.get(edge) for edge in route]
+            elif here != before:
+                self._count(passed, self._routes[vehicle][before:here])
+        for vehicle in self._at.keys() - now.keys():  # it has reached its last road, and left
+            self._count(passed, self._routes.pop(vehicle)[self._at[vehicle] : -1])
+        self._at = now
+        return passed
+
+    @staticmethod
+    def _count(passed: np.ndarray, signals: Sequence[int | None]) -> None:
+        for signal in signals:
+            if signal is not None:
+                passed[signal] += 1
 
 
 class _Sums:
@@ -195,7 +237,7 @@ class _Sums:
         self._queue: list[np.ndarray] = []
         self._rewards, self._left = np.zeros(signals), np.zeros(signals)
         self._count, self._speed = np.zeros(signals), np.zeros(signals)
-        self._present: list[frozenset[str]] = [frozenset()] * signals
+        self._flow = Flow([signal.incoming for signal in simulator.approaches.signals])
 
     def add(self, rewards: np.ndarray) -> None:
         """Add the second that has passed; its rewards [N]."""
@@ -208,19 +250,7 @@ class _Sums:
         self._count += sums(count)
         self._speed += sums(count * speed)
         self._rewards += rewards
-        self._add_left(count)
-
-    def _add_left(self, count: np.ndarray) -> None:
-        """Count the vehicles that are no longer on the lanes."""
-        busy = np.flatnonzero(count)
-        there = self._simulator.simulation.ask(
-            "lane", "getLastStepVehicleIDs", [self._lanes.names[i] for i in busy]
-        )
-        now: list[set[str]] = [set() for _ in self._present]
-        for signal, vehicles in zip(self._lanes.owner[busy].tolist(), there, strict=True):
-            now[signal].update(vehicles)
-        self._left += [len(before - after) for before, after in zip(self._present, now, strict=True)]
-        self._present = [frozenset(vehicles) for vehicles in now]
+        self._left += self._flow.second(self._simulator.simulation)
 
     def measured(self) -> Measured:
         """The figures of all seconds so far."""
