@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
+import preload
 import pytest
 from conftest import LAUNCHER_PREFIXES, SMALL
 
@@ -287,6 +288,7 @@ def release() -> None:
 
 @pytest.fixture(scope="module")
 def worker() -> Iterator[Worker]:
+    preload.running()  # after which no answer has to wait for the compiler
     worker = Worker()
     yield worker
     worker.stop()

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import preload
 import pytest
 
 MARK = "DIALS_MPI_TEST"
@@ -69,14 +70,18 @@ class Program:
         ranks: int | None = None,
         cwd: Path | None = None,
         environment: Mapping[str, str] | None = None,
+        preloaded: bool = False,
     ) -> None:
+        """preloaded: the program is started by preload.py where it can be; it must run to its end."""
         self.mark = uuid.uuid4().hex
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(LAUNCHER_PREFIXES)}
         launcher = [] if ranks is None else [mpirun(), "-n", str(ranks)]
+        variables = {**inherited, **(environment or {}), MARK: self.mark}
+        client = preload.command(arguments, variables) if preloaded else None
         self.process = subprocess.Popen(
-            [*launcher, sys.executable, *arguments],
+            [*launcher, *(client or [sys.executable, *arguments])],
             cwd=cwd,
-            env={**inherited, **(environment or {}), MARK: self.mark},
+            env=variables,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -126,7 +131,8 @@ class Program:
 
 
 def launch(*arguments: str, timeout: float = 120, **how: object) -> Finished:
-    """Run a Python program to its end; ``how`` as for Program."""
+    """Run a Python program to its end; ``how`` as for Program. The package's modules are preloaded."""
+    how.setdefault("preloaded", arguments[0] == "-m" and arguments[1].startswith("dials_mpi"))
     return Program(*arguments, **how).wait(timeout)
 
 

@@ -650,7 +650,7 @@ def test_a_new_entry_is_written_and_read_without_other_changes(tmp_path):
     settings = (*SMALL, "ppo.anneal=false", "--output", str(out))
 
     def extended(*arguments, ranks):
-        done = launch(str(driver), str(told), *settings, *arguments, ranks=ranks)
+        done = launch(str(driver), str(told), *settings, *arguments, ranks=ranks, preloaded=True)
         assert done.code == 0, done.stderr
         return [ast.literal_eval((told / str(rank)).read_text()) for rank in range(ranks)]
 

@@ -172,7 +172,8 @@ def test_a_training_runs(name, tmp_path, monkeypatch):
     find_modules(command, monkeypatch)
     words = [str(ROOT / word) if word.startswith(PLACES) else word for word in command.arguments]
     folders = os.pathsep.join(str(ROOT / path) for path in re.findall(r"PYTHONPATH=(\S+)", command.line))
-    where = {"PYTHONPATH": os.pathsep.join(filter(None, [folders, os.environ.get("PYTHONPATH")]))}
+    path = os.pathsep.join(filter(None, [folders, os.environ.get("PYTHONPATH")]))
+    where = {"PYTHONPATH": path} if folders else None
     program = ("-m", "dials_mpi.train", *words, *little(configured(command)))
     done = launch(*program, cwd=tmp_path, environment=where)
     assert (done.code, done.stderr) == (0, "")

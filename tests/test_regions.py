@@ -131,7 +131,7 @@ SETTINGS = (
 def program(name: str, *arguments: str, ranks: int | None = None):
     path = f"import sys; sys.path.append({str(Path(unequal_domain.__file__).parent)!r}); "
     run = "from importlib import import_module as get; get('dials_mpi.' + sys.argv[1]).main(sys.argv[2:])"
-    done = launch("-c", path + run, name, *arguments, ranks=ranks)
+    done = launch("-c", path + run, name, *arguments, ranks=ranks, preloaded=True)
     assert done.code == 0, done.stderr
     return done
 

@@ -395,7 +395,7 @@ def test_a_callback_from_python_stops_all_ranks(tmp_path):
         "train.main(sys.argv[1:])\n"
     )
     output = str(tmp_path / "out")
-    result = launch(str(driver), *FOUR_SEGMENTS, "--output", output, ranks=3)
+    result = launch(str(driver), *FOUR_SEGMENTS, "--output", output, ranks=3, preloaded=True)
     assert result.code == 75 and result.ours() == []
     assert "stopped at 384 of 512 steps, with a checkpoint" in result.stdout
 

@@ -187,7 +187,7 @@ train.main(sys.argv[1:])
 def broken(tmp_path: Path, breaks: str):
     driver = tmp_path / "driver.py"
     driver.write_text(BREAKING.replace("BREAKS(count)", breaks))
-    return launch(str(driver), *SMALL, "--output", str(tmp_path / "out"), ranks=3, timeout=100)
+    return launch(str(driver), *SMALL, "--output", str(tmp_path / "out"), ranks=3, preloaded=True)
 
 
 def test_a_run_goes_on_when_libsumo_fails_in_the_middle_of_a_segment(tmp_path):

@@ -50,8 +50,8 @@ class CityConfig:
     """Settings of the city domain. Times are whole seconds."""
 
     scenario: str = setting(
-        "resco:cologne8",
-        "A .sumocfg, resco:NAME, lille or bologna (extra cities); empty: network and routes say it",
+        "",
+        "A .sumocfg, resco:NAME, lille or bologna (extra cities); empty: network and routes",
     )
     network: str = setting("", "The network (.net.xml or .net.xml.gz), in place of a scenario")
     routes: tuple[str, ...] = setting(
@@ -66,6 +66,9 @@ class CityConfig:
     minimum_green: int = setting(0, "Least seconds of a green (RESCO: 0)", low=0, high=600)
     reward: str = setting(
         "queue", "What an agent receives for a decision (docs/city.md)", choices=tuple(REWARDS)
+    )
+    reward_scale: float = setting(
+        1.0, "Factor of all rewards; PPO learns best if a reward is about 1", low=1e-6, high=1e6
     )
     observe_waiting: bool = setting(False, "Whether agents see the waiting time on each lane, too")
     block: str = setting(
@@ -138,7 +141,7 @@ class City:
             )
         self.rules = Rules(
             *(config.decision_every, config.yellow, config.all_red, config.minimum_green),
-            *(config.observe_waiting, config.reward),
+            *(config.observe_waiting, config.reward, config.reward_scale),
         )
         roads, ends = Roads(self.net), destinations(self._demand_files())
         blocks = groups(self.net, config.block)

@@ -30,7 +30,8 @@ _WAITING_MEMORY = ("--waiting-time-memory", "1000000")
 class Rules:
     """How signals change, what agents see and what they are paid. Durations are whole seconds.
 
-    observe_waiting: whether an observation includes the waiting time of each lane. reward: one of REWARDS.
+    observe_waiting: whether an observation includes the waiting time of each lane. reward: one of REWARDS;
+    reward_scale: its factor.
     """
 
     decision_every: int = 10
@@ -39,6 +40,7 @@ class Rules:
     minimum_green: int = 0
     observe_waiting: bool = False
     reward: str = "diff-waiting-time"
+    reward_scale: float = 1.0
 
 
 class Influence(Protocol):
@@ -154,7 +156,8 @@ class CityGlobalSimulator:
             observations = self._observations()
         inputs, sources = self.influence.second(simulation, self.lights)
         self._state = State(observations, inputs)
-        return GlobalStep(self._state, sources, rewards.astype(np.float32)[:, None], self._clocks.tick())
+        paid = np.float32(rewards * rules.reward_scale)[:, None]
+        return GlobalStep(self._state, sources, paid, self._clocks.tick())
 
     def statistics(self) -> dict[str, np.ndarray]:
         """statistics.STATISTICS of the episode so far, float64 [1] each.

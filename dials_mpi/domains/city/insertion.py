@@ -12,8 +12,12 @@ from dials_mpi.domains.city.influence import Influence
 from dials_mpi.domains.city.recording import Departure, Recorded
 from dials_mpi.domains.sumo.simulation import Departing
 
-BRAKING = 4.5
-"""SUMO's default deceleration of cars, m/s2."""
+BRAKING = 3.0
+"""A vehicle that could not stop before its lane's end with this deceleration, m/s2, enters more slowly."""
+
+
+CHANGING = 100.0
+"""On a longer lane, metres, a vehicle has the room to change to the lane that it needs."""
 
 
 class Insertions:
@@ -25,6 +29,7 @@ class Insertions:
         self._influence, self._seen, self._stream = influence, seen, stream
         self._copies, self._number = copies, 0
         self._next = np.zeros(copies, np.int64)
+        self._stop_lines: dict[tuple[str, ...], float] = {}
         self._due = np.array([departure.second for departure in seen.departures])
         self._kinds = sorted({kind for entries in seen.entries.values() for _, _, kind in entries})
         self._lane_numbers = {
@@ -60,17 +65,43 @@ class Insertions:
 
     def _entering(self, copy: int, m: int, chosen: int) -> Departing:
         lane, entry = self._influence.entries[m]
-        route = route_name(copy, entry.paths[chosen - 1])
-        number = str(self._lane_numbers[lane])
+        path = entry.paths[chosen - 1]
+        route, number = route_name(copy, path), self._lane(lane, path)
         seen = self._seen.entries.get(lane)
         if not seen:  # nobody was seen to enter here: as SUMO inserts by default
             kind = self._kinds[0] if self._kinds else "DEFAULT_VEHTYPE"
             return Departing(self._named(copy), kind, route, number, "base", "max")
         position, speed, kind = seen[int(self._stream.integers(len(seen)))]
-        room = self._influence.net.lengths[lane] - position
-        fast = speed**2 / (2 * BRAKING) > room  # SUMO would refuse it before a red light
+        room = self._stop_line(path) - position
+        fast = speed + speed**2 / (2 * BRAKING) > room - 5  # SUMO would refuse it before a red light
         how = f"{position:.2f}", "max" if fast else f"{speed:.2f}"
         return Departing(self._named(copy), kind, route, number, *how)
+
+    def _stop_line(self, path: tuple[str, ...]) -> float:
+        """Metres from the beginning of a path to its first signal; infinity if there is none."""
+        if path not in self._stop_lines:
+            net, edges = self._influence.net, []
+            for edge in path:
+                edges.append(net.edges[edge].length)
+                if any(connection.signal for connection in net.connections[edge]):
+                    break
+            else:
+                edges.append(np.inf)
+            self._stop_lines[path] = sum(edges)
+        return self._stop_lines[path]
+
+    def _lane(self, lane: str, path: Sequence[str]) -> str:
+        """The lane as SUMO's departLane; another one where the edge is too short to change lanes."""
+        net = self._influence.net
+        leads = (
+            any(
+                connection.from_lane == lane and net.lane_edge[connection.to_lane] == path[1]
+                for connection in net.connections[path[0]]
+            )
+            if len(path) > 1
+            else True
+        )
+        return str(self._lane_numbers[lane]) if leads or net.lengths[lane] > CHANGING else "best"
 
     def _departing(self, copy: int, departure: Departure) -> Departing:
         route = route_name(copy, departure.run)

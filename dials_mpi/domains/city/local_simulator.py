@@ -108,7 +108,8 @@ class CityLocalSimulator:
             rewards = rewards + self.reward.decision(simulation)
             self._observations = self._observe()
         done = self._clocks.tick()
-        return LocalStep(self._state(), np.float32(rewards).reshape(-1, self.copies), done)
+        paid = np.float32(rewards * self._rules.reward_scale).reshape(-1, self.copies)
+        return LocalStep(self._state(), paid, done)
 
     def close(self) -> None:
         """End SUMO and remove its files; ``reset`` starts it again."""

@@ -82,7 +82,7 @@ def _loaded(stored: dict) -> Recorded:
 
 def _key(scenario: Scenario, influences: Sequence[Influence], backend: str) -> str:
     files = (scenario.network, *scenario.routes, *scenario.additional)
-    modules = [Path(each.__file__) for each in (influence, regions, tracking)]
+    modules = [Path(str(each.__file__)) for each in (influence, regions, tracking)]
     digests = (sha256(file.read_bytes()).hexdigest() for file in (*files, Path(__file__), *modules))
     edges = (" ".join(sorted(each.inside)) for each in influences)
     window = f"{scenario.begin} {scenario.end}"
