@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -160,7 +160,9 @@ class CityLocalSimulator:
     def _state(self) -> State:
         green = self.lights.green.reshape(-1, self.copies).T
         gone = self._clocks.gone / self._horizon
-        occupied = self._occupancy.read(self.simulation)
+        names = self.simulation.vehicles()
+        lanes = self.simulation.ask("vehicle", "getLaneID", names)
+        occupied = self._occupancy.read(self.simulation, names, lanes)
         return State(self._observations, [inputs(self.influence, occupied, green, gone)])
 
 
@@ -184,17 +186,23 @@ class Rim:
     def reset(self) -> None:
         """Nothing is shown yet."""
         self._shown: dict[tuple[int, str], str] = {}
+        self._given: list[list[int] | None] = [None] * self._copies
 
     def show(self, sources: np.ndarray) -> Sequence[tuple[str, str]]:
         """The states (signal, state) that change; sources: int [E, M]."""
-        changes = []
+        changes: list[tuple[str, str]] = []
         for copy, row in enumerate(sources[:, self._first :].tolist()):
-            for name in self._signals:
-                state = self._state(name, row)
-                if self._shown.get((copy, name)) != state:
-                    self._shown[copy, name] = state
-                    changes.append((name_in_copy(copy, name), state))
+            if row != self._given[copy]:
+                self._given[copy] = row
+                changes += self._changes(copy, row)
         return changes
+
+    def _changes(self, copy: int, row: Sequence[int]) -> Iterator[tuple[str, str]]:
+        for name in self._signals:
+            state = self._state(name, row)
+            if self._shown.get((copy, name)) != state:
+                self._shown[copy, name] = state
+                yield name_in_copy(copy, name), state
 
     def _state(self, name: str, classes: Sequence[int]) -> str:
         if self._open:
