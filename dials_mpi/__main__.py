@@ -26,12 +26,12 @@ COMMANDS = {
     "export": "Write a run's trained policies for use without this package.",
     "archive": "Copy the results of runs, without their networks.",
     "check": "Check that a domain keeps its contract, and measure its simulators.",
-    "fidelity": "Compare the local simulators with the global one, traffic only.",
+    "fidelity": "Compare the local simulators with the global one: traffic and cities.",
     "bench": "Measure training speed, and compare it with the machine's limits.",
 }
 """Each command with the first line of its help."""
 
-PACKAGES = ("report", "study", "watch", "export", "check", "bench")
+PACKAGES = ("report", "study", "watch", "export", "check", "bench", "fidelity")
 """The commands whose ``main`` is in a module ``__main__``."""
 
 HELP = """usage: dials COMMAND ...

@@ -1,11 +1,12 @@
 """Real cities: any SUMO network, cut into a local region for each traffic light.
 
-scenario.py finds the files, net.py reads the network; regions.py says which roads belong to a region,
-cutting.py and tiles.py cut them out; influence.py has the influence sources and the predictor's input,
-tracking.py and global_influence.py read them from the whole city, recording.py and insertion.py say how
-vehicles enter a local region. signals.py switches signals, approaches.py and rewards.py are what agents see
-and receive; global_simulator.py and local_simulator.py are the simulators, statistics.py the figures of an
-episode, controllers.py the hand-coded policies.
+scenario.py finds the files, net.py reads the network; blocks.py says which signals share a region, regions.py
+which roads belong to it, cutting.py and tiles.py cut them out; influence.py has the influence sources and the
+predictor's input, tracking.py and global_influence.py read them from the whole city, recording.py and
+insertion.py say how vehicles enter a local region. signals.py switches signals, approaches.py and rewards.py
+are what agents see and receive; global_simulator.py and local_simulator.py are the simulators, statistics.py
+the figures of an episode, controllers.py the hand-coded policies; fidelity.py measures the accuracy of local
+simulators.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from dials_mpi.core.text import shown
 from dials_mpi.domains.base import Agent, Details, Drawing, Region, Source, Survey
 from dials_mpi.domains.city import scenario as scenarios
 from dials_mpi.domains.city import survey as surveys
+from dials_mpi.domains.city.blocks import groups
 from dials_mpi.domains.city.control import control
 from dials_mpi.domains.city.controllers import CONTROLLERS, CityController
 from dials_mpi.domains.city.destinations import destinations
@@ -76,6 +78,9 @@ class CityConfig:
         1.0, "Factor of all rewards; PPO learns best if a reward is about 1", low=1e-6, high=1e6
     )
     observe_waiting: bool = setting(False, "Whether agents see the waiting time on each lane, too")
+    block: str = setting(
+        "", 'Signals that share a region: "" (one each), auto:K (K near each other), or "a+b, c+d+e" (names)'
+    )
     reach: float = setting(
         REACH,
         "Metres of road before the stop lines that belong to a region, if no other signal comes before",
@@ -146,17 +151,18 @@ class City:
             *(config.observe_waiting, config.reward, config.reward_scale),
         )
         roads, ends = Roads(self.net), destinations(self._demand_files())
+        blocks = groups(self.net, config.block)
         self.influences = [
-            Influence(plan(self.net, [signal.name], config.reach, ends, roads), self.net)
-            for signal in self.signals
+            Influence(plan(self.net, names, config.reach, ends, roads), self.net) for names in blocks
         ]
         greens = [len(signal.greens) for signal in self.signals]
         lanes = [len(signal.incoming) for signal in self.signals]
         values = 2 + config.observe_waiting
         self.agents = [Agent(g + 1 + values * n, g) for g, n in zip(greens, lanes, strict=True)]
+        index = {signal.name: k for k, signal in enumerate(self.signals)}
         self.regions = [
-            Region((k,), influence.input_size, influence.classes)
-            for k, influence in enumerate(self.influences)
+            Region(tuple(index[name] for name in names), influence.input_size, influence.classes)
+            for names, influence in zip(blocks, self.influences, strict=True)
         ]
 
     @cached_property

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dials_mpi.domains.base import Rows
-from dials_mpi.domains.city.influence import ExitSource, Influence, Occupancy, inputs, part
+from dials_mpi.domains.city.influence import CELLS, HOURS, ExitSource, Influence, Occupancy, hour, part
 from dials_mpi.domains.city.signals import Lights
 from dials_mpi.domains.city.tracking import Tracker, Visit
 from dials_mpi.domains.sumo.simulation import Simulation
@@ -24,27 +24,16 @@ class GlobalInfluence:
         """agents: the signals in the order of the simulator's lights; horizon: seconds of an episode."""
         self._influences, self._horizon = influences, horizon
         self._tracker = Tracker(influences)
-        self._occupancy = Occupancy([lane for each in influences for lane in each.seen_lanes])
-        self._bounds = np.cumsum([len(each.seen_lanes) for each in influences])[:-1]
-        places = {name: k for k, name in enumerate(agents)}
-        self._own = [np.array([places[name] for name in each.plan.signals]) for each in influences]
-        exits = {source.exit.signal for each in influences for source in each.exits}
-        self._exit_signals = sorted(name for name in exits if name)
+        self._inputs, self._sources = _Inputs(influences, agents), _Sources(influences)
         self._lanes = [{lane: m for m, (lane, _) in enumerate(influence.entries)} for influence in influences]
         self._entries = [{entry.edge: entry for entry in each.plan.entries} for each in influences]
-        self._states = [
-            [{state: c for c, state in enumerate(source.states)} for source in each.exits]
-            for each in influences
-        ]
         self.unassigned = 0
 
     def reset(self, simulation: Simulation, lights: Lights, gone: float = 0.0) -> Rows:
         """An episode begins; gone: seconds of the window that have passed. The inputs [R, 1, D]."""
         self._gone, self.unassigned = gone, 0
         self._tracker.reset()
-        self._waiting: list[list[deque[int]]] = [
-            [deque() for _ in influence.entries] for influence in self._influences
-        ]
+        self._sources.reset()
         return self._read_inputs(simulation, lights)
 
     def second(self, simulation: Simulation, lights: Lights) -> tuple[Rows, Rows]:
@@ -53,9 +42,7 @@ class GlobalInfluence:
         for visit in self._tracker.second(simulation):
             if not visit.own:
                 self._note(simulation, visit)
-        shown = dict(zip(self._exit_signals, simulation.lights(self._exit_signals), strict=True))
-        sources = [self._sources(k, shown) for k in range(len(self._influences))]
-        return self._read_inputs(simulation, lights), sources
+        return self._read_inputs(simulation, lights), self._sources.second(simulation)
 
     def _note(self, simulation: Simulation, visit: Visit) -> None:
         """A vehicle has entered; a second one on the same lane and in the same second follows in the next."""
@@ -70,30 +57,101 @@ class GlobalInfluence:
         if visit.road == entry.edge:
             (seen,) = simulation.ask("vehicle", "getLaneID", [visit.vehicle])
             lane = seen if seen in entry.lanes else lane
-        self._waiting[visit.region][self._lanes[visit.region][lane]].append(chosen)
-
-    def _sources(self, k: int, shown: dict[str, str]) -> np.ndarray:
-        influence = self._influences[k]
-        found = np.zeros((1, len(influence.classes)), np.int64)
-        for m, waiting in enumerate(self._waiting[k]):
-            if waiting:
-                found[0, m] = waiting.popleft()
-        for m, source in enumerate(influence.exits):
-            found[0, len(influence.entries) + m] = self._exit_class(k, m, source, shown)
-        return found
-
-    def _exit_class(self, k: int, m: int, source: ExitSource, shown: dict[str, str]) -> int:
-        state = part(shown[source.exit.signal or ""], source.exit.links)
-        found = self._states[k][m].get(state)
-        return _nearest(state, source.states) if found is None else found
+        self._sources.enter(visit.region, self._lanes[visit.region][lane], chosen)
 
     def _read_inputs(self, simulation: Simulation, lights: Lights) -> list[np.ndarray]:
-        gone = np.array([self._gone / self._horizon])
-        occupied = np.split(self._occupancy.read(simulation), self._bounds)
-        return [
-            inputs(influence, cells[None], lights.green[own][None], gone)
-            for influence, cells, own in zip(self._influences, occupied, self._own, strict=True)
-        ]
+        tracker = self._tracker
+        return self._inputs.read(
+            simulation, tracker.names, tracker.lanes, lights.green, self._gone / self._horizon
+        )
+
+
+class _Inputs:
+    """The predictor inputs of R regions, as ``influence.inputs`` for each, read together."""
+
+    def __init__(self, influences: Sequence[Influence], agents: Sequence[str]) -> None:
+        self._occupancy = Occupancy([lane for each in influences for lane in each.seen_lanes])
+        sizes = np.array([each.input_size for each in influences])
+        cells = np.array([CELLS * len(each.seen_lanes) for each in influences])
+        firsts = np.cumsum(sizes) - sizes
+        # The places of all regions' cells in one row of inputs, one region after another.
+        self._cells = np.concatenate([f + np.arange(n) for f, n in zip(firsts, cells, strict=True)])
+        places = {name: k for k, name in enumerate(agents)}
+        self._agents = np.array([places[name] for each in influences for name in each.plan.signals])
+        self._greens = np.concatenate(
+            [f + np.array(each.first_greens) for f, each in zip(firsts, influences, strict=True)]
+        )
+        self._hours = firsts + sizes - HOURS
+        self._parts = [slice(f, f + n) for f, n in zip(firsts.tolist(), sizes.tolist(), strict=True)]
+        self._size = int(sizes.sum())
+
+    def read(
+        self,
+        simulation: Simulation,
+        names: Sequence[str],
+        lanes: Sequence[str],
+        green: np.ndarray,
+        gone: float,
+    ) -> list[np.ndarray]:
+        """uint8 [R, 1, D]; names, lanes: of all vehicles; green: int [N]; gone: share of the window."""
+        row = np.zeros((1, self._size), np.uint8)
+        row[0, self._cells] = self._occupancy.read(simulation, names, lanes).reshape(-1)
+        row[0, self._greens + green[self._agents]] = 1
+        row[0, self._hours + hour(np.array(gone))] = 1
+        return [row[:, part] for part in self._parts]
+
+
+class _Sources:
+    """The influence sources of R regions in one row."""
+
+    def __init__(self, influences: Sequence[Influence]) -> None:
+        sizes = [len(each.classes) for each in influences]
+        self._firsts = [sum(sizes[:k]) for k in range(len(sizes))]
+        self._parts = [slice(f, f + n) for f, n in zip(self._firsts, sizes, strict=True)]
+        self._size = sum(sizes)
+        self._exits: dict[str, list[tuple[int, ExitSource]]] = {}
+        for first, influence in zip(self._firsts, influences, strict=True):
+            for m, source in enumerate(influence.exits, len(influence.entries)):
+                self._exits.setdefault(source.exit.signal or "", []).append((first + m, source))
+        self._names = sorted(self._exits)
+        self._classes: dict[tuple[str, str], list[int]] = {}
+        self.reset()
+
+    def reset(self) -> None:
+        """Nobody has entered."""
+        self._row = np.zeros((1, self._size), np.int64)
+        self._shown: list[str] = [""] * len(self._names)
+        self._waiting: dict[int, deque[int]] = {}
+
+    def enter(self, region: int, m: int, chosen: int) -> None:
+        """A vehicle of a class enters on a lane; a second one in the same second follows in the next."""
+        self._waiting.setdefault(self._firsts[region] + m, deque()).append(chosen)
+
+    def second(self, simulation: Simulation) -> list[np.ndarray]:
+        """The sources of the second that has passed, int [R, 1, M]."""
+        states = simulation.lights(self._names)
+        for name, state, before in zip(self._names, states, self._shown, strict=True):
+            if state != before:
+                self._show(name, state)
+        self._shown = states
+        row = self._row.copy()  # its exits as they are, its entries 0
+        for place, waiting in list(self._waiting.items()):
+            row[0, place] = waiting.popleft()
+            if not waiting:
+                del self._waiting[place]
+        return [row[:, part] for part in self._parts]
+
+    def _show(self, name: str, state: str) -> None:
+        exits = self._exits[name]
+        if (name, state) not in self._classes:
+            self._classes[name, state] = [_exit_class(source, state) for _, source in exits]
+        for (place, _), chosen in zip(exits, self._classes[name, state], strict=True):
+            self._row[0, place] = chosen
+
+
+def _exit_class(source: ExitSource, state: str) -> int:
+    shown = part(state, source.exit.links)
+    return source.states.index(shown) if shown in source.states else _nearest(shown, source.states)
 
 
 def _nearest(state: str, states: Sequence[str]) -> int:

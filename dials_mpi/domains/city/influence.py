@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
+from itertools import compress
 from typing import NamedTuple
 
 import numpy as np
@@ -70,7 +70,7 @@ class Influence:
         )
         return tuple(source for source in found if len(source.states) > 1)
 
-    @property
+    @cached_property
     def classes(self) -> tuple[int, ...]:
         """Number of classes of each source."""
         entries = (1 + len(source.entry.paths) for source in self.entries)
@@ -116,6 +116,25 @@ class Influence:
         greens = sum(len(self.net.signals[name].greens) for name in self.plan.signals)
         return CELLS * len(self.seen_lanes) + greens + HOURS
 
+    def way(self, run: Sequence[str], following: str | None) -> tuple[str, ...]:
+        """The edges of a vehicle in the local simulator: its run, and the next one behind an exit's signal.
+
+        Behind other exits it is gone: if it comes back, it enters anew.
+        """
+        behind = self._behind.get(run[-1], ())
+        return (*run, following) if following is not None and following in behind else tuple(run)
+
+    @cached_property
+    def _behind(self) -> dict[str, tuple[str, ...]]:
+        return {out.edge: out.behind for out in self.plan.exits}
+
+    @cached_property
+    def first_greens(self) -> tuple[int, ...]:
+        """Where the greens of each signal begin in the input."""
+        counts = [len(self.net.signals[name].greens) for name in self.plan.signals]
+        start = CELLS * len(self.seen_lanes)
+        return tuple(start + sum(counts[:k]) for k in range(len(counts)))
+
     def path_class(self, entry: Entry, run: Sequence[str], following: str | None) -> int | None:
         """The class of a vehicle that enters here.
 
@@ -152,22 +171,33 @@ def part(state: str, links: Iterable[int]) -> str:
 
 
 class Occupancy:
-    """Reads which cells of some lanes have vehicles in them."""
+    """Reads which cells of L lanes have vehicles in them; a lane may be seen several times."""
 
     def __init__(self, lanes: Sequence[tuple[str, float]]) -> None:
         """lanes: L names, and where the cells begin on each, metres."""
-        self._names = [lane for lane, _ in lanes]
         self._starts = np.array([start for _, start in lanes])
+        numbers: dict[str, list[int]] = {}
+        for number, (lane, _) in enumerate(lanes):
+            numbers.setdefault(lane, []).append(number)
+        self._place = {lane: place for place, lane in enumerate(numbers)}
+        self._numbers = np.array([number for each in numbers.values() for number in each], np.int64)
+        self._times = np.array([len(each) for each in numbers.values()], np.int64)
+        self._first = np.cumsum(self._times) - self._times
 
-    def read(self, simulation: Simulation) -> np.ndarray:
-        """uint8 [L, CELLS]."""
-        found = np.zeros((len(self._names), CELLS), np.uint8)
-        vehicles = simulation.ask("lane", "getLastStepVehicleIDs", self._names)
-        lanes = np.repeat(np.arange(len(vehicles)), list(map(len, vehicles)))
-        positions = simulation.ask("vehicle", "getLanePosition", chain.from_iterable(vehicles))
-        cells = ((np.array(positions) - self._starts[lanes]) // CELL).astype(np.int64)
-        seen = (cells >= 0) & (cells < CELLS)
-        found[lanes[seen], cells[seen]] = 1
+    def read(self, simulation: Simulation, names: Sequence[str], lanes: Sequence[str]) -> np.ndarray:
+        """uint8 [L, CELLS]; names, lanes: of all vehicles on the road."""
+        found = np.zeros((len(self._starts), CELLS), np.uint8)
+        places = list(map(self._place.get, lanes))
+        seen = [place is not None for place in places]
+        positions = np.array(simulation.ask("vehicle", "getLanePosition", compress(names, seen)), float)
+        place = np.array(list(compress(places, seen)), np.int64)
+        times = self._times[place]
+        # A vehicle counts for each of the numbers of its lane, which follow each other in _numbers.
+        steps = np.arange(times.sum()) - np.repeat(np.cumsum(times) - times, times)
+        rows = self._numbers[np.repeat(self._first[place], times) + steps]
+        cells = ((np.repeat(positions, times) - self._starts[rows]) // CELL).astype(np.int64)
+        inside = (cells >= 0) & (cells < CELLS)
+        found[rows[inside], cells[inside]] = 1
         return found
 
 
@@ -180,8 +210,13 @@ def inputs(influence: Influence, occupied: np.ndarray, green: np.ndarray, gone: 
     rows, first = np.arange(len(green)), CELLS * len(influence.seen_lanes)
     found = np.zeros((len(green), influence.input_size), np.uint8)
     found[:, :first] = occupied.reshape(len(green), -1)
-    for k, name in enumerate(influence.plan.signals):
-        found[rows, first + green[:, k]] = 1
-        first += len(influence.net.signals[name].greens)
-    found[rows, first + np.minimum((gone * HOURS).astype(int), HOURS - 1)] = 1
+    firsts = influence.first_greens
+    for k in range(len(firsts)):
+        found[rows, firsts[k] + green[:, k]] = 1
+    found[rows, influence.input_size - HOURS + hour(gone)] = 1
     return found
+
+
+def hour(gone: np.ndarray) -> np.ndarray:
+    """The part of the window, int [E]; gone: float [E], the share of it that has passed."""
+    return np.minimum((gone * HOURS).astype(np.int64), HOURS - 1)

@@ -29,6 +29,7 @@ class Insertions:
         self._influence, self._seen, self._stream = influence, seen, stream
         self._copies, self._number = copies, 0
         self._next = np.zeros(copies, np.int64)
+        self._stop_lines: dict[tuple[str, ...], float] = {}
         self._due = np.array([departure.second for departure in seen.departures])
         self._kinds = sorted({kind for entries in seen.entries.values() for _, _, kind in entries})
         self._lane_numbers = {
@@ -44,7 +45,7 @@ class Insertions:
         for run in sorted(runs):
             for copy in range(self._copies):
                 edges = " ".join(name_in_copy(copy, edge) for edge in run)
-                yield f"<route id={quoteattr(_route(copy, run))} edges={quoteattr(edges)}/>"
+                yield f"<route id={quoteattr(route_name(copy, run))} edges={quoteattr(edges)}/>"
 
     def reset(self, where: np.ndarray, gone: np.ndarray) -> None:
         """Episodes begin in the copies of the mask [E]; gone: int [E], seconds of the window before them."""
@@ -65,16 +66,29 @@ class Insertions:
     def _entering(self, copy: int, m: int, chosen: int) -> Departing:
         lane, entry = self._influence.entries[m]
         path = entry.paths[chosen - 1]
-        route, number = _route(copy, path), self._lane(lane, path)
+        route, number = route_name(copy, path), self._lane(lane, path)
         seen = self._seen.entries.get(lane)
         if not seen:  # nobody was seen to enter here: as SUMO inserts by default
             kind = self._kinds[0] if self._kinds else "DEFAULT_VEHTYPE"
             return Departing(self._named(copy), kind, route, number, "base", "max")
         position, speed, kind = seen[int(self._stream.integers(len(seen)))]
-        room = self._influence.net.lengths[lane] - position
+        room = self._stop_line(path) - position
         fast = speed + speed**2 / (2 * BRAKING) > room - 5  # SUMO would refuse it before a red light
         how = f"{position:.2f}", "max" if fast else f"{speed:.2f}"
         return Departing(self._named(copy), kind, route, number, *how)
+
+    def _stop_line(self, path: tuple[str, ...]) -> float:
+        """Metres from the beginning of a path to its first signal; infinity if there is none."""
+        if path not in self._stop_lines:
+            net, edges = self._influence.net, []
+            for edge in path:
+                edges.append(net.edges[edge].length)
+                if any(connection.signal for connection in net.connections[edge]):
+                    break
+            else:
+                edges.append(np.inf)
+            self._stop_lines[path] = sum(edges)
+        return self._stop_lines[path]
 
     def _lane(self, lane: str, path: Sequence[str]) -> str:
         """The lane as SUMO's departLane; another one where the edge is too short to change lanes."""
@@ -90,7 +104,7 @@ class Insertions:
         return str(self._lane_numbers[lane]) if leads or net.lengths[lane] > CHANGING else "best"
 
     def _departing(self, copy: int, departure: Departure) -> Departing:
-        route = _route(copy, departure.run)
+        route = route_name(copy, departure.run)
         how = departure.lane, departure.position, departure.speed
         return Departing(self._named(copy), departure.type, route, *how)
 
@@ -99,6 +113,6 @@ class Insertions:
         return name_in_copy(copy, str(self._number))
 
 
-def _route(copy: int, run: Sequence[str]) -> str:
+def route_name(copy: int, run: Sequence[str]) -> str:
     """The name of a route."""
     return f"{copy}/{'>'.join(run)}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -45,7 +45,7 @@ class CityLocalSimulator:
     ) -> None:
         """types: vehicle types as XML; horizon: seconds; stream: seeds SUMO and draws what enters how."""
         self.influence, self._tile, self._rules, self._horizon = influence, tile, rules, horizon
-        self._stream, self._options, self._simulate = stream, (backend, gui), simulate
+        self._stream, self._backend, self._simulate = stream, (backend, gui), simulate
         self.copies = tile.copies
         net = influence.net
         own = [net.signals[name] for name in influence.plan.signals]
@@ -73,7 +73,8 @@ class CityLocalSimulator:
             ]
         )
         self.insertions = Insertions(influence, seen, tile.copies, stream)
-        self._rim = Rim(influence, tile.copies)
+        self.rim = Rim(influence, tile.copies)
+        self.options: tuple[str, ...] = ()
         self._types, self._clocks = types, Clocks(tile.copies, horizon)
         self._folder: TemporaryDirectory[str] | None = None
 
@@ -97,7 +98,7 @@ class CityLocalSimulator:
             self.lights.request(np.asarray(actions).reshape(-1))
         changed = self.lights.second()
         simulation.set_lights((self.names[k], self.lights.states[k]) for k in changed)
-        simulation.set_lights(self._rim.show(given))
+        simulation.set_lights(self.rim.show(given))
         simulation.depart(self.insertions.second(self._clocks.gone, given))
         simulation.step()
         self._seconds += 1
@@ -119,12 +120,12 @@ class CityLocalSimulator:
             self._folder = None
 
     def _start(self) -> None:
-        seed = str(self._stream.integers(2**31))
+        options = "--seed", str(self._stream.integers(2**31)), *self.options
         self.simulation = self._simulate(
-            self._tile.network, [self._additional()], (), *self._options, ("--seed", seed)
+            self._tile.network, [self._additional()], (), *self._backend, options
         )
         self._seconds = 0
-        self._rim.reset()
+        self.rim.reset()
 
     def _additional(self) -> Path:
         """The file with vehicle types and routes."""
@@ -159,7 +160,9 @@ class CityLocalSimulator:
     def _state(self) -> State:
         green = self.lights.green.reshape(-1, self.copies).T
         gone = self._clocks.gone / self._horizon
-        occupied = self._occupancy.read(self.simulation)
+        names = self.simulation.vehicles()
+        lanes = self.simulation.ask("vehicle", "getLaneID", names)
+        occupied = self._occupancy.read(self.simulation, names, lanes)
         return State(self._observations, [inputs(self.influence, occupied, green, gone)])
 
 
@@ -173,24 +176,37 @@ class Rim:
         self._length = {name: len(influence.net.signals[name].links) for name in self._signals}
         self._constant = {name: _constant(influence, name) for name in self._signals}
         self._copies = copies
+        self._open = False
         self.reset()
+
+    def open(self) -> None:
+        """From now on ignore the sources: vehicles leave at all exits by the rules of priority."""
+        self._open = True
 
     def reset(self) -> None:
         """Nothing is shown yet."""
         self._shown: dict[tuple[int, str], str] = {}
+        self._given: list[list[int] | None] = [None] * self._copies
 
     def show(self, sources: np.ndarray) -> Sequence[tuple[str, str]]:
         """The states (signal, state) that change; sources: int [E, M]."""
-        changes = []
+        changes: list[tuple[str, str]] = []
         for copy, row in enumerate(sources[:, self._first :].tolist()):
-            for name in self._signals:
-                state = self._state(name, row)
-                if self._shown.get((copy, name)) != state:
-                    self._shown[copy, name] = state
-                    changes.append((name_in_copy(copy, name), state))
+            if row != self._given[copy]:
+                self._given[copy] = row
+                changes += self._changes(copy, row)
         return changes
 
+    def _changes(self, copy: int, row: Sequence[int]) -> Iterator[tuple[str, str]]:
+        for name in self._signals:
+            state = self._state(name, row)
+            if self._shown.get((copy, name)) != state:
+                self._shown[copy, name] = state
+                yield name_in_copy(copy, name), state
+
     def _state(self, name: str, classes: Sequence[int]) -> str:
+        if self._open:
+            return "g" * self._length[name]
         letters = list(self._constant[name])
         for source, chosen in zip(self._exits, classes, strict=False):
             if source.exit.signal == name:

@@ -99,8 +99,8 @@ def _record(scenario: Scenario, influences: Sequence[Influence], backend: str) -
             seen = found[visit.region]
             seen.visits += 1
             if visit.own:
-                edges = influences[visit.region].plan.edges
-                seen.departures.append(_departure(simulation, visit, second, edges, attributes))
+                run = influences[visit.region].way(visit.run, visit.following)
+                seen.departures.append(_departure(simulation, visit, second, run, attributes))
             else:
                 _note_entry(simulation, visit, seen)
     simulation.close()
@@ -130,14 +130,13 @@ def _departure(
     simulation: Simulation,
     visit: Visit,
     second: int,
-    edges: frozenset[str],
+    run: tuple[str, ...],
     attributes: dict[str, dict[str, str]],
 ) -> Departure:
     delay, kind = (simulation.ask("vehicle", q, [visit.vehicle])[0] for q in ("getDepartDelay", "getTypeID"))
-    behind = (visit.following,) if visit.following in edges and visit.following is not None else ()
     name = visit.vehicle if visit.vehicle in attributes else visit.vehicle.rpartition(".")[0]  # of a flow
     how = {**_DEPART, **attributes.get(name, {})}
-    return Departure(max(0.0, second - 1 - delay), (*visit.run, *behind), kind, *how.values())
+    return Departure(max(0.0, second - 1 - delay), run, kind, *how.values())
 
 
 def _depart_attributes(routes: Sequence[Path]) -> dict[str, dict[str, str]]:

@@ -21,7 +21,7 @@ REACH = 150.0
 SHORT = 15.0
 """An entry edge is at least this long, metres, if the network allows it: vehicles must fit on it."""
 
-CLEARANCE = 50.0
+CLEARANCE = 200.0
 """Without another signal, the roads downstream are kept over this distance, metres."""
 
 

@@ -25,7 +25,10 @@ class Visit(NamedTuple):
 
 
 class Tracker:
-    """Compares where all vehicles are with where they were a second before."""
+    """Compares where all vehicles are with where they were a second before.
+
+    names, lanes: of all vehicles on the road, as of the last second; lanes may be inside junctions.
+    """
 
     def __init__(self, influences: Sequence[Influence]) -> None:
         self._inside = [influence.inside for influence in influences]
@@ -34,26 +37,31 @@ class Tracker:
         for k, inside in enumerate(self._inside):
             for edge in inside:
                 self._regions.setdefault(edge, []).append(k)
+        net = influences[0].net
+        self._roads_of = {lane: road for road, edge in net.edges.items() for lane in edge.lanes}
         self.reset()
 
     def reset(self) -> None:
         """There are no vehicles yet."""
-        self._roads: dict[str, str] = {}
+        self._roads: dict[str, str | None] = {}
+        self.names: Sequence[str] = ()
+        self.lanes: Sequence[str] = ()
 
     def second(self, simulation: Simulation) -> list[Visit]:
         """The vehicles that entered a region, or departed in it, during the last second."""
-        names = simulation.vehicles()
+        self.names = simulation.vehicles()
+        self.lanes = simulation.ask("vehicle", "getLaneID", self.names)
         before, visits = self._roads, []
-        self._roads = now = dict(zip(names, simulation.ask("vehicle", "getRoadID", names), strict=True))
+        roads = map(self._roads_of.get, self.lanes)  # None inside junctions
+        self._roads = now = dict(zip(self.names, roads, strict=True))
         for vehicle, road in now.items():
             last = before.get(vehicle)
             if last == road:
                 continue
-            if road[0] == ":":  # inside a junction it still counts as on the road before
-                if last is not None:
-                    now[vehicle] = last
-                continue
-            visits += self._visits(simulation, vehicle, last, road)
+            if road is None:  # inside a junction it still counts as on the road before
+                now[vehicle] = last
+            else:
+                visits += self._visits(simulation, vehicle, last, road)
         return visits
 
     def _visits(self, simulation: Simulation, vehicle: str, last: str | None, road: str) -> list[Visit]:

@@ -41,7 +41,10 @@ class Insertion(NamedTuple):
 
 
 class Departing(NamedTuple):
-    """A vehicle of a type to insert; lane, position, speed: as SUMO's departLane, departPos, departSpeed."""
+    """A vehicle of a type to insert; lane, position, speed: as SUMO's departLane, departPos, departSpeed.
+
+    speed_factor: its speed on a free road over the limit; None: drawn as its type says.
+    """
 
     vehicle: str
     type: str
@@ -49,6 +52,7 @@ class Departing(NamedTuple):
     lane: str
     position: str
     speed: str
+    speed_factor: float | None = None
 
 
 class VehiclePositions(NamedTuple):
@@ -158,8 +162,10 @@ class Simulation:
     def depart(self, vehicles: Iterable[Departing]) -> None:
         """Insert vehicles in the coming step."""
         add = self._backend.add
-        for vehicle, type, route, lane, position, speed in vehicles:
+        for vehicle, type, route, lane, position, speed, factor in vehicles:
             add(vehicle, route, type, "now", lane, position, speed)
+            if factor is not None:
+                self._api.vehicle.setSpeedFactor(vehicle, factor)
 
     @_guarded
     def waiting(self) -> Sequence[str]:

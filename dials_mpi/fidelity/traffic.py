@@ -9,114 +9,67 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Iterator
 
 import numpy as np
 from rich.table import Table
 
-from dials_mpi.algorithm import joint
-from dials_mpi.algorithm.decisions import held
-from dials_mpi.cli import Parser, integer, real
-from dials_mpi.config import Config, load
-from dials_mpi.core.console import PlainConsole
-from dials_mpi.core.errors import BadInput, refuse
-from dials_mpi.core.output import command_line
+from dials_mpi.config import Config
+from dials_mpi.core.errors import BadInput
 from dials_mpi.core.seeding import Purpose, streams
 from dials_mpi.core.text import printable
-from dials_mpi.domains.decisions import decision_steps
-from dials_mpi.domains.traffic import Traffic, TrafficGlobalSimulator
+from dials_mpi.domains.traffic import Traffic
 from dials_mpi.domains.traffic.fidelity import Measured, independent, record, replay
 from dials_mpi.domains.traffic.network import SIDES
-
-EXAMPLES = """examples:
-  python -m dials_mpi.fidelity --config configs/traffic/4.yaml
-  python -m dials_mpi.fidelity --config configs/traffic/25.yaml --policy greedy --summary
-  python -m dials_mpi.fidelity --config configs/traffic/4.yaml --independent 0.5"""
+from dials_mpi.fidelity.comparison import player
 
 RULES = ("hold", "drop")
-WIDTH = 200
-"""Columns of the widest table."""
-
 GREENS = {"at random": 0, "after 10 s": 10, "after 30 s": 30, "after 45 s": 45, "never": np.inf}
 """When the signal of a junction with independent entries switches: steps of green."""
+
+
+class TrafficComparison:
+    """As Comparison."""
+
+    policy, episodes = "fixed", 16
+    own = ("independent",)
+
+    def check(self, config: Config, options: argparse.Namespace) -> None:
+        """As Comparison."""
+        domain = Traffic(config.domain_section)
+        # Under the actuated program SUMO switches the signals: there are no actions to replay.
+        known = ["random", *(name for name in domain.hand_coded if name != "actuated")]
+        if options.policy not in known:
+            raise BadInput(f"--policy is {printable(options.policy)}: choose {', '.join(known)}")
+        if options.independent is not None and not 0 <= options.independent <= 1:
+            raise BadInput(f"--independent is {options.independent:g}: give a probability, 0 to 1")
+        domain.versions()  # BadInput if SUMO is missing
+
+    def tables(self, config: Config, options: argparse.Namespace) -> Iterator[Table]:
+        """As Comparison."""
+        if options.independent is not None:
+            yield _independent(config, options.independent, options.episodes)
+            return
+        truth, locally = measure(config, options.policy, options.episodes)
+        if not options.summary:
+            yield _by_edge(truth, locally)
+        yield _summary(truth, locally)
 
 
 def measure(config: Config, policy: str, episodes: int) -> tuple[Measured, dict[str, Measured]]:
     """The figures of the global simulator, and of the local ones under each of RULES."""
     domain = Traffic(config.domain_section)
     chances = streams(config.seed, Purpose.EVALUATION_ACTIONS, episodes)
-
-    def play(simulator: TrafficGlobalSimulator) -> joint.JointPolicy:
-        return held(joint.scripted(policy, domain, simulator, chances), decision_steps(domain))
-
     recording = record(
         domain,
         streams(config.seed, Purpose.EVALUATION, episodes),
-        play,
+        player(policy, domain, chances),
     )
-    locally = {}
-    for rule in RULES:
-        locally[rule] = replay(_with_rule(config, rule), recording)
-    return recording.measured, locally
+    return recording.measured, {rule: replay(_with_rule(config, rule), recording) for rule in RULES}
 
 
 def _with_rule(config: Config, rule: str) -> Traffic:
     return Traffic(dataclasses.replace(config.domain_section, entries=rule))
-
-
-@command_line
-def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """The command line; it needs no MPI."""
-    parser = Parser("fidelity", "Compare the local simulators with the global one, traffic only.", EXAMPLES)
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings")
-    parser.add_argument("--config", metavar="FILE", help="the configuration of a traffic network")
-    parser.add_argument("--policy", default="fixed", help="random or hand-coded (default fixed)")
-    parser.add_argument("--episodes", type=integer, default=16, help="how many (default 16)")
-    parser.add_argument(
-        "--independent",
-        type=real,
-        metavar="P",
-        help="use independent entries, with probability P",
-    )
-    parser.add_argument("--summary", action="store_true", help="leave out the table by edge")
-    options = parser.parse_intermixed_args(argv)
-    try:
-        config = _checked(options)
-    except BadInput as refusal:
-        sys.exit(refuse(refusal))
-    console = PlainConsole()
-    if console.width < WIDTH:  # else columns would be cut off
-        console.width = WIDTH
-    if options.independent is not None:
-        console.print(_independent(config, options.independent, options.episodes))
-        sys.exit(0)
-    truth, locally = measure(config, options.policy, options.episodes)
-    if not options.summary:
-        console.print(_by_edge(truth, locally))
-    console.print(_summary(truth, locally))
-    sys.exit(0)
-
-
-def _checked(options: argparse.Namespace) -> Config:
-    config = load(options.config, options.overrides)
-    if config.domain != "traffic":
-        raise BadInput(
-            f"domain is {config.domain}, but this command measures traffic only: give the --config of a "
-            "traffic network, for instance configs/traffic/4.yaml"
-        )
-    domain = Traffic(config.domain_section)
-    # Under the actuated program SUMO switches the signals: there are no actions to replay.
-    known = ["random", *(name for name in domain.hand_coded if name != "actuated")]
-    if options.policy not in known:
-        raise BadInput(f"--policy is {printable(options.policy)}: choose {', '.join(known)}")
-    if options.episodes < 1:
-        raise BadInput(f"--episodes is {options.episodes}: give at least 1")
-    if options.independent is not None and not 0 <= options.independent <= 1:
-        raise BadInput(f"--independent is {options.independent:g}: give a probability, 0 to 1")
-    domain.versions()  # BadInput if SUMO is missing
-    return config
 
 
 def _independent(config: Config, probability: float, episodes: int) -> Table:
@@ -174,7 +127,3 @@ def _summary(truth: Measured, locally: dict[str, Measured]) -> Table:
     gaps = [f"{np.abs(measured.occupancy - truth.occupancy).max():.3f}" for measured in locally.values()]
     table.add_row("largest difference in a cell's occupancy", "", *gaps)
     return table
-
-
-if __name__ == "__main__":
-    main()
