@@ -1,9 +1,11 @@
-"""Import a class from outside the package, which a setting names as ``module:Class``."""
+"""Import a class that a setting names as ``module:Class``; find the folder of an installed package."""
 
 from __future__ import annotations
 
 import inspect
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from dials_mpi.core.errors import BadInput
@@ -32,3 +34,10 @@ def import_class(key: str, name: str, place: str) -> type:
     if not inspect.isclass(found):
         raise BadInput(f"{key} is {shown(name)}, but {module} has no class {printable(qualified)}")
     return found
+
+
+def package_folder(name: str) -> Path | None:
+    """The folder of an installed top-level package, which is not imported; None: it is not installed."""
+    spec = find_spec(name)
+    places = (spec.submodule_search_locations or ()) if spec else ()
+    return next((Path(place) for place in places), None)

@@ -11,6 +11,7 @@ from xml.etree.ElementTree import Element
 
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.text import printable
+from dials_mpi.domains.city.network_rules import require_network
 from dials_mpi.domains.city.xml_files import elements, shown
 from dials_mpi.domains.sumo import installation
 
@@ -147,6 +148,7 @@ class Net:
 
 def read(path: Path) -> Net:
     """The network of a file, plain or gzipped. BadInput: it cannot be read, or is not a network."""
+    require_network(path)
     try:
         net = _read(path)
     except BadInput:

@@ -11,11 +11,11 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from dials_mpi.core.errors import BadInput
+from dials_mpi.core.imports import package_folder
 from dials_mpi.core.text import shown as shown_value
 from dials_mpi.domains.city import trips
 from dials_mpi.domains.city.xml_files import elements, root, shown
@@ -34,6 +34,12 @@ HOUR = (0.0, 3600.0)
 
 LILLE_TRIPS = 4000
 """Random trips of Lille in its hour; its package brings no route file."""
+
+_BOLOGNA = (
+    "acosta_buslanes.net.xml",
+    *("acosta.rou.xml", "acosta_busses.rou.xml"),
+    *("acosta_vtypes.add.xml", "acosta_bus_stops.add.xml"),
+)
 
 _DETECTORS = re.compile(
     r"e\d\w*|\w*Detector|detector|inductionLoop|instantInductionLoop|edgeData|laneData|timedEvent|vTypeProbe"
@@ -136,16 +142,20 @@ def _lille() -> Scenario:
 
 
 def _bologna() -> Scenario:
+    """Its .sumocfg names a route file whose end is missing, so the files are named here."""
     folder = _package("sumo_experiments", "sumo-experiments") / "preset_networks/bologna/acosta"
-    return _with_window(_of_configuration(folder / "run.sumocfg"), *HOUR)
+    network, *demand = (folder / name for name in _BOLOGNA)
+    for path in (network, *demand):
+        _require_file(path, "a file of Bologna")
+    vehicles, buses, types, stops = demand
+    return Scenario(network, (vehicles, buses), (types, stops), *HOUR)
 
 
 def _package(module: str, distribution: str) -> Path:
     """The folder of an installed package; it is not imported: sumo-rl's import fails with new libraries."""
-    spec = find_spec(module)
-    places = (spec.submodule_search_locations or ()) if spec else ()
-    for place in places:
-        return Path(place)
+    folder = package_folder(module)
+    if folder:
+        return folder
     raise BadInput(f"the scenario needs the package {distribution}, which is not installed: {INSTALL}")
 
 

@@ -6,7 +6,7 @@ import gzip
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 from xml.etree.ElementTree import Element, ParseError, iterparse
 
 from dials_mpi.core.errors import BadInput
@@ -49,7 +49,7 @@ def shown(path: Path) -> str:
 def _opened(path: Path) -> IO[bytes]:
     with open(path, "rb") as stream:
         packed = stream.read(2) == _GZIP
-    return gzip.open(path, "rb") if packed else open(path, "rb")
+    return cast(IO[bytes], gzip.open(path)) if packed else open(path, "rb")
 
 
 def _elements(stream: IO[bytes]) -> Iterator[Element]:
