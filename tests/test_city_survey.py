@@ -346,3 +346,18 @@ def test_left_hand_traffic_is_no_fault(folder):
     options = ["--grid", "--grid.number=2", "--lefthand", "--grid.attach-length=150", "--tls.set=A0,B1"]
     installation._run([installation.program("netgenerate"), *options, "--output-file=city.net.xml"])
     assert [row.signal for row in report().rows if row.agent] == ["A0", "B1"]
+
+
+def test_a_long_id_is_shown_whole(folder):
+    name = "cluster_" + "1234567890_" * 20
+    edited("city.net.xml", lambda text: re.sub(r'(<tlLogic id|tl)="A0"', rf'\1="{name}"', text))
+    edited(
+        "city.net.xml",
+        lambda text: re.sub(
+            rf'(<tlLogic id="{name}".*?>).*?(</tlLogic>)',
+            r'\1<phase duration="9" state="GGGGGGGGGGGG"/>\2',
+            text,
+            flags=re.S,
+        ),
+    )
+    assert f"signal '{name}' has 1 green phase: it stays on its own program" in report().warnings

@@ -10,7 +10,7 @@ from xml.etree.ElementTree import Element
 
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.text import shown as shown_value
-from dials_mpi.domains.city.xml_files import elements, shown
+from dials_mpi.domains.city.xml_files import elements, quoted, shown
 
 OLDEST = (1, 0)
 """The oldest version of network files that are read; netconvert converts older ones."""
@@ -109,6 +109,4 @@ def _require_phases(path: Path, name: str, phases: Sequence[Mapping[str, str]], 
 
 
 def _refuse(path: Path, signal: str, what: str) -> NoReturn:
-    raise BadInput(
-        f"signal {shown_value(signal)} in {shown(path)} {what}: correct it with netedit or netconvert"
-    )
+    raise BadInput(f"signal {quoted(signal)} in {shown(path)} {what}: correct it with netedit or netconvert")

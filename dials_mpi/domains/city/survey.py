@@ -7,13 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from dials_mpi.core.errors import BadInput
-from dials_mpi.core.text import shown as shown_value
 from dials_mpi.domains.city import routes
 from dials_mpi.domains.city.net import Net, Signal
 from dials_mpi.domains.city.regions import SHORT, RegionPlan, Roads
 from dials_mpi.domains.city.routes import Routes
 from dials_mpi.domains.city.scenario import Scenario
-from dials_mpi.domains.city.xml_files import elements, shown
+from dials_mpi.domains.city.xml_files import elements, quoted, shown
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def require_agents(net: Net) -> None:
             "another network"
         )
     if not net.agents:
-        names = ", ".join(map(shown_value, list(net.signals)[:5]))
+        names = ", ".join(map(quoted, list(net.signals)[:5]))
         raise BadInput(
             f"{shown(net.path)} has no signal with two green phases or more ({names}): nothing can be "
             "learnt there"
@@ -142,7 +141,7 @@ def _about_demand(demand: Routes) -> Iterator[str]:
 def _about_signals(net: Net, rows: Iterable[Row]) -> Iterator[str]:
     for row in rows:
         signal = net.signals[row.signal]
-        name = f"signal {shown_value(row.signal)}"
+        name = f"signal {quoted(row.signal)}"
         yield from (f"{name} {what}" for what in _about_signal(signal, row))
         if row.agent and not row.vehicles:
             yield f"{name}: no vehicle of the demand passes it"
@@ -178,7 +177,7 @@ def _short(net: Net, plans: Iterable[RegionPlan]) -> Iterator[str]:
 def _list(names: Iterable[str]) -> str:
     """A few names for a sentence."""
     found = sorted(names)
-    return ", ".join(map(shown_value, found[:4])) + (f" and {len(found) - 4} more" if len(found) > 4 else "")
+    return ", ".join(map(quoted, found[:4])) + (f" and {len(found) - 4} more" if len(found) > 4 else "")
 
 
 def _count(number: int, what: str) -> str:

@@ -15,10 +15,10 @@ from tempfile import TemporaryDirectory
 
 from dials_mpi.core import cache
 from dials_mpi.core.errors import BadInput
-from dials_mpi.core.text import shown
 from dials_mpi.domains.city import cutting
 from dials_mpi.domains.city.net import Net, Signal, read
 from dials_mpi.domains.city.regions import RegionPlan
+from dials_mpi.domains.city.xml_files import quoted, shown
 from dials_mpi.domains.sumo import made_files
 
 _FILE = "tile.net.xml"
@@ -75,7 +75,7 @@ class Cutter:
             difference = _difference(self._net.signals[name], mine) if mine else "it is missing"
             if difference:
                 raise BadInput(
-                    f"signal {shown(name)} cannot be cut out of {shown(str(self._net.path))} ({difference}): "
+                    f"signal {quoted(name)} cannot be cut out of {shown(self._net.path)} ({difference}): "
                     "write the network again with netconvert, or name other signals"
                 )
 

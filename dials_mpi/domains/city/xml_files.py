@@ -46,6 +46,11 @@ def shown(path: Path) -> str:
     return printable(str(path))
 
 
+def quoted(name: str) -> str:
+    """The whole id of a signal or road for a one-line message; ids may be long."""
+    return f"'{printable(name)}'"
+
+
 def _opened(path: Path) -> IO[bytes]:
     with open(path, "rb") as stream:
         packed = stream.read(2) == _GZIP
