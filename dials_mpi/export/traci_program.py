@@ -26,6 +26,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import iterparse
@@ -205,7 +206,10 @@ def start(command: Sequence[str], backend: str, gui: bool) -> Any:
             if backend == "libsumo":
                 raise
         else:
-            libsumo.start(["sumo", *command])
+            # SUMO orders some conflicts by the addresses of its objects. In a new thread these rise in order
+            # of allocation, whatever this process did before, so that the traffic is that of evaluate.
+            with ThreadPoolExecutor(max_workers=1) as thread:
+                thread.submit(libsumo.start, ["sumo", *command]).result()
             return libsumo
     if backend == "libsumo":
         sys.exit("--backend is libsumo, which has no window: leave --gui out, or choose traci")
