@@ -19,9 +19,20 @@ Play = Callable[[Any], joint.JointPolicy]
 class Comparison(Protocol):
     """The comparison of one domain. policy, episodes: the command's defaults. own: options it alone has."""
 
-    policy: str
-    episodes: int
-    own: tuple[str, ...]
+    @property
+    def policy(self) -> str:
+        """The default of --policy."""
+        ...
+
+    @property
+    def episodes(self) -> int:
+        """The default of --episodes."""
+        ...
+
+    @property
+    def own(self) -> tuple[str, ...]:
+        """The options that only this comparison has."""
+        ...
 
     def check(self, config: Config, options: argparse.Namespace) -> None:
         """BadInput: it cannot be measured."""

@@ -113,7 +113,8 @@ def record(
 
 def replay(domain: City, recording: Recording, variant: Variant = Variant(), seed: int = 0) -> Measured:
     """Simulate every region alone, under the recorded actions."""
-    parts, order = [], []
+    parts: list[Measured] = []
+    order: list[int] = []
     for k, region in enumerate(domain.regions):
         parts.append(_replay_region(domain, recording, variant, k, seed))
         order += region.agents
@@ -143,7 +144,8 @@ def _came(simulation: Simulation, visit: Visit, second: int, influence: Influenc
     questions = ("getLaneID", "getLanePosition", "getSpeed", "getTypeID", "getSpeedFactor")
     seen: list[Any] = [simulation.ask("vehicle", question, [visit.vehicle])[0] for question in questions]
     run = influence.way(visit.run[visit.run.index(visit.road) :], visit.following)
-    return Came(second, *seen, run, visit.own)
+    lane, position, speed, kind, factor = seen
+    return Came(second, lane, position, speed, kind, factor, run, visit.own)
 
 
 def _mixed(came: Sequence[Came], stream: np.random.Generator) -> list[Came]:
