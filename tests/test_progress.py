@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 from conftest import SMALL, in_terminal, launch, train
+from rich.console import Console
 
 from dials_mpi.algorithm.evaluation import Evaluation
 from dials_mpi.config import load
+from dials_mpi.domains.city.statistics import STATISTICS as CITY_STATISTICS
+from dials_mpi.run.sinks import console
 from dials_mpi.run.sinks.base import Session
 from dials_mpi.run.sinks.console import ConsoleSink
 from dials_mpi.storage.runfile import RunFile
@@ -76,3 +80,16 @@ def test_a_run_goes_on_when_nobody_takes_what_it_says(tmp_path, log):
     assert (done.returncode, done.stderr) == (0, b"")
     assert RunFile.open(tmp_path / "run").finished()
     assert "256 of 256 steps" in (tmp_path / "run" / "log.txt").read_text()
+
+
+def test_tables_of_many_statistics_fit_into_80_columns():
+    """Each name and unit is readable: rich would cut off what does not fit."""
+    values = {statistic.name: np.array([12345.6, 12345.6]) for statistic in CITY_STATISTICS}
+    results = {"longest-queue": Evaluation(np.zeros((2, 3)), values)}
+    shown = io.StringIO()
+    for first in range(0, len(CITY_STATISTICS), console.COLUMNS):
+        part = CITY_STATISTICS[first : first + console.COLUMNS]
+        Console(file=shown, width=80).print(console._statistics(results, part))
+    text = shown.getvalue()
+    assert "…" not in text and text.count("12345.6") == len(CITY_STATISTICS)
+    assert all(word in text for word in ("throughput", "undeparted", "per vehicle"))

@@ -76,8 +76,9 @@ class ConsoleSink(Sink):
         rest = {name: result for name, result in references.items() if name != "random"}
         results = {"random": references["random"], "trained": trained, **rest}
         self.console.print(_returns(results, self.about.agents))
-        if self.about.statistics:
-            self.console.print(_statistics(results, self.about.statistics))
+        statistics = self.about.statistics
+        for first in range(0, len(statistics), COLUMNS):
+            self.console.print(_statistics(results, statistics[first : first + COLUMNS]))
         directory = self.about.directory
         self.message(f"Results: {printable(str(directory / 'run.h5'))}")
         self.message(f"Evaluate again: {command('evaluate', directory)}")
@@ -121,6 +122,10 @@ class ConsoleSink(Sink):
         self.bar.start()
 
 
+COLUMNS = 5
+"""Statistics in one table, which then fits into 80 columns."""
+
+
 def _returns(results: Mapping[str, Evaluation], agents: int) -> Table:
     """The mean return of each policy."""
     table = Table(title=f"Mean return per agent and episode, {agents} agents, global simulator")
@@ -137,7 +142,7 @@ def _statistics(results: Mapping[str, Evaluation], statistics: Sequence[Statisti
     table = Table(title="Means over the same episodes")
     table.add_column("policy", no_wrap=True)
     for statistic in statistics:
-        table.add_column(f"{statistic.name.replace('_', ' ')}, {statistic.unit}", justify="right")
+        table.add_column(f"{statistic.name.replace('_', ' ')}\n{statistic.unit}", justify="right")
     for name, result in results.items():
         means = [result.statistic(statistic.name) for statistic in statistics]
         table.add_row(name, *("-" if mean is None else f"{mean:.1f}" for mean in means))
