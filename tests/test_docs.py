@@ -138,9 +138,9 @@ def find_modules(command: Command, monkeypatch) -> None:
 
 def little(config: Config) -> list[str]:
     """Settings with which a run takes a second: one update, one fit, one evaluation."""
-    city = config.domain_key == "city"  # whose decisions take ten seconds
-    smaller = ["ppo.memory_size=48", "ppo.minibatch_size=24", "ppo.rollout_steps=12"] if city else []
-    update = 48 if city else config.ppo.memory_size
+    of_city = config.domain_key == "city"  # whose decisions take ten seconds
+    smaller = ["ppo.memory_size=48", "ppo.minibatch_size=24", "ppo.rollout_steps=12"] if of_city else []
+    update = 48 if of_city else config.ppo.memory_size
     steps = [f"{key}={update}" for key in ("total_steps", "evaluate_every", "retrain_every")]
     return [
         *(*smaller, *steps),
