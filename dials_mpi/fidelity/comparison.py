@@ -17,11 +17,22 @@ Play = Callable[[Any], joint.JointPolicy]
 
 
 class Comparison(Protocol):
-    """The comparison of one domain. policy, episodes: the command's defaults. own: options it alone has."""
+    """The comparison of one domain."""
 
-    policy: str
-    episodes: int
-    own: tuple[str, ...]
+    @property
+    def policy(self) -> str:
+        """Its default."""
+        ...
+
+    @property
+    def episodes(self) -> int:
+        """Its default."""
+        ...
+
+    @property
+    def own(self) -> tuple[str, ...]:
+        """The names of its own options."""
+        ...
 
     def check(self, config: Config, options: argparse.Namespace) -> None:
         """BadInput: it cannot be measured."""

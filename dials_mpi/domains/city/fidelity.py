@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
@@ -113,7 +113,8 @@ def record(
 
 def replay(domain: City, recording: Recording, variant: Variant = Variant(), seed: int = 0) -> Measured:
     """Simulate every region alone, under the recorded actions."""
-    parts, order = [], []
+    parts: list[Measured] = []
+    order: list[int] = []
     for k, region in enumerate(domain.regions):
         parts.append(_replay_region(domain, recording, variant, k, seed))
         order += region.agents
@@ -141,9 +142,10 @@ def _replay_region(domain: City, recording: Recording, variant: Variant, k: int,
 
 def _came(simulation: Simulation, visit: Visit, second: int, influence: Influence) -> Came:
     questions = ("getLaneID", "getLanePosition", "getSpeed", "getTypeID", "getSpeedFactor")
-    seen: list[Any] = [simulation.ask("vehicle", question, [visit.vehicle])[0] for question in questions]
+    lane, *seen = (simulation.ask("vehicle", question, [visit.vehicle])[0] for question in questions)
+    position, speed, kind, factor = seen
     run = influence.way(visit.run[visit.run.index(visit.road) :], visit.following)
-    return Came(second, *seen, run, visit.own)
+    return Came(second, lane, position, speed, kind, factor, run, visit.own)
 
 
 def _mixed(came: Sequence[Came], stream: np.random.Generator) -> list[Came]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
@@ -18,6 +19,22 @@ BRAKING = 3.0
 
 CHANGING = 100.0
 """On a longer lane, metres, a vehicle has the room to change to the lane that it needs."""
+
+
+class Entering(Protocol):
+    """Makes the vehicles that enter E copies of a region in a second, as Insertions does."""
+
+    def routes(self) -> Iterator[str]:
+        """The routes of all copies, as XML."""
+        ...
+
+    def reset(self, where: np.ndarray, gone: np.ndarray) -> None:
+        """Episodes begin in the copies of the mask [E]; gone: int [E], seconds of the window before them."""
+        ...
+
+    def second(self, gone: np.ndarray, sources: np.ndarray) -> list[Departing]:
+        """The vehicles of the coming second, under the sources, int [E, M]."""
+        ...
 
 
 class Insertions:

@@ -14,7 +14,7 @@ from dials_mpi.domains.city.approaches import Approaches
 from dials_mpi.domains.city.cutting import name_in_copy
 from dials_mpi.domains.city.global_simulator import Rules
 from dials_mpi.domains.city.influence import Influence, Occupancy, exit_states, inputs
-from dials_mpi.domains.city.insertion import Insertions
+from dials_mpi.domains.city.insertion import Entering, Insertions
 from dials_mpi.domains.city.net import Link, Signal
 from dials_mpi.domains.city.recording import Recorded
 from dials_mpi.domains.city.rewards import REWARDS
@@ -23,11 +23,16 @@ from dials_mpi.domains.city.tiles import Tile
 from dials_mpi.domains.clocks import Clocks
 from dials_mpi.domains.sumo.simulation import Simulation
 
+CHECKS = ("--insertion-checks", "collision leaderGap followerGap")
+"""SUMO's options: a vehicle waits until there is a gap for it. By default SUMO drops vehicles for good that
+are too fast for a junction or a slower road ahead; those that enter were that fast in the city, too."""
+
 
 class CityLocalSimulator:
     """One region in E environments, those of the copies of its tile; N agents, its signals.
 
-    approaches, lights: of signals x copies, one signal's copies after another's.
+    approaches, lights: of signals x copies, one signal's copies after another's. insertions: makes the
+    vehicles that enter; rim: the signals at exits; options: more of SUMO's command line.
     """
 
     def __init__(
@@ -72,9 +77,9 @@ class CityLocalSimulator:
                 for lane, start in influence.seen_lanes
             ]
         )
-        self.insertions = Insertions(influence, seen, tile.copies, stream)
+        self.insertions: Entering = Insertions(influence, seen, tile.copies, stream)
         self.rim = Rim(influence, tile.copies)
-        self.options: tuple[str, ...] = ()
+        self.options: tuple[str, ...] = CHECKS
         self._types, self._clocks = types, Clocks(tile.copies, horizon)
         self._folder: TemporaryDirectory[str] | None = None
 
