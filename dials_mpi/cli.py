@@ -80,11 +80,12 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that ``run_of`` and ``policy_of`` read."""
+def add_run_arguments(parser: argparse.ArgumentParser, several: bool = False) -> None:
+    """Add the arguments that ``run_of`` and ``policy_of`` read; several: that ``policies_of`` reads."""
+    choices = "random, hand-coded or all" if several else "random or hand-coded"
     parser.add_argument("arguments", nargs="*", metavar="DIR | key=value", help="a run, or settings")
     parser.add_argument("--config", metavar="FILE", help="a configuration in place of a run")
-    parser.add_argument("--policy", type=word, help="trained (default for a run), random or hand-coded")
+    parser.add_argument("--policy", type=word, help=f"trained (default for a run), {choices}")
     add_checkpoint(parser)
     add_unchecked(parser)
 
@@ -104,17 +105,31 @@ def run_of(options: argparse.Namespace) -> Run:
     return Run.open(directories[0], options.checkpoint, options.unchecked)
 
 
-def policy_of(options: argparse.Namespace, run: Run, predictors: bool = False) -> str:
+def policies_of(options: argparse.Namespace, run: Run) -> tuple[str, ...]:
+    """The names of the joint policies: all of them for ``--policy all``, else that of ``policy_of``.
+
+    BadInput: as of ``policy_of``.
+    """
+    if options.policy != "all":
+        return (policy_of(options, run, also=("all",)),)
+    if options.checkpoint is not None and not run.file:
+        raise BadInput("--checkpoint is given, and a configuration has none: leave it out")
+    return run.joint_policies
+
+
+def policy_of(
+    options: argparse.Namespace, run: Run, predictors: bool = False, also: Sequence[str] = ()
+) -> str:
     """The name of the joint policy: ``--policy``; without it that of a run is trained.
 
-    predictors: the run's predictors are used whatever the policy is. BadInput: there is no such policy, or
-    ``--checkpoint`` is given and no network of a run is used.
+    predictors: the run's predictors are used whatever the policy is. also: what else may be chosen, for the
+    message. BadInput: there is no such policy, or ``--checkpoint`` is given and no network of a run is used.
     """
     name: str | None = options.policy or ("trained" if run.file else None)
     if name not in run.joint_policies:
         raise BadInput(
             (f"--policy is {printable(name)}" if name else "--policy is not given")
-            + f": choose {', '.join(run.joint_policies)}"
+            + f": choose {', '.join((*run.joint_policies, *also))}"
             + ("" if run.file else " (trained needs the directory of a run)")
         )
     if name != "trained" and options.checkpoint is not None and not (run.file and predictors):

@@ -1,4 +1,4 @@
-"""The command ``evaluate``: the returns of a joint policy on the global simulator.
+"""The command ``evaluate``: the returns of joint policies on the global simulator.
 
 ``python -m dials_mpi.evaluate DIR [--policy NAME]`` for a run, ``--config FILE`` for policies that need no
 training. Returns are averaged in ``algorithm/evaluation.py``.
@@ -8,82 +8,240 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
+from rich.table import Table
 
 from dials_mpi.algorithm.evaluation import Evaluation, evaluate, evaluate_scripted
-from dials_mpi.cli import Parser, add_run_arguments, integer, policy_of, run_of, word
+from dials_mpi.cli import Parser, add_run_arguments, integer, policies_of, run_of, word
+from dials_mpi.core.console import PlainConsole
 from dials_mpi.core.errors import BadInput, refuse
 from dials_mpi.core.output import command_line
 from dials_mpi.core.seeding import OTHER_EPISODES
 from dials_mpi.core.text import printable
-from dials_mpi.domains.base import Domain
+from dials_mpi.domains.base import Detailed, Details, Domain, GlobalSimulator
+from dials_mpi.results.run import TRAINED, Run
 
 EXAMPLES = """examples:
   python -m dials_mpi.evaluate runs/warehouse-4-dials-seed0
   python -m dials_mpi.evaluate runs/warehouse-4-dials-seed0 --policy oldest --episodes 500
+  python -m dials_mpi.evaluate runs/warehouse-4-dials-seed0 --policy all
   python -m dials_mpi.evaluate runs/warehouse-4-dials-seed0 --checkpoint best
   python -m dials_mpi.evaluate --config configs/warehouse/25.yaml --policy random warehouse.ring=false
   python -m dials_mpi.evaluate --config configs/traffic/25.yaml --policy max-pressure"""
 
 
 MOST_EPISODES = 1_000_000
+COLUMN = 30
+"""Room for a column of a table, characters."""
+
+
+class Played(NamedTuple):
+    """The episodes of one joint policy; details: where the domain has them."""
+
+    policy: str
+    result: Evaluation
+    details: Details | None
 
 
 @command_line
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The command line; it needs no MPI."""
-    parser = Parser("evaluate", "Play a joint policy on the global simulator.", EXAMPLES)
-    add_run_arguments(parser)
+    parser = Parser("evaluate", "Play joint policies on the global simulator.", EXAMPLES)
+    add_run_arguments(parser, several=True)
     parser.add_argument("--episodes", type=integer, default=100, help="number of episodes (default 100)")
     parser.add_argument("--json", metavar="FILE", type=word, help="also write the results to FILE")
+    parser.add_argument(
+        "--tripinfo",
+        metavar="FOLDER",
+        type=word,
+        help="a city: keep SUMO's files of each episode in FOLDER/POLICY/episode-K",
+    )
     options = parser.parse_intermixed_args(argv)
     try:
-        domain, result = _evaluate(options)
+        domain, played = _evaluate(options)
         if options.json:
-            _write_json(options.json, result)
+            _write_json(
+                options.json, _all_figures(played) if options.policy == "all" else _figures(played[0])
+            )
     except BadInput as refusal:
         sys.exit(refuse(refusal))
+    if options.policy == "all":
+        _print_table(_comparison(domain, played))
+    else:
+        _print_one(domain, played[0])
+    sys.exit(0)
+
+
+def _evaluate(options: argparse.Namespace) -> tuple[Domain, list[Played]]:
+    """The domain and the evaluations. BadInput: the options or the run do not allow it."""
+    if not 1 <= options.episodes <= MOST_EPISODES:
+        raise BadInput(f"--episodes is {options.episodes}: give a number from 1 to {MOST_EPISODES}")
+    run = run_of(options)
+    names = policies_of(options, run)
+    folders = _folders(options.tripinfo, run.domain, names)
+    if TRAINED in names:
+        _ = run.policies, run.predictors  # BadInput, if there are none, comes before minutes of playing
+    return run.domain, [_play(run, name, options.episodes, folders.get(name)) for name in names]
+
+
+def _play(run: Run, policy: str, episodes: int, folder: Path | None) -> Played:
+    config, domain = run.config, run.domain
+    collected = _DetailsOfEpisodes(domain, folder) if isinstance(domain, Detailed) else None
+    if policy == TRAINED:
+        result = evaluate(
+            *(config, domain, run.policies, run.predictors, episodes),
+            segment=OTHER_EPISODES,
+            observer=collected,
+        )
+    else:
+        result = evaluate_scripted(config, domain, policy, episodes, observer=collected)
+    return Played(policy, result, collected.merged() if collected else None)
+
+
+class _DetailsOfEpisodes:
+    """An ``Observer`` that keeps what the domain says about each episode, and its simulators' files.
+
+    folder: of the files; None: they are not kept.
+    """
+
+    def __init__(self, domain: Detailed, folder: Path | None) -> None:
+        self._domain, self._folder = domain, folder
+        self._found: list[Any] = []
+
+    def begin(self, simulator: GlobalSimulator, numbers: range) -> None:
+        """BadInput: the folder of the episode's files cannot be made."""
+        if self._folder:
+            self._domain.keep_files(simulator, _made(self._folder / f"episode-{numbers[0]}"))
+
+    def end(self, simulator: GlobalSimulator, numbers: range) -> None:
+        """Keep the details."""
+        self._found.append(self._domain.details(simulator))
+
+    def merged(self) -> Details:
+        """The details over all episodes."""
+        return self._domain.merged_details(self._found)
+
+
+def _folders(given: str | None, domain: Domain, policies: Sequence[str]) -> dict[str, Path]:
+    """The folder of each policy's files; none without ``--tripinfo``.
+
+    BadInput: the domain has no such files, or there are files in a folder already.
+    """
+    if given is None:
+        return {}
+    if not isinstance(domain, Detailed):
+        raise BadInput(f"--tripinfo is given, and the domain {domain.name} has no such files: leave it out")
+    folders = {policy: _made(Path(given, policy)) for policy in policies}
+    for folder in folders.values():
+        if any(folder.iterdir()):
+            raise BadInput(f"{printable(str(folder))} has files already: choose another --tripinfo")
+    return folders
+
+
+def _made(folder: Path) -> Path:
+    """The folder, made if it is missing. BadInput: it cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise BadInput(
+            f"the folder {printable(str(folder))} cannot be made ({reason}): choose another --tripinfo"
+        ) from error
+
+
+def _print_one(domain: Domain, played: Played) -> None:
+    result = played.result
     error, episodes = result.standard_error, len(result.returns)
     spread = f" +- {error:.3f}" if np.isfinite(error) else ""
     print(f"mean return {result.mean:.3f}{spread} ({episodes} episode{'s' * (episodes > 1)})")
     for statistic in domain.statistics:
-        mean = result.statistic(statistic.name)
-        figure = "-" if mean is None else f"{mean:.1f} {statistic.unit}"
-        print(f"{statistic.name.replace('_', ' ')}: {figure} ({statistic.about})")
+        figure = _shown(result.statistic(statistic.name), result.statistic_error(statistic.name))
+        unit = "" if figure == "-" else f" {statistic.unit}"
+        print(f"{statistic.name.replace('_', ' ')}: {figure}{unit} ({statistic.about})")
     for agent, mean in enumerate(result.returns.mean(axis=0)):
         print(f"agent {agent}: {mean:.3f}")
-    sys.exit(0)
+    if played.details:
+        _print_table(_details_table(played.details))
 
 
-def _evaluate(options: argparse.Namespace) -> tuple[Domain, Evaluation]:
-    """The domain and the evaluation. BadInput: the options or the run do not allow it."""
-    if not 1 <= options.episodes <= MOST_EPISODES:
-        raise BadInput(f"--episodes is {options.episodes}: give a number from 1 to {MOST_EPISODES}")
-    run = run_of(options)
-    config, domain, policy = run.config, run.domain, policy_of(options, run)
-    if policy != "trained":
-        return domain, evaluate_scripted(config, domain, policy, options.episodes)
-    result = evaluate(config, domain, run.policies, run.predictors, options.episodes, segment=OTHER_EPISODES)
-    return domain, result
+def _print_table(table: Table) -> None:
+    console = PlainConsole()
+    console.width = max(console.width, COLUMN * len(table.columns))  # else columns would be cut off
+    console.print(table)
 
 
-def _write_json(file: str, result: Evaluation) -> None:
+def _comparison(domain: Domain, played: Sequence[Played]) -> Table:
+    """One row per policy: its return and the domain's statistics, with standard errors."""
+    episodes = len(played[0].result.returns)
+    table = Table(title=f"Means of {episodes} episode{'s' * (episodes > 1)} +- standard error")
+    table.add_column("policy")
+    table.add_column("return", justify="right")
+    for statistic in domain.statistics:
+        table.add_column(_heading(statistic.name, statistic.unit), justify="right")
+    for policy, result, _ in played:
+        names = [statistic.name for statistic in domain.statistics]
+        figures = [_shown(result.statistic(name), result.statistic_error(name)) for name in names]
+        table.add_row(policy, _shown(result.mean, result.standard_error, 3), *figures)
+    return table
+
+
+def _details_table(details: Details) -> Table:
+    table = Table()
+    for k, (name, unit) in enumerate(details.columns):
+        table.add_column(_heading(name, unit), justify="left" if k == 0 else "right")
+    for row in details.rows:
+        cells = (_shown(cell) if cell is None or isinstance(cell, float) else str(cell) for cell in row)
+        table.add_row(*(printable(cell) for cell in cells))
+    return table
+
+
+def _heading(name: str, unit: str) -> str:
+    return name.replace("_", " ") + (f",\n{unit}" if unit else "")
+
+
+def _shown(mean: float | None, error: float = math.nan, digits: int = 1) -> str:
+    if mean is None:
+        return "-"
+    return f"{mean:.{digits}f}" + (f" +- {error:.{digits}f}" if math.isfinite(error) else "")
+
+
+def _all_figures(played: Sequence[Played]) -> dict[str, Any]:
+    return {
+        "episodes": len(played[0].result.returns),
+        "policies": {one.policy: _figures(one) for one in played},
+    }
+
+
+def _figures(played: Played) -> dict[str, Any]:
+    _, result, details = played
     figures: dict[str, Any] = {
         "mean_return": result.mean,
-        "standard_error": result.standard_error,
+        "standard_error": _finite(result.standard_error),
         "episodes": len(result.returns),
         "returns_by_agent": result.returns.mean(axis=0).tolist(),
         **{name: result.statistic(name) for name in result.statistics},
+        "standard_errors": {name: _finite(result.statistic_error(name)) for name in result.statistics},
     }
     if result.cross_entropy is not None:
         figures["cross_entropy_by_region"] = result.cross_entropy.tolist()
-    if not np.isfinite(result.standard_error):
-        figures["standard_error"] = None
+    if details:
+        names = [name for name, _ in details.columns]
+        figures[details.name] = [dict(zip(names, row, strict=True)) for row in details.rows]
+    return figures
+
+
+def _finite(number: float) -> float | None:
+    return number if math.isfinite(number) else None
+
+
+def _write_json(file: str, figures: Mapping[str, Any]) -> None:
     try:
         Path(file).write_text(json.dumps(figures, indent=2) + "\n")
     except (OSError, ValueError) as error:

@@ -47,3 +47,15 @@ def busy(seconds: int = 300, period: float = 1.5) -> Scenario:
     routes = path.with_name("busy.rou.xml")
     routes.write_text(f"<routes>{''.join(lines)}</routes>")
     return Scenario(path, (routes,), (), 100.0, 100.0 + seconds)
+
+
+def settings(*more: str, seconds: int = 100) -> tuple[str, ...]:
+    """Of the busy grid for its first seconds, and of a run that is over in a few of ours."""
+    scenario = busy()
+    return (
+        *("domain=city", 'city.scenario=""', f"city.network={scenario.network}"),
+        *(f"city.routes=[{scenario.routes[0]}]", "city.begin=100", f"city.horizon={seconds}"),
+        *("total_steps=32", "evaluate_every=32", "retrain_every=32", f"dataset_size={2 * seconds}"),
+        *("ppo.memory_size=32", "ppo.learning_rate=0.005"),
+        *("evaluation_episodes=1", "mode=global", "envs_per_region=1", "policy.hidden=[16,8]", *more),
+    )

@@ -275,8 +275,8 @@ def test_a_description_that_does_not_fit_is_named(change, said):
 
 
 def replayed(domain, episodes=40):
-    actors = influence.random_actors(domain, 0, episodes)
-    recorded = play_globally(domain, 0, episodes, policy=actors.policy())
+    actors = influence.random_actors(domain)
+    recorded = play_globally(domain, 0, episodes, policy=actors.policy)
     findings = [
         replay.check_replay(domain, 0, recorded),
         *influence.check_influence(domain, 0, recorded, actors),
@@ -314,7 +314,47 @@ def test_an_abstraction_that_is_not_exact_is_measured(monkeypatch):
 
 
 def recorded_episodes(domain, episodes):
-    return play_globally(domain, 0, episodes, policy=influence.random_actors(domain, 0, episodes).policy())
+    return play_globally(domain, 0, episodes, policy=influence.random_actors(domain).policy)
+
+
+class Alone(relays.Relays):
+    """The line, with simulators that take one episode of the whole, or one region."""
+
+    side_by_side = 1
+
+    def global_simulator(self, streams):
+        if len(streams) > 1:
+            raise ValueError("several episodes")
+        return super().global_simulator(streams)
+
+    def local_simulator(self, regions, environments, streams):
+        if len(regions) > 1:
+            raise ValueError("several regions")
+        return super().local_simulator(regions, environments, streams)
+
+
+def test_a_domain_of_one_region_or_episode_at_a_time_gives_the_same_results():
+    beside, alone = line(), Alone(line().config)
+    assert not [finding for finding in findings_on(alone) if finding.verdict is Verdict.WRONG]
+    *_, actors = networks(beside)
+    recorded, again = (play_globally(domain, 0, 10, policy=actors.policy) for domain in (beside, alone))
+    assert recorded.differs_from(again) is None
+    np.testing.assert_array_equal(np.stack(recorded.actions), np.stack(again.actions))
+    np.testing.assert_array_equal(np.stack(recorded.done), np.stack(again.done))
+    local = [play_locally(domain, 0, [2, 0], 10) for domain in (beside, alone)]
+    assert local[0].differs_from(local[1]) is None
+    said = [replay.check_replay(domain, 0, recorded) for domain in (beside, alone)]
+    assert said[0] == said[1] and said[0].verdict is Verdict.GOOD
+    assert replayed(alone)["the influence matters"].verdict is Verdict.GOOD
+
+
+def test_one_episode_at_a_time_that_does_not_begin_later_is_found(monkeypatch):
+    class Early(relays.GlobalLine):
+        def reset(self, where=None, elapsed=None):
+            return super().reset(where)
+
+    monkeypatch.setattr(relays, "GlobalLine", Early)
+    assert "does not shorten the only one" in wrong(Alone(line().config))
 
 
 def test_an_influence_that_changes_nothing_is_said_to(monkeypatch):
@@ -353,28 +393,34 @@ def networks(domain):
     for k, made in enumerate([*policies, *predictors]):
         made.network.initialise(np.random.default_rng(k))
 
-    def policy():
-        return TrainedPolicies(policies, streams(0, Purpose.EVALUATION_ACTIONS, 10))
+    def policy(agents, chance):
+        return TrainedPolicies([policies[i] for i in agents], chance)
 
     return policies, predictors, influence.Actors("the trained policies", policy, predictors)
+
+
+def everybody(actors):
+    """The joint policy of all agents in ten episodes."""
+    return actors.policy(range(4), streams(0, Purpose.EVALUATION_ACTIONS, 10))
 
 
 def test_policies_that_act_upon_what_they_see_repeat_themselves_in_an_exact_abstraction():
     """Regions that hold their agents in another order: each must still be given its own observations."""
     domain = line()
     *_, actors = networks(domain)
-    recorded = play_globally(domain, 0, 10, policy=actors.policy())
+    recorded = play_globally(domain, 0, 10, policy=actors.policy)
     assert len(np.unique(np.stack(recorded.actions))) > 2
     local = domain.local_simulator(range(4), 10, streams(0, Purpose.SIMULATOR, 4))
     fed = influence.ReplayedSources(local, recorded.sources)
-    np.testing.assert_array_equal(influence.local_returns(domain, fed, actors.policy()), recorded.returns)
+    returns = influence.local_returns(domain, fed, everybody(actors), range(4))
+    np.testing.assert_array_equal(returns, recorded.returns)
 
 
 def test_agents_in_another_order_are_given_their_own_observations(monkeypatch):
     """Regions in reverse, with recorded sources as well: only the order in which they are held differs."""
     domain = line()
     *_, actors = networks(domain)
-    recorded = play_globally(domain, 0, 10, policy=actors.policy())
+    recorded = play_globally(domain, 0, 10, policy=actors.policy)
     turned = line()
     turned.regions = domain.regions[::-1]
     monkeypatch.setattr(
@@ -384,14 +430,14 @@ def test_agents_in_another_order_are_given_their_own_observations(monkeypatch):
     )
     local = turned.local_simulator(range(4), 10, streams(0, Purpose.SIMULATOR, 4))
     fed = influence.ReplayedSources(local, [sources[::-1] for sources in recorded.sources])
-    returns = influence.local_returns(turned, fed, actors.policy())
+    returns = influence.local_returns(turned, fed, everybody(actors), range(4))
     np.testing.assert_array_equal(returns, recorded.returns[::-1])
 
 
 def test_the_return_that_predictors_promise_is_that_of_a_plain_loop():
     domain = line()
     policies, predictors, actors = networks(domain)
-    recorded = play_globally(domain, 0, 10, policy=actors.policy())
+    recorded = play_globally(domain, 0, 10, policy=actors.policy)
     *_, last = influence.check_influence(domain, 0, recorded, actors)
     assert last.what == "sources sampled from the run's predictors"
 

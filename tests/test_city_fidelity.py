@@ -121,7 +121,7 @@ def settings() -> list[str]:
 
 
 def test_the_program_prints_a_row_for_each_signal_and_how_many_are_accurate():
-    result = launch("-m", "dials_mpi.fidelity", *settings())
+    result = launch("-m", "dials_mpi.fidelity", *settings(), timeout=250)
     assert (result.code, result.stderr) == (0, "")
     for signal in ("A0", "A1", "B0", "B1"):
         row = next(line for line in result.stdout.splitlines() if re.match(rf"\W*{signal}\b", line))

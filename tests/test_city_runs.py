@@ -81,3 +81,11 @@ def test_a_resumed_run_gives_the_same_results(city, alone, tmp_path):
     done = train(*how, "--resume", ranks=2)
     assert done.code == 0, done.stderr
     assert differing(results(alone), results(tmp_path / "run")) == []
+
+
+def test_agents_train_on_the_global_simulator_in_one_episode(city, tmp_path):
+    how = (*QUICK, *city, "mode=global", "--output", str(tmp_path / "run"))
+    refused = train(*how)
+    assert refused.code == 2 and "set envs_per_region=1" in refused.stderr
+    done = train(*how, "envs_per_region=1")
+    assert (done.code, done.stderr) == (0, "")

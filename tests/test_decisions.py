@@ -343,14 +343,14 @@ def key(seed, purpose, region=0):
 def test_check_finds_nothing_wrong(monkeypatch):
     monkeypatch.setattr(speed, "SECONDS", 0.005)
     monkeypatch.setattr(unequal_domain, "SLIP", -1.0)  # the abstraction is then exact
-    findings = list(check(CONFIG, DOMAIN, influence.random_actors(DOMAIN, 0, 4), 4))
+    findings = list(check(CONFIG, DOMAIN, influence.random_actors(DOMAIN), 4))
     assert len(findings) > 12 and Verdict.WRONG not in {finding.verdict for finding in findings}
     assert "21 steps, 3 in each decision" in findings[0].seen
     assert any("the abstraction is exact" in finding.seen for finding in findings)
 
 
 def test_check_plays_random_actions_and_policies_by_decisions():
-    for policy in (None, Rule()):
+    for policy in (None, lambda *_: Rule()):
         actions = np.array(play_globally(DOMAIN, 0, 4, policy=policy).actions)
         decisions = actions.reshape(-1, EVERY, 4, 4)
         assert (np.ptp(decisions, axis=1) == 0).all() and np.ptp(decisions, axis=0).any()
@@ -360,12 +360,12 @@ def test_check_measures_returns_of_policies_by_decisions():
     """Under the recorded sources the local simulators repeat the whole system."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(unequal_domain, "SLIP", -1.0)
-        recorded = play_globally(DOMAIN, 0, 4, policy=Rule())
+        recorded = play_globally(DOMAIN, 0, 4, policy=lambda *_: Rule())
         local = influence.ReplayedSources(
             DOMAIN.local_simulator([0, 1, 2], 4, generators(3)), recorded.sources
         )
         rule = Rule()
-        returns = influence.local_returns(DOMAIN, local, rule)
+        returns = influence.local_returns(DOMAIN, local, rule, range(3))
     same(returns, recorded.returns[[2, 0, 1, 3]])
     assert rule.calls == HORIZON // EVERY and not replay.difference(returns, returns).significant
 

@@ -34,6 +34,9 @@ class Step(NamedTuple):
 Record = Callable[[slice, int, Step], None]
 """Records a step of some of the episodes: which of them, and the step's number from 0."""
 
+Ended = Callable[[GlobalSimulator, slice], None]
+"""Called when some of the episodes have ended, with their simulator, before it is used again."""
+
 AT_ONCE = 64
 """Most episodes side by side, whole blocks of joint.BLOCK: more take more memory, and less time hardly."""
 
@@ -143,6 +146,7 @@ def play(
     policy: PolicyOfEpisodes,
     failures: Failures | None = None,
     record: Record | None = None,
+    ended: Ended | None = None,
 ) -> Scores:
     """Play len(streams) episodes from beginning to end, as many side by side as suits the domain.
 
@@ -161,6 +165,8 @@ def play(
             try:
                 acting = held(policy(simulator, part), decision_steps(domain))
                 _play(simulator, acting, scores, part, domain.horizon, failures.beat, record)
+                if ended:
+                    ended(simulator, part)
                 break
             except SimulatorFailure as failure:
                 failures.note(failure)

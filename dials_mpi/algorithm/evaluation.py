@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -42,10 +42,28 @@ class Evaluation(NamedTuple):
     @property
     def standard_error(self) -> float:
         """Of the mean, over the episodes (agents of one episode are not independent); NaN for one."""
-        by_episode = self.returns.mean(axis=1)
-        if len(by_episode) < 2:
-            return float("nan")
-        return float(by_episode.std(ddof=1) / np.sqrt(len(by_episode)))
+        return _standard_error(self.returns.mean(axis=1))
+
+    def statistic_error(self, name: str) -> float:
+        """The standard error of ``statistic``, over the episodes that have it; NaN for fewer than two."""
+        values = self.statistics[name]
+        return _standard_error(values[np.isfinite(values)])
+
+
+def _standard_error(values: np.ndarray) -> float:
+    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
+
+
+class Observer(Protocol):
+    """Sees the global simulators of an evaluation; numbers: those of their episodes, from 0."""
+
+    def begin(self, simulator: GlobalSimulator, numbers: range) -> None:
+        """The episodes will begin; again, if the simulator fails."""
+        ...
+
+    def end(self, simulator: GlobalSimulator, numbers: range) -> None:
+        """The episodes have ended."""
+        ...
 
 
 Maker = Callable[[GlobalSimulator, Sequence[np.random.Generator]], joint.JointPolicy]
@@ -56,11 +74,17 @@ class Evaluator:
     """The episodes of one evaluation. Each global rank plays some of them and returns a row for each."""
 
     def __init__(
-        self, config: Config, domain: Domain, episodes: int, segment: int, failures: Failures | None = None
+        self,
+        config: Config,
+        domain: Domain,
+        episodes: int,
+        segment: int,
+        failures: Failures | None = None,
+        observer: Observer | None = None,
     ) -> None:
         """segment: keys the random streams, which belong to episodes."""
         self.config, self.domain, self.episodes = config, domain, episodes
-        self.segment, self.failures = segment, failures
+        self.segment, self.failures, self.observer = segment, failures, observer
 
     def trained(self, policies: list[Policy], predictors: list[Predictor], share: slice) -> np.ndarray:
         """Trained policies, acting by sampling: rows float64 [episodes of the share, N (+ R) + statistics].
@@ -96,13 +120,18 @@ class Evaluator:
             for purpose in (Purpose.EVALUATION_ACTIONS, Purpose.EVALUATION)
         )
         recorder = Recorder(self.domain, len(numbers)) if predictors else None
-        scores = play(
-            self.domain,
-            simulators,
-            lambda simulator, part: policy(simulator, actions[part]),
-            self.failures,
-            recorder,
-        )
+        observer = self.observer
+
+        def begin(simulator: GlobalSimulator, part: slice) -> joint.JointPolicy:
+            if observer:
+                observer.begin(simulator, numbers[part])
+            return policy(simulator, actions[part])
+
+        def end(simulator: GlobalSimulator, part: slice) -> None:
+            if observer:
+                observer.end(simulator, numbers[part])
+
+        scores = play(self.domain, simulators, begin, self.failures, recorder, end)
         losses = self._losses(predictors, recorder.datasets if recorder else [], len(numbers))
         figures = [scores.statistics[figure.name][:, None] for figure in self.domain.statistics]
         return np.hstack([scores.returns, losses, *figures])
@@ -127,15 +156,21 @@ def evaluate(
     predictors: list[Predictor],
     episodes: int,
     segment: int,
+    observer: Observer | None = None,
 ) -> Evaluation:
     """The trained policies, all episodes; see ``Evaluator``."""
-    evaluator = Evaluator(config, domain, episodes, segment)
+    evaluator = Evaluator(config, domain, episodes, segment, observer=observer)
     return evaluator.result(evaluator.trained(policies, predictors, ALL))
 
 
 def evaluate_scripted(
-    config: Config, domain: Domain, name: str, episodes: int, segment: int = 0
+    config: Config,
+    domain: Domain,
+    name: str,
+    episodes: int,
+    segment: int = 0,
+    observer: Observer | None = None,
 ) -> Evaluation:
     """The random policy or one of ``domain.hand_coded``, all episodes."""
-    evaluator = Evaluator(config, domain, episodes, segment)
+    evaluator = Evaluator(config, domain, episodes, segment, observer=observer)
     return evaluator.result(evaluator.scripted(name, ALL))

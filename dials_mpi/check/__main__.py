@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NoReturn
+
+import numpy as np
 
 from dials_mpi.algorithm.joint import JointPolicy, TrainedPolicies
 from dials_mpi.check.contract import check_contract
@@ -14,27 +17,40 @@ from dials_mpi.check.influence import Actors, check_influence, random_actors
 from dials_mpi.check.play import play_globally
 from dials_mpi.check.replay import check_replay
 from dials_mpi.check.speed import check_speed
-from dials_mpi.cli import Parser, add_checkpoint, add_unchecked, integer, is_run, require_no_settings
+from dials_mpi.cli import (
+    Parser,
+    add_checkpoint,
+    add_unchecked,
+    integer,
+    is_run,
+    require_no_settings,
+    runs_and_settings,
+    word,
+)
 from dials_mpi.config import Config, load
 from dials_mpi.core.console import PlainConsole
 from dials_mpi.core.errors import BadInput, refuse
 from dials_mpi.core.output import command_line
-from dials_mpi.core.seeding import Purpose, streams
+from dials_mpi.core.text import printable
 from dials_mpi.domains import create
-from dials_mpi.domains.base import Domain
+from dials_mpi.domains.base import Domain, Mapped, Surveyed
 from dials_mpi.results.run import Run
+from dials_mpi.results.style import STILLS, style
+from dials_mpi.storage.files import output_file
 
 EXAMPLES = """examples:
   python -m dials_mpi.check my_package.my_module:MyDomain
   python -m dials_mpi.check my_package.my_module:MyDomain my_domain.nodes=9 --episodes 200
   python -m dials_mpi.check warehouse warehouse.grid=[2,2]
   python -m dials_mpi.check traffic --config configs/traffic/4.yaml
+  python -m dials_mpi.check --config configs/city/cologne8.yaml --survey --picture cologne8.png
   python -m dials_mpi.check runs/mine                       with the trained policies and predictors of a run
 
-It checks shapes, types and ranges; the time limit and resets; that the seed decides all results, and other
-episodes none; what the local simulators do under the true influence sources (Definition 3). It measures how
-far other sources change the return of random policies, or of those of a run, and of a run also the return
-under its predictors; and the speed of both simulators.
+A domain that reads files, as city does, first reports on them: a row for each of its parts, and what stands
+in the way of a good result. The command checks shapes, types and ranges; the time limit and resets; that the
+seed decides all results, and other episodes none; what the local simulators do under the true influence
+sources (Definition 3). It measures how far other sources change the return of random policies, or of those of
+a run, and of a run also the return under its predictors; and the speed of both simulators.
 Exit codes: 0 the domain keeps the contract, 1 it does not, 2 bad input."""
 
 EPISODES, MOST_EPISODES = 32, 100_000
@@ -46,7 +62,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The command line; it needs no MPI."""
     parser = Parser("check", "Check that a domain keeps its contract, and measure its simulators.", EXAMPLES)
     parser.add_argument(
-        "domain", nargs="?", metavar="DOMAIN | DIR", help="its name, or module:Class; or a run"
+        "domain",
+        nargs="?",
+        metavar="DOMAIN | DIR",
+        help="its name, or module:Class (default: that of --config); or a run",
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings")
     parser.add_argument("--config", metavar="FILE", help="a configuration to begin with")
@@ -57,6 +76,14 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         default=EPISODES,
         help=f"of the replay (default {EPISODES}); more give a smaller error",
     )
+    parser.add_argument(
+        "--picture", metavar="FILE", type=word, help="first draw a map of the regions (png, svg or pdf)"
+    )
+    parser.add_argument(
+        "--survey",
+        action="store_true",
+        help="only report on the domain's files, and draw --picture",
+    )
     add_unchecked(parser)
     options = parser.parse_intermixed_args(argv)
     try:
@@ -64,7 +91,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
             raise BadInput(f"--episodes is {options.episodes}: give a number from 2 to {MOST_EPISODES}")
         config, domain, actors = _subject(options)
         console = PlainConsole(soft_wrap=True)
-        findings = check(config, domain, actors, options.episodes)
+        _survey(console, domain, options.survey)
+        if options.picture:
+            _draw(domain, options.picture)
+        findings = () if options.survey else check(config, domain, actors, options.episodes)
         verdicts = [_show(console, finding) for finding in findings]
     except BadInput as refusal:
         sys.exit(refuse(refusal))
@@ -77,7 +107,7 @@ def check(config: Config, domain: Domain, actors: Actors, episodes: int) -> Iter
         yield finding
         if finding.verdict is Verdict.WRONG:
             return
-    recorded = play_globally(domain, config.seed, episodes, policy=actors.policy())
+    recorded = play_globally(domain, config.seed, episodes, policy=actors.policy)
     yield check_replay(domain, config.seed, recorded)
     yield from check_influence(domain, config.seed, recorded, actors)
     yield from check_speed(config, domain)
@@ -85,16 +115,18 @@ def check(config: Config, domain: Domain, actors: Actors, episodes: int) -> Iter
 
 def _subject(options: argparse.Namespace) -> tuple[Config, Domain, Actors]:
     """The domain that the command line names, and the policies to play. BadInput: there is none."""
-    if options.domain is None:
+    given = [options.domain] if options.domain else []
+    names, settings = runs_and_settings([*given, *options.overrides])
+    if not (names or options.config or any(word.startswith("domain=") for word in settings)):
         raise BadInput("no DOMAIN is given: give its name, module:Class, or the directory of a run")
-    if is_run(options.domain):
+    if names and is_run(names[0]):
         return _run(options)
     if options.checkpoint:
         raise BadInput("--checkpoint is given, and no run: leave it out")
-    config = load(options.config, [f"domain={options.domain}", *options.overrides])
+    config = load(options.config, [*(f"domain={name}" for name in names[:1]), *names[1:], *settings])
     domain = create(config.domain, config.domain_section)
     domain.versions()  # raises BadInput where something is missing
-    return config, domain, random_actors(domain, config.seed, options.episodes)
+    return config, domain, random_actors(domain)
 
 
 def _run(options: argparse.Namespace) -> tuple[Config, Domain, Actors]:
@@ -102,12 +134,39 @@ def _run(options: argparse.Namespace) -> tuple[Config, Domain, Actors]:
     run = Run.open(options.domain, options.checkpoint, options.unchecked)
     policies = run.policies
 
-    def policy() -> JointPolicy:
-        return TrainedPolicies(
-            policies, streams(run.config.seed, Purpose.EVALUATION_ACTIONS, options.episodes)
-        )
+    def policy(agents: Sequence[int], chance: Sequence[np.random.Generator]) -> JointPolicy:
+        return TrainedPolicies([policies[i] for i in agents], chance)
 
     return run.config, run.domain, Actors("the trained policies", policy, run.predictors)
+
+
+def _survey(console: PlainConsole, domain: Domain, wanted: bool) -> None:
+    """Print the domain's report on its input files, if it has one. BadInput: it is wanted, and has none."""
+    if not isinstance(domain, Surveyed):
+        if wanted:
+            raise BadInput(f"--survey is given, and the domain {domain.name} reads no files: leave it out")
+        return
+    found = domain.survey()
+    widths = [max(map(len, column)) for column in zip(found.columns, *found.rows, strict=True)]
+    for row in (found.columns, *found.rows):
+        cells = (text.rjust(width) for text, width in zip(row[:-1], widths, strict=False))
+        console.print("  ".join([*cells, row[-1]]))
+    for warning in found.warnings:
+        console.print(f"      {warning}")
+
+
+def _draw(domain: Domain, out: str) -> None:
+    """Write a map of the domain's regions. BadInput: it has none, or the file cannot be written."""
+    if not isinstance(domain, Mapped):
+        raise BadInput(f"--picture is given, and the domain {domain.name} has no map: leave it out")
+    if Path(out).suffix.lower() not in STILLS:
+        raise BadInput(f"--picture is {printable(out)}: choose a name that ends with {', '.join(STILLS)}")
+    with style(), output_file(Path(out), "--picture") as file:  # style first: matplotlib may be missing
+        from dials_mpi.results.frame import caption, framed, save
+
+        figure, _ = framed(len(domain.regions), domain.draw_map)
+        caption(figure, f"{domain.name}: {len(domain.regions)} regions")
+        save(figure, file)
 
 
 def _show(console: PlainConsole, finding: Finding) -> Verdict:

@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from dials_mpi.algorithm.collect import parts
 from dials_mpi.algorithm.decisions import held
 from dials_mpi.check.findings import Breach, Finding, Verdict, good, note, require
 from dials_mpi.check.play import (
     Played,
     agents_of,
+    groups,
     play_globally,
     play_locally,
     random_actions,
@@ -216,41 +218,62 @@ def _check_local_alone(what: str, domain: Domain, seed: int) -> Finding:
 
 
 def _check_global_restarts(what: str, domain: Domain, seed: int) -> Finding:
-    simulator = domain.global_simulator(streams(seed, Purpose.EVALUATION, 2))
-    actions = random_actions(domain, range(len(domain.agents)), seed, 2)
-    return _check_clock(what, domain, simulator, lambda: simulator.step(next(actions)))
+    episodes = _side_by_side(domain)
+    simulator = domain.global_simulator(streams(seed, Purpose.EVALUATION, episodes))
+    actions = random_actions(domain, range(len(domain.agents)), seed, episodes)
+    return _check_clock(what, domain, simulator, lambda: simulator.step(next(actions)), episodes)
+
+
+def _side_by_side(domain: Domain) -> int:
+    """Two episodes in one global simulator, or one if that suits the domain."""
+    return len(range(2)[parts(domain, 2)[0]])
 
 
 def _check_local_restarts(what: str, domain: Domain, seed: int) -> Finding:
-    regions = range(len(domain.regions))
-    simulator = domain.local_simulator(regions, 2, streams(seed, Purpose.SIMULATOR, len(regions)))
+    found = [
+        _check_group_restarts(what, domain, seed, group)
+        for group in groups(domain, range(len(domain.regions)), 2)
+    ]
+    return found[0]
+
+
+def _check_group_restarts(what: str, domain: Domain, seed: int, regions: Sequence[int]) -> Finding:
+    own = streams(seed, Purpose.SIMULATOR, len(domain.regions))
+    simulator = domain.local_simulator(regions, 2, [own[k] for k in regions])
     actions = random_actions(domain, agents_of(domain, regions), seed, 2)
     sources = random_sources(domain, regions, seed, 2)
-    return _check_clock(what, domain, simulator, lambda: simulator.step(next(actions), next(sources)))
+    return _check_clock(what, domain, simulator, lambda: simulator.step(next(actions), next(sources)), 2)
 
 
-def _check_clock(what: str, domain: Domain, simulator: Any, step: Callable[[], Any]) -> Finding:
-    """Play two episodes; one begins after half of its decisions, and is reset at its end."""
+def _check_clock(
+    what: str, domain: Domain, simulator: Any, step: Callable[[], Any], episodes: int
+) -> Finding:
+    """Play two episodes; one begins after half of its decisions, and is reset at its end.
+
+    episodes: 1 if that one is played alone.
+    """
     horizon, every = domain.horizon, decision_steps(domain)
     half = horizon // every // 2 * every
     if not half:
         return note(what, "episodes of one decision: not checked")
-    simulator.reset(elapsed=np.array([0, half]))
+    late = episodes - 1
+    simulator.reset(elapsed=np.array([0, half])[-episodes:])
     ends = []
     for t in range(1, horizon + 1):
         outcome = step()
         done = np.asarray(outcome.done)
-        require(done.shape == (2,) and done.dtype == bool, f"done is {done.dtype.name} {list(done.shape)}")
-        ends += [(t, e) for e in np.flatnonzero(done)]
-        if done.any() and not done.all():
+        fits = done.shape == (episodes,) and done.dtype == bool
+        require(fits, f"done is {done.dtype.name} {list(done.shape)}")
+        ends += [(t, int(e)) for e in np.flatnonzero(done)]
+        if done.any() and t < horizon:
             after = simulator.reset(where=done)
-            kept = int(np.flatnonzero(~done)[0])
             for before, now in zip(outcome.state.observations, after.observations, strict=True):
-                same = np.array_equal(np.asarray(before)[kept], np.asarray(now)[kept])
+                same = np.array_equal(np.asarray(before)[~done], np.asarray(now)[~done])
                 require(same, "a restart of one episode changes the observations of another")
-    shorter = (horizon - half, 1) in ends
-    require(shorter, f"episodes end at {ends}: elapsed={half} does not shorten the second one")
-    require((horizon, 0) in ends, "a restart of one episode changes the clock of another")
+    shorter = (horizon - half, late) in ends
+    which = "the second one" if late else "the only one"
+    require(shorter, f"episodes end at {ends}: elapsed={half} does not shorten {which}")
+    require(episodes == 1 or (horizon, 0) in ends, "a restart of one episode changes the clock of another")
     return good(what)
 
 
@@ -262,10 +285,11 @@ def _check_controllers(what: str, domain: Domain, seed: int) -> Finding:
     if not domain.hand_coded:
         return note(what, "there are none to compare with")
     agents: Sequence[Agent] = domain.agents
-    counts = np.array([agent.actions for agent in agents])[:, None]
+    counts, episodes = np.array([agent.actions for agent in agents])[:, None], _side_by_side(domain)
     for name in domain.hand_coded:
-        simulator = domain.global_simulator(streams(seed, Purpose.EVALUATION, 2))
-        controller = domain.controller(name, simulator, streams(seed, Purpose.EVALUATION_ACTIONS, 2))
+        simulator = domain.global_simulator(streams(seed, Purpose.EVALUATION, episodes))
+        own = streams(seed, Purpose.EVALUATION_ACTIONS, episodes)
+        controller = domain.controller(name, simulator, own)
         require(
             hasattr(controller, "act"),
             f"controller({name!r}, ...) gives {controller!r}, which has no method act",
@@ -274,7 +298,8 @@ def _check_controllers(what: str, domain: Domain, seed: int) -> Finding:
         acting = held(partial(_act, controller), every)
         for _ in range(min(domain.horizon, 20 * every)):
             actions = acting(state.observations)
-            require(actions.shape == (len(agents), 2), f"{name} gives actions of shape {list(actions.shape)}")
+            fits = actions.shape == (len(agents), episodes)
+            require(fits, f"{name} gives actions of shape {list(actions.shape)}")
             require(
                 bool(((actions >= 0) & (actions < counts)).all()),
                 f"{name} chooses an action that does not exist",

@@ -16,7 +16,7 @@ from dials_mpi.algorithm.decisions import held
 from dials_mpi.algorithm.ials import IALS, Environment, Outcome
 from dials_mpi.algorithm.joint import JointPolicy, RandomPolicy
 from dials_mpi.check.findings import Finding, good, note
-from dials_mpi.check.play import Played, agents_of
+from dials_mpi.check.play import Maker, Played, agents_of, groups
 from dials_mpi.check.replay import difference
 from dials_mpi.core.seeding import Purpose, streams
 from dials_mpi.domains.base import Domain, LocalSimulator, Rows
@@ -25,18 +25,18 @@ from dials_mpi.learning.influence import Predictor
 
 
 class Actors(NamedTuple):
-    """The policies that act; policy: makes a new joint policy, always the same. predictors: of a run."""
+    """The policies that act; predictors: of a run."""
 
     name: str
-    policy: Callable[[], JointPolicy]
+    policy: Maker
     predictors: Sequence[Predictor] = ()
 
 
-def random_actors(domain: Domain, seed: int, episodes: int) -> Actors:
+def random_actors(domain: Domain) -> Actors:
     """Random policies."""
 
-    def policy() -> JointPolicy:
-        return RandomPolicy(domain.agents, streams(seed, Purpose.EVALUATION_ACTIONS, episodes))
+    def policy(agents: Sequence[int], chance: Sequence[np.random.Generator]) -> JointPolicy:
+        return RandomPolicy([domain.agents[i] for i in agents], chance)
 
     return Actors("random policies", policy)
 
@@ -45,19 +45,28 @@ def check_influence(domain: Domain, seed: int, recorded: Played, actors: Actors)
     """Differences of the mean return under other sources from that under the recorded sources."""
     regions, episodes = range(len(domain.regions)), recorded.returns.shape[1]
 
-    def simulator() -> LocalSimulator:
-        return domain.local_simulator(regions, episodes, streams(seed, Purpose.SIMULATOR, len(regions)))
+    def returns(environment: Callable[[LocalSimulator, list[int]], Environment]) -> np.ndarray:
+        """[A, E], of the agents region after region."""
+        own, found = streams(seed, Purpose.SIMULATOR, len(regions)), []
+        for group in groups(domain, regions, episodes):
+            simulator = domain.local_simulator(group, episodes, [own[k] for k in group])
+            chance = streams(seed, Purpose.EVALUATION_ACTIONS, episodes, group[0])
+            acting = actors.policy(sorted(agents_of(domain, group)), chance)
+            found.append(local_returns(domain, environment(simulator, group), acting, group))
+        return np.vstack(found)
 
-    def returns(environment: Environment) -> np.ndarray:
-        return local_returns(domain, environment, actors.policy())
+    def replayed(sources: Sequence[Any]) -> np.ndarray:
+        return returns(
+            lambda simulator, group: ReplayedSources(simulator, [[t[k] for k in group] for t in sources])
+        )
 
-    true = returns(ReplayedSources(simulator(), recorded.sources))
+    true = replayed(recorded.sources)
     gaps = []
     for what, sources in (
         ("independent sources of the same frequencies", _marginal(domain, seed, recorded)),
         ("the most frequent sources alone", _most_frequent(domain, recorded)),
     ):
-        gaps.append(difference(returns(ReplayedSources(simulator(), sources)), true))
+        gaps.append(difference(replayed(sources), true))
         yield note(what, f"change the mean return of {actors.name} by {gaps[-1]}")
     matters = any(gap.significant for gap in gaps)
     yield (good if matters else note)(
@@ -68,8 +77,13 @@ def check_influence(domain: Domain, seed: int, recorded: Played, actors: Actors)
         + ("" if actors.predictors else ", or a run, whose policies may need it more"),
     )
     if actors.predictors:
-        own = streams(seed, Purpose.SOURCES, len(regions))
-        learnt = returns(IALS(simulator(), actors.predictors, episodes, own))
+        chance = streams(seed, Purpose.SOURCES, len(regions))
+
+        def predicted(simulator: LocalSimulator, group: list[int]) -> Environment:
+            predictors = [actors.predictors[k] for k in group]
+            return IALS(simulator, predictors, episodes, [chance[k] for k in group])
+
+        learnt = returns(predicted)
         order = agents_of(domain, regions)
         yield note(
             "sources sampled from the run's predictors",
@@ -95,10 +109,15 @@ class ReplayedSources:
         return Outcome(state.observations, rewards, done)
 
 
-def local_returns(domain: Domain, environment: Environment, policy: JointPolicy) -> np.ndarray:
-    """Undiscounted returns [N, E] of whole episodes of a joint policy in local simulators of all regions."""
-    order = agents_of(domain, range(len(domain.regions)))
-    places = np.argsort(order)
+def local_returns(
+    domain: Domain, environment: Environment, policy: JointPolicy, regions: Sequence[int]
+) -> np.ndarray:
+    """Undiscounted returns [A, E] of whole episodes in local simulators of some regions.
+
+    policy: the joint policy of their agents, in ascending order. A: the agents, region after region.
+    """
+    places = np.argsort(agents_of(domain, regions))
+    order = np.argsort(places)
     observations, rewards, acting = environment.reset(), [], held(policy, decision_steps(domain))
     for _ in range(domain.horizon):
         actions = acting([observations[place] for place in places])

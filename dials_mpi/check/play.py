@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import repeat
+from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
 
+from dials_mpi.algorithm.collect import parts
 from dials_mpi.algorithm.decisions import held
 from dials_mpi.algorithm.joint import JointPolicy
 from dials_mpi.core.seeding import Purpose, streams
 from dials_mpi.domains.base import Domain, Rows, State
 from dials_mpi.domains.decisions import decision_steps
 from dials_mpi.domains.members import Members
+
+Maker = Callable[[Sequence[int], Sequence[np.random.Generator]], JointPolicy]
+"""Makes the joint policy of some agents; one stream per episode."""
 
 
 @dataclass
@@ -68,6 +72,48 @@ class Played:
         return None
 
 
+def _beside(played: Sequence[Played]) -> Played:
+    """Episodes that were played one part after another, as if all were played side by side."""
+    if len(played) == 1:
+        return played[0]
+
+    def rows(those: Sequence[Rows]) -> list[np.ndarray]:
+        return [np.concatenate(row) for row in zip(*those, strict=True)]
+
+    states = zip(*(part.states for part in played), strict=True)
+    return Played(
+        [State(rows([s.observations for s in those]), rows([s.inputs for s in those])) for those in states],
+        [np.hstack(those) for those in zip(*(part.actions for part in played), strict=True)],
+        [rows(those) for those in zip(*(part.sources for part in played), strict=True)],
+        [np.hstack(those) for those in zip(*(part.rewards for part in played), strict=True)],
+        [np.hstack(those) for those in zip(*(part.done for part in played), strict=True)],
+        {name: np.hstack([part.statistics[name] for part in played]) for name in played[0].statistics},
+    )
+
+
+def _together(played: Sequence[Played]) -> Played:
+    """Groups of regions that were played one after another, as if one simulator had played all of them.
+
+    done: [groups x E] where there are several.
+    """
+    if len(played) == 1:
+        return played[0]
+
+    def joined(those: Sequence[Rows]) -> list[np.ndarray]:
+        return list(chain.from_iterable(those))
+
+    states = zip(*(group.states for group in played), strict=True)
+    return Played(
+        [
+            State(joined([s.observations for s in those]), joined([s.inputs for s in those]))
+            for those in states
+        ],
+        sources=[joined(those) for those in zip(*(group.sources for group in played), strict=True)],
+        rewards=[np.vstack(those) for those in zip(*(group.rewards for group in played), strict=True)],
+        done=[np.hstack(those) for those in zip(*(group.done for group in played), strict=True)],
+    )
+
+
 def _same(one: Rows, other: Rows) -> bool:
     pairs = zip(one, other, strict=True)
     return all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in pairs)
@@ -78,14 +124,32 @@ def agents_of(domain: Domain, regions: Sequence[int]) -> list[int]:
     return Members(domain.regions).of(regions)
 
 
+def groups(domain: Domain, regions: Sequence[int], environments: int) -> list[list[int]]:
+    """The regions as they are simulated: those of a group in one local simulator."""
+    if domain.side_by_side is None:
+        return [list(regions)]
+    return Members(domain.regions).groups(regions, domain.side_by_side // environments)
+
+
 def play_globally(
-    domain: Domain, seed: int, episodes: int, only: int | None = None, policy: JointPolicy | None = None
+    domain: Domain, seed: int, episodes: int, only: int | None = None, policy: Maker | None = None
 ) -> Played:
-    """Whole episodes of the global simulator; only: one of them, played alone; policy: default random."""
-    chosen = slice(None) if only is None else slice(only, only + 1)
-    simulator = domain.global_simulator(streams(seed, Purpose.EVALUATION, episodes)[chosen])
-    every = random_actions(domain, range(len(domain.agents)), seed, episodes)
-    acting = held(policy, decision_steps(domain)) if policy else lambda _: next(every)[:, chosen]
+    """Whole episodes of the global simulator, as many side by side as suits the domain.
+
+    only: one of the episodes, played alone; policy: of all agents, default random.
+    """
+    chosen = [slice(only, only + 1)] if only is not None else parts(domain, episodes)
+    return _beside([_play_part(domain, seed, episodes, part, policy) for part in chosen])
+
+
+def _play_part(domain: Domain, seed: int, episodes: int, part: slice, policy: Maker | None) -> Played:
+    everybody = range(len(domain.agents))
+    simulator = domain.global_simulator(streams(seed, Purpose.EVALUATION, episodes)[part])
+    every = random_actions(domain, everybody, seed, episodes)
+    acting: JointPolicy = lambda _: next(every)[:, part]  # noqa: E731
+    if policy:
+        own = streams(seed, Purpose.EVALUATION_ACTIONS, episodes)[part]
+        acting = held(policy(everybody, own), decision_steps(domain))
     state = simulator.reset()
     played = Played([_copied(state)])
     for _ in range(domain.horizon):
@@ -107,13 +171,37 @@ def play_locally(
     actions: Sequence[np.ndarray] | None = None,
     actions_seed: int | None = None,
 ) -> Played:
-    """Whole episodes of some regions; sources [T][R][E, M] and actions [T][A, E]: default random.
+    """Whole episodes of some regions, as many side by side as suits the domain.
 
-    actions_seed: seed of random actions and sources, default ``seed``.
+    sources [T][R][E, M] and actions [T][A, E]: default random. actions_seed: seed of random actions and
+    sources, default ``seed``.
     """
+    order, places = agents_of(domain, regions), {k: place for place, k in enumerate(regions)}
+    played = []
+    for group in groups(domain, regions, episodes):
+        own = [order.index(i) for i in agents_of(domain, group)]
+        played.append(
+            _play_group(
+                *(domain, seed, group, episodes),
+                None if sources is None else [[step[places[k]] for k in group] for step in sources],
+                None if actions is None else [step[own] for step in actions],
+                seed if actions_seed is None else actions_seed,
+            )
+        )
+    return _together(played)
+
+
+def _play_group(
+    domain: Domain,
+    seed: int,
+    regions: Sequence[int],
+    episodes: int,
+    sources: Sequence[Any] | None,
+    actions: Sequence[np.ndarray] | None,
+    chance: int,
+) -> Played:
     own = [streams(seed, Purpose.SIMULATOR, len(domain.regions))[k] for k in regions]
     simulator = domain.local_simulator(regions, episodes, own)
-    chance = seed if actions_seed is None else actions_seed
     given = iter(random_sources(domain, regions, chance, episodes) if sources is None else sources)
     agents = agents_of(domain, regions)
     chosen = iter(random_actions(domain, agents, chance, episodes) if actions is None else actions)

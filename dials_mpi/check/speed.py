@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from dials_mpi.algorithm.collect import parts
 from dials_mpi.check.findings import Finding, good, note
-from dials_mpi.check.play import agents_of, random_actions, random_sources
+from dials_mpi.check.play import agents_of, groups, random_actions, random_sources
 from dials_mpi.config import Config
 from dials_mpi.core.seeding import Purpose, stream, streams
 from dials_mpi.domains.base import Domain, GlobalSimulator, LocalSimulator
-from dials_mpi.domains.members import Members
 from dials_mpi.learning.influence import Predictor
 
 SECONDS = 1.0
@@ -24,7 +24,7 @@ def check_speed(config: Config, domain: Domain) -> Iterator[Finding]:
     agents, regions = len(domain.agents), len(domain.regions)
     whole = _global(config, domain) / agents
     alone = _local(config, domain, [0]) / len(domain.regions[0].agents)
-    beside = _side_by_side(config, domain)
+    beside = groups(domain, range(regions), config.envs_per_region)[0]  # as a rank trains them
     together = _local(config, domain, beside) / len(agents_of(domain, beside))
     predictor = _predictor(config, domain) / len(domain.regions[0].agents)
     yield note("a step of the global simulator", f"{1e6 * whole:.3g} us for each of {agents} agents")
@@ -44,16 +44,8 @@ def check_speed(config: Config, domain: Domain) -> Iterator[Finding]:
     )
 
 
-def _side_by_side(config: Config, domain: Domain) -> list[int]:
-    """The regions that a rank trains in one simulator."""
-    regions = range(len(domain.regions))
-    if not domain.side_by_side:
-        return list(regions)
-    return Members(domain.regions).groups(regions, domain.side_by_side // config.envs_per_region)[0]
-
-
 def _global(config: Config, domain: Domain) -> float:
-    episodes = config.envs_per_region
+    episodes = len(range(config.envs_per_region)[parts(domain, config.envs_per_region)[0]])
     simulator = domain.global_simulator(streams(0, Purpose.EVALUATION, episodes))
     actions = random_actions(domain, range(len(domain.agents)), 0, episodes)
     return _seconds(simulator, lambda: simulator.step(next(actions)), domain.horizon) / episodes

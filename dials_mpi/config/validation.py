@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dials_mpi import domains
 from dials_mpi.core.errors import BadInput
 from dials_mpi.domains.decisions import require_whole_decisions
 
@@ -20,6 +21,7 @@ def check(config: Config) -> None:
     _check_sequences(config)
     _check_dataset(config)
     _check_datasets(config)
+    _check_global_training(config)
 
 
 def _check_schedule(config: Config) -> None:
@@ -93,6 +95,16 @@ def _check_datasets(config: Config) -> None:
     if config.datasets_from and config.mode != "dials":
         raise BadInput(
             f"datasets_from is given, and mode={config.mode} fits no predictors: remove it, or set mode=dials"
+        )
+
+
+def _check_global_training(config: Config) -> None:
+    """Some global simulators have a single episode, so that agents train in one."""
+    envs, domain = config.envs_per_region, domains.find(config.domain)[0]
+    if config.mode == "global" and getattr(domain, "side_by_side", None) == 1 and envs > 1:
+        raise BadInput(
+            f"envs_per_region is {envs}, and mode=global trains in one episode of the domain "
+            f"{config.domain_key} at a time: set envs_per_region=1"
         )
 
 

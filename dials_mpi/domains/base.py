@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_
 import numpy as np
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
@@ -182,7 +184,8 @@ class Domain(Protocol):
     def side_by_side(self) -> int | None:
         """The largest number of agents, times episodes, with which one simulator is fast; None: any number.
 
-        Results do not depend on it.
+        Results do not depend on it. No caller asks for more, except for one region with all its environments
+        or for one episode of the whole system: a simulator may raise ValueError then.
         """
         ...
 
@@ -218,6 +221,51 @@ class Closable(Protocol):
         ...
 
 
+class Survey(NamedTuple):
+    """What a domain has found in its input files.
+
+    columns, rows: a table as text, a row for each part of the system; warnings: what stands in the way of a
+    good result, a sentence each.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    warnings: tuple[str, ...]
+
+
+@runtime_checkable
+class Surveyed(Protocol):
+    """What a domain that reads files may also provide, for ``python -m dials_mpi.check``."""
+
+    def survey(self) -> Survey:
+        """A report on the files. BadInput: they cannot be used."""
+        ...
+
+
+@runtime_checkable
+class Mapped(Protocol):
+    """What a domain with a map may also provide, for ``python -m dials_mpi.check --picture``."""
+
+    def draw_map(self, axes: Axes, colours: Sequence[str] | None = None) -> None:
+        """Draw all regions and their numbers in axes, and set the limits and the aspect.
+
+        colours: of the R regions; None: some in which neighbours differ.
+        """
+        ...
+
+
+@runtime_checkable
+class Scored(Protocol):
+    """What a domain with a map may also provide, for ``python -m dials_mpi.watch --before``."""
+
+    def draw_scores(self, axes: Axes, simulator: Any) -> None:
+        """Draw a map of how an episode of the global simulator went in each region, and set the limits.
+
+        The simulator's episode is over. Colours mean the same in all maps.
+        """
+        ...
+
+
 class Source(NamedTuple):
     """The name of an influence source of a region, and the names of its classes."""
 
@@ -250,5 +298,51 @@ class Drawable(Protocol):
         """A picture of this domain's global simulator (region None), or of its local simulator of one region.
 
         The simulator has been reset.
+        """
+        ...
+
+
+class Details(NamedTuple):
+    """Figures about the parts of a system, over some episodes: a table; None where there is no figure.
+
+    name: of the list in JSON. columns: their names and units ("" for none).
+    """
+
+    name: str
+    columns: tuple[tuple[str, str], ...]
+    rows: tuple[tuple[Any, ...], ...]
+
+
+@runtime_checkable
+class Detailed(Protocol):
+    """What a domain may also provide, for ``python -m dials_mpi.evaluate``: more than the statistics.
+
+    All that these methods get comes from global simulators of one episode each.
+    """
+
+    def keep_files(self, simulator: Any, folder: Path) -> None:
+        """Let the simulator leave its own files of the coming episode in a folder, which exists.
+
+        It is called before the first ``reset``. BadInput: the folder cannot be used.
+        """
+        ...
+
+    def details(self, simulator: Any) -> Any:
+        """What ``merged_details`` needs of the episode that has just ended."""
+        ...
+
+    def merged_details(self, episodes: Sequence[Any]) -> Details:
+        """The table over several episodes, from what ``details`` returned for each."""
+        ...
+
+
+@runtime_checkable
+class Controllable(Protocol):
+    """What a domain may also provide, for ``python -m dials_mpi.export --traci``."""
+
+    def control(self) -> dict[str, Any]:
+        """What export/traci_program.py needs to control the same scenario in SUMO; all values fit into JSON.
+
+        Its docstring lists the keys.
         """
         ...

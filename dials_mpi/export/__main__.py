@@ -12,18 +12,21 @@ from dials_mpi.cli import Parser, add_unchecked, integer, word
 from dials_mpi.core.errors import BadInput, refuse
 from dials_mpi.core.output import command_line
 from dials_mpi.core.text import printable
-from dials_mpi.export import arrays
-from dials_mpi.export.describe import describe_policy, describe_run
+from dials_mpi.export import arrays, program
+from dials_mpi.export.describe import describe_all, describe_policy, describe_run
 from dials_mpi.results.run import Run
 from dials_mpi.storage.files import output_file
 
 EXAMPLES = """examples:
   python -m dials_mpi.export runs/warehouse-4-dials-seed0 --region 2 --out robot.pt
   python -m dials_mpi.export runs/warehouse-4-dials-seed0 --all --out robots.npz --checkpoint best
+  python -m dials_mpi.export runs/city-cologne8-dials-seed0 --traci lights.py
 
 A .pt file is a TorchScript program, which needs only PyTorch: torch.jit.load(FILE)(observation, state)
 returns logits, value and the next state. An .npz file holds the parameters of all policies, for
-numpy.load. Both hold a description of the inputs and outputs, in JSON."""
+numpy.load. Both hold a description of the inputs and outputs, in JSON. --traci writes a program that
+controls the traffic lights of a city in SUMO, which needs traci or libsumo and numpy, and an .npz file beside
+it: python lights.py --help."""
 
 
 @command_line
@@ -37,8 +40,11 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         "--agent", type=integer, metavar="I", help="the policy of agent I, if regions hold several"
     )
     which.add_argument("--all", action="store_true", help="all policies, as arrays")
+    which.add_argument(
+        "--traci", metavar="FILE.py", type=word, help="a city: a program that controls it in SUMO"
+    )
     parser.add_argument(
-        "--out", required=True, metavar="FILE", type=word, help="ends with .pt; with --all, .npz"
+        "--out", metavar="FILE", type=word, help="ends with .pt; with --all, .npz; not for --traci"
     )
     parser.add_argument(
         "--checkpoint",
@@ -52,17 +58,35 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         written = _export(options)
     except BadInput as refusal:
         sys.exit(refuse(refusal))
-    print(f"{written} in {printable(options.out)}")
+    print(f"{written} in {printable(options.traci or options.out)}")
     sys.exit(0)
 
 
 def _export(options: argparse.Namespace) -> str:
     """Write the file; what it holds, in words. BadInput: the options or the run do not allow it."""
+    if options.traci:
+        return _export_program(options)
     ending, write = (".npz", _write_all) if options.all else (".pt", _write_one)
+    if options.out is None:
+        raise BadInput(f"--out is not given: choose a name that ends with {ending}")
     if not options.out.endswith(ending):
         raise BadInput(f"--out is {printable(options.out)}: choose a name that ends with {ending}")
     run = Run.open(options.directory, options.checkpoint, options.unchecked)
     return f"{write(run, options)} after {run.env_steps:,} steps per agent"
+
+
+def _export_program(options: argparse.Namespace) -> str:
+    if options.out is not None:
+        raise BadInput("--out is given beside --traci, which names the file: leave it out")
+    if not options.traci.endswith(".py"):
+        raise BadInput(f"--traci is {printable(options.traci)}: choose a name that ends with .py")
+    if Path(options.traci).stem in sys.stdlib_module_names | {"traci", "libsumo", "numpy"}:
+        # The program would import itself.
+        raise BadInput(f"--traci is {printable(options.traci)}, the name of a Python module: choose another")
+    run = Run.open(options.directory, options.checkpoint, options.unchecked)
+    program.write(run, Path(options.traci))
+    number = len(run.policies)
+    return f"a program with {number} policies after {run.env_steps:,} steps per agent"
 
 
 def _write_one(run: Run, options: argparse.Namespace) -> str:
@@ -95,11 +119,9 @@ def _agent(options: argparse.Namespace, run: Run) -> int:
 
 
 def _write_all(run: Run, options: argparse.Namespace) -> str:
-    policies = run.policies
-    description = {**describe_run(run), "policies": [describe_policy(policy) for policy in policies]}
     with output_file(Path(options.out)) as file:
-        arrays.write(policies, description, file)
-    return f"{len(policies)} policies"
+        arrays.write(run.policies, describe_all(run), file)
+    return f"{len(run.policies)} policies"
 
 
 if __name__ == "__main__":

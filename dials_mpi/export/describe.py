@@ -29,6 +29,11 @@ def describe_run(run: Run) -> dict[str, Any]:
     }
 
 
+def describe_all(run: Run) -> dict[str, Any]:
+    """``describe_run`` with all policies, by agent. BadInput: there are none yet."""
+    return {**describe_run(run), "policies": [describe_policy(policy) for policy in run.policies]}
+
+
 def describe_policy(policy: Policy) -> dict[str, Any]:
     """Inputs and outputs of one policy by name, in their order: shape (B is free), type, meaning."""
     agent, size = policy.agent, policy.network.state_size

@@ -17,21 +17,21 @@ Play = Callable[[Any], joint.JointPolicy]
 
 
 class Comparison(Protocol):
-    """The comparison of one domain."""
+    """The comparison of one domain. policy, episodes: the command's defaults. own: options it alone has."""
 
     @property
     def policy(self) -> str:
-        """Its default."""
+        """The default of --policy."""
         ...
 
     @property
     def episodes(self) -> int:
-        """Its default."""
+        """The default of --episodes."""
         ...
 
     @property
     def own(self) -> tuple[str, ...]:
-        """The names of its own options."""
+        """The options that only this comparison has."""
         ...
 
     def check(self, config: Config, options: argparse.Namespace) -> None:

@@ -80,8 +80,9 @@ class Run:
     @property
     def joint_policies(self) -> tuple[str, ...]:
         """The names that ``joint_policy`` takes."""
-        scripted = (RANDOM, *self.domain.hand_coded)
-        return (TRAINED, *scripted) if self.file else scripted
+        trained = (TRAINED,) if self.file else ()
+        # A domain may list random among its hand-coded ones.
+        return tuple(dict.fromkeys((*trained, RANDOM, *self.domain.hand_coded)))
 
     @cached_property
     def policies(self) -> list[Policy]:

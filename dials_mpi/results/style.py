@@ -19,6 +19,8 @@ LEVEL = (0, (1, 1.5))
 WIDTH, HEIGHT, LEGEND_ROW = 3.3, 2.2, 0.13  # inches: a column of a paper
 PAGE = 7.0  # inches, of text
 BAR_WIDTH, MAP_SIDE, TITLE_ROW = 1.2, 1.5, 0.15
+STILLS = (".png", ".svg", ".pdf")
+"""The formats of pictures, by the extension of the file."""
 MAP_COLOURS = "viridis"
 UNFINISHED = "////"  # hatches
 OPEN_CIRCLE: dict[str, Any] = {

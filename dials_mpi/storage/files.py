@@ -88,8 +88,8 @@ def replacing(path: Path) -> Iterator[DeferredErrorFile]:
 
 
 @contextmanager
-def output_file(file: Path) -> Iterator[Path]:
-    """A temporary file to write, which replaces ``file``, the user's ``--out``, when it is complete.
+def output_file(file: Path, option: str = "--out") -> Iterator[Path]:
+    """A temporary file to write, which replaces ``file`` when it is complete; option: named the file.
 
     BadInput: the folder is not writable, or the disk is full.
     """
@@ -97,20 +97,20 @@ def output_file(file: Path) -> Iterator[Path]:
         temporary = file.with_name(f".partial-{os.getpid()}-{file.name}")
         temporary.touch(exist_ok=False)  # an error must come now, not after minutes of drawing
     except (OSError, ValueError) as error:  # ValueError: the name is not valid for a file
-        raise _unwritable(file, error) from error
+        raise _unwritable(file, option, error) from error
     try:
         yield temporary
         os.replace(temporary, file)
     except OSError as error:
-        raise _unwritable(file, error) from error
+        raise _unwritable(file, option, error) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
-def _unwritable(file: Path, error: Exception) -> BadInput:
+def _unwritable(file: Path, option: str, error: Exception) -> BadInput:
     reason = getattr(error, "strerror", None) or error
-    return BadInput(f"{printable(str(file))} cannot be written ({reason}): choose another --out")
+    return BadInput(f"{printable(str(file))} cannot be written ({reason}): choose another {option}")
 
 
 def lock_directory(directory: Path) -> str | None:

@@ -19,9 +19,9 @@ from dials_mpi.core.console import PlainConsole
 from dials_mpi.core.errors import CRASHED, BadInput, print_error, refuse
 from dials_mpi.core.output import command_line
 from dials_mpi.core.text import printable
-from dials_mpi.domains.base import Drawable, SimulatorFailure
+from dials_mpi.domains.base import Drawable, Scored, SimulatorFailure
 from dials_mpi.results.run import RANDOM, TRAINED, Run
-from dials_mpi.results.style import style
+from dials_mpi.results.style import STILLS, style
 from dials_mpi.storage.files import output_file
 from dials_mpi.watch.episodes import Episode, GlobalEpisode, LocalEpisode, Moment
 from dials_mpi.watch.film import FILMS, LEAST_FPS, MOST_FPS, ffmpeg
@@ -34,13 +34,13 @@ EXAMPLES = """examples:
   python -m dials_mpi.watch runs/traffic-4-dials-seed0 --region 2 --out local.mp4 --fps 15
   python -m dials_mpi.watch --config configs/traffic/25.yaml --policy greedy --steps 120 --out grid.png
   python -m dials_mpi.watch runs/warehouse-4-dials-seed0 --influence --region 0 --out influence.pdf
+  python -m dials_mpi.watch --config configs/city/cologne8.yaml --before native --policy random --out a.png
 
 A png, svg or pdf file shows the last step, a gif or mp4 file all steps. --influence plays episodes of the
 global simulator and draws two pictures: the probabilities that the region's predictor gives to each influence
 source along one episode, with the observed classes; and over all episodes how often a class is observed,
 against its predicted probability."""
 
-STILLS = (".png", ".svg", ".pdf")
 EPISODES, MOST_EPISODES = 200, 100_000
 MOST_SEED = 2**32 - 1
 
@@ -59,6 +59,12 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     parser.add_argument("--steps", type=integer, help="number of steps (default: a whole episode)")
     parser.add_argument("--seed", type=integer, help="seed of the episode (default: the run's seed)")
     parser.add_argument("--fps", type=real, default=10, help="frames per second of a film (default 10)")
+    parser.add_argument(
+        "--before",
+        metavar="POLICY",
+        type=word,
+        help="draw two maps: how an episode went in each region under this policy, and under --policy",
+    )
     parser.add_argument(
         "--influence", action="store_true", help="draw the predictions of the region's predictor"
     )
@@ -85,7 +91,9 @@ def _watch(options: argparse.Namespace) -> list[str]:
     policy = policy_of(options, run, predictors=options.influence or options.region is not None)
     _check(options, run, policy)
     with output_file(Path(options.out)) as file:
-        draw = _draw_influence if options.influence else _draw_episode
+        draw = _draw_episode
+        if options.influence or options.before:
+            draw = _draw_influence if options.influence else _draw_comparison
         lines = draw(options, run, policy, file)
     return [*lines, printable(options.out)]
 
@@ -94,10 +102,12 @@ def _check(options: argparse.Namespace, run: Run, policy: str) -> None:
     """BadInput: the options contradict each other, or do not fit the system."""
     regions = len(run.domain.regions)
     kind = Path(options.out).suffix.lower()
-    known = STILLS if options.influence else (*STILLS, *FILMS)
+    known = STILLS if options.influence or options.before else (*STILLS, *FILMS)
     if kind not in known:
         raise BadInput(f"--out is {printable(options.out)}: choose a name that ends with {', '.join(known)}")
     _drawable(run)
+    if options.before:
+        _check_comparison(options, run)
     if options.region is not None and not 0 <= options.region < regions:
         raise BadInput(f"--region is {options.region}: there are 0 to {regions - 1}")
     _check_number("--steps", options.steps, run.domain.horizon)
@@ -114,6 +124,19 @@ def _check(options: argparse.Namespace, run: Run, policy: str) -> None:
         _check_region(options, run, policy)
     if kind == ".mp4":
         ffmpeg()
+
+
+def _check_comparison(options: argparse.Namespace, run: Run) -> None:
+    """BadInput: the domain has no maps, or there is no such policy, or another picture is wanted, too."""
+    if not isinstance(run.domain, Scored):
+        raise BadInput(f"--before is given, and the domain {run.config.domain} has no maps: leave it out")
+    if options.before not in run.joint_policies:
+        raise BadInput(
+            f"--before is {printable(options.before)}: choose {', '.join(run.joint_policies)}"
+            + ("" if run.file else " (trained needs the directory of a run)")
+        )
+    if options.region is not None or options.influence:
+        raise BadInput("--before draws the whole system: leave out --region and --influence")
 
 
 def _check_number(option: str, given: int | None, most: int) -> None:
@@ -147,9 +170,9 @@ def _check_region(options: argparse.Namespace, run: Run, policy: str) -> None:
 
 def _draw_influence(options: argparse.Namespace, run: Run, policy: str, file: Path) -> list[str]:
     """Compare the region's predictor with the observed sources; each source's cross-entropies, as text."""
+    from dials_mpi.results.frame import save
     from dials_mpi.watch import influence
     from dials_mpi.watch.influence_picture import draw
-    from dials_mpi.watch.picture import save
 
     region, domain = options.region, run.domain
     episodes = options.episodes or EPISODES
@@ -169,9 +192,22 @@ def _draw_influence(options: argparse.Namespace, run: Run, policy: str, file: Pa
     return lines
 
 
+def _draw_comparison(options: argparse.Namespace, run: Run, policy: str, file: Path) -> list[str]:
+    """Draw two maps of how an episode went; what to print about each."""
+    from dials_mpi.results.frame import save
+    from dials_mpi.watch import comparison
+
+    assert isinstance(run.domain, Scored)  # see _check_comparison
+    steps, policies = options.steps or run.domain.horizon, (options.before, policy)
+    with _progress("steps", 2 * (steps + 1)) as advance:
+        figure, lines = comparison.draw(run, run.domain, policies, _seed(options, run), steps, advance)
+    save(figure, file)
+    return lines
+
+
 def _draw_episode(options: argparse.Namespace, run: Run, policy: str, file: Path) -> list[str]:
     """Draw the last step of an episode, or a film of all steps; what to print about it."""
-    from dials_mpi.watch.picture import save
+    from dials_mpi.results.frame import save
 
     steps = options.steps or run.domain.horizon
     picture, moments = _begin_episode(options, run, policy, steps)

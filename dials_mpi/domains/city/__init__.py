@@ -15,14 +15,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.text import shown
-from dials_mpi.domains.base import Agent, Region, Source
+from dials_mpi.domains.base import Agent, Details, Drawing, Region, Source, Survey
 from dials_mpi.domains.city import scenario as scenarios
+from dials_mpi.domains.city import survey as surveys
 from dials_mpi.domains.city.blocks import groups
+from dials_mpi.domains.city.control import control
 from dials_mpi.domains.city.controllers import CONTROLLERS, CityController
 from dials_mpi.domains.city.destinations import destinations
 from dials_mpi.domains.city.global_influence import GlobalInfluence
@@ -30,15 +33,19 @@ from dials_mpi.domains.city.global_simulator import CityGlobalSimulator, Rules
 from dials_mpi.domains.city.influence import Influence
 from dials_mpi.domains.city.local_simulator import CityLocalSimulator
 from dials_mpi.domains.city.net import Net, read
+from dials_mpi.domains.city.outputs import Outputs
 from dials_mpi.domains.city.recording import Recorded, recorded
 from dials_mpi.domains.city.regions import REACH, Roads, plan
 from dials_mpi.domains.city.rewards import REWARDS
-from dials_mpi.domains.city.statistics import STATISTICS
+from dials_mpi.domains.city.statistics import STATISTICS, SignalDelay, delay_table
 from dials_mpi.domains.city.tiles import Cutter
 from dials_mpi.domains.city.vehicle_types import vehicle_types
 from dials_mpi.domains.sumo import installation
 from dials_mpi.domains.sumo.simulation import Simulation
 from dials_mpi.settings import setting
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["City", "CityConfig", "CityGlobalSimulator", "CityLocalSimulator"]
 
@@ -187,6 +194,7 @@ class City:
             self.rules,
             streams,
             GlobalInfluence(self.influences, names, self.horizon),
+            Outputs(emissions=self.config.emissions),
             backend=self.config.sumo,
             gui=self.config.gui,
             simulate=self.simulate,
@@ -218,9 +226,55 @@ class City:
         """The policy ``name`` of CONTROLLERS, made before the simulator's first reset."""
         return CityController(name, simulator, streams[0])
 
+    def keep_files(self, simulator: CityGlobalSimulator, folder: Path) -> None:
+        """SUMO's files of the coming episode stay in the folder: see outputs.py."""
+        if "," in str(folder):  # it separates the files in SUMO's options
+            raise BadInput(f"{shown(str(folder))} has a comma, which SUMO cannot read: choose another folder")
+        simulator.files = Outputs(folder, self.config.emissions)
+
+    def details(self, simulator: CityGlobalSimulator) -> list[SignalDelay]:
+        """The delay at each signal in the episode that has just ended."""
+        return simulator.signal_delays()
+
+    def merged_details(self, episodes: Sequence[Sequence[SignalDelay]]) -> Details:
+        """The delay at each signal, with its level of service, over several episodes."""
+        return delay_table(episodes)
+
+    def control(self) -> dict[str, Any]:
+        """What a program outside needs to control this city: see export/traci_program.py."""
+        return control(self.scenario, self.net, self.rules)
+
     def sources(self, region: int) -> tuple[Source, ...]:
         """The influence sources of a region."""
         return self.influences[region].sources()
+
+    def survey(self) -> Survey:
+        """What the files say of each signal, and what stands in the way."""
+        plans = [influence.plan for influence in self.influences]
+        return surveys.table(surveys.survey(self.scenario, self.net, plans))
+
+    def drawing(
+        self, simulator: CityGlobalSimulator | CityLocalSimulator, axes: Axes, region: int | None
+    ) -> Drawing:
+        """The city with its cars and signals, or copy 0 of a region's tile."""
+        from dials_mpi.domains.city.drawing import city_drawing, region_drawing
+
+        if region is None:
+            return city_drawing(lambda: simulator.simulation, axes, self.net, self.influences)
+        agents = self.regions[region].agents
+        return region_drawing(lambda: simulator.simulation, axes, self.influences[region], agents)
+
+    def draw_map(self, axes: Axes, colours: Sequence[str] | None = None) -> None:
+        """The roads of each region in a colour, and the numbers of the agents."""
+        from dials_mpi.domains.city.drawing import draw_regions
+
+        draw_regions(axes, self.net, self.influences, colours)
+
+    def draw_scores(self, axes: Axes, simulator: CityGlobalSimulator) -> None:
+        """The delay at each signal in the simulator's episode, and its level of service."""
+        from dials_mpi.domains.city.drawing import draw_delays
+
+        draw_delays(axes, self.net, self.influences, simulator.signal_delays())
 
 
 def _window(config: CityConfig) -> tuple[float | None, float | None]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
@@ -12,6 +10,7 @@ import numpy as np
 from dials_mpi.domains.city.approaches import Approaches
 from dials_mpi.domains.city.global_simulator import CityGlobalSimulator
 from dials_mpi.domains.city.net import Signal
+from dials_mpi.domains.city.outputs import temporary_folder
 
 ACTUATED = "dials-actuated"
 """The name of the actuated programs."""
@@ -35,8 +34,7 @@ class CityController:
         if name == "native":
             simulator.use_programs()
         elif name == "actuated":
-            self._folder = TemporaryDirectory(prefix="dials_mpi-")
-            path = Path(self._folder.name, "actuated.add.xml")
+            path = temporary_folder(self) / "actuated.add.xml"
             path.write_text(actuated_programs(signals), encoding="utf-8")
             simulator.use_programs(path, ACTUATED)
 

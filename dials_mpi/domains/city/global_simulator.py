@@ -22,7 +22,7 @@ from dials_mpi.domains.city.signals import Lights
 from dials_mpi.domains.clocks import Clocks
 from dials_mpi.domains.sumo.simulation import Simulation
 
-_WAITING_MEMORY = ("--waiting-time-memory", "1000000")
+WAITING_MEMORY = ("--waiting-time-memory", "1000000")
 """SUMO forgets how long a vehicle has waited after 100 s otherwise."""
 
 
@@ -188,7 +188,7 @@ class CityGlobalSimulator:
         options = [
             *(("-r", ",".join(map(str, scenario.routes))) if scenario.routes else ()),
             *("--begin", f"{begin:.0f}", "--seed", str(self._stream.integers(2**31))),
-            *_WAITING_MEMORY,
+            *WAITING_MEMORY,
             *self.files.options(),
         ]
         self.simulation = self._simulate(scenario.network, additional, (), *self._backend, options)

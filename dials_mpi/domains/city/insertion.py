@@ -21,11 +21,11 @@ CHANGING = 100.0
 """On a longer lane, metres, a vehicle has the room to change to the lane that it needs."""
 
 
-class Entering(Protocol):
-    """Makes the vehicles that enter E copies of a region in a second, as Insertions does."""
+class Inserting(Protocol):
+    """Says which vehicles enter E copies of a region."""
 
     def routes(self) -> Iterator[str]:
-        """The routes of all copies, as XML."""
+        """The routes that they take, as XML."""
         ...
 
     def reset(self, where: np.ndarray, gone: np.ndarray) -> None:
@@ -33,7 +33,7 @@ class Entering(Protocol):
         ...
 
     def second(self, gone: np.ndarray, sources: np.ndarray) -> list[Departing]:
-        """The vehicles of the coming second, under the sources, int [E, M]."""
+        """Those of the coming second; sources: int [E, M]."""
         ...
 
 

@@ -14,7 +14,7 @@ from dials_mpi.domains.city.approaches import Approaches
 from dials_mpi.domains.city.cutting import name_in_copy
 from dials_mpi.domains.city.global_simulator import Rules
 from dials_mpi.domains.city.influence import Influence, Occupancy, exit_states, inputs
-from dials_mpi.domains.city.insertion import Entering, Insertions
+from dials_mpi.domains.city.insertion import Inserting, Insertions
 from dials_mpi.domains.city.net import Link, Signal
 from dials_mpi.domains.city.recording import Recorded
 from dials_mpi.domains.city.rewards import REWARDS
@@ -77,7 +77,7 @@ class CityLocalSimulator:
                 for lane, start in influence.seen_lanes
             ]
         )
-        self.insertions: Entering = Insertions(influence, seen, tile.copies, stream)
+        self.insertions: Inserting = Insertions(influence, seen, tile.copies, stream)
         self.rim = Rim(influence, tile.copies)
         self.options: tuple[str, ...] = CHECKS
         self._types, self._clocks = types, Clocks(tile.copies, horizon)

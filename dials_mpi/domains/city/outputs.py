@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 
 TRIPINFO, STATISTICS, SUMMARY, LANES = "tripinfo.xml", "statistics.xml", "summary.xml", "lanes.xml"
 _LANES_WANTED = "lanes.add.xml"
+
+
+def temporary_folder(owner: object) -> Path:
+    """A new folder, which is removed with its owner (a TemporaryDirectory would warn then)."""
+    folder = Path(mkdtemp(prefix="dials_mpi-"))
+    weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 class Outputs:
@@ -20,7 +29,7 @@ class Outputs:
     def __init__(self, folder: Path | None = None, emissions: bool = False) -> None:
         self.emissions = emissions
         self._kept = folder
-        self._temporary: TemporaryDirectory[str] | None = None
+        self._temporary: Path | None = None
 
     @property
     def folder(self) -> Path:
@@ -29,8 +38,8 @@ class Outputs:
             self._kept.mkdir(parents=True, exist_ok=True)
             return self._kept
         if not self._temporary:
-            self._temporary = TemporaryDirectory(prefix="dials_mpi-")
-        return Path(self._temporary.name)
+            self._temporary = temporary_folder(self)
+        return self._temporary
 
     def additional(self) -> Path:
         """An additional file for SUMO that asks for mean values of all lanes; it is written now."""
@@ -53,5 +62,5 @@ class Outputs:
     def remove(self) -> None:
         """Remove the files, unless they are to be kept."""
         if self._temporary:
-            self._temporary.cleanup()
+            shutil.rmtree(self._temporary, ignore_errors=True)
             self._temporary = None

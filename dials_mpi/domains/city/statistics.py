@@ -10,7 +10,7 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from dials_mpi.domains.base import Statistic
+from dials_mpi.domains.base import Details, Statistic
 from dials_mpi.domains.city.net import Net, Signal
 from dials_mpi.domains.city.xml_files import elements
 
@@ -172,6 +172,21 @@ def signal_delays(lanes: Mapping[str, Lane], net: Net) -> list[SignalDelay]:
         delay = lost / vehicles if vehicles else math.nan
         found.append(SignalDelay(signal.name, vehicles, delay, level_of_service(delay)))
     return found
+
+
+def delay_table(episodes: Sequence[Sequence[SignalDelay]]) -> Details:
+    """The delay at each signal, per vehicle of all episodes; vehicles: how many passed it, per episode."""
+    columns = (("signal", ""), ("vehicles", "per episode"), ("delay", "s"), ("level_of_service", ""))
+    return Details("signals", columns, tuple(map(_over_episodes, zip(*episodes, strict=True))))
+
+
+def _over_episodes(delays: Sequence[SignalDelay]) -> tuple[str, float, float | None, str | None]:
+    """The row of one signal; no delay and no level where nobody passed."""
+    vehicles = sum(one.vehicles for one in delays)
+    lost = sum(one.vehicles * one.delay for one in delays if one.vehicles)
+    mean = lost / vehicles if vehicles else math.nan
+    level = level_of_service(mean) or None
+    return delays[0].signal, vehicles / len(delays), mean if vehicles else None, level
 
 
 def approach(net: Net, signal: Signal) -> list[str]:

@@ -7,7 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from dials_mpi.core.errors import BadInput
+from dials_mpi.core.text import printable
+from dials_mpi.domains import base
 from dials_mpi.domains.city import routes
+from dials_mpi.domains.city.influence import Influence
 from dials_mpi.domains.city.net import Net, Signal
 from dials_mpi.domains.city.regions import SHORT, RegionPlan, Roads
 from dials_mpi.domains.city.routes import Routes
@@ -20,9 +23,10 @@ class Row:
     """A signal in the report.
 
     agent: whether it learns. greens, links, lanes: numbers of its choices, of links with a connection, and of
-    lanes that end at it. entries, exits: roads of its region. classes: those of each entry lane's source.
-    approach: metres from the nearest and the farthest entry to the stop line; (0, 0) if it has none.
-    vehicles: those whose route passes the signal, in the window.
+    lanes that end at it. entries, exits: roads of its region; rim: entries at the rim of the network, where
+    vehicles depart. classes: those of each influence source. approach: metres from the nearest and the
+    farthest entry to the stop line; (0, 0) if it has none. vehicles: those whose route passes the signal, in
+    the window.
     """
 
     signal: str
@@ -32,6 +36,7 @@ class Row:
     links: int
     lanes: int
     entries: int
+    rim: int
     exits: int
     classes: tuple[int, ...]
     approach: tuple[float, float]
@@ -39,7 +44,7 @@ class Row:
 
     @property
     def sources(self) -> int:
-        """Number of entry lanes, each an influence source."""
+        """Number of influence sources."""
         return len(self.classes)
 
 
@@ -69,6 +74,35 @@ def survey(scenario: Scenario, net: Net, plans: Sequence[RegionPlan]) -> Survey:
         *_short(net, plans),
     )
     return Survey(rows, warnings, round(sum(trip.vehicles for trip in demand.trips)))
+
+
+def table(found: Survey) -> base.Survey:
+    """The report as text; agents have the numbers that other commands use for them and for their regions."""
+    agents = [row.signal for row in found.rows if row.agent]
+    numbers = {name: str(agent) for agent, name in enumerate(agents)}
+    return base.Survey(
+        COLUMNS,
+        tuple((numbers.get(row.signal, "-"), *_cells(row)) for row in found.rows),
+        (*found.warnings, f"{found.vehicles} vehicles depart in the window"),
+    )
+
+
+COLUMNS = (
+    *("agent", "greens", "links", "lanes", "entries", "rim", "exits", "sources", "classes", "approach, m"),
+    *("vehicles", "signal"),
+)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    near, far = row.approach
+    numbers = (row.greens, row.links, row.lanes, row.entries, row.rim, row.exits, row.sources)
+    classes = _range(min(row.classes, default=0), max(row.classes, default=0))
+    approach = _range(round(near), round(far))
+    return *map(str, numbers), classes, approach, str(row.vehicles), printable(row.signal)
+
+
+def _range(low: int, high: int) -> str:
+    return f"{low}" if low == high else f"{low} to {high}"
 
 
 def require_agents(net: Net) -> None:
@@ -107,9 +141,10 @@ def _row(net: Net, name: str, plan: RegionPlan | None, vehicles: int) -> Row:
         len(signal.greens),
         sum(bool(links) for links in signal.links),
         len(signal.incoming),
-        len(entries),
+        len(plan.entries) if plan else 0,
+        len(plan.fringe) if plan else 0,
         len(plan.exits) if plan else 0,
-        tuple(len(entry.paths) + 1 for entry in entries for _ in entry.lanes),
+        Influence(plan, net).classes if plan else (),
         (min(distances), max(distances)),
         vehicles,
     )

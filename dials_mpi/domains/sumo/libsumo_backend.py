@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, compress
 from types import ModuleType
 from typing import Any
@@ -28,7 +29,7 @@ class LibsumoBackend:
         )
         self._lanes = lanes
         try:
-            libsumo.start(command)
+            _start(libsumo, command)
         except self.errors as error:
             raise SimulatorFailure(f"SUMO does not start: {error}") from error
         # vehicle.add, lane.getLastStepVehicleIDs and the others only call these functions: calling them
@@ -53,3 +54,14 @@ class LibsumoBackend:
 
     def kill(self) -> None:
         """Nothing to do: there is no other process."""
+
+
+def _start(libsumo: ModuleType, command: list[str]) -> None:
+    """Start a simulation, so that its traffic does not depend on what this process did before.
+
+    SUMO (1.28) orders some conflicts between ways across a junction by the addresses of their objects, and
+    vehicles give way accordingly. A new thread allocates from memory of its own (with glibc), where addresses
+    rise in the order of allocation; in the main thread they fill the gaps that earlier objects left.
+    """
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        thread.submit(libsumo.start, command).result()

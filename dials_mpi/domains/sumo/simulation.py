@@ -22,6 +22,9 @@ from dials_mpi.domains.sumo.libsumo_backend import LibsumoBackend
 from dials_mpi.domains.sumo.reading import Reading
 from dials_mpi.domains.sumo.traci_backend import TraciBackend
 
+OPTIONS = ("--time-to-teleport", "-1", "--no-step-log", "--no-warnings", "--duration-log.disable")
+"""Of SUMO's command line, for every simulation."""
+
 
 class Insertion(NamedTuple):
     """A vehicle of a type to insert on the first edge of a route: its front in metres from the beginning of
@@ -117,7 +120,7 @@ class Simulation:
             "sumo" if in_process else installation.simulator(gui),
             *("-n", str(network)),
             *(("-a", ",".join(map(str, additional))) if additional else ()),
-            *("--time-to-teleport", "-1", "--no-step-log", "--no-warnings", "--duration-log.disable"),
+            *OPTIONS,
             *(("--start", "--quit-on-end") if gui else ()),
             *options,
         ]

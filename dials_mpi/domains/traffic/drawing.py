@@ -12,36 +12,34 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection
-from matplotlib.colors import LinearSegmentedColormap, Normalize
-from matplotlib.lines import Line2D
+from matplotlib.colors import Normalize
 
 from dials_mpi.domains.pictures import (
-    BLUE,
-    GREEN,
     INK,
-    ORANGE,
     PURPLE,
-    SKY,
-    VERMILION,
-    YELLOW,
     Extent,
     add_colour_bar,
     add_legend,
     bare_axes,
     number_size,
 )
+from dials_mpi.domains.sumo.drawing import (
+    CAR_WIDTH,
+    LANE,
+    LIGHT_COLOURS,
+    MARKING,
+    ROAD,
+    SPEED_COLOURS,
+    headings,
+    light_keys,
+    outlines,
+)
 from dials_mpi.domains.sumo.simulation import VehiclePositions
 from dials_mpi.domains.traffic.junctions import Junctions
 from dials_mpi.domains.traffic.network import HEADING, LINKS, SIDES
 from dials_mpi.domains.traffic.vehicles import CAR
 
-SPEED_COLOURS = LinearSegmentedColormap.from_list("speed", [VERMILION, ORANGE, SKY, BLUE])
-LIGHT_COLOURS = {"G": GREEN, "g": GREEN, "y": YELLOW, "r": VERMILION}
-"""By the letter in the state of a signal."""
-
-ROAD, MARKING = "#D4D4D4", "#FFFFFF"
-
-_LANE, _CAR_WIDTH, _CAR_LENGTH = 3.2, 2.0, float(CAR["length"])  # metres
+_CAR_LENGTH = float(CAR["length"])  # metres
 _LANE_SHOWN = 5.0
 """The least width of a lane in the picture, points."""
 
@@ -72,7 +70,7 @@ class JunctionsDrawing:
         roads = Extent(left, right, bottom, top)
         margin = 0.08 * (right - left) * local  # room for the arrows
         unit = bare_axes(axes, Extent(left - margin, right + margin, bottom - margin, top + margin))
-        self.widening = max(1.0, _LANE_SHOWN / (_LANE * unit))
+        self.widening = max(1.0, _LANE_SHOWN / (LANE * unit))
         self._draw_roads(axes, roads, unit)
         self._draw_numbers(axes, numbers, unit)
         speeds = Normalize(0, junctions.network.speed_limit)
@@ -84,13 +82,7 @@ class JunctionsDrawing:
         for artist in (self.lights, self.cars, self.entering):
             axes.add_collection(artist, autolim=False)
         add_colour_bar(axes, self.cars, "speed of the car, m/s")
-        names = {"green": GREEN, "yellow": YELLOW, "red": VERMILION}
-        keys = [Line2D([], [], color=colour, linewidth=2.2, label=name) for name, colour in names.items()]
-        if local:
-            sampled = Line2D([], [], marker=">", ls="", ms=4.5, mfc=PURPLE, mec=INK, mew=0.4)
-            sampled.set_label("car enters, as sampled")
-            keys.append(sampled)
-        add_legend(axes, keys)
+        add_legend(axes, light_keys(local))
 
     def update(self, sources: np.ndarray | None) -> None:
         """As Drawing."""
@@ -106,18 +98,13 @@ class JunctionsDrawing:
     @property
     def _lane(self) -> float:
         """The width of a lane in the picture, metres."""
-        return _LANE * self.widening
+        return LANE * self.widening
 
     def _outlines(self, vehicles: VehiclePositions) -> np.ndarray:
-        """Cars, narrower at the front: [V, 6, 2]."""
-        radians = np.deg2rad(vehicles.angle)
-        ahead = np.stack([np.sin(radians), np.cos(radians)], axis=-1)
-        across = np.stack([ahead[:, 1], -ahead[:, 0]], axis=-1) * _CAR_WIDTH * self.widening / 2
+        """Cars: [V, 6, 2]."""
+        ahead = headings(vehicles.angle)
         front = self._widened(vehicles.front, ahead)
-        waist, back = (front - part * _CAR_LENGTH * ahead for part in (0.4, 1))
-        right = front + 0.5 * across, waist + across, back + across
-        left = back - across, waist - across, front - 0.5 * across
-        return np.stack([*right, *left], axis=1)
+        return outlines(front, ahead, _CAR_LENGTH, CAR_WIDTH * self.widening)
 
     def _widened(self, points: np.ndarray, ahead: np.ndarray) -> np.ndarray:
         """Points [V, 2] on roads in the directions ``ahead`` [V, 2], moved away from the road's middle."""
