@@ -7,6 +7,7 @@ import time
 
 import pytest
 import torch
+from city_common import busy
 from conftest import SMALL, launch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -277,6 +278,20 @@ def test_sumo_is_measured_too(tmp_path):
     assert set(figures["shares"]) == set(PARTS)
     assert figures["shares"]["sumo"] > 0
     assert sum(figures["shares"].values()) == pytest.approx(1)
+
+
+def test_a_city_is_compared_with_sumo_alone(tmp_path):
+    given, folder = busy(), tmp_path / "here"
+    folder.mkdir()
+    files = [f"city.network={given.network}", f"city.routes=[{given.routes[0]}]", 'city.scenario=""']
+    window = ["city.begin=100", "city.end=160", "dataset_size=120", "evaluation_episodes=1"]
+    small = ["ppo.memory_size=12", "ppo.minibatch_size=12", "ppo.rollout_steps=6", "envs_per_region=2"]
+    small += ["policy.sequence_length=6"]
+    schedule = ["total_steps=120", "evaluate_every=60", "retrain_every=60"]
+    _, figures = bench(folder, "domain=city", *files, *window, *small, *schedule, "--updates", "1")
+    assert 1 < figures["collect_ratio_to_bare_hour"] < 50
+    assert 0 < figures["local_share_of_bare_stepping_8_copies"] < 1
+    assert set(figures) > ALWAYS | WITH_PREDICTORS
 
 
 def test_agents_of_the_global_simulator_are_measured_without_predictors(tmp_path):

@@ -244,7 +244,7 @@ def test_a_mask_without_the_episode_changes_nothing():
 
 def test_influence_is_read_after_every_second():
     class Clock:
-        def reset(self, simulation, lights):
+        def reset(self, simulation, lights, gone=0.0):
             return [np.array([[simulation._api.simulation.getTime()]])]
 
         def second(self, simulation, lights):

@@ -174,8 +174,8 @@ def _plan(options: argparse.Namespace) -> Task:
         domain.versions()  # raises BadInput where something is missing
         if getattr(config.domain_section, "sumo", "") == "traci":
             raise BadInput(
-                "traffic.sumo is traci, which runs SUMO in a process whose CPU seconds are not counted: "
-                "measure with libsumo"
+                f"{config.domain}.sumo is traci, which runs SUMO in a process whose CPU seconds are not "
+                "counted: measure with libsumo"
             )
     if options.tiles and config.domain != "traffic":
         raise BadInput(f"--tiles is given, and the {config.domain} has none: leave it out")

@@ -85,6 +85,7 @@ def measure(
         **_training(subject, config, by_rank),
         **(_predictors(subject, config, by_rank) if subject.predicts else {}),
         "global simulator": _global_simulator(subject, config, by_rank),
+        **(_city(subject.domain) if config.domain == "city" else {}),
         "memory": _memory(by_rank),
         "checkpoint": checkpoint,
     }
@@ -179,6 +180,20 @@ def _global_simulator(subject: Subject, config: Config, rows: Mapping[str, np.nd
     return figures | {
         "evaluate_cpu_seconds": rows["evaluate"][0],
         "evaluate_cpu_microseconds_per_agent_step": rows["evaluate"][0] / evaluated * 1e6,
+    }
+
+
+def _city(domain: Domain) -> Figures:
+    """CPU seconds of a city's simulators beside SUMO alone with the same vehicles and signals."""
+    from dials_mpi.domains.city import City
+    from dials_mpi.domains.city.throughput import COPIES, collect_ratio, local_share
+
+    assert isinstance(domain, City)
+    return {
+        "SUMO alone": {
+            "collect_ratio_to_bare_hour": collect_ratio(domain),
+            f"local_share_of_bare_stepping_{COPIES}_copies": local_share(domain),
+        }
     }
 
 

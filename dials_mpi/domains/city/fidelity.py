@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
@@ -142,9 +142,9 @@ def _replay_region(domain: City, recording: Recording, variant: Variant, k: int,
 
 def _came(simulation: Simulation, visit: Visit, second: int, influence: Influence) -> Came:
     questions = ("getLaneID", "getLanePosition", "getSpeed", "getTypeID", "getSpeedFactor")
-    seen: list[Any] = [simulation.ask("vehicle", question, [visit.vehicle])[0] for question in questions]
+    lane, *seen = (simulation.ask("vehicle", question, [visit.vehicle])[0] for question in questions)
+    position, speed, kind, factor = seen
     run = influence.way(visit.run[visit.run.index(visit.road) :], visit.following)
-    lane, position, speed, kind, factor = seen
     return Came(second, lane, position, speed, kind, factor, run, visit.own)
 
 

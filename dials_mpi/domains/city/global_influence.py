@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dials_mpi.domains.base import Rows
-from dials_mpi.domains.city.influence import CELLS, HOURS, ExitSource, Influence, Occupancy, hour, part
+from dials_mpi.domains.city.influence import CELLS, HOURS, ExitSource, Influence, Occupancy, part
 from dials_mpi.domains.city.signals import Lights
 from dials_mpi.domains.city.tracking import Tracker, Visit
 from dials_mpi.domains.sumo.simulation import Simulation
@@ -70,12 +70,16 @@ class _Inputs:
     """The predictor inputs of R regions, as ``influence.inputs`` for each, read together."""
 
     def __init__(self, influences: Sequence[Influence], agents: Sequence[str]) -> None:
-        self._occupancy = Occupancy([lane for each in influences for lane in each.seen_lanes])
         sizes = np.array([each.input_size for each in influences])
-        cells = np.array([CELLS * len(each.seen_lanes) for each in influences])
         firsts = np.cumsum(sizes) - sizes
-        # The places of all regions' cells in one row of inputs, one region after another.
-        self._cells = np.concatenate([f + np.arange(n) for f, n in zip(firsts, cells, strict=True)])
+        # One row holds the inputs of all regions, one after another.
+        lanes = [lane for each in influences for lane in each.seen_lanes]
+        cells = [
+            int(first) + CELLS * number
+            for first, each in zip(firsts, influences, strict=True)
+            for number in range(len(each.seen_lanes))
+        ]
+        self._occupancy = Occupancy(lanes, cells)
         places = {name: k for k, name in enumerate(agents)}
         self._agents = np.array([places[name] for each in influences for name in each.plan.signals])
         self._greens = np.concatenate(
@@ -95,9 +99,9 @@ class _Inputs:
     ) -> list[np.ndarray]:
         """uint8 [R, 1, D]; names, lanes: of all vehicles; green: int [N]; gone: share of the window."""
         row = np.zeros((1, self._size), np.uint8)
-        row[0, self._cells] = self._occupancy.read(simulation, names, lanes).reshape(-1)
+        row[0, self._occupancy.read(simulation, names, lanes)] = 1
         row[0, self._greens + green[self._agents]] = 1
-        row[0, self._hours + hour(np.array(gone))] = 1
+        row[0, self._hours + min(int(gone * HOURS), HOURS - 1)] = 1
         return [row[:, part] for part in self._parts]
 
 

@@ -46,8 +46,8 @@ class Rules:
 class Influence(Protocol):
     """What the local simulators replace: read from the global simulation after every second, by region."""
 
-    def reset(self, simulation: Simulation, lights: Lights) -> Rows:
-        """An episode begins; the inputs of its first state, [R, 1, D]."""
+    def reset(self, simulation: Simulation, lights: Lights, gone: float = 0.0) -> Rows:
+        """An episode begins, ``gone`` seconds after the window; the inputs of its first state, [R, 1, D]."""
         ...
 
     def second(self, simulation: Simulation, lights: Lights) -> tuple[Rows, Rows]:
@@ -62,7 +62,7 @@ class NoInfluence:
         self._inputs = [np.zeros((1, 0), np.uint8)] * regions
         self._sources = [np.zeros((1, 0), np.int64)] * regions
 
-    def reset(self, simulation: Simulation, lights: Lights) -> Rows:
+    def reset(self, simulation: Simulation, lights: Lights, gone: float = 0.0) -> Rows:
         """As Influence."""
         return self._inputs
 
@@ -135,7 +135,8 @@ class CityGlobalSimulator:
         if not self.own_programs:
             self.simulation.set_lights(zip(self.names, self.lights.states, strict=True))
         self._read()
-        self._state = State(self._observations(), self.influence.reset(self.simulation, self.lights))
+        inputs = self.influence.reset(self.simulation, self.lights, float(self._clocks.gone[0]))
+        self._state = State(self._observations(), inputs)
         return self._state
 
     def step(self, actions: np.ndarray) -> GlobalStep:

@@ -171,52 +171,44 @@ def part(state: str, links: Iterable[int]) -> str:
 
 
 class Occupancy:
-    """Reads which cells of L lanes have vehicles in them; a lane may be seen several times."""
+    """Reads which cells of L lanes have vehicles in them; a lane may be seen several times.
 
-    def __init__(self, lanes: Sequence[tuple[str, float]]) -> None:
-        """lanes: L names, and where the cells begin on each, metres."""
-        self._starts = np.array([start for _, start in lanes])
-        numbers: dict[str, list[int]] = {}
-        for number, (lane, _) in enumerate(lanes):
-            numbers.setdefault(lane, []).append(number)
-        self._place = {lane: place for place, lane in enumerate(numbers)}
-        self._numbers = np.array([number for each in numbers.values() for number in each], np.int64)
-        self._times = np.array([len(each) for each in numbers.values()], np.int64)
-        self._first = np.cumsum(self._times) - self._times
+    A plain loop over the vehicles: there are few, and array operations take longer.
+    """
 
-    def read(self, simulation: Simulation, names: Sequence[str], lanes: Sequence[str]) -> np.ndarray:
-        """uint8 [L, CELLS]; names, lanes: of all vehicles on the road."""
-        found = np.zeros((len(self._starts), CELLS), np.uint8)
-        places = list(map(self._place.get, lanes))
-        seen = [place is not None for place in places]
-        positions = np.array(simulation.ask("vehicle", "getLanePosition", compress(names, seen)), float)
-        place = np.array(list(compress(places, seen)), np.int64)
-        times = self._times[place]
-        # A vehicle counts for each of the numbers of its lane, which follow each other in _numbers.
-        steps = np.arange(times.sum()) - np.repeat(np.cumsum(times) - times, times)
-        rows = self._numbers[np.repeat(self._first[place], times) + steps]
-        cells = ((np.repeat(positions, times) - self._starts[rows]) // CELL).astype(np.int64)
-        inside = (cells >= 0) & (cells < CELLS)
-        found[rows[inside], cells[inside]] = 1
+    def __init__(self, lanes: Sequence[tuple[str, float]], places: Sequence[int] | None = None) -> None:
+        """lanes: L names, and where the cells begin on each, metres. places: of each lane's first cell in a
+        row; default: one lane after another."""
+        self.size = CELLS * len(lanes)
+        self._seen: dict[str, list[tuple[float, int]]] = {}
+        for place, (lane, start) in zip(places or range(0, self.size, CELLS), lanes, strict=True):
+            self._seen.setdefault(lane, []).append((start, place))
+
+    def read(self, simulation: Simulation, names: Sequence[str], lanes: Sequence[str]) -> list[int]:
+        """The places of occupied cells, maybe several times; names, lanes: of all vehicles on the road."""
+        seen = list(map(self._seen.get, lanes))
+        positions = simulation.ask("vehicle", "getLanePosition", compress(names, seen))
+        found = []
+        for position, cells in zip(positions, filter(None, seen), strict=True):
+            for start, place in cells:
+                cell = (position - start) // CELL
+                if 0 <= cell < CELLS:
+                    found.append(place + int(cell))
         return found
 
 
-def inputs(influence: Influence, occupied: np.ndarray, green: np.ndarray, gone: np.ndarray) -> np.ndarray:
+def inputs(influence: Influence, occupied: Sequence[int], green: np.ndarray, gone: np.ndarray) -> np.ndarray:
     """The input of a region's predictor, uint8 [E, D]: occupied cells, own greens, part of the window.
 
-    occupied: uint8 [E, lanes, CELLS], of ``seen_lanes``; green: int [E, signals]; gone: float [E], the share
-    of the window that has passed.
+    occupied: the occupied ones of E x ``seen_lanes`` x CELLS cells; green: int [E, signals]; gone: float [E],
+    the share of the window that has passed.
     """
-    rows, first = np.arange(len(green)), CELLS * len(influence.seen_lanes)
+    rows = np.arange(len(green))
     found = np.zeros((len(green), influence.input_size), np.uint8)
-    found[:, :first] = occupied.reshape(len(green), -1)
+    found[np.divmod(np.array(occupied, np.int64), CELLS * len(influence.seen_lanes))] = 1
     firsts = influence.first_greens
     for k in range(len(firsts)):
         found[rows, firsts[k] + green[:, k]] = 1
-    found[rows, influence.input_size - HOURS + hour(gone)] = 1
+    hours = np.minimum((gone * HOURS).astype(np.int64), HOURS - 1)
+    found[rows, influence.input_size - HOURS + hours] = 1
     return found
-
-
-def hour(gone: np.ndarray) -> np.ndarray:
-    """The part of the window, int [E]; gone: float [E], the share of it that has passed."""
-    return np.minimum((gone * HOURS).astype(np.int64), HOURS - 1)

@@ -23,11 +23,16 @@ from dials_mpi.domains.city.tiles import Tile
 from dials_mpi.domains.clocks import Clocks
 from dials_mpi.domains.sumo.simulation import Simulation
 
+CHECKS = ("--insertion-checks", "collision leaderGap followerGap")
+"""SUMO's options: a vehicle waits until there is a gap for it. By default SUMO drops vehicles for good that
+are too fast for a junction or a slower road ahead; those that enter were that fast in the city, too."""
+
 
 class CityLocalSimulator:
     """One region in E environments, those of the copies of its tile; N agents, its signals.
 
-    approaches, lights: of signals x copies, one signal's copies after another's.
+    approaches, lights: of signals x copies, one signal's copies after another's. insertions: makes the
+    vehicles that enter; rim: the signals at exits; options: more of SUMO's command line.
     """
 
     def __init__(
@@ -74,7 +79,7 @@ class CityLocalSimulator:
         )
         self.insertions: Inserting = Insertions(influence, seen, tile.copies, stream)
         self.rim = Rim(influence, tile.copies)
-        self.options: tuple[str, ...] = ()
+        self.options: tuple[str, ...] = CHECKS
         self._types, self._clocks = types, Clocks(tile.copies, horizon)
         self._folder: TemporaryDirectory[str] | None = None
 

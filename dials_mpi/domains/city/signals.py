@@ -77,7 +77,8 @@ class Lights:
             if gone >= self._yellow + self._all_red:
                 del self._changing[k]
         self.age += 1
-        self.age[list(self._changing)] = 0
+        if self._changing:
+            self.age[list(self._changing)] = 0
         return sorted(changed)
 
     def _state(self, k: int, before: int, gone: int) -> str:
