@@ -150,7 +150,7 @@ def test_what_cannot_be_measured_is_refused(arguments, part):
 
 @resco
 def test_the_roads_before_all_stop_lines_are_inside():
-    """Also those that are on no shortest path: there, two carriageways leave one road and lead to one signal."""
+    """Also those on no shortest path: two carriageways leave one road there, and lead to one signal."""
     net = read(scenario.find("resco:ingolstadt21").network)
     [name] = [name for name in net.agents if name.startswith("cluster_1427494838")]
     before = {lane.rpartition("_")[0] for lane in net.signals[name].incoming}
