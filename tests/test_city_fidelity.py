@@ -7,11 +7,13 @@ from functools import cache
 
 import numpy as np
 import pytest
-from city_common import busy
+from city_common import busy, resco
 from conftest import launch
 
-from dials_mpi.domains.city import City, CityConfig
+from dials_mpi.domains.city import City, CityConfig, scenario
 from dials_mpi.domains.city.fidelity import Came, Measured, Recording, Variant, _mixed, joined, record, replay
+from dials_mpi.domains.city.net import read
+from dials_mpi.domains.city.regions import plan
 from dials_mpi.fidelity.city import differing
 
 SECONDS = 150
@@ -144,3 +146,12 @@ def test_what_cannot_be_measured_is_refused(arguments, part):
     result = launch("-m", "dials_mpi.fidelity", *given, *arguments)
     assert result.code == 2 and result.stdout == ""
     assert part in result.stderr and len(result.stderr.splitlines()) == 1
+
+
+@resco
+def test_the_roads_before_all_stop_lines_are_inside():
+    """Also those on no shortest path: two carriageways leave one road there, and lead to one signal."""
+    net = read(scenario.find("resco:ingolstadt21").network)
+    [name] = [name for name in net.agents if name.startswith("cluster_1427494838")]
+    before = {lane.rpartition("_")[0] for lane in net.signals[name].incoming}
+    assert before <= plan(net, [name]).inside

@@ -87,15 +87,10 @@ class Influence:
         ]
         return tuple(named) or (Source("nothing", ("none", "never")),)
 
-    @cached_property
+    @property
     def inside(self) -> frozenset[str]:
         """The edges of the region; those behind the signals of exits are outside."""
-        found: set[str] = set()
-        for entry in (*self.plan.entries, *self.plan.fringe):
-            for path in entry.paths:
-                left = len(path) > 1 and path[-2] in self.last
-                found.update(path[:-1] if left else path)
-        return frozenset(found)
+        return self.plan.inside
 
     @cached_property
     def last(self) -> frozenset[str]:

@@ -62,7 +62,8 @@ class RegionPlan:
     edges: all that are kept, with those behind exits, and with all roads at the junctions that vehicles
     cross: a link without conflicting links has other rules of priority in SUMO. entries: the roads that
     vehicles reach from outside the region, if they lead to one of its signals or to the signal of an exit.
-    fringe: the roads at the rim of the network, on which vehicles depart; nobody comes from outside.
+    fringe: the roads at the rim of the network, on which vehicles depart; nobody comes from outside. inside:
+    the roads that lead to its stop lines, and those on the paths up to its exits.
     """
 
     signals: tuple[str, ...]
@@ -70,6 +71,7 @@ class RegionPlan:
     entries: tuple[Entry, ...]
     exits: tuple[Exit, ...]
     fringe: tuple[Entry, ...] = ()
+    inside: frozenset[str] = frozenset()
 
 
 def plan(
@@ -105,7 +107,8 @@ def plan(
     fringe = tuple(entry for entry in entries if not roads.leads_to(entry.edge))
     crossed = {roads.edges[name].end for name in inside if _follow(roads, name, inside, ends)} | own
     edges = inside.union(*(out.behind for out in exits), *(roads.at.get(name, ()) for name in crossed))
-    return RegionPlan(tuple(signals), frozenset(edges), outside, exits, fringe)
+    on_paths = _on_paths((*outside, *fringe), ends)
+    return RegionPlan(tuple(signals), frozenset(edges), outside, exits, fringe, on_paths.union(upstream))
 
 
 class Roads:
@@ -241,6 +244,15 @@ def _paths(
                 yield tuple(_trace(before, name))
             for after in follow[name]:
                 heapq.heappush(queue, (distance + roads.length(after), after, name))
+
+
+def _on_paths(starts: Sequence[Entry], ends: Collection[str]) -> frozenset[str]:
+    """The roads on paths, without those behind exits."""
+    found: set[str] = set()
+    for start in starts:
+        for path in start.paths:
+            found.update(path[:-1] if len(path) > 1 and path[-2] in ends else path)
+    return frozenset(found)
 
 
 def _trace(before: Mapping[str, str], name: str) -> list[str]:
