@@ -9,6 +9,7 @@ from PIL import Image
 
 from dials_mpi.check import speed
 from dials_mpi.check.__main__ import main
+from dials_mpi.domains.city import City, CityConfig
 from dials_mpi.domains.city.net import read
 
 sys.path.append(str(Path(__file__).parents[1] / "examples" / "relays"))
@@ -75,3 +76,13 @@ def test_a_picture_is_refused_in_one_sentence(words, capsys, tmp_path):
         _, err = called(capsys, 2, *wrong)
         assert err.startswith("dials_mpi: ") and err.count("\n") == 1 and said in err
     assert [path.name for path in tmp_path.iterdir()] == ["city.yaml"]
+
+
+def test_the_report_names_options_of_the_sumocfg_without_effect(tmp_path):
+    given = city_common.busy()
+    (tmp_path / "own.sumocfg").write_text(
+        f'<configuration><net-file value="{given.network}"/><route-files value="{given.routes[0]}"/>'
+        '<begin value="100"/><end value="160"/><lateral-resolution value="0.8"/></configuration>'
+    )
+    domain = City(CityConfig(scenario=str(tmp_path / "own.sumocfg"), horizon=60))
+    assert any("lateral-resolution" in warning for warning in domain.survey().warnings)

@@ -13,17 +13,29 @@ from dials_mpi.core.errors import BadInput
 from dials_mpi.core.imports import import_class
 from dials_mpi.core.text import shown
 from dials_mpi.domains.base import Domain
-from dials_mpi.domains.city import City, CityConfig
 from dials_mpi.domains.decisions import require_whole_decisions
-from dials_mpi.domains.traffic import Traffic, TrafficConfig
-from dials_mpi.domains.warehouse import Warehouse, WarehouseConfig
 
-#: name -> (domain, the dataclass of its section in the configuration)
-DOMAINS: dict[str, tuple[type[Domain], type[Any]]] = {
-    "warehouse": (Warehouse, WarehouseConfig),
-    "traffic": (Traffic, TrafficConfig),
-    "city": (City, CityConfig),
+PLACES = {
+    "warehouse": "dials_mpi.domains.warehouse:Warehouse",
+    "traffic": "dials_mpi.domains.traffic:Traffic",
+    "city": "dials_mpi.domains.city:City",
 }
+"""The built-in domains."""
+
+
+class _BuiltIn(dict[str, Any]):
+    """Imports a domain when it is used first: a run has one, and all take a tenth of a second to import."""
+
+    def __getitem__(self, name: str) -> tuple[type[Any], type[Any]]:
+        if isinstance(super().__getitem__(name), str):
+            domain: type[Any] = import_class("domain", name, PLACES[name])
+            self[name] = domain, domain.Config
+        pair: tuple[type[Any], type[Any]] = super().__getitem__(name)
+        return pair
+
+
+DOMAINS = _BuiltIn(PLACES)
+"""name -> (domain, the dataclass of its section in the configuration)"""
 
 GROUP = "dials_mpi.domains"
 """The group of entry points under which installed packages register domains."""

@@ -12,7 +12,7 @@ simulators.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -135,10 +135,7 @@ class City:
         self.config, self.horizon, self.decision_every = config, config.horizon, config.decision_every
         self.simulate: Callable[..., Simulation] = Simulation
         found = scenarios.find(config.scenario, config.network, config.routes, *_window(config))
-        begin = found.begin
-        self.scenario = scenarios.Scenario(
-            *(found.network, found.routes, found.additional), begin, begin + config.horizon
-        )
+        self.scenario = replace(found, end=found.begin + config.horizon)
         self.net: Net = read(found.network)
         self.signals = list(self.net.agents.values())
         if not self.signals:

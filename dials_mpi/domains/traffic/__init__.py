@@ -104,6 +104,7 @@ class Traffic:
     """
 
     name = "traffic"
+    Config = TrafficConfig
     hand_coded = tuple(CONTROLLERS)
     statistics = STATISTICS
     side_by_side = SIDE_BY_SIDE

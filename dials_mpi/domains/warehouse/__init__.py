@@ -70,6 +70,7 @@ class Warehouse:
     """
 
     name = "warehouse"
+    Config = WarehouseConfig
     hand_coded = tuple(SCRIPTS)
     statistics = ()
     side_by_side = None
