@@ -15,6 +15,7 @@ import pytest
 from city_common import busy, network, resco
 
 from dials_mpi.domains.city import outputs
+from dials_mpi.domains.city.approaches import observation_size
 from dials_mpi.domains.city.controllers import CONTROLLERS, CityController
 from dials_mpi.domains.city.global_simulator import CityGlobalSimulator, Rules
 from dials_mpi.domains.city.net import read
@@ -73,7 +74,7 @@ def test_observations_are_those_of_sumo_rl_at_each_decision(waiting):
     rules = Rules(minimum_green=8, observe_waiting=waiting)
     city = simulator(rules=rules)
     state, flags = city.reset(), set()
-    sizes = city.approaches.sizes(waiting)
+    sizes = [observation_size(signal, waiting) for signal in city.approaches.signals]
     for t, step in enumerate(play(city, 200), 1):
         if t % rules.decision_every:
             assert step.state.observations is state.observations

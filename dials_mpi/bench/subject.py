@@ -77,9 +77,7 @@ class Subject:
         """Train, collect and evaluate for a short time."""
         self.train(WARMING)
         horizon = WARMING * decision_steps(self.domain)
-        section = self.config.domain_section
-        window = {"end": -1} if hasattr(section, "end") else {}  # a city's end says the horizon, too
-        section = replace(section, horizon=horizon, **window)
+        section = replace(self.config.domain_section, horizon=horizon)
         self.evaluate(WARMING, create(self.config.domain, section))
 
     def collect(self, episodes: int) -> np.ndarray:

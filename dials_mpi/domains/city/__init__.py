@@ -24,6 +24,7 @@ from dials_mpi.core.text import shown
 from dials_mpi.domains.base import Agent, Details, Drawing, Region, Source, Survey
 from dials_mpi.domains.city import scenario as scenarios
 from dials_mpi.domains.city import survey as surveys
+from dials_mpi.domains.city.approaches import observation_size
 from dials_mpi.domains.city.blocks import groups
 from dials_mpi.domains.city.control import control
 from dials_mpi.domains.city.controllers import CONTROLLERS, CityController
@@ -102,14 +103,11 @@ class CityConfig:
                     f"city.horizon is {self.horizon}, but from city.begin to city.end it is "
                     f"{self.end - self.begin} s: remove one of the three"
                 )
+            # From here on the horizon alone says how long the window is.
             object.__setattr__(self, "horizon", self.end - self.begin)
+            object.__setattr__(self, "end", -1)
         elif self.end >= 0:
             raise BadInput(f"city.end is {self.end} without city.begin: set both, or city.horizon")
-        if self.horizon % self.decision_every:
-            raise BadInput(
-                f"city.horizon is {self.horizon}, not a multiple of city.decision_every="
-                f"{self.decision_every}: change one of them"
-            )
         change = self.yellow + self.all_red
         if change >= self.decision_every:
             raise BadInput(
@@ -137,12 +135,8 @@ class City:
         found = scenarios.find(config.scenario, config.network, config.routes, *_window(config))
         self.scenario = replace(found, end=found.begin + config.horizon)
         self.net: Net = read(found.network)
+        surveys.require_agents(self.net)
         self.signals = list(self.net.agents.values())
-        if not self.signals:
-            raise BadInput(
-                f"{shown(str(found.network))} has no signal with two greens or more, so there is nothing to "
-                "learn: add signals with netconvert (--tls.guess), or check it in netedit"
-            )
         self.rules = Rules(
             *(config.decision_every, config.yellow, config.all_red, config.minimum_green),
             *(config.observe_waiting, config.reward, config.reward_scale),
@@ -152,10 +146,10 @@ class City:
         self.influences = [
             Influence(plan(self.net, names, config.reach, ends, roads), self.net) for names in blocks
         ]
-        greens = [len(signal.greens) for signal in self.signals]
-        lanes = [len(signal.incoming) for signal in self.signals]
-        values = 2 + config.observe_waiting
-        self.agents = [Agent(g + 1 + values * n, g) for g, n in zip(greens, lanes, strict=True)]
+        self.agents = [
+            Agent(observation_size(signal, config.observe_waiting), len(signal.greens))
+            for signal in self.signals
+        ]
         index = {signal.name: k for k, signal in enumerate(self.signals)}
         self.regions = [
             Region(tuple(index[name] for name in names), influence.input_size, influence.classes)

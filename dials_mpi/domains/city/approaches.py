@@ -50,14 +50,19 @@ class Approaches:
 
     incoming: Lanes. vehicles, halting: int [L], vehicles on each incoming lane, and those of them that are
     slower than 0.1 m/s. capacity: float [L], how many vehicles of the present mean length fit on the lane.
-    All as of the last ``read``.
+    waiting: float [L], seconds that the vehicles on it wait, only where it is observed. All as of the last
+    ``read``.
     """
 
     def __init__(
-        self, signals: Sequence[Signal], lengths: Mapping[str, float], speeds: Mapping[str, float]
+        self,
+        signals: Sequence[Signal],
+        lengths: Mapping[str, float],
+        speeds: Mapping[str, float],
+        observe_waiting: bool = False,
     ) -> None:
         """lengths, speeds: metres and speed limit, m/s, of every lane."""
-        self.signals = signals
+        self.signals, self._observe_waiting = signals, observe_waiting
         self.incoming = Lanes([signal.incoming for signal in signals])
         self.outgoing = Lanes([signal.outgoing for signal in signals])
         self._lengths = np.array([lengths[lane] for lane in self.incoming.names])
@@ -71,6 +76,8 @@ class Approaches:
         self.halting = self.ask_occupied(simulation, "getLastStepHaltingNumber", np.int64)
         mean_length = self.ask_occupied(simulation, "getLastStepLength")
         self.capacity = self._lengths / (MINIMUM_GAP + mean_length)
+        if self._observe_waiting:
+            self.waiting = self.ask_occupied(simulation, "getWaitingTime")
 
     def ask_occupied(self, simulation: Simulation, question: str, type: Any = np.float64) -> np.ndarray:
         """SUMO's answer for each incoming lane that has vehicles, 0 for the others: [L]."""
@@ -89,15 +96,15 @@ class Approaches:
         names = (self.incoming.names[i] for i in places)
         return dict(zip(places, simulation.ask("lane", "getLastStepVehicleIDs", names), strict=True))
 
-    def observe(self, lights: Lights, waiting: np.ndarray | None = None) -> list[np.ndarray]:
+    def observe(self, lights: Lights) -> list[np.ndarray]:
         """The observation of each signal, float32 [K][O].
 
         The green, one-hot; whether it may be changed (sumo-rl's min_green); density, then queue of each
-        incoming lane: all, then halting vehicles over its capacity, at most 1. waiting: float [L], seconds
-        that the vehicles on each lane wait, if it is to be observed, too; over WAITING_UNIT.
+        incoming lane: all, then halting vehicles over its capacity, at most 1; with ``observe_waiting`` also
+        the waiting time over WAITING_UNIT.
         """
         shares = [np.minimum(1, self.vehicles / self.capacity), np.minimum(1, self.halting / self.capacity)]
-        columns = [*shares, waiting / WAITING_UNIT] if waiting is not None else shares
+        columns = [*shares, self.waiting / WAITING_UNIT] if self._observe_waiting else shares
         of_lanes = zip(*(self.incoming.parts(column) for column in columns), strict=True)
         signals = zip(lights.green.tolist(), lights.free.tolist(), self._one_hot, of_lanes, strict=True)
         return [
@@ -105,6 +112,7 @@ class Approaches:
             for green, free, one_hot, parts in signals
         ]
 
-    def sizes(self, waiting: bool) -> list[int]:
-        """The length O of each signal's observation, [K]."""
-        return [len(s.greens) + 1 + (2 + waiting) * len(s.incoming) for s in self.signals]
+
+def observation_size(signal: Signal, observe_waiting: bool) -> int:
+    """The length O of a signal's observation."""
+    return len(signal.greens) + 1 + (2 + observe_waiting) * len(signal.incoming)

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
-from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
@@ -19,7 +18,7 @@ from dials_mpi.domains.base import Rows
 from dials_mpi.domains.city import City, CityGlobalSimulator, CityLocalSimulator
 from dials_mpi.domains.city.cutting import name_in_copy
 from dials_mpi.domains.city.influence import Influence
-from dials_mpi.domains.city.insertion import route_name
+from dials_mpi.domains.city.insertion import route_name, route_xml
 from dials_mpi.domains.city.tracking import Tracker, Visit
 from dials_mpi.domains.sumo.simulation import Departing, Simulation
 
@@ -173,9 +172,7 @@ class Replayed:
 
     def routes(self) -> Iterator[str]:
         """As Insertions."""
-        for run in self._runs:
-            edges = " ".join(name_in_copy(0, edge) for edge in run)
-            yield f"<route id={quoteattr(route_name(0, run))} edges={quoteattr(edges)}/>"
+        return (route_xml(0, run) for run in self._runs)
 
     def reset(self, where: np.ndarray, gone: np.ndarray) -> None:
         """As Insertions."""

@@ -102,7 +102,7 @@ class CityGlobalSimulator:
         self._backend, self._simulate = (backend, gui), simulate
         signals = list(net.agents.values())
         self.names = [signal.name for signal in signals]
-        self.approaches = Approaches(signals, net.lengths, net.speeds)
+        self.approaches = Approaches(signals, net.lengths, net.speeds, rules.observe_waiting)
         self.lights = Lights(
             [signal.greens for signal in signals], rules.yellow, rules.all_red, rules.minimum_green
         )
@@ -114,7 +114,6 @@ class CityGlobalSimulator:
         self.programs: tuple[Path, str] | None = None
         self.own_programs = False
         self._state: State
-        self._vehicles: frozenset[str] | None = None
 
     def use_programs(self, additional: Path | None = None, program: str = "") -> None:
         """From the next ``reset`` on SUMO switches the signals, and actions have no effect.
@@ -186,8 +185,7 @@ class CityGlobalSimulator:
         extra = [self.programs[0]] if self.programs else []
         additional = [*scenario.additional, *extra, self.files.additional()]
         options = [
-            *(("-r", ",".join(map(str, scenario.routes))) if scenario.routes else ()),
-            *("--begin", f"{begin:.0f}", "--seed", str(self._stream.integers(2**31))),
+            *scenario.options(int(self._stream.integers(2**31)), begin),
             *WAITING_MEMORY,
             *self.files.options(),
         ]
@@ -205,16 +203,13 @@ class CityGlobalSimulator:
                     self.lights.green[k] = greens.index(state)
 
     def _observations(self) -> list[np.ndarray]:
-        waiting = None
-        if self._rules.observe_waiting:
-            waiting = self.approaches.ask_occupied(self.simulation, "getWaitingTime")
-        return [row[None] for row in self.approaches.observe(self.lights, waiting)]
+        return [row[None] for row in self.approaches.observe(self.lights)]
 
     def _summarised(self) -> dict[str, float]:
         self.simulation.close()
         folder, end = self.files.folder, self._scenario.begin + float(self._clocks.gone[0])
         trips = trip_statistics.read_trips(folder / outputs.TRIPINFO, end)
-        values = trip_statistics.summarised(trips, self._listed())
+        values = trip_statistics.summarised(trips, self._scenario.listed_vehicles)
         self._lanes = trip_statistics.read_lanes(folder / outputs.LANES)
         waiting = [
             self._lanes[lane].waiting for lane in self.approaches.incoming.names if lane in self._lanes
@@ -224,8 +219,3 @@ class CityGlobalSimulator:
         if not self.files.emissions:
             values["co2"] = math.nan
         return values
-
-    def _listed(self) -> frozenset[str]:
-        if self._vehicles is None:
-            self._vehicles = trip_statistics.listed_vehicles(self._scenario.routes)
-        return self._vehicles

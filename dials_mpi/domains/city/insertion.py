@@ -61,8 +61,7 @@ class Insertions:
         runs |= {departure.run for departure in self._seen.departures}
         for run in sorted(runs):
             for copy in range(self._copies):
-                edges = " ".join(name_in_copy(copy, edge) for edge in run)
-                yield f"<route id={quoteattr(route_name(copy, run))} edges={quoteattr(edges)}/>"
+                yield route_xml(copy, run)
 
     def reset(self, where: np.ndarray, gone: np.ndarray) -> None:
         """Episodes begin in the copies of the mask [E]; gone: int [E], seconds of the window before them."""
@@ -133,3 +132,9 @@ class Insertions:
 def route_name(copy: int, run: Sequence[str]) -> str:
     """The name of a route."""
     return f"{copy}/{'>'.join(run)}"
+
+
+def route_xml(copy: int, run: Sequence[str]) -> str:
+    """A route in a copy, as XML; run: its edges in the city."""
+    edges = " ".join(name_in_copy(copy, edge) for edge in run)
+    return f"<route id={quoteattr(route_name(copy, run))} edges={quoteattr(edges)}/>"

@@ -66,6 +66,7 @@ class CityLocalSimulator:
             signals,
             {name_in_copy(copy, lane): net.lengths[lane] for copy, lane in lanes},
             {name_in_copy(copy, lane): net.speeds[lane] for copy, lane in lanes},
+            rules.observe_waiting,
         )
         greens = [signal.greens for signal in signals]
         self.lights = Lights(greens, rules.yellow, rules.all_red, rules.minimum_green)
@@ -156,10 +157,7 @@ class CityLocalSimulator:
 
     def _observe(self) -> list[np.ndarray]:
         """The observations of each signal, float32 [N][E, O]."""
-        waiting = None
-        if self._rules.observe_waiting:
-            waiting = self.approaches.ask_occupied(self.simulation, "getWaitingTime")
-        rows = self.approaches.observe(self.lights, waiting)
+        rows = self.approaches.observe(self.lights)
         return [np.stack(rows[first : first + self.copies]) for first in range(0, len(rows), self.copies)]
 
     def _state(self) -> State:

@@ -100,12 +100,15 @@ def _require_phases(path: Path, name: str, phases: Sequence[Mapping[str, str]], 
     if wrong:
         _refuse(path, name, f"has the letter {shown_value(wrong[0])} in a phase, which SUMO does not know")
     for phase in phases:
-        try:
-            if float(phase.get("duration", "")) >= 0:
-                continue
-        except ValueError:
-            pass
-        _refuse(path, name, f"has a phase of {shown_value(phase.get('duration'))} seconds")
+        if not _is_duration(phase.get("duration", "")):
+            _refuse(path, name, f"has a phase of {shown_value(phase.get('duration'))} seconds")
+
+
+def _is_duration(text: str) -> bool:
+    try:
+        return float(text) >= 0
+    except ValueError:
+        return False
 
 
 def _refuse(path: Path, signal: str, what: str) -> NoReturn:

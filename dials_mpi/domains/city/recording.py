@@ -54,12 +54,11 @@ class Recorded:
     """What was seen of one region.
 
     entries: (position, metres; speed, m/s; type) of vehicles that entered, by lane. departures: its own
-    demand, in the order of time. visits: number of vehicles that entered or departed.
+    demand, in the order of time.
     """
 
     entries: dict[str, list[tuple[float, float, str]]] = field(default_factory=dict)
     departures: list[Departure] = field(default_factory=list)
-    visits: int = 0
 
 
 def recorded(scenario: Scenario, influences: Sequence[Influence], backend: str = "auto") -> list[Recorded]:
@@ -77,7 +76,7 @@ def recorded(scenario: Scenario, influences: Sequence[Influence], backend: str =
 def _loaded(stored: dict) -> Recorded:
     departures = [Departure(**{**each, "run": tuple(each["run"])}) for each in stored["departures"]]
     entries = {lane: [(p, v, kind) for p, v, kind in seen] for lane, seen in stored["entries"].items()}
-    return Recorded(entries, departures, stored["visits"])
+    return Recorded(entries, departures)
 
 
 def _key(scenario: Scenario, influences: Sequence[Influence], backend: str) -> str:
@@ -97,7 +96,6 @@ def _record(scenario: Scenario, influences: Sequence[Influence], backend: str) -
         simulation.step()
         for visit in tracker.second(simulation):
             seen = found[visit.region]
-            seen.visits += 1
             if visit.own:
                 run = influences[visit.region].way(visit.run, visit.following)
                 seen.departures.append(_departure(simulation, visit, second, run, attributes))
@@ -111,9 +109,7 @@ def _record(scenario: Scenario, influences: Sequence[Influence], backend: str) -
 
 def start(scenario: Scenario, seed: int, backend: str = "auto") -> Simulation:
     """The whole city under its own programs, from the window's begin on."""
-    routes = ("-r", ",".join(map(str, scenario.routes))) if scenario.routes else ()
-    options = [*routes, "--begin", f"{scenario.begin:.0f}", "--seed", str(seed)]
-    return Simulation(scenario.network, scenario.additional, (), backend, options=options)
+    return Simulation(scenario.network, scenario.additional, (), backend, options=scenario.options(seed))
 
 
 def _note_entry(simulation: Simulation, visit: Visit, seen: Recorded) -> None:

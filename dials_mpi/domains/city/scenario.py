@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
@@ -74,6 +75,17 @@ class Scenario:
     end: float
     unused: tuple[str, ...] = ()
     detectors: tuple[Path, ...] = ()
+
+    def options(self, seed: int, begin: float | None = None) -> list[str]:
+        """SUMO's options that simulate it; begin: seconds, in place of the window's."""
+        routes = ("-r", ",".join(map(str, self.routes))) if self.routes else ()
+        return [*routes, "--begin", f"{self.begin if begin is None else begin:.0f}", "--seed", str(seed)]
+
+    @cached_property
+    def listed_vehicles(self) -> frozenset[str]:
+        """The names of the vehicles that the route files contain as <vehicle>, not as <trip> or <flow>."""
+        found = (element for path in self.routes for element in elements(path))
+        return frozenset(element.get("id", "") for element in found if element.tag == "vehicle")
 
 
 def find(

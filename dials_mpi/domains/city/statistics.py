@@ -124,12 +124,6 @@ def _counted_by_resco(trips: Sequence[Trip], driving: Sequence[Trip], listed: Co
     return [*driving, *(trip for trip in never if trip.vehicle in listed and trip.scheduled > after)]
 
 
-def listed_vehicles(routes: Iterable[Path]) -> frozenset[str]:
-    """The names of the vehicles that route files contain as <vehicle>, not as <trip> or <flow>."""
-    found = (element for path in routes for element in elements(path))
-    return frozenset(element.get("id", "") for element in found if element.tag == "vehicle")
-
-
 def teleports(statistic: Path) -> float:
     """The number of teleports in SUMO's file of statistics; NaN if it has none."""
     found = (element for element in elements(statistic) if element.tag == "teleports")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dials_mpi.domains.city import City, CityLocalSimulator
+from dials_mpi.domains.city.recording import start
 from dials_mpi.domains.sumo.command_log import LoggedSimulation, replayed
 from dials_mpi.domains.sumo.simulation import Simulation
 
@@ -83,10 +84,8 @@ def _collect(domain: City, seconds: int) -> list[Any]:
 
 def _bare(domain: City) -> Simulation:
     """The whole city as the global simulator starts it, without its files."""
-    scenario, seed = domain.scenario, np.random.default_rng(SEED).integers(2**31)
-    routes = ("-r", ",".join(map(str, scenario.routes))) if scenario.routes else ()
-    options = [*routes, "--begin", f"{scenario.begin:.0f}", "--seed", str(seed)]
-    return Simulation(scenario.network, scenario.additional, (), domain.config.sumo, options=options)
+    seed = int(np.random.default_rng(SEED).integers(2**31))
+    return start(domain.scenario, seed, domain.config.sumo)
 
 
 def _local(domain: City, k: int) -> CityLocalSimulator:
