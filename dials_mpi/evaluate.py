@@ -23,7 +23,7 @@ from dials_mpi.core.console import PlainConsole
 from dials_mpi.core.errors import BadInput, refuse
 from dials_mpi.core.output import command_line
 from dials_mpi.core.seeding import OTHER_EPISODES
-from dials_mpi.core.text import printable
+from dials_mpi.core.text import heading, printable
 from dials_mpi.domains.base import Detailed, Details, Domain, GlobalSimulator
 from dials_mpi.results.run import TRAINED, Run
 
@@ -184,7 +184,7 @@ def _comparison(domain: Domain, played: Sequence[Played]) -> Table:
     table.add_column("policy")
     table.add_column("return", justify="right")
     for statistic in domain.statistics:
-        table.add_column(_heading(statistic.name, statistic.unit), justify="right")
+        table.add_column(heading(statistic.name, statistic.unit), justify="right")
     for policy, result, _ in played:
         names = [statistic.name for statistic in domain.statistics]
         figures = [_shown(result.statistic(name), result.statistic_error(name)) for name in names]
@@ -195,15 +195,11 @@ def _comparison(domain: Domain, played: Sequence[Played]) -> Table:
 def _details_table(details: Details) -> Table:
     table = Table()
     for k, (name, unit) in enumerate(details.columns):
-        table.add_column(_heading(name, unit), justify="left" if k == 0 else "right")
+        table.add_column(heading(name, unit), justify="left" if k == 0 else "right")
     for row in details.rows:
         cells = (_shown(cell) if cell is None or isinstance(cell, float) else str(cell) for cell in row)
         table.add_row(*(printable(cell) for cell in cells))
     return table
-
-
-def _heading(name: str, unit: str) -> str:
-    return name.replace("_", " ") + (f",\n{unit}" if unit else "")
 
 
 def _shown(mean: float | None, error: float = math.nan, digits: int = 1) -> str:

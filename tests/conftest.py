@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import h5py
 import numpy as np
@@ -59,6 +60,30 @@ def mpirun() -> str:
     found = str(beside) if beside.exists() else shutil.which("mpirun")
     assert found, "no mpirun: install the extra mpich or openmpi, or load an MPI module"
     return found
+
+
+class Said(NamedTuple):
+    """What a command said and how it ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def in_process(capsys: pytest.CaptureFixture[str]) -> Callable[..., Callable[..., Said]]:
+    """in_process(main): calls a command here; an exception that it should have caught fails the test."""
+
+    def command(main: Callable[[list[str]], object]) -> Callable[..., Said]:
+        def call(*arguments: object) -> Said:
+            capsys.readouterr()
+            with pytest.raises(SystemExit) as leaving:
+                main([str(argument) for argument in arguments])
+            return Said(leaving.value.code, *capsys.readouterr())
+
+        return call
+
+    return command
 
 
 class Program:

@@ -25,16 +25,9 @@ FOUR = ("warehouse.grid=[2,2]", "warehouse.horizon=20")
 
 
 @pytest.fixture
-def evaluate(capsys):
+def evaluate(in_process):
     """The command in this process: exit code, stdout, stderr."""
-
-    def call(*arguments):
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as leaving:
-            main([str(argument) for argument in arguments])
-        return leaving.value.code, *capsys.readouterr()
-
-    return call
+    return in_process(main)
 
 
 @pytest.fixture

@@ -8,12 +8,11 @@ import re
 import shutil
 import tracemalloc
 from collections.abc import Callable
-from typing import NamedTuple
 
 import h5py
 import numpy as np
 import pytest
-from conftest import SMALL, launch
+from conftest import SMALL, Said, launch
 
 from dials_mpi.algorithm import joint
 from dials_mpi.algorithm.evaluation import Evaluation, evaluate_scripted
@@ -28,25 +27,10 @@ FIRST_LINE = re.compile(r"mean return (-?\d+\.\d+)(?: \+- (\d+\.\d+))? \((1 epis
 FOUR = ("warehouse.grid=[2,2]", "warehouse.horizon=20")
 
 
-class Said(NamedTuple):
-    """What the command said and how it ended."""
-
-    code: int
-    stdout: str
-    stderr: str
-
-
 @pytest.fixture
-def evaluate(capsys):
-    """The command in this process; an exception that it should have caught fails the test."""
-
-    def call(*arguments: object) -> Said:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as leaving:
-            main([str(argument) for argument in arguments])
-        return Said(leaving.value.code, *capsys.readouterr())
-
-    return call
+def evaluate(in_process):
+    """The command in this process: exit code, stdout, stderr."""
+    return in_process(main)
 
 
 @pytest.fixture

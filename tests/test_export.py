@@ -44,16 +44,9 @@ print(json.dumps(description))
 
 
 @pytest.fixture
-def export(capsys):
+def export(in_process):
     """The command in this process: exit code, stdout, stderr."""
-
-    def call(*arguments):
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as leaving:
-            main([str(argument) for argument in arguments])
-        return leaving.value.code, *capsys.readouterr()
-
-    return call
+    return in_process(main)
 
 
 @pytest.fixture(params=[SMALL, FNN], ids=["gru", "fnn"])

@@ -40,16 +40,9 @@ TRAFFIC = ("domain=traffic", "traffic.grid=[2,2]", "traffic.inflow=0.4", "datase
 
 
 @pytest.fixture
-def watch(capsys):
-    """The command in this process; an exception that it should have caught fails the test."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as leaving:
-            main([str(argument) for argument in arguments])
-        return leaving.value.code, *capsys.readouterr()
-
-    return call
+def watch(in_process):
+    """The command in this process: exit code, stdout, stderr."""
+    return in_process(main)
 
 
 @pytest.fixture

@@ -20,6 +20,11 @@ def shown(value: Any) -> str:
         return "a value too long to show"
 
 
+def heading(name: str, unit: str) -> str:
+    """Of a column of figures: the name in words, and below it the unit, "" for none."""
+    return name.replace("_", " ") + (f"\n{unit}" if unit else "")
+
+
 def printable(text: str) -> str:
     """The text for a one-line message: unprintable characters are escaped."""
     return text if text.isprintable() else ascii(text)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import Normalize
@@ -31,7 +30,6 @@ from dials_mpi.domains.pictures import (
     SKY,
     VERMILION,
     Extent,
-    add_colour_bar,
     add_legend,
     bare_axes,
 )
@@ -41,6 +39,7 @@ from dials_mpi.domains.sumo.drawing import (
     LIGHT_COLOURS,
     ROAD,
     SPEED_COLOURS,
+    add_moving,
     headings,
     light_keys,
     outlines,
@@ -190,12 +189,7 @@ class TrafficDrawing:
         )
         thick = float(np.clip(0.45 * roads.width * roads.unit, 0.9, 2.2))
         self.lights = LineCollection([light.bar for light in lights], linewidth=thick, zorder=3)
-        self.lights.set_capstyle("butt")
-        self.entering = PolyCollection([], facecolor=PURPLE, edgecolor=INK, linewidth=0.4, zorder=5)
-        self.artists: list[Artist] = [self.lights, self.cars, self.entering]
-        for artist in (self.lights, self.cars, self.entering):
-            axes.add_collection(artist, autolim=False)
-        add_colour_bar(axes, self.cars, "speed of the car, m/s")
+        self.entering, self.artists = add_moving(axes, self.lights, self.cars)
         add_legend(axes, light_keys(entries is not None, any(light.stop_first for light in lights)))
 
     def update(self, sources: np.ndarray | None) -> None:

@@ -17,7 +17,7 @@ from dials_mpi.core.text import shown as shown_value
 from dials_mpi.domains.city.net import Net
 from dials_mpi.domains.city.regions import Roads
 from dials_mpi.domains.city.scenario import Scenario
-from dials_mpi.domains.city.xml_files import elements, shown
+from dials_mpi.domains.city.xml_files import elements, seconds, shown
 
 _NEVER = ("triggered", "containerTriggered", "split")
 """Departures at no fixed time; they are taken as the begin of the window."""
@@ -162,8 +162,8 @@ class _Reader:
             return self._number(element, "period", period[4:-1]) * duration
         if not period:
             self._refuse(element, "has neither number, period, vehsPerHour nor probability")
-        seconds = self._number(element, "period")
-        return duration / seconds if seconds > 0 else 0.0
+        period_seconds = self._number(element, "period")
+        return duration / period_seconds if period_seconds > 0 else 0.0
 
     def _route(self, element: Element) -> tuple[str, ...]:
         inner = element.find("route")
@@ -227,14 +227,10 @@ class _Reader:
             self._refuse(element, "has the id of another one")
 
     def _seconds(self, element: Element, key: str, text: str) -> float:
-        """A time: seconds, or [days:]hours:minutes:seconds."""
         try:
-            parts = [float(part) for part in text.split(":")]
-            if len(parts) not in (1, 3, 4) or not all(map(math.isfinite, parts)) or min(parts) < 0:
-                raise ValueError
+            return seconds(text, least=0)
         except ValueError:
             self._refuse(element, f"has {key} {shown_value(text)}, which is no time in seconds")
-        return sum(part * unit for part, unit in zip(reversed(parts), (1, 60, 3600, 86400), strict=False))
 
     def _number(self, element: Element, key: str, text: str | None = None) -> float:
         """An attribute, or the part ``text`` of it, as a number."""

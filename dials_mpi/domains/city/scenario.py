@@ -19,7 +19,7 @@ from dials_mpi.core.errors import BadInput
 from dials_mpi.core.imports import package_folder
 from dials_mpi.core.text import shown as shown_value
 from dials_mpi.domains.city import trips
-from dials_mpi.domains.city.xml_files import elements, root, shown
+from dials_mpi.domains.city.xml_files import elements, root, seconds, shown
 
 INSTALL = "install it with pip install 'dials_mpi[cities]'"
 
@@ -246,15 +246,11 @@ def _options(path: Path) -> dict[str, str]:
 
 
 def _seconds(path: Path, name: str, text: str) -> float:
-    """A time of a .sumocfg: seconds, or [days:]hours:minutes:seconds."""
+    """A time of a .sumocfg."""
     try:
-        parts = [float(part) for part in text.split(":")]
-        if len(parts) not in (1, 3, 4):
-            raise ValueError
+        return seconds(text)
     except ValueError:
         raise BadInput(f"{shown(path)} sets {name} to {shown_value(text)}: give seconds") from None
-    units = (1, 60, 3600, 86400)
-    return sum(part * unit for part, unit in zip(reversed(parts), units, strict=False))
 
 
 def _require_file(path: Path, what: str) -> None:

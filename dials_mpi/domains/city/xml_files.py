@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,6 +40,19 @@ def elements(path: Path) -> Iterator[Element]:
 def root(path: Path) -> Element:
     """The root of a file, without the elements in it. BadInput: as ``elements``."""
     return next(elements(path))
+
+
+def seconds(text: str, least: float | None = None) -> float:
+    """A time of SUMO: seconds, or [days:]hours:minutes:seconds.
+
+    least: of each part, which must then be finite. ValueError: it is no such time.
+    """
+    parts = [float(part) for part in text.split(":")]
+    if len(parts) not in (1, 3, 4):
+        raise ValueError
+    if least is not None and not all(least <= part < math.inf for part in parts):
+        raise ValueError
+    return sum(part * unit for part, unit in zip(reversed(parts), (1, 60, 3600, 86400), strict=False))
 
 
 def shown(path: Path) -> str:

@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.lines import Line2D
 
-from dials_mpi.domains.pictures import BLUE, GREEN, INK, ORANGE, PURPLE, SKY, VERMILION, YELLOW
+from dials_mpi.domains.pictures import (
+    BLUE,
+    GREEN,
+    INK,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILION,
+    YELLOW,
+    add_colour_bar,
+)
 
 SPEED_COLOURS = LinearSegmentedColormap.from_list("speed", [VERMILION, ORANGE, SKY, BLUE])
 LIGHT_COLOURS = {"G": GREEN, "g": GREEN, "y": YELLOW, "Y": YELLOW, "r": VERMILION, "s": SKY}
@@ -53,3 +66,17 @@ def light_keys(entering: bool, stop_first: bool = False) -> list[Line2D]:
         sampled.set_label("car enters, as sampled")
         keys.append(sampled)
     return keys
+
+
+def add_moving(
+    axes: Axes, lights: LineCollection, cars: PolyCollection
+) -> tuple[PolyCollection, list[Artist]]:
+    """Add what changes from step to step, with a scale of the cars' speed: the arrows of sampled vehicles,
+    still empty, and all in the order in which they are drawn."""
+    lights.set_capstyle("butt")
+    entering = PolyCollection([], facecolor=PURPLE, edgecolor=INK, linewidth=0.4, zorder=5)
+    artists: list[Artist] = [lights, cars, entering]
+    for artist in (lights, cars, entering):
+        axes.add_collection(artist, autolim=False)
+    add_colour_bar(axes, cars, "speed of the car, m/s")
+    return entering, artists

@@ -9,16 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import Normalize
 
 from dials_mpi.domains.pictures import (
     INK,
-    PURPLE,
     Extent,
-    add_colour_bar,
     add_legend,
     bare_axes,
     number_size,
@@ -30,6 +27,7 @@ from dials_mpi.domains.sumo.drawing import (
     MARKING,
     ROAD,
     SPEED_COLOURS,
+    add_moving,
     headings,
     light_keys,
     outlines,
@@ -76,12 +74,7 @@ class JunctionsDrawing:
         speeds = Normalize(0, junctions.network.speed_limit)
         self.cars = PolyCollection([], norm=speeds, cmap=SPEED_COLOURS, linewidth=0, zorder=4)
         self.lights = LineCollection(self._bars(), linewidth=min(2.2, 0.45 * self._lane * unit), zorder=3)
-        self.lights.set_capstyle("butt")
-        self.entering = PolyCollection([], facecolor=PURPLE, edgecolor=INK, linewidth=0.4, zorder=5)
-        self.artists: list[Artist] = [self.lights, self.cars, self.entering]
-        for artist in (self.lights, self.cars, self.entering):
-            axes.add_collection(artist, autolim=False)
-        add_colour_bar(axes, self.cars, "speed of the car, m/s")
+        self.entering, self.artists = add_moving(axes, self.lights, self.cars)
         add_legend(axes, light_keys(local))
 
     def update(self, sources: np.ndarray | None) -> None:

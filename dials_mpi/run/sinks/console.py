@@ -13,7 +13,7 @@ from dials_mpi.core.console import BestEffortConsole
 from dials_mpi.core.launchers import launched
 from dials_mpi.core.logging import LOG
 from dials_mpi.core.shell import command
-from dials_mpi.core.text import printable
+from dials_mpi.core.text import heading, printable
 from dials_mpi.domains.base import Statistic
 from dials_mpi.run.sinks.base import Session, Sink
 from dials_mpi.run.walltime import clock
@@ -129,8 +129,8 @@ COLUMNS = 5
 def _returns(results: Mapping[str, Evaluation], agents: int) -> Table:
     """The mean return of each policy."""
     table = Table(title=f"Mean return per agent and episode, {agents} agents, global simulator")
-    for heading in ("policy", "return", "standard error", "episodes"):
-        table.add_column(heading, justify="left" if heading == "policy" else "right")
+    for column in ("policy", "return", "standard error", "episodes"):
+        table.add_column(column, justify="left" if column == "policy" else "right")
     for name, result in results.items():
         episodes = str(len(result.returns))
         table.add_row(name, f"{result.mean:.2f}", f"{result.standard_error:.2f}", episodes)
@@ -142,7 +142,7 @@ def _statistics(results: Mapping[str, Evaluation], statistics: Sequence[Statisti
     table = Table(title="Means over the same episodes")
     table.add_column("policy", no_wrap=True)
     for statistic in statistics:
-        table.add_column(f"{statistic.name.replace('_', ' ')}\n{statistic.unit}", justify="right")
+        table.add_column(heading(statistic.name, statistic.unit), justify="right")
     for name, result in results.items():
         means = [result.statistic(statistic.name) for statistic in statistics]
         table.add_row(name, *("-" if mean is None else f"{mean:.1f}" for mean in means))
