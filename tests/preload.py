@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import array
 import atexit
+import ctypes
 import fcntl
+import gc
 import json
 import os
 import runpy
@@ -23,9 +25,12 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
+import traceback
 from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 NOT_COMPARED = ("PYTEST_", "PMI_", "MPI_LOCAL", "HYD", "GFORTRAN_", "PWD", "OLDPWD", "DIALS_MPI_TEST")
 """Beginnings of environment variables that no library reads when it is loaded."""
@@ -208,8 +213,10 @@ def load() -> None:
     import dials_mpi.run.system  # noqa: F401
     from dials_mpi import domains
     from dials_mpi.config import load as configuration
+    from dials_mpi.parallel.communicator import library
     from dials_mpi.run.warm_up import warm_up
 
+    library()  # loads MPI, and does not initialise it
     with open(Path(tempfile.gettempdir(), f"preload-{os.getuid()}.lock"), "w") as one_at_a_time:
         fcntl.flock(one_at_a_time, fcntl.LOCK_EX)  # the others read what one has compiled
         for kind in ("gru", "fnn"):
@@ -229,7 +236,31 @@ def become(request: Request) -> None:
     os.chdir(request.folder)
     os.environ.clear()
     os.environ.update(request.environment)
-    start(*request.arguments)
+    end(lambda: start(*request.arguments))
+
+
+def end(program: Callable[[], None]) -> NoReturn:
+    """Run a program and end this process as Python does, but for freeing the memory: that takes long here."""
+    try:
+        program()
+        code: object = 0
+    except SystemExit as leaving:
+        code = 0 if leaving.code is None else leaving.code
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    if not isinstance(code, int):
+        print(code, file=sys.stderr)
+        code = 1
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    MPI = sys.modules["mpi4py.MPI"]
+    if MPI.Is_initialized() and not MPI.Is_finalized():
+        MPI.Finalize()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    ctypes.CDLL(None).exit(code & 0xFF)  # MPICH tells the launcher in one of C's exit functions
 
 
 def start(what: str, *arguments: str) -> None:
@@ -257,6 +288,8 @@ if __name__ == "__main__":
         os._exit(code)
     sys.path.remove(str(Path(__file__).parent))
     load()
+    gc.collect()
+    gc.freeze()  # the children's collector need not look at, and so copy, what is loaded
     os.write(1, READY)
     with socket.socket(fileno=int(sys.argv[2])) as own:
         wanted = Children(own).serve()
