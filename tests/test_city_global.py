@@ -5,8 +5,9 @@ import functools
 import math
 import platform
 import random
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -20,6 +21,7 @@ from dials_mpi.domains.city.controllers import CONTROLLERS, CityController
 from dials_mpi.domains.city.global_simulator import CityGlobalSimulator, Rules
 from dials_mpi.domains.city.net import read
 from dials_mpi.domains.city.outputs import Outputs
+from dials_mpi.domains.city.regions import plan, with_upstream
 from dials_mpi.domains.city.rewards import REWARDS
 from dials_mpi.domains.city.scenario import find
 from dials_mpi.domains.city.statistics import STATISTICS, approach, level_of_service
@@ -28,10 +30,10 @@ from dials_mpi.domains.sumo.simulation import Simulation
 net_of = functools.cache(read)
 
 
-def simulator(scenario=None, rules=None, seed=0, **options):
+def simulator(scenario=None, rules=None, seed=0, net=None, **options):
     scenario, rules = scenario or busy(), rules or Rules()
     streams = [np.random.default_rng(seed)]
-    return CityGlobalSimulator(scenario, net_of(scenario.network), rules, streams, **options)
+    return CityGlobalSimulator(scenario, net or net_of(scenario.network), rules, streams, **options)
 
 
 def play(city, seconds, seed=1, every=10):
@@ -58,21 +60,35 @@ def test_there_is_one_episode():
 
 
 def observed(city, signal, waiting):
-    """A signal's observation by sumo-rl's definitions, from SUMO's answers."""
+    """A signal's observation by sumo-rl's definitions, from SUMO's answers, with the lanes upstream."""
     sumo, k = api(city), city.names.index(signal.name)
     lanes = list(dict.fromkeys(sumo.trafficlight.getControlledLanes(signal.name)))
-    fit = {lane: sumo.lane.getLength(lane) / (2.5 + sumo.lane.getLastStepLength(lane)) for lane in lanes}
-    density = [min(1, sumo.lane.getLastStepVehicleNumber(lane) / fit[lane]) for lane in lanes]
-    queue = [min(1, sumo.lane.getLastStepHaltingNumber(lane) / fit[lane]) for lane in lanes]
+    density, queue, waits = [], [], []
+    for lane, upstream in zip(lanes, signal.upstream or ((),) * len(lanes), strict=True):
+        chain = [lane, *upstream]
+        there = [name for each in chain for name in sumo.lane.getLastStepVehicleIDs(each)]
+        mean = np.mean([sumo.vehicle.getLength(name) for name in there]) if there else 0
+        fit = sum(map(sumo.lane.getLength, chain)) / (2.5 + mean)
+        density.append(min(1, len(there) / fit))
+        queue.append(min(1, sum(sumo.vehicle.getSpeed(name) < 0.1 for name in there) / fit))
+        waits.append(sum(map(sumo.vehicle.getWaitingTime, there)) / 100)
     phase = [float(i == city.lights.green[k]) for i in range(len(signal.greens))]
-    waits = [sumo.lane.getWaitingTime(lane) / 100 for lane in lanes] if waiting else []
-    return [*phase, float(city.lights.free[k]), *density, *queue, *waits]
+    return [*phase, float(city.lights.free[k]), *density, *queue, *(waits if waiting else [])]
+
+
+@functools.cache
+def long_approaches():
+    """The busy network, whose agents observe the lanes upstream, too."""
+    net = net_of(busy().network)
+    return with_upstream(net, [plan(net, [name]) for name in net.agents], 400.0)
 
 
 @pytest.mark.parametrize("waiting", [False, True])
-def test_observations_are_those_of_sumo_rl_at_each_decision(waiting):
+@pytest.mark.parametrize("upstream", [False, True])
+def test_observations_are_those_of_sumo_rl_at_each_decision(waiting, upstream):
     rules = Rules(minimum_green=8, observe_waiting=waiting)
-    city = simulator(rules=rules)
+    city = simulator(rules=rules, net=long_approaches() if upstream else None)
+    assert any(map(any, (signal.upstream for signal in city.approaches.signals))) == upstream
     state, flags = city.reset(), set()
     sizes = [observation_size(signal, waiting) for signal in city.approaches.signals]
     for t, step in enumerate(play(city, 200), 1):
@@ -108,15 +124,15 @@ def average_speed(city, signal):
 
 
 EXPECTED = {
-    "queue": lambda city, signal: -halting(city, signal.incoming),
+    "queue": lambda city, signal: -halting(city, {*signal.incoming, *chain.from_iterable(signal.upstream)}),
     "pressure": lambda city, signal: number(city, signal.outgoing) - number(city, signal.incoming),
     "average-speed": average_speed,
 }
 
 
-@pytest.mark.parametrize("reward", EXPECTED)
-def test_a_reward_is_paid_in_the_last_second_of_a_decision(reward):
-    city = simulator(rules=Rules(reward=reward))
+@pytest.mark.parametrize(("reward", "upstream"), [*((reward, False) for reward in EXPECTED), ("queue", True)])
+def test_a_reward_is_paid_in_the_last_second_of_a_decision(reward, upstream):
+    city = simulator(rules=Rules(reward=reward), net=long_approaches() if upstream else None)
     city.reset()
     for t, step in enumerate(play(city, 200), 1):
         assert step.rewards.shape == (4, 1) and step.rewards.dtype == np.float32
@@ -215,8 +231,10 @@ def fragment(seed):
 def test_traffic_does_not_depend_on_what_the_process_did_before():
     """Who gives way to whom: with SUMO 1.28, in the main thread, it is another order every time."""
     path, orders = network("--rand", "--rand.iterations=40", "--seed=4", "--default.lanenumber=2"), []
-    for seed in range(4):
+    for seed in range(6):
         fragment(seed)
+        with ThreadPoolExecutor(max_workers=1) as thread:  # the next thread may get this one's memory
+            thread.submit(fragment, seed).result()
         simulation = Simulation(path, (), (), "libsumo")
         inner = [lane for lane in simulation._api.lane.getIDList() if lane.startswith(":")]
         orders.append(simulation.ask("lane", "getInternalFoes", inner))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
+import platform
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, compress
@@ -10,6 +13,13 @@ from typing import Any
 
 from dials_mpi.domains.base import SimulatorFailure
 from dials_mpi.domains.sumo.reading import Reading, reading
+
+BLOCKS = ((100_000, 50), *((100_000 >> k, 4) for k in range(1, 6)), *((n, 4) for n in range(2048, 0, -16)))
+"""Bytes of the blocks that fill gaps in the memory, and how many in a row show that no gap is left. (From
+128 KiB on, blocks lie outside the heap.) The small ones are all sizes that an object of SUMO may have."""
+
+MOST_BLOCKS = 1_000_000
+"""Blocks, after which the gaps are left as they are."""
 
 
 class LibsumoBackend:
@@ -60,8 +70,39 @@ def _start(libsumo: ModuleType, command: list[str]) -> None:
     """Start a simulation, so that its traffic does not depend on what this process did before.
 
     SUMO (1.28) orders some conflicts between ways across a junction by the addresses of their objects, and
-    vehicles give way accordingly. A new thread allocates from memory of its own (with glibc), where addresses
-    rise in the order of allocation; in the main thread they fill the gaps that earlier objects left.
+    vehicles give way accordingly. Addresses must therefore rise in the order of allocation. A new thread has
+    memory of its own (with glibc), but maybe that of an earlier thread, with gaps: they are filled first.
     """
     with ThreadPoolExecutor(max_workers=1) as thread:
-        thread.submit(libsumo.start, command).result()
+        thread.submit(_start_in_order, libsumo, command).result()
+
+
+def _start_in_order(libsumo: ModuleType, command: list[str]) -> None:
+    filled = _fill_gaps() if platform.libc_ver()[0] == "glibc" else []
+    try:
+        libsumo.start(command)
+    finally:
+        for address in filled:
+            _libc().free(ctypes.c_void_p(address))
+
+
+def _fill_gaps() -> list[int]:
+    """Allocate all free memory between used memory, the large gaps first: the addresses of the blocks.
+
+    Blocks that follow each other in a row lie above all gaps.
+    """
+    malloc, found = _libc().malloc, [0]
+    for size, row in BLOCKS:
+        neighbours = 0
+        while neighbours < row and len(found) < MOST_BLOCKS:
+            found.append(malloc(size))
+            neighbours = neighbours + 1 if 0 < found[-1] - found[-2] < size + 64 else 0
+    return found[1:]
+
+
+@functools.cache
+def _libc() -> Any:
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    libc.free.restype, libc.free.argtypes = None, [ctypes.c_void_p]
+    return libc
