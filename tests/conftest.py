@@ -97,7 +97,7 @@ class Program:
         environment: Mapping[str, str] | None = None,
         preloaded: bool = False,
     ) -> None:
-        """preloaded: the program is started by preload.py where it can be; it must run to its end."""
+        """preloaded: the program is started by preload.py where it can be."""
         self.mark = uuid.uuid4().hex
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(LAUNCHER_PREFIXES)}
         launcher = [] if ranks is None else [mpirun(), "-n", str(ranks)]
@@ -134,11 +134,14 @@ class Program:
         return Finished(self.process.returncode, stdout, stderr, ended, left_over)
 
     def processes(self) -> list[int]:
-        """All running processes of the job; they have inherited its mark in their environment."""
+        """All running processes of the job: the mark is in the environment that they were started with, or,
+        if they are preloaded, in their name."""
         sought, found = f"{MARK}={self.mark}".encode(), []
+        named = f"{preload.short_name(self.mark)}\n"
         for entry in Path("/proc").glob("[0-9]*"):
             try:
-                if sought in (entry / "environ").read_bytes().split(b"\0"):
+                environment = (entry / "environ").read_bytes().split(b"\0")
+                if sought in environment or (entry / "comm").read_text() == named:
                     found.append(int(entry.name))
             except OSError:
                 continue

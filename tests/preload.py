@@ -2,10 +2,11 @@
 
 Most of the time of the tests would be spent loading numba and compiled code. ``command`` gives the command of
 a client in place of ``python ARGUMENTS``. The client passes its file descriptors, environment and
-folder to the server, whose child runs the program as Python would; the client ends with the child's exit
-status, and if the client is killed, so is the child. Under mpirun the clients are the ranks.
+folder to the server, whose child runs the program as Python would. The client passes SIGNALS on to the
+child and ends with its exit status; if the client is killed, so is the child. Under mpirun the clients are
+the ranks.
 
-Only for programs that run to their end: signals are not passed on. Everything else is started as users do it.
+Not for tests of start-up, terminals and SIGSTOP: these programs are started as users do it.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ import sys
 import tempfile
 import threading
 import traceback
-from contextlib import suppress
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -36,6 +37,13 @@ NOT_COMPARED = ("PYTEST_", "PMI_", "MPI_LOCAL", "HYD", "GFORTRAN_", "PWD", "OLDP
 """Beginnings of environment variables that no library reads when it is loaded."""
 
 READY = b"ready\n"
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+
+def short_name(mark: str) -> str:
+    """The name under which the kernel knows the child that runs a program with this mark."""
+    return mark[:15]
 
 
 class Server:
@@ -106,8 +114,16 @@ def connect(address: str, arguments: list[str]) -> int:
         server.sendall(request[1:])
         for number in files[1:]:
             os.close(number)  # their readers see the end of the child, not of this process
-        answer = server.recv(4)
+        child = server.recv(4, socket.MSG_WAITALL)
+        if child:
+            _pass_on_signals(*struct.unpack("i", child))
+        answer = server.recv(4, socket.MSG_WAITALL)
     return os.waitstatus_to_exitcode(struct.unpack("i", answer)[0]) if answer else 1
+
+
+def _pass_on_signals(child: int) -> None:
+    for each in SIGNALS:
+        signal.signal(each, lambda number, _: os.kill(child, number))
 
 
 # The server ---------------------------------------------------------------------------------------------
@@ -150,6 +166,8 @@ class Children:
             return request
         for file in request.files:
             os.close(file)
+        with suppress(OSError):  # the client may have been killed
+            client.sendall(struct.pack("i", child))
         pidfd = os.pidfd_open(child)
         self._running[pidfd] = child, client
         self._events.register(pidfd, selectors.EVENT_READ, self._ended)
@@ -236,6 +254,7 @@ def become(request: Request) -> None:
     os.chdir(request.folder)
     os.environ.clear()
     os.environ.update(request.environment)
+    Path("/proc/self/comm").write_text(short_name(request.environment["DIALS_MPI_TEST"]))
     end(lambda: start(*request.arguments))
 
 

@@ -445,7 +445,8 @@ LONG = (*SMALL, "total_steps=1280", "retrain_every=512")
 
 def stop_early(directory, ranks, settings=LONG):
     """Begin a run and ask it to stop as soon as it is under way."""
-    program = Program("-m", "dials_mpi.train", *settings, "--output", str(directory), ranks=ranks)
+    arguments = "-m", "dials_mpi.train", *settings, "--output", str(directory)
+    program = Program(*arguments, ranks=ranks, preloaded=True)
     log, limit = directory / "log.txt", time.monotonic() + 150
     while not (log.exists() and "training up to 384" in log.read_text()):
         assert program.running() and time.monotonic() < limit

@@ -137,7 +137,7 @@ def test_it_switches_as_we_do(yellow, all_red, minimum):
     greens = ["GGrr", "rGGr", "rrgG"]
     lights = Lights([greens], yellow, all_red, minimum)
     control = {"yellow": yellow, "all_red": all_red, "minimum_green": minimum}
-    signal = traci_program.Signal(control, {"name": "x", "greens": greens, "lanes": [], "lengths": []})
+    signal = traci_program.Signal(control, {"name": "x", "greens": greens, "approaches": [], "lengths": []})
     rng = np.random.default_rng(2)
     for t in range(300):
         if t % 4 == 0:

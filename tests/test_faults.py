@@ -80,7 +80,7 @@ def wrong(*arguments, **named):
             pass
     return right(*arguments, **named)
 
-BUSY = int(os.environ.get("BUSY_RANK", 0))
+BUSY = int(os.environ.get("DIALS_MPI_TEST_BUSY", 0))
 setattr(owner, name, wrong)
 connect = train.launch.connect
 
@@ -128,13 +128,18 @@ def drive(
     call: int = 1,
     busy: int = 0,
     settings: tuple[str, ...] = SMALL,
+    preloaded: bool = False,
 ) -> Finished:
-    """A run in which ``rank`` does ``action`` at the given call of a function; all ranks must end soon."""
+    """A run in which ``rank`` does ``action`` at the given call of a function; all ranks must end soon.
+
+    preloaded: after an abort the exit code may be that of a kill then.
+    """
     driver, stamp = tmp_path / "driver.py", tmp_path / "stamp"
     driver.write_text(DRIVER)
     how = (PLACES[place], str(call), str(rank), action, str(stamp))
     where = ("--output", str(tmp_path / "out"), *more)
-    result = launch(str(driver), *how, *settings, *where, ranks=ranks, environment={"BUSY_RANK": str(busy)})
+    how_started = {"environment": {"DIALS_MPI_TEST_BUSY": str(busy)}, "preloaded": preloaded}
+    result = launch(str(driver), *how, *settings, *where, ranks=ranks, **how_started)
     assert stamp.exists(), f"it never came to this: {result}"
     assert result.ended - float(stamp.read_text()) < END_WITHIN
     assert result.left_over == []
@@ -280,7 +285,7 @@ EVERY = [*product(ANYWHERE, (0, 1), FAULTS), *product(ON_ROOT, (0,), FAULTS)]
 )
 def test_a_run_goes_on_after_any_fault(trained, tmp_path, place, rank, action):
     call = {**ANYWHERE, **ON_ROOT}[place]
-    result = fail(tmp_path, place, rank, ACTIONS[action], ranks=2, call=call)
+    result = fail(tmp_path, place, rank, ACTIONS[action], ranks=2, call=call, preloaded=True)
     assert result.code not in (2, 75)
     assert ("ValueError: the shelf fell over" in result.stderr) == (action == "raise")
     # A worker comes to the next collecting while root is still writing.
@@ -322,7 +327,7 @@ TRACI = (
 def test_sumo_does_not_outlive_a_rank_that_is_killed(tmp_path, place, rank, action):
     """With traci it is a process of its own, which inherits the mark by which ``drive`` finds those left."""
     call = {"update": 6, **ANYWHERE}[place]
-    result = fail(tmp_path, place, rank, ACTIONS[action], ranks=2, call=call, settings=TRACI)
+    result = fail(tmp_path, place, rank, ACTIONS[action], ranks=2, call=call, settings=TRACI, preloaded=True)
     assert result.code not in (2, 75)
     require_good_end(tmp_path / "out", None, settings=TRACI)
 
