@@ -12,7 +12,8 @@ An .npz file has the parameters of each policy as float32 arrays <agent>/<name>,
 JSON. Its part ``control`` has: network, routes, additional: SUMO's files; begin, end: seconds of the day;
 options: of SUMO; decision_every, yellow, all_red, minimum_green: seconds; observe_waiting; minimum_gap and
 waiting_unit of observations; and for each of the signals, in the order of the agents: name, greens (the
-states to choose from), lanes (those that end there) and their lengths in metres. ``streams`` has the keys of
+states to choose from), approaches (for each lane that ends there, it and the lanes upstream of it) and their
+lengths in metres. ``streams`` has the keys of
 random numbers.
 """
 
@@ -81,28 +82,34 @@ class Signal:
 
     def __init__(self, control: dict[str, Any], own: dict[str, Any]) -> None:
         """control: the description's part of this name; own: that of the signal."""
-        self.name, self.greens, self.lanes = own["name"], own["greens"], own["lanes"]
+        self.name, self.greens, self.approaches = own["name"], own["greens"], own["approaches"]
         self._lengths = np.array(own["lengths"], np.float64)
         self._control, self._minimum = control, control["minimum_green"]
         self.green, self._age, self.state = 0, self._minimum, self.greens[0]
         self._before, self._gone = 0, -1  # seconds since the request; -1: no change is going on
 
     def observe(self, sumo: Any) -> np.ndarray:
-        """The green, one-hot; whether it may be changed; density and queue of each lane (and waiting)."""
-        control, lanes = self._control, self.lanes
-        vehicles = np.array([sumo.lane.getLastStepVehicleNumber(lane) for lane in lanes], np.int64)
-        halting = self._ask(sumo.lane.getLastStepHaltingNumber, vehicles)
-        capacity = self._lengths / (control["minimum_gap"] + self._ask(sumo.lane.getLastStepLength, vehicles))
+        """The green, one-hot; whether it may be changed; density and queue of each approach (and waiting)."""
+        control = self._control
+        rows = np.array([self._read(sumo, lanes) for lanes in self.approaches], np.float64)
+        vehicles, halting, metres, waiting = rows.T
+        capacity = self._lengths / (control["minimum_gap"] + metres / np.maximum(vehicles, 1))
         parts = [np.minimum(1, vehicles / capacity), np.minimum(1, halting / capacity)]
         if control["observe_waiting"]:
-            parts.append(self._ask(sumo.lane.getWaitingTime, vehicles) / control["waiting_unit"])
+            parts.append(waiting / control["waiting_unit"])
         one_hot = np.arange(len(self.greens)) == self.green
         return np.concatenate([one_hot, [self._free()], *parts]).astype(np.float32)
 
-    def _ask(self, question: Any, vehicles: np.ndarray) -> np.ndarray:
-        """SUMO's answer for each lane that has vehicles, 0 for the others."""
-        pairs = zip(self.lanes, vehicles.tolist(), strict=True)
-        return np.array([question(lane) if number else 0 for lane, number in pairs], np.float64)
+    def _read(self, sumo: Any, lanes: list[str]) -> list[float]:
+        """Of an approach: vehicles, halting ones, the sum of their lengths, seconds that they wait."""
+        ask = sumo.lane
+        numbers = [ask.getLastStepVehicleNumber(lane) for lane in lanes]
+        return [
+            sum(numbers),
+            sum(ask.getLastStepHaltingNumber(lane) for lane in lanes),
+            sum(n * ask.getLastStepLength(lane) for lane, n in zip(lanes, numbers, strict=True) if n),
+            sum(ask.getWaitingTime(lane) for lane in lanes) if self._control["observe_waiting"] else 0,
+        ]
 
     def _free(self) -> bool:
         return self._gone < 0 and self._age >= self._minimum

@@ -36,7 +36,7 @@ from dials_mpi.domains.city.local_simulator import CityLocalSimulator
 from dials_mpi.domains.city.net import Net, read
 from dials_mpi.domains.city.outputs import Outputs
 from dials_mpi.domains.city.recording import Recorded, recorded
-from dials_mpi.domains.city.regions import REACH, Roads, plan
+from dials_mpi.domains.city.regions import REACH, Roads, plan, with_upstream
 from dials_mpi.domains.city.rewards import REWARDS
 from dials_mpi.domains.city.statistics import STATISTICS, SignalDelay, delay_table
 from dials_mpi.domains.city.tiles import Cutter
@@ -88,6 +88,13 @@ class CityConfig:
         low=20,
         high=2000,
     )
+    approach: float = setting(
+        REACH,
+        "Metres of road before a stop line that an agent observes and is paid for; 0: only the last lane, as "
+        "in sumo-rl",
+        low=0,
+        high=2000,
+    )
     emissions: bool = setting(False, "Whether SUMO computes CO2 in evaluations; it is a fifth slower then")
     sumo: str = setting(
         "auto", "auto: libsumo, or traci if it is missing; traci is slower", choices=installation.BACKENDS
@@ -134,18 +141,18 @@ class City:
         self.simulate: Callable[..., Simulation] = Simulation
         found = scenarios.find(config.scenario, config.network, config.routes, *_window(config))
         self.scenario = replace(found, end=found.begin + config.horizon)
-        self.net: Net = read(found.network)
-        surveys.require_agents(self.net)
-        self.signals = list(self.net.agents.values())
+        net = read(found.network)
+        surveys.require_agents(net)
         self.rules = Rules(
             *(config.decision_every, config.yellow, config.all_red, config.minimum_green),
             *(config.observe_waiting, config.reward, config.reward_scale),
         )
-        roads, ends = Roads(self.net), destinations(self._demand_files())
-        blocks = groups(self.net, config.block)
-        self.influences = [
-            Influence(plan(self.net, names, config.reach, ends, roads), self.net) for names in blocks
-        ]
+        roads, ends = Roads(net), destinations(self._demand_files())
+        blocks = groups(net, config.block)
+        plans = [plan(net, names, config.reach, ends, roads) for names in blocks]
+        self.net: Net = with_upstream(net, plans, min(config.approach, config.reach))
+        self.signals = list(self.net.agents.values())
+        self.influences = [Influence(each, self.net) for each in plans]
         self.agents = [
             Agent(observation_size(signal, config.observe_waiting), len(signal.greens))
             for signal in self.signals

@@ -5,7 +5,7 @@ Definitions and names are those of sumo-rl, so that its users find what they kno
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import chain, compress
 from typing import Any
 
@@ -28,7 +28,7 @@ class Lanes:
     names: [L]; owner: int [L], the index of each lane's signal; place: the index of each lane.
     """
 
-    def __init__(self, of_signals: Sequence[Sequence[str]]) -> None:
+    def __init__(self, of_signals: Sequence[Collection[str]]) -> None:
         self.names = list(chain.from_iterable(of_signals))
         self.owner = np.repeat(np.arange(len(of_signals)), [len(lanes) for lanes in of_signals])
         self.place = {
@@ -46,12 +46,12 @@ class Lanes:
 
 
 class Approaches:
-    """The incoming and outgoing lanes of K signals.
+    """The incoming and outgoing lanes of K signals, and the lanes upstream of the incoming ones.
 
-    incoming: Lanes. vehicles, halting: int [L], vehicles on each incoming lane, and those of them that are
-    slower than 0.1 m/s. capacity: float [L], how many vehicles of the present mean length fit on the lane.
-    waiting: float [L], seconds that the vehicles on it wait, only where it is observed. All as of the last
-    ``read``.
+    incoming: Lanes, those that end at the signals. vehicles, halting: int [L], vehicles on each incoming
+    lane, and those of them that are slower than 0.1 m/s, as of the last ``read``. limits: m/s, of the
+    incoming lanes and those upstream. An approach is an incoming lane with the lanes upstream of it
+    (Signal.upstream).
     """
 
     def __init__(
@@ -65,26 +65,59 @@ class Approaches:
         self.signals, self._observe_waiting = signals, observe_waiting
         self.incoming = Lanes([signal.incoming for signal in signals])
         self.outgoing = Lanes([signal.outgoing for signal in signals])
-        self._lengths = np.array([lengths[lane] for lane in self.incoming.names])
-        self.limits = np.array([speeds[lane] for lane in self.incoming.names])
+        upstream = Lanes([dict.fromkeys(chain.from_iterable(signal.upstream)) for signal in signals])
+        self.names = [*self.incoming.names, *upstream.names]
+        self._owner = np.concatenate([self.incoming.owner, upstream.owner])
+        pairs = [
+            (self.incoming.place[k, lane], upstream.place[k, before])
+            for k, signal in enumerate(signals)
+            for lane, lanes in zip(signal.incoming, signal.upstream, strict=False)
+            for before in lanes
+        ]
+        self._to, from_upstream = np.array(pairs, np.int64).reshape(-1, 2).T
+        self._from = len(self.incoming.names) + from_upstream
+        self._lengths = self._on_approaches(np.array([lengths[lane] for lane in self.names]))
+        self.limits = np.array([speeds[lane] for lane in self.names])
         self._one_hot = [np.eye(len(signal.greens), dtype=np.float32) for signal in signals]
 
     def read(self, simulation: Simulation) -> None:
-        """Read the incoming lanes."""
-        names = self.incoming.names
-        self.vehicles = np.array(simulation.ask("lane", "getLastStepVehicleNumber", names), np.int64)
-        self.halting = self.ask_occupied(simulation, "getLastStepHaltingNumber", np.int64)
-        mean_length = self.ask_occupied(simulation, "getLastStepLength")
-        self.capacity = self._lengths / (MINIMUM_GAP + mean_length)
+        """Read the incoming lanes and those upstream."""
+        self._count(simulation)
+        self._halting = self._ask_occupied(simulation, "getLastStepHaltingNumber", np.int64)
+        self.halting = self._halting[: len(self.incoming.names)]
+        self._mean_lengths = self._ask_occupied(simulation, "getLastStepLength")
         if self._observe_waiting:
-            self.waiting = self.ask_occupied(simulation, "getWaitingTime")
+            self._waiting = self._ask_occupied(simulation, "getWaitingTime")
 
-    def ask_occupied(self, simulation: Simulation, question: str, type: Any = np.float64) -> np.ndarray:
-        """SUMO's answer for each incoming lane that has vehicles, 0 for the others: [L]."""
-        occupied = self.vehicles > 0
+    def time_lost(self, simulation: Simulation) -> np.ndarray:
+        """Seconds that the vehicles before each signal lose in this second against the limits: float [K]."""
+        self._count(simulation)
+        speeds = self._ask_occupied(simulation, "getLastStepMeanSpeed")
+        return self._at_signals(self._vehicles * np.maximum(0, 1 - speeds / self.limits))
+
+    def queues(self) -> np.ndarray:
+        """The halting vehicles before each signal, float [K]."""
+        return self._at_signals(self._halting)
+
+    def _count(self, simulation: Simulation) -> None:
+        self._vehicles = np.array(simulation.ask("lane", "getLastStepVehicleNumber", self.names), np.int64)
+        self.vehicles = self._vehicles[: len(self.incoming.names)]
+
+    def _ask_occupied(self, simulation: Simulation, question: str, type: Any = np.float64) -> np.ndarray:
+        """SUMO's answer for each lane that has vehicles, 0 for the others: [L + upstream]."""
+        occupied = self._vehicles > 0
         answers = np.zeros(len(occupied), type)
-        answers[occupied] = simulation.ask("lane", question, compress(self.incoming.names, occupied))
+        answers[occupied] = simulation.ask("lane", question, compress(self.names, occupied))
         return answers
+
+    def _on_approaches(self, values: np.ndarray) -> np.ndarray:
+        """The sum of values [L + upstream] on each approach, float [L]."""
+        own = values[: len(self.incoming.names)]
+        return own + np.bincount(self._to, values[self._from], len(own))
+
+    def _at_signals(self, values: np.ndarray) -> np.ndarray:
+        """The sum of values [L + upstream] at each signal, a lane of several approaches once: float [K]."""
+        return np.bincount(self._owner, values, len(self.signals))
 
     def outgoing_values(self, simulation: Simulation, question: str) -> np.ndarray:
         """SUMO's answer for each outgoing lane, [L']."""
@@ -100,11 +133,15 @@ class Approaches:
         """The observation of each signal, float32 [K][O].
 
         The green, one-hot; whether it may be changed (sumo-rl's min_green); density, then queue of each
-        incoming lane: all, then halting vehicles over its capacity, at most 1; with ``observe_waiting`` also
-        the waiting time over WAITING_UNIT.
+        approach: all, then halting vehicles over the number that fits on it, at most 1; with
+        ``observe_waiting`` also the waiting time over WAITING_UNIT.
         """
-        shares = [np.minimum(1, self.vehicles / self.capacity), np.minimum(1, self.halting / self.capacity)]
-        columns = [*shares, self.waiting / WAITING_UNIT] if self._observe_waiting else shares
+        vehicles, halting = self._on_approaches(self._vehicles), self._on_approaches(self._halting)
+        metres = self._on_approaches(self._vehicles * self._mean_lengths)
+        capacity = self._lengths / (MINIMUM_GAP + metres / np.maximum(vehicles, 1))
+        columns = [np.minimum(1, vehicles / capacity), np.minimum(1, halting / capacity)]
+        if self._observe_waiting:
+            columns.append(self._on_approaches(self._waiting) / WAITING_UNIT)
         of_lanes = zip(*(self.incoming.parts(column) for column in columns), strict=True)
         signals = zip(lights.green.tolist(), lights.free.tolist(), self._one_hot, of_lanes, strict=True)
         return [

@@ -36,10 +36,11 @@ def _paths(files: Iterable[Path]) -> list[str]:
 
 
 def _signal(signal: Signal, net: Net) -> dict[str, Any]:
-    lanes = signal.incoming
+    upstream = signal.upstream or ((),) * len(signal.incoming)
+    approaches = [[lane, *before] for lane, before in zip(signal.incoming, upstream, strict=True)]
     return {
         "name": signal.name,
         "greens": list(signal.greens),
-        "lanes": list(lanes),
-        "lengths": [net.lengths[lane] for lane in lanes],
+        "approaches": approaches,
+        "lengths": [sum(net.lengths[lane] for lane in lanes) for lanes in approaches],
     }

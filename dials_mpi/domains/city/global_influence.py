@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dials_mpi.domains.base import Rows
-from dials_mpi.domains.city.influence import CELLS, HOURS, ExitSource, Influence, Occupancy, part
+from dials_mpi.domains.city.influence import CELLS, HOURS, ExitSource, History, Influence, Occupancy, part
 from dials_mpi.domains.city.signals import Lights
 from dials_mpi.domains.city.tracking import Tracker, Visit
 from dials_mpi.domains.sumo.simulation import Simulation
@@ -34,6 +34,7 @@ class GlobalInfluence:
         self._gone, self.unassigned = gone, 0
         self._tracker.reset()
         self._sources.reset()
+        self._inputs.history.reset()
         return self._read_inputs(simulation, lights)
 
     def second(self, simulation: Simulation, lights: Lights) -> tuple[Rows, Rows]:
@@ -42,7 +43,9 @@ class GlobalInfluence:
         for visit in self._tracker.second(simulation):
             if not visit.own:
                 self._note(simulation, visit)
-        return self._read_inputs(simulation, lights), self._sources.second(simulation)
+        row, sources = self._sources.second(simulation)
+        self._inputs.history.second(row)
+        return self._read_inputs(simulation, lights), sources
 
     def _note(self, simulation: Simulation, visit: Visit) -> None:
         """A vehicle has entered; a second one on the same lane and in the same second follows in the next."""
@@ -67,7 +70,10 @@ class GlobalInfluence:
 
 
 class _Inputs:
-    """The predictor inputs of R regions, as ``influence.inputs`` for each, read together."""
+    """The predictor inputs of R regions, as ``influence.inputs`` for each, read together.
+
+    history: that of the sources of all regions.
+    """
 
     def __init__(self, influences: Sequence[Influence], agents: Sequence[str]) -> None:
         sizes = np.array([each.input_size for each in influences])
@@ -80,6 +86,7 @@ class _Inputs:
             for number in range(len(each.seen_lanes))
         ]
         self._occupancy = Occupancy(lanes, cells)
+        self.history = History.merged([each.history() for each in influences], firsts.tolist())
         places = {name: k for k, name in enumerate(agents)}
         self._agents = np.array([places[name] for each in influences for name in each.plan.signals])
         self._greens = np.concatenate(
@@ -102,6 +109,7 @@ class _Inputs:
         row[0, self._occupancy.read(simulation, names, lanes)] = 1
         row[0, self._greens + green[self._agents]] = 1
         row[0, self._hours + min(int(gone * HOURS), HOURS - 1)] = 1
+        self.history.mark(row)
         return [row[:, part] for part in self._parts]
 
 
@@ -131,8 +139,8 @@ class _Sources:
         """A vehicle of a class enters on a lane; a second one in the same second follows in the next."""
         self._waiting.setdefault(self._firsts[region] + m, deque()).append(chosen)
 
-    def second(self, simulation: Simulation) -> list[np.ndarray]:
-        """The sources of the second that has passed, int [R, 1, M]."""
+    def second(self, simulation: Simulation) -> tuple[np.ndarray, list[np.ndarray]]:
+        """The sources of the second that has passed: in one row [1, sum M], and by region [R, 1, M]."""
         states = simulation.lights(self._names)
         for name, state, before in zip(self._names, states, self._shown, strict=True):
             if state != before:
@@ -143,7 +151,7 @@ class _Sources:
             row[0, place] = waiting.popleft()
             if not waiting:
                 del self._waiting[place]
-        return [row[:, part] for part in self._parts]
+        return row, [row[:, part] for part in self._parts]
 
     def _show(self, name: str, state: str) -> None:
         exits = self._exits[name]

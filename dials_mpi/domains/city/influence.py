@@ -29,6 +29,10 @@ CELLS = 4
 HOURS = 12
 """Parts of the window, of which the predictor sees the present one: demand changes with the time."""
 
+AGES = (2, 5, 10, 20, 40)
+"""Seconds. The predictor sees between which of them the last event of each source lies: a vehicle that
+entered, or another state of the exit's light. Vehicles come in platoons, and lights keep their states."""
+
 
 class EntrySource(NamedTuple):
     """Who enters on a lane: class 0 is nobody, class c a vehicle that takes entry.paths[c - 1]."""
@@ -108,8 +112,24 @@ class Influence:
     @cached_property
     def input_size(self) -> int:
         """Length of the predictor's input."""
+        return self.first_state + sum(self._state_sizes) + (len(AGES) + 1) * len(self.classes) + HOURS
+
+    @property
+    def first_state(self) -> int:
+        """Where the states of the exits begin in the input."""
         greens = sum(len(self.net.signals[name].greens) for name in self.plan.signals)
-        return CELLS * len(self.seen_lanes) + greens + HOURS
+        return CELLS * len(self.seen_lanes) + greens
+
+    @cached_property
+    def _state_sizes(self) -> tuple[int, ...]:
+        return tuple(len(source.states) for source in self.exits)
+
+    def history(self, copies: int = 1) -> History:
+        """The history of the sources in so many environments; nothing has happened."""
+        first_age = self.first_state + sum(self._state_sizes)
+        states = self.first_state + np.cumsum(self._state_sizes, dtype=np.int64) - self._state_sizes
+        ages = first_age + (len(AGES) + 1) * np.arange(len(self.classes))
+        return History(len(self.classes) - len(self.exits), states.astype(np.int64), ages, copies)
 
     def way(self, run: Sequence[str], following: str | None) -> tuple[str, ...]:
         """The edges of a vehicle in the local simulator: its run, and the next one behind an exit's signal.
@@ -192,11 +212,61 @@ class Occupancy:
         return found
 
 
+class History:
+    """What the predictor sees of the sources' past: the state of each exit's light, and how long ago the last
+    event of each source was. One row for each of E environments.
+
+    Sources are those of a region, entries first, or of several regions, with ``merged``.
+    """
+
+    def __init__(self, entries: int, states: np.ndarray, ages: np.ndarray, copies: int) -> None:
+        """entries: how many sources are entries. states, ages: int, where the states of each exit and the
+        ages of each source begin in the input."""
+        self.entry = np.arange(len(ages)) < entries
+        self.states, self.ages = states, ages
+        self._copies = copies
+        self.reset()
+
+    @classmethod
+    def merged(cls, histories: Sequence[History], firsts: Sequence[int]) -> History:
+        """The sources of several regions in one row; firsts: where the input of each begins."""
+        pairs = list(zip(histories, firsts, strict=True))
+        whole = cls(
+            0,
+            np.concatenate([history.states + first for history, first in pairs]),
+            np.concatenate([history.ages + first for history, first in pairs]),
+            1,
+        )
+        whole.entry = np.concatenate([history.entry for history in histories])
+        return whole
+
+    def reset(self, where: np.ndarray | slice = slice(None)) -> None:
+        """Nothing has happened in the environments of a mask [E]; no exit shows a state."""
+        if isinstance(where, slice):
+            self._last = np.zeros((self._copies, len(self.ages)), np.int64)
+            self._age = np.zeros_like(self._last)
+            self._known = np.zeros(self._copies, bool)
+        self._last[where], self._age[where], self._known[where] = 0, AGES[-1], False
+
+    def second(self, sources: np.ndarray) -> None:
+        """The sources of the second that has passed, int [E, M]."""
+        event = np.where(self.entry, sources > 0, sources != self._last)
+        self._age = np.where(event, 0, self._age + 1)
+        self._last = np.array(sources, np.int64)
+        self._known[:] = True
+
+    def mark(self, rows: np.ndarray) -> None:
+        """Set the bits in the predictor's inputs, uint8 [E, D]."""
+        numbers = np.arange(self._copies)[:, None]
+        rows[numbers, self.ages + np.searchsorted(AGES, self._age, "right")] = 1
+        rows[numbers, self.states + self._last[:, ~self.entry]] |= self._known[:, None]
+
+
 def inputs(influence: Influence, occupied: Sequence[int], green: np.ndarray, gone: np.ndarray) -> np.ndarray:
     """The input of a region's predictor, uint8 [E, D]: occupied cells, own greens, part of the window.
 
-    occupied: the occupied ones of E x ``seen_lanes`` x CELLS cells; green: int [E, signals]; gone: float [E],
-    the share of the window that has passed.
+    The history of the sources is added by ``History.mark``. occupied: the occupied ones of E x ``seen_lanes``
+    x CELLS cells; green: int [E, signals]; gone: float [E], the share of the window that has passed.
     """
     rows = np.arange(len(green))
     found = np.zeros((len(green), influence.input_size), np.uint8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -59,7 +60,7 @@ class CityLocalSimulator:
         lanes = [
             (copy, lane)
             for signal in own
-            for lane in (*signal.incoming, *signal.outgoing)
+            for lane in (*signal.incoming, *signal.outgoing, *chain.from_iterable(signal.upstream))
             for copy in range(tile.copies)
         ]
         self.approaches = Approaches(
@@ -80,6 +81,7 @@ class CityLocalSimulator:
         )
         self.insertions: Inserting = Insertions(influence, seen, tile.copies, stream)
         self.rim = Rim(influence, tile.copies)
+        self._history = influence.history(tile.copies)
         self.options: tuple[str, ...] = CHECKS
         self._types, self._clocks = types, Clocks(tile.copies, horizon)
         self._folder: TemporaryDirectory[str] | None = None
@@ -88,6 +90,7 @@ class CityLocalSimulator:
         """As LocalSimulator; a reset of all environments starts SUMO again."""
         mask = self._clocks.restart(where, elapsed)
         self.insertions.reset(mask, self._clocks.gone)
+        self._history.reset(mask)
         if mask.all():
             self._start()
         else:
@@ -105,6 +108,7 @@ class CityLocalSimulator:
         changed = self.lights.second()
         simulation.set_lights((self.names[k], self.lights.states[k]) for k in changed)
         simulation.set_lights(self.rim.show(given))
+        self._history.second(given)
         simulation.depart(self.insertions.second(self._clocks.gone, given))
         simulation.step()
         self._seconds += 1
@@ -166,7 +170,9 @@ class CityLocalSimulator:
         names = self.simulation.vehicles()
         lanes = self.simulation.ask("vehicle", "getLaneID", names)
         occupied = self._occupancy.read(self.simulation, names, lanes)
-        return State(self._observations, [inputs(self.influence, occupied, green, gone)])
+        seen = inputs(self.influence, occupied, green, gone)
+        self._history.mark(seen)
+        return State(self._observations, [seen])
 
 
 class Rim:
@@ -238,4 +244,5 @@ def _copied(signal: Signal, copy: int) -> Signal:
         return Link(one.index, before, behind, one.direction)
 
     links = tuple(tuple(link(one) for one in group) for group in signal.links)
-    return replace(signal, name=name_in_copy(copy, signal.name), links=links)
+    upstream = tuple(tuple(name_in_copy(copy, lane) for lane in lanes) for lanes in signal.upstream)
+    return replace(signal, name=name_in_copy(copy, signal.name), links=links, upstream=upstream)

@@ -47,6 +47,7 @@ class Signal:
     links: the connections by their index in the state; an empty tuple is a gap. phases: (state, seconds) of
     the active program, the one that SUMO runs at first. kind: its type, such as "static". greens: the states
     that an agent chooses from. added: those of them that are no plain green phase of the program.
+    upstream: the lanes before each lane of ``incoming`` that its agent observes, too; () if there are none.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Signal:
     kind: str
     greens: tuple[str, ...]
     added: tuple[str, ...] = ()
+    upstream: tuple[tuple[str, ...], ...] = ()
 
     @property
     def incoming(self) -> tuple[str, ...]:
@@ -130,6 +132,15 @@ class Net:
     shapes: dict[str, tuple[tuple[float, float], ...]] = field(repr=False)
     junctions: dict[str, tuple[str, tuple[float, float]]] = field(repr=False)
     signals: dict[str, Signal]
+
+    @cached_property
+    def lanes_before(self) -> dict[str, tuple[Connection, ...]]:
+        """The connections that lead to each lane, by its name."""
+        found: dict[str, list[Connection]] = {}
+        for connections in self.connections.values():
+            for connection in connections:
+                found.setdefault(connection.to_lane, []).append(connection)
+        return {lane: tuple(each) for lane, each in found.items()}
 
     @cached_property
     def before(self) -> dict[str, tuple[str, ...]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.text import shown
@@ -109,6 +109,35 @@ def plan(
     edges = inside.union(*(out.behind for out in exits), *(roads.at.get(name, ()) for name in crossed))
     on_paths = _on_paths((*outside, *fringe), ends)
     return RegionPlan(tuple(signals), frozenset(edges), outside, exits, fringe, on_paths.union(upstream))
+
+
+def with_upstream(net: Net, plans: Sequence[RegionPlan], metres: float) -> Net:
+    """The network, whose signals know the lanes of their region that lie less than ``metres`` upstream."""
+    signals = dict(net.signals)
+    for plan in plans:
+        stop_lines = {lane for name in plan.signals for lane in net.signals[name].incoming}
+        for name in plan.signals:
+            lanes = net.signals[name].incoming
+            found = tuple(_lanes_upstream(net, lane, plan.inside, stop_lines, metres) for lane in lanes)
+            signals[name] = replace(net.signals[name], upstream=found)
+    return replace(net, signals=signals)
+
+
+def _lanes_upstream(
+    net: Net, lane: str, inside: Collection[str], stop_lines: Collection[str], metres: float
+) -> tuple[str, ...]:
+    """The lanes that lead to a lane, the nearest first, up to the next signal."""
+    found: dict[str, None] = {}
+    queue = [(net.lengths[lane], lane)]
+    while queue:
+        distance, here = heapq.heappop(queue)
+        for connection in net.lanes_before.get(here, ()) if distance < metres else ():
+            before = connection.from_lane
+            known = before in found or before in stop_lines or net.lane_edge[before] not in inside
+            if not (known or connection.signal or connection.direction == "t"):
+                found[before] = None
+                heapq.heappush(queue, (distance + net.lengths[before], before))
+    return tuple(found)
 
 
 class Roads:

@@ -33,7 +33,7 @@ class Reward:
 
 
 class Queue(Reward):
-    """Minus the halting vehicles on the incoming lanes at the end of the decision.
+    """Minus the halting vehicles on the approaches at the end of the decision.
 
     Halting vehicles, summed over all seconds, are the waiting time, most of the delay at a signal; what
     slow but moving vehicles lose, and vehicles further upstream, are not in it.
@@ -41,11 +41,11 @@ class Queue(Reward):
 
     def decision(self, simulation: Simulation) -> np.ndarray:
         """As Reward."""
-        return -self.approaches.incoming.sums(self.approaches.halting)
+        return -self.approaches.queues()
 
 
 class Delay(Reward):
-    """Minus the time that vehicles on the incoming lanes lose against the speed limit, per second.
+    """Minus the time that vehicles on the approaches lose against the speed limit, per second.
 
     A decision pays the mean over its seconds, in vehicles: ten vehicles that stand all the time pay -10.
     Summed up it is the part of SUMO's timeLoss that arises on these lanes.
@@ -53,12 +53,7 @@ class Delay(Reward):
 
     def second(self, simulation: Simulation) -> np.ndarray:
         """As Reward."""
-        approaches = self.approaches
-        names = approaches.incoming.names
-        approaches.vehicles = np.array(simulation.ask("lane", "getLastStepVehicleNumber", names), np.int64)
-        speeds = approaches.ask_occupied(simulation, "getLastStepMeanSpeed")
-        lost = approaches.vehicles * np.maximum(0, 1 - speeds / approaches.limits)
-        return -approaches.incoming.sums(lost) / self.decision_every
+        return -self.approaches.time_lost(simulation) / self.decision_every
 
 
 class Pressure(Reward):
