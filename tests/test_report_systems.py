@@ -2,6 +2,7 @@
 
 import json
 from itertools import pairwise
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -22,6 +23,7 @@ from dials_mpi.report.groups import by_system
 from dials_mpi.report.others import read_others
 from dials_mpi.results.style import style
 
+ROOT = Path(__file__).parents[1]
 COLOGNE1, INGOLSTADT1 = "resco:cologne1", "resco:ingolstadt1"
 FALLING = [[150, 160], [40, 42], [20, 22]]
 """Delays of three evaluations with two episodes each; 30 s, the best hand-coded policy's, is passed last."""
@@ -282,6 +284,21 @@ def test_core_seconds_are_those_before_each_evaluation(tmp_path):
     np.testing.assert_allclose(runtimes.core_seconds(run), [first, first + 1800 + 900])
     late = report.read_run(make_run(tmp_path, "late", settings=["schedule=overlapped"], timing=TIMING))
     np.testing.assert_allclose(runtimes.core_seconds(late), [0, first])
+
+
+def test_a_domain_without_decisions_of_several_steps_counts_steps(tmp_path):
+    runs = ROOT / "results" / "runs"
+    out = written(tmp_path / "out", [str(runs / "traffic-4-gs-seed0")], statistic="time_lost")
+    (row,) = rows_of(out / "controllers.csv")
+    with h5py.File(runs / "traffic-4-gs-seed0" / "run.h5") as file:
+        best = min(
+            known["time_lost"][:].mean()
+            for name, known in file["reference_statistics"].items()
+            if name != "random"
+        )
+        losses = file["evaluation_statistics/time_lost"][:].mean(axis=1)
+        steps = file["evaluation/env_steps"][np.argmax(losses < best)]
+    assert row["global simulator steps until better"] == str(steps) and steps > 0
 
 
 def test_the_probability_is_that_of_a_lower_delay(tmp_path):

@@ -118,6 +118,12 @@ def notes(groups: Sequence[Group], steps: int | None) -> list[str]:
         f"probabilities, by a bootstrap for interquartile means of at least {ENOUGH} runs of each size; with "
         f"{ENOUGH} runs the bootstrap interval contains the true value in about 90 % of cases."
     )
+    if groups[0].measure is not RETURN:
+        lines.append(
+            "better than the best: whether all of the interval is better than the best hand-coded policy; "
+            f"{controllers.NEVER}: the mean over seeds never is. core-seconds: CPU time of all ranks for "
+            "training, data and predictors."
+        )
     if steps is not None:
         lines.append(f"Runtimes are scaled to {steps:,} steps per agent.")
         lines += [

@@ -77,9 +77,9 @@ def _method(group: Group, target: float, sign: float) -> Method:
     runs = group.finished or group.runs
     length = min(len(run.env_steps) for run in runs)
     curve = np.mean([run.level[:length] for run in runs], axis=0)
-    effort = runs[0].env_steps[:length].astype(float)
+    effort = runs[0].env_steps[:length]
     if _has_decisions(runs[0]):
-        effort *= decision_steps(runs[0].config.domain_section) / HOUR
+        effort = effort * decision_steps(runs[0].config.domain_section) / HOUR
     seconds = np.mean([core_seconds(run)[:length] for run in runs], axis=0)
     beyond = _beyond(final, target, sign)
     return Method(group.scores.size, final, beyond, *_until(curve, target, sign, effort, seconds))
@@ -106,7 +106,7 @@ def _until(curve: np.ndarray, target: float, sign: float, *costs: np.ndarray) ->
     if np.isnan(target):
         return np.nan, np.nan
     passed = np.flatnonzero(sign * curve < sign * target)
-    effort, seconds = (float(cost[passed[0]]) if passed.size else NEVER for cost in costs)
+    effort, seconds = (cost[passed[0]].item() if passed.size else NEVER for cost in costs)
     return effort, seconds
 
 
