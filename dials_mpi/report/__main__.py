@@ -31,8 +31,8 @@ All runs must be of one domain; those that differ only in their seed are average
   regions             a map of the regions' returns
 Tables (tables.md, and each as CSV): returns (interquartile means), improvement (probabilities), runtimes
 (Tables 1 and 2), memory (Table 3); summary.csv has a row per run, curves.csv per evaluation.
-With --statistic, curves and final values are of that statistic;
-controllers.csv then compares methods and hand-coded policies."""
+With --statistic, curves and final values are of that statistic, and controllers.csv compares the methods with
+hand-coded policies."""
 
 
 @command_line
