@@ -14,7 +14,7 @@ from dials_mpi.check.findings import Verdict
 from dials_mpi.check.play import play_globally, play_locally
 from dials_mpi.config import load
 from dials_mpi.core.seeding import Purpose, streams
-from dials_mpi.domains.base import State
+from dials_mpi.domains.base import State, Statistic
 from dials_mpi.learning.influence import Predictor
 from dials_mpi.learning.policy import Policy
 
@@ -130,6 +130,12 @@ def test_statistics_that_are_names_are_named():
     domain = line()
     domain.statistics = ("freezing",)
     assert "statistics has 'freezing', which is no Statistic" in wrong(domain)
+
+
+def test_a_statistic_is_better_lower_or_higher():
+    domain = line()
+    domain.statistics = (Statistic("waiting", "s", "of all", "less"),)
+    assert "statistic waiting is better 'less', not lower, higher or empty" in wrong(domain)
 
 
 def test_an_exception_is_told_with_the_line_of_the_domain(monkeypatch):

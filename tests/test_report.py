@@ -14,6 +14,7 @@ from dials_mpi import report
 from dials_mpi.core.errors import BadInput
 from dials_mpi.report import figures, panels, runtimes, statistics
 from dials_mpi.report.__main__ import main
+from dials_mpi.report.groups import by_system
 from dials_mpi.report.runs import require_same_system
 
 PICTURES = ("learning-curves", "overview", "cross-entropy", "refresh-intervals", "regions")
@@ -57,8 +58,8 @@ def test_seeds_are_averaged_over_those_that_have_come_so_far(tmp_path):
     runs = [make_run(tmp_path, "a"), make_run(tmp_path, "b", RETURNS + 2, settings=["seed=1"])]
     runs.append(make_run(tmp_path, "c", RETURNS[:1] + 4, finished=False, settings=["seed=2"]))
     (group,) = report.group_runs(report.read_runs(runs))
-    np.testing.assert_allclose(group.returns.mean, [3, 5])
-    np.testing.assert_allclose(group.returns.standard_error, [2 / np.sqrt(3), 1])
+    np.testing.assert_allclose(group.curve.mean, [3, 5])
+    np.testing.assert_allclose(group.curve.standard_error, [2 / np.sqrt(3), 1])
     assert [run.name for run in group.unfinished] == ["c"]
     np.testing.assert_allclose(group.refits.after, [0.4])
 
@@ -73,7 +74,7 @@ def test_runs_that_differ_in_their_blocks_are_compared(tmp_path):
 
 def test_a_single_run_has_the_standard_error_over_its_episodes(tmp_path):
     (group,) = report.group_runs(report.read_runs([make_run(tmp_path)]))
-    np.testing.assert_allclose(group.returns.standard_error, [0.5, 1])
+    np.testing.assert_allclose(group.curve.standard_error, [0.5, 1])
 
 
 def test_methods_have_their_colours_and_refit_intervals_their_shades(tmp_path):
@@ -332,7 +333,7 @@ def test_bars_are_as_high_as_final_returns_of_finished_runs(tmp_path):
     runs.append(make_run(tmp_path, "c", RETURNS[:1] + 9, finished=False, settings=["seed=2"]))
     runs.append(make_run(tmp_path, "d", FOUR, settings=["warehouse.grid=[2,2]"]))
     axes = Figure().add_subplot()
-    panels.draw_final_returns(axes, figures.by_size(groups_of(*runs)))
+    panels.draw_final_values(axes, by_system(groups_of(*runs)))
     assert [bar.get_height() for bar in axes.patches] == [5, 4.5]  # (4 + 6) / 2, without the unfinished one
     circles = [line.get_ydata()[0] for line in axes.lines if line.get_marker() == "o"]
     assert circles == [10]
@@ -343,7 +344,7 @@ def test_runtime_bars_tell_finished_runs_from_unfinished_ones(tmp_path):
     runs = [make_run(tmp_path, "a", timing=TIMING)]
     runs.append(make_run(tmp_path, "g", finished=False, mode="global", timing=TIMING))
     axes = Figure().add_subplot()
-    panels.draw_runtimes(axes, figures.by_size(groups_of(*runs)), "wall")
+    panels.draw_runtimes(axes, by_system(groups_of(*runs)), "wall")
     assert [bar.get_height() for bar in axes.patches] == pytest.approx([2.12, 2.12])
     assert [bool(bar.get_hatch()) for bar in axes.patches] == [False, True]
     assert axes.get_ylabel() == "Runtime (h), wall-clock"
@@ -374,7 +375,7 @@ def test_runtime_bars_of_all_sizes_have_one_axis(tmp_path):
 def test_runtimes_below_an_hour_are_drawn_in_minutes(tmp_path):
     short = {phase: [np.array(row) / 6 for row in rows] for phase, rows in TIMING.items()}
     axes = Figure().add_subplot()
-    panels.draw_runtimes(axes, figures.by_size(groups_of(make_run(tmp_path, timing=short))), "wall")
+    panels.draw_runtimes(axes, by_system(groups_of(make_run(tmp_path, timing=short))), "wall")
     assert [bar.get_height() for bar in axes.patches] == pytest.approx([21.2])
     assert axes.get_ylabel() == "Runtime (min), wall-clock"
 
@@ -382,7 +383,7 @@ def test_runtimes_below_an_hour_are_drawn_in_minutes(tmp_path):
 def test_a_domain_without_hand_coded_policies_is_drawn(tmp_path, monkeypatch):
     groups = groups_of(make_run(tmp_path))
     monkeypatch.setattr(panels.find("warehouse")[0], "hand_coded", ())
-    assert panels.references(groups) == {"random": 0.5}
+    assert panels.main_references(groups) == {"random": 0.5}
     panels.draw_learning_curves(Figure().add_subplot(), groups)
 
 
@@ -493,7 +494,7 @@ def test_curves_against_the_runtime_end_at_the_same_hour(tmp_path):
     often = make_run(tmp_path, "often", RETURNS + 1, settings=["retrain_every=1280"], timing=long)
     groups = groups_of(make_run(tmp_path, "once", timing=TIMING), often)
     axes = Figure().add_subplot()
-    panels.draw_returns_in_time(axes, groups, "cpu")
+    panels.draw_curves_in_time(axes, groups, "cpu")
     curves = [line for line in axes.lines if len(line.get_xdata()) == 2 and not is_level(line)]
     ends = sorted(round(line.get_xdata()[-1], 6) for line in curves)
     assert ends == [0.555, 1.11, 1.11, 1.11]  # two curves, and two dotted levels up to the longest

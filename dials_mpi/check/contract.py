@@ -72,6 +72,10 @@ def _check_description(what: str, domain: Domain, seed: int) -> Finding:
     require(len(domain.regions) > 0, "there are no regions")
     for statistic in domain.statistics:
         require(isinstance(statistic, Statistic), f"statistics has {statistic!r}, which is no Statistic")
+        require(
+            statistic.better in ("lower", "higher", ""),
+            f"statistic {statistic.name} is better {statistic.better!r}, not lower, higher or empty",
+        )
     for i, agent in enumerate(domain.agents):
         require(agent.actions >= 2, f"agent {i} has {agent.actions} actions: it has no choice")
         require(agent.observation_size >= 1, f"agent {i} observes nothing")

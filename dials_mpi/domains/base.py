@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -58,11 +58,15 @@ class Region:
 
 @dataclass(frozen=True)
 class Statistic:
-    """A statistic of an episode that a domain reports beside the return: name, unit and meaning."""
+    """A statistic of an episode that a domain reports beside the return: name, unit and meaning.
+
+    better: whether lower or higher values are better; "" if neither is.
+    """
 
     name: str
     unit: str
     about: str
+    better: Literal["lower", "higher", ""] = ""
 
 
 class SimulatorFailure(Exception):
@@ -148,7 +152,11 @@ class Controller(Protocol):
 
 
 class Domain(Protocol):
-    """A networked system of N agents in R local regions, built from its section of the configuration."""
+    """A networked system of N agents in R local regions, built from its section of the configuration.
+
+    The section may have a property ``system_name``: str, the name of the system, if the number of agents does
+    not tell systems apart.
+    """
 
     @property
     def name(self) -> str:

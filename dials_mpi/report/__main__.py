@@ -21,6 +21,7 @@ EXAMPLES = """examples:
   python -m dials_mpi.report runs/warehouse-4-dials-seed0 --out figures
   python -m dials_mpi.report runs/warehouse-* --out figures           several methods, sizes, seeds and F
   python -m dials_mpi.report runs/tables/* --out figures --steps 4000000 --clock cpu
+  python -m dials_mpi.report runs/cologne8-* runs/cologne1-* --out figures --statistic delay
 
 All runs must be of one domain; those that differ only in their seed are averaged. Pictures (.png and .svg):
   learning-curves     returns against steps, by number of agents, with runtimes (Figures 5 and 6 of the paper)
@@ -29,7 +30,9 @@ All runs must be of one domain; those that differ only in their seed are average
   cross-entropy       of the influence predictors, against steps
   regions             a map of the regions' returns
 Tables (tables.md, and each as CSV): returns (interquartile means), improvement (probabilities), runtimes
-(Tables 1 and 2), memory (Table 3); summary.csv has a row per run, curves.csv per evaluation."""
+(Tables 1 and 2), memory (Table 3); summary.csv has a row per run, curves.csv per evaluation.
+With --statistic, curves and final values are of that statistic, and controllers.csv compares the methods with
+hand-coded policies."""
 
 
 @command_line
@@ -48,6 +51,19 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         "an estimate for one core per rank",
     )
     parser.add_argument(
+        "--statistic",
+        metavar="NAME",
+        type=word,
+        help="show this statistic of the domain in place of the return",
+    )
+    parser.add_argument(
+        "--compare",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="JSON files of runs of Stable-Baselines3 on sumo-rl, shown beside (docs/studies.md)",
+    )
+    parser.add_argument(
         "--steps", type=integer, metavar="N", help="scale the table of runtimes to N steps per agent"
     )
     add_unchecked(parser)
@@ -56,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         if options.steps is not None and not 1 <= options.steps <= MOST_STEPS:
             raise BadInput(f"--steps is {options.steps}: give a number from 1 to {MOST_STEPS}")
         runs, files = report(
-            options.directories, options.out, options.clock, options.steps, options.unchecked
+            *(options.directories, options.out, options.clock, options.steps, options.unchecked),
+            *(options.statistic, options.compare),
         )
     except BadInput as refusal:
         sys.exit(refuse(refusal))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import groupby
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dials_mpi.report import panels
-from dials_mpi.report.groups import Group
+from dials_mpi.report.groups import Group, by_system
+from dials_mpi.report.others import Other
 from dials_mpi.report.panels import regional_returns
+from dials_mpi.report.runs import RETURN
 from dials_mpi.report.runtimes import Clock
 from dials_mpi.results.style import (
     BAR_WIDTH,
@@ -36,17 +38,20 @@ if TYPE_CHECKING:
 Draw = Callable[["Figure", Sequence[Group], Clock], None]
 
 
-def pictures(groups: Sequence[Group]) -> dict[str, Draw]:
-    """The pictures that these groups allow: the functions that draw them, by file name."""
+def pictures(groups: Sequence[Group], others: Sequence[Other] = ()) -> dict[str, Draw]:
+    """The pictures that these groups allow: the functions that draw them, by file name.
+
+    others: runs of another program, drawn beside the learning curves.
+    """
     timed = any(run.timing for group in groups for run in group.runs)
     predicted = any(group.cross_entropy is not None for group in groups)
     refitted = timed and any(group.refits is not None for group in groups)
     drawn = {
-        "learning-curves": draw_learning_curves,
-        "overview": draw_overview if timed else None,
+        "learning-curves": partial(draw_learning_curves, others=others),
+        "overview": partial(draw_overview, others=others) if timed else None,
         "cross-entropy": draw_cross_entropy if predicted else None,
         "refresh-intervals": draw_refit_intervals if refitted else None,
-        "regions": draw_regions,
+        "regions": draw_regions if groups[0].measure is RETURN else None,
     }
     return {name: draw for name, draw in drawn.items() if draw}
 
@@ -63,66 +68,70 @@ def save_picture(stem: Path, draw: Draw, groups: Sequence[Group], clock: Clock) 
     return files
 
 
-def draw_learning_curves(figure: Figure, groups: Sequence[Group], clock: Clock) -> None:
-    """Learning curves of each size and runtimes on a log2 axis beside them (Figures 5 and 6)."""
-    sizes = by_size(groups)
-    if len(sizes) == 1 or not any(run.timing for group in groups for run in group.runs):
-        for axes, same in zip(_panels(figure, len(sizes)), sizes, strict=False):
-            panels.draw_learning_curves(axes, same)
-            _name_size(axes, same, sizes)
+def draw_learning_curves(
+    figure: Figure, groups: Sequence[Group], clock: Clock, others: Sequence[Other] = ()
+) -> None:
+    """Learning curves of each system and runtimes on a log2 axis beside them (Figures 5 and 6)."""
+    systems = by_system(groups)
+    if len(systems) == 1 or not any(run.timing for group in groups for run in group.runs):
+        for axes, same in zip(_panels(figure, len(systems)), systems, strict=False):
+            panels.draw_learning_curves(axes, same, others)
+            _name_system(axes, same, systems)
     else:
-        widths = [WIDTH, BAR_WIDTH] * min(2, len(sizes))
-        grid = _panels(figure, 2 * len(sizes), widths)
-        for curves, bars, same in zip(grid[::2], grid[1::2], sizes, strict=True):
-            panels.draw_learning_curves(curves, same)
+        widths = [WIDTH, BAR_WIDTH] * min(2, len(systems))
+        grid = _panels(figure, 2 * len(systems), widths)
+        for curves, bars, same in zip(grid[::2], grid[1::2], systems, strict=True):
+            panels.draw_learning_curves(curves, same, others)
             panels.draw_runtimes(bars, [same], clock, beside=groups)
             bars.set_xticks([])
             bars.set_xlabel("")
-            _name_size(curves, same, sizes)
+            _name_system(curves, same, systems)
     _add_legend(figure, groups)
 
 
-def draw_overview(figure: Figure, groups: Sequence[Group], clock: Clock) -> None:
-    """Learning curves of the smallest system, final returns and runtimes by size (Figure 3)."""
-    sizes = by_size(groups)
+def draw_overview(
+    figure: Figure, groups: Sequence[Group], clock: Clock, others: Sequence[Other] = ()
+) -> None:
+    """Learning curves of the smallest system, final values and runtimes by system (Figure 3)."""
+    systems = by_system(groups)
     curves, returns, hours = _panels(figure, 3, [WIDTH, 0.8 * WIDTH, 0.8 * WIDTH])
-    panels.draw_learning_curves(curves, sizes[0])
-    _name_size(curves, sizes[0], sizes)
-    panels.draw_final_returns(returns, sizes)
-    panels.draw_runtimes(hours, sizes, clock)
+    panels.draw_learning_curves(curves, systems[0], others)
+    _name_system(curves, systems[0], systems)
+    panels.draw_final_values(returns, systems)
+    panels.draw_runtimes(hours, systems, clock)
     _add_legend(figure, groups)
 
 
 def draw_cross_entropy(figure: Figure, groups: Sequence[Group], clock: Clock) -> None:
-    """Cross-entropies of each size against steps."""
-    sizes = by_size([group for group in groups if group.cross_entropy is not None])
-    for axes, same in zip(_panels(figure, len(sizes)), sizes, strict=True):
+    """Cross-entropies of each system against steps."""
+    systems = by_system([group for group in groups if group.cross_entropy is not None])
+    for axes, same in zip(_panels(figure, len(systems)), systems, strict=True):
         panels.draw_cross_entropy(axes, same)
-        _name_size(axes, same, sizes)
-    _add_legend(figure, [group for same in sizes for group in same], bands=False)
+        _name_system(axes, same, systems)
+    _add_legend(figure, [group for same in systems for group in same], bands=False)
 
 
 def draw_refit_intervals(figure: Figure, groups: Sequence[Group], clock: Clock) -> None:
-    """Returns and cross-entropies against the runtime, a row for each size (Figures 4, 7 and 8)."""
+    """Curves and cross-entropies against the runtime, a row for each system (Figures 4, 7 and 8)."""
     dials = [group for group in groups if group.refits is not None and group.runs[0].timing]
-    sizes = by_size(dials)
-    axes = _panels(figure, 2 * len(sizes), [WIDTH, WIDTH])
-    for returns, losses, same in zip(axes[::2], axes[1::2], sizes, strict=True):
-        panels.draw_returns_in_time(returns, same, clock)
+    systems = by_system(dials)
+    axes = _panels(figure, 2 * len(systems), [WIDTH, WIDTH])
+    for returns, losses, same in zip(axes[::2], axes[1::2], systems, strict=True):
+        panels.draw_curves_in_time(returns, same, clock)
         panels.draw_cross_entropy_in_time(losses, same, clock)
-        _name_size(returns, same, sizes)
+        _name_system(returns, same, systems)
     _add_legend(figure, dials)
 
 
 def draw_regions(figure: Figure, groups: Sequence[Group], clock: Clock) -> None:
-    """Maps of the regions' returns, a row for each size, with one colour scale per row."""
+    """Maps of the regions' returns, a row for each system, with one colour scale per row."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
-    sizes = by_size(groups)
-    columns = max(map(len, sizes))
-    grid = figure.subplots(len(sizes), columns, squeeze=False)
-    for row, same in zip(grid, sizes, strict=True):
+    systems = by_system(groups)
+    columns = max(map(len, systems))
+    grid = figure.subplots(len(systems), columns, squeeze=False)
+    for row, same in zip(grid, systems, strict=True):
         values = [regional_returns(group) for group in same]
         low, high = min(map(np.min, values)), max(map(np.max, values))
         for axes, group in zip(row, same, strict=False):
@@ -133,13 +142,7 @@ def draw_regions(figure: Figure, groups: Sequence[Group], clock: Clock) -> None:
         bar.set_label("Return per episode")
         bar.outline.set_visible(False)
     titles = max(axes.get_title().count("\n") for axes in grid.flat)
-    figure.set_size_inches(MAP_SIDE * (columns + 0.4), (MAP_SIDE + TITLE_ROW * titles) * len(sizes))
-
-
-def by_size(groups: Sequence[Group]) -> list[list[Group]]:
-    """Groups of the same number of agents, the fewest first."""
-    ordered = sorted(groups, key=lambda group: group.agents)
-    return [list(same) for _, same in groupby(ordered, lambda group: group.agents)]
+    figure.set_size_inches(MAP_SIDE * (columns + 0.4), (MAP_SIDE + TITLE_ROW * titles) * len(systems))
 
 
 def _panels(figure: Figure, count: int, widths: Sequence[float] = (WIDTH, WIDTH)) -> list[Axes]:
@@ -154,15 +157,16 @@ def _panels(figure: Figure, count: int, widths: Sequence[float] = (WIDTH, WIDTH)
     return list(grid.flat[:count])
 
 
-def _name_size(axes: Axes, same: Sequence[Group], sizes: Sequence[Sequence[Group]]) -> None:
-    """Title the axes with the number of agents, if there are several sizes, and with missing seeds."""
+def _name_system(axes: Axes, same: Sequence[Group], systems: Sequence[Sequence[Group]]) -> None:
+    """Title the axes with the number of agents, if there are several systems, and with missing seeds."""
     missing = [
         f"{group.label} without seed{'s' * (len(group.missing) > 1)} {_listed(group.missing)}"
         for group in same
         if group.missing
     ]
-    agents = [f"{same[0].agents} agents"] if len(sizes) > 1 else []
-    axes.set_title("\n".join(agents + missing))
+    system = same[0].system
+    titles = [system.title] if system.name or len(systems) > 1 else []
+    axes.set_title("\n".join(titles + missing))
 
 
 def _listed(numbers: Sequence[int]) -> str:

@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dials_mpi.config import Config
-from dials_mpi.report.runs import Refits, RunData, standard_error
+from dials_mpi.domains import find
+from dials_mpi.domains.base import Statistic
+from dials_mpi.report.runs import Refits, RunData, System, mean_of_known, standard_error
 from dials_mpi.results.style import RGB, look
 
 METHODS = {"dials": "DIALS", "untrained": "untrained", "global": "global simulator"}
@@ -40,19 +42,29 @@ class Group:
     colour: RGB
     line: Any
     missing: Sequence[int] = ()
-    """Seeds that other groups of the same size have."""
+    """Seeds that other groups of the same system have."""
 
     @property
     def agents(self) -> int:
         """The number of agents N."""
         return self.runs[0].agents
 
+    @property
+    def system(self) -> System:
+        """The system that the runs are of."""
+        return self.runs[0].system
+
+    @property
+    def measure(self) -> Statistic:
+        """What curves and scores are of."""
+        return self.runs[0].measure
+
     @cached_property
-    def returns(self) -> Curve:
-        """Mean return, with the standard error over seeds or, for a single run, over its episodes."""
-        curve = self.average([run.mean for run in self.runs])
+    def curve(self) -> Curve:
+        """Mean of the measure, with the standard error over seeds or, for a single run, over its episodes."""
+        curve = self.average([run.level for run in self.runs])
         if len(self.runs) == 1:
-            return curve._replace(standard_error=self.runs[0].standard_error)
+            return curve._replace(standard_error=self.runs[0].level_error)
         return curve
 
     @cached_property
@@ -76,8 +88,8 @@ class Group:
 
     @property
     def scores(self) -> np.ndarray:
-        """The final return of each finished run."""
-        return np.array([run.mean[-1] for run in self.finished])
+        """The final value of the measure of each finished run."""
+        return np.array([run.level[-1] for run in self.finished])
 
     @property
     def unfinished(self) -> list[RunData]:
@@ -88,20 +100,20 @@ class Group:
         """At each step the mean over the runs that have reached it."""
         rows = _padded(values)
         steps = max((run.env_steps for run in self.runs), key=len)
-        return Curve(steps, np.nanmean(rows, axis=0), standard_error(rows))
+        return Curve(steps, mean_of_known(rows.T), standard_error(rows))
 
 
 def group_runs(runs: Sequence[RunData]) -> list[Group]:
-    """Group runs that differ only in their seed, in order of agents, method, and descending F.
+    """Group runs that differ only in their seed, in order of system, method, and descending F.
 
-    Groups with one label, in systems of different sizes, have one colour and line; so has each F in all
+    Groups with one label, in different systems, have one colour and line; so has each F in all
     reports.
     """
     seeds = _by_configuration(runs)
     labels = _labels(seeds)
-    known: dict[int, set[int]] = {run.agents: set() for run in runs}
+    known: dict[System, set[int]] = {run.system: set() for run in runs}
     for run in runs:
-        known[run.agents].add(run.config.seed)
+        known[run.system].add(run.config.seed)
     looks: dict[str, dict[str, int]] = {method: {} for method in METHODS}
     for label, group in zip(labels, seeds, strict=True):
         own = looks[_method(group)]
@@ -126,29 +138,57 @@ def _by_configuration(runs: Sequence[RunData]) -> list[list[RunData]]:
         groups.setdefault(_without_seed(run.config).digest(), []).append(run)
     methods = list(METHODS)
 
-    def place(group: Sequence[RunData]) -> tuple[int, int, int]:
+    def place(group: Sequence[RunData]) -> tuple[System, int, int]:
         config = group[0].config
-        return group[0].agents, methods.index(config.mode), -_without_seed(config).retrain_every
+        return group[0].system, methods.index(config.mode), -_without_seed(config).retrain_every
 
     return sorted(groups.values(), key=place)
 
 
-def _others(known: Mapping[int, set[int]], group: Sequence[RunData]) -> list[int]:
-    return sorted(known[group[0].agents] - {run.config.seed for run in group})
+def by_system(groups: Sequence[Group]) -> list[list[Group]]:
+    """The groups of each system, the system with the fewest agents first."""
+    ordered = sorted(groups, key=lambda group: group.system)
+    return [list(same) for _, same in groupby(ordered, lambda group: group.system)]
+
+
+def reference_levels(groups: Sequence[Group]) -> dict[str, float]:
+    """The mean of the measure for hand-coded policies, then the random one, over the runs that have them."""
+    runs = [run for group in groups for run in group.runs]
+    domain: type[Any] = find(runs[0].config.domain)[0]
+    return {
+        name: float(np.mean([run.reference_levels[name] for run in runs if name in run.reference_levels]))
+        for name in (*domain.hand_coded, "random")
+        if any(name in run.reference_levels for run in runs)
+    }
+
+
+def best_controller(levels: Mapping[str, float], measure: Statistic) -> str | None:
+    """The hand-coded policy with the best level; None if there is none or the measure has no direction."""
+    hand_coded = [name for name in levels if name != "random"]
+    if not hand_coded or not measure.better:
+        return None
+    return (min if measure.better == "lower" else max)(hand_coded, key=lambda name: levels[name])
+
+
+def _others(known: Mapping[System, set[int]], group: Sequence[RunData]) -> list[int]:
+    return sorted(known[group[0].system] - {run.config.seed for run in group})
 
 
 def _labels(seeds: Sequence[Sequence[RunData]]) -> list[str]:
     """Each group's label: its method, F of DIALS, and the settings in which groups of the method differ.
 
-    Settings of the domain are compared among groups of the same size only.
+    Settings of the domain are compared among groups of the same system only; all settings, and F, if systems
+    have names, because each then has a configuration of its own.
     """
+    if any(group[0].system.name for group in seeds):
+        return [label for _, alike in groupby(seeds, _system_and_method) for label in _own_labels([*alike])]
     named: dict[str, dict[str, None]] = {method: {} for method in METHODS}
     named["dials"]["retrain_every"] = None
     for method, alike in groupby(sorted(seeds, key=_method), _method):
         configs = [_without_seed(group[0].config) for group in alike]
         sections = tuple(f"{config.domain_key}." for config in configs)
         named[method].update((key, None) for key in _varying(configs) if not key.startswith(sections))
-    for (_, method), alike in groupby(seeds, lambda group: (group[0].agents, _method(group))):
+    for (_, method), alike in groupby(seeds, _system_and_method):
         keys = _varying([_without_seed(group[0].config) for group in alike])
         named[method].update((key, None) for key in keys)
     for method in ("untrained", "global"):
@@ -156,8 +196,20 @@ def _labels(seeds: Sequence[Sequence[RunData]]) -> list[str]:
     return [_label(group[0], named[_method(group)]) for group in seeds]
 
 
+def _own_labels(alike: Sequence[Sequence[RunData]]) -> list[str]:
+    """The labels of groups of one system and method."""
+    keys = _varying([_without_seed(group[0].config) for group in alike])
+    if _method(alike[0]) != "dials" and "retrain_every" in keys:
+        keys.remove("retrain_every")
+    return [_label(group[0], keys) for group in alike]
+
+
 def _method(group: Sequence[RunData]) -> str:
     return group[0].config.mode
+
+
+def _system_and_method(group: Sequence[RunData]) -> tuple[System, str]:
+    return group[0].system, _method(group)
 
 
 def _without_seed(config: Config) -> Config:

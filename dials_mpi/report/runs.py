@@ -12,13 +12,42 @@ import numpy as np
 from dials_mpi import settings
 from dials_mpi.config import Config, from_yaml
 from dials_mpi.core.errors import BadInput
-from dials_mpi.core.text import printable
+from dials_mpi.core.text import printable, shown
 from dials_mpi.domains import find
+from dials_mpi.domains.base import Statistic
 from dials_mpi.storage.hdf5 import READ_ERRORS
 from dials_mpi.storage.runfile import RunFile
 
 SPENT = ("train", "collect", "influence")
 """The phases that the paper's runtimes include (Appendix G)."""
+
+RETURN = Statistic("return", "", "mean return per agent and episode", "higher")
+"""What a report is about unless it is asked for a statistic of the domain."""
+
+
+def named(measure: Statistic) -> str:
+    """The name of a measure in words, with its unit."""
+    return measure.name.replace("_", " ") + (f" ({measure.unit})" if measure.unit else "")
+
+
+class System(NamedTuple):
+    """What runs are compared within, in the order of reports.
+
+    agents: their number N. name: empty if the number of agents alone tells a domain's systems apart.
+    """
+
+    agents: int
+    name: str = ""
+
+    @property
+    def title(self) -> str:
+        """The system in pictures and notes."""
+        return self.name or f"{self.agents} agents"
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """The system in a row of a table."""
+        return {"system": self.name, "agents": self.agents} if self.name else {"agents": self.agents}
 
 
 class Refits(NamedTuple):
@@ -36,7 +65,9 @@ class RunData:
 
     env_steps: [T] per agent; wall_time: [T] in seconds; returns: [T, E, N]; cross_entropy: [T], nats per
     source averaged over regions, where there are predictors. references: mean return of each policy that
-    needs no training, empty in an unfinished run. statistics: [T] each, the domain's own.
+    needs no training, empty in an unfinished run. statistics: [T, E] each, the domain's own, and
+    reference_statistics: their means for each policy, by statistic and policy. measure: what the report is
+    about.
     timing: seconds of each phase in ``SPENT`` before each evaluation, [T, W, 2] (wall-clock, CPU). peak_rss,
     pss: bytes of each rank [W]. These three are empty where the file does not hold them.
     """
@@ -51,9 +82,16 @@ class RunData:
     refits: Refits | None
     references: Mapping[str, float]
     statistics: Mapping[str, np.ndarray]
+    reference_statistics: Mapping[str, Mapping[str, float]]
     timing: Mapping[str, np.ndarray]
     peak_rss: np.ndarray
     pss: np.ndarray
+    measure: Statistic = RETURN
+
+    @property
+    def system(self) -> System:
+        """The system that the run is of; its name comes from the domain's section, if that gives one."""
+        return System(self.agents, getattr(self.config.domain_section, "system_name", ""))
 
     @property
     def agents(self) -> int:
@@ -80,6 +118,25 @@ class RunData:
     def standard_error(self) -> np.ndarray:
         """The standard error of the mean over episodes [T]; NaN for a single episode."""
         return standard_error(self.returns.mean(axis=2).T)
+
+    @cached_property
+    def level(self) -> np.ndarray:
+        """The mean of the measure over episodes [T]."""
+        return self.mean if self.measure is RETURN else mean_of_known(self.statistics[self.measure.name])
+
+    @cached_property
+    def level_error(self) -> np.ndarray:
+        """The standard error of ``level`` over episodes [T]; NaN for a single episode."""
+        if self.measure is RETURN:
+            return self.standard_error
+        return standard_error(self.statistics[self.measure.name].T)
+
+    @property
+    def reference_levels(self) -> Mapping[str, float]:
+        """The mean of the measure for each policy that needs no training, known ones only."""
+        if self.measure is RETURN:
+            return self.references
+        return self.reference_statistics[self.measure.name]
 
 
 def read_run(directory: str, unchecked: bool = False) -> RunData:
@@ -115,6 +172,7 @@ def _read_evaluated(file: RunFile, config: Config) -> RunData:
         return rows
 
     domain: type[Any] = find(config.domain)[0]
+    policies = ("random", *domain.hand_coded)
     returns = series("evaluation/returns", 3)
     if not np.isfinite(returns).all():
         raise ValueError("evaluation/returns are not all finite")
@@ -131,16 +189,28 @@ def _read_evaluated(file: RunFile, config: Config) -> RunData:
         refits=_read_refits(file) if file.has("influence") else None,
         references={
             name: float(_numbers(file, f"reference/{name}", 2).mean())
-            for name in ("random", *domain.hand_coded)
+            for name in policies
             if file.has(f"reference/{name}")
         },
         statistics={
-            statistic.name: _mean_of_known(series(f"evaluation_statistics/{statistic.name}", 2))
+            statistic.name: series(f"evaluation_statistics/{statistic.name}", 2)
+            for statistic in domain.statistics
+        },
+        reference_statistics={
+            statistic.name: _read_references(file, policies, statistic.name)
             for statistic in domain.statistics
         },
         timing=_read_timing(file, series),
-        **{name: _memory(file, name) for name in ("peak_rss", "pss")},
+        peak_rss=_memory(file, "peak_rss"),
+        pss=_memory(file, "pss"),
     )
+
+
+def _read_references(file: RunFile, policies: Sequence[str], statistic: str) -> dict[str, float]:
+    """The mean of a statistic over the episodes of each policy, where it is known."""
+    names = {policy: f"reference_statistics/{policy}/{statistic}" for policy in policies}
+    episodes = {policy: _numbers(file, name, 1) for policy, name in names.items() if file.has(name)}
+    return {policy: float(mean_of_known(row)) for policy, row in episodes.items() if np.isfinite(row).any()}
 
 
 def _read_timing(file: RunFile, series: Callable[[str, int], np.ndarray]) -> dict[str, np.ndarray]:
@@ -165,12 +235,12 @@ def _numbers(file: RunFile, name: str, dimensions: int) -> np.ndarray:
     return array
 
 
-def _mean_of_known(rows: np.ndarray) -> np.ndarray:
+def mean_of_known(rows: np.ndarray) -> np.ndarray:
     """The mean over the last axis without NaN; NaN where all are NaN."""
     known = np.isfinite(rows)
     count = known.sum(axis=-1)
     return np.divide(
-        np.where(known, rows, 0).sum(axis=-1), count, np.full(len(rows), np.nan), where=count > 0
+        np.where(known, rows, 0).sum(axis=-1), count, np.full(count.shape, np.nan), where=count > 0
     )
 
 
@@ -183,16 +253,23 @@ def _read_refits(file: RunFile) -> Refits:
     return Refits(steps, *losses)
 
 
-def read_runs(directories: Sequence[str], unchecked: bool = False) -> list[RunData]:
-    """All runs. BadInput: see ``read_run``, or they are not of the same system, or one is given twice."""
+def read_runs(
+    directories: Sequence[str], unchecked: bool = False, statistic: str | None = None
+) -> list[RunData]:
+    """All runs; statistic: their measure, in place of the return.
+
+    BadInput: see ``read_run`` and ``measure_of``, or they are not of the same system, or one is given twice.
+    """
     runs = [read_run(directory, unchecked) for directory in directories]
+    if statistic is not None:
+        runs = [replace(run, measure=measure_of(run, statistic)) for run in runs]
     names = [run.name for run in runs]
     if len(set(names)) < len(names):  # two directories have one name
         runs = [replace(run, name=printable(given)) for run, given in zip(runs, directories, strict=True)]
-    first_of_size: dict[int, RunData] = {}
+    first_of_system: dict[System, RunData] = {}
     for run in runs:
         require_same_system(runs[0], run)
-        require_same_system(first_of_size.setdefault(run.agents, run), run)
+        require_same_system(first_of_system.setdefault(run.system, run), run)
     seen: dict[str, RunData] = {}
     for run in runs:
         twin = seen.setdefault(run.config.digest(), run)
@@ -203,11 +280,23 @@ def read_runs(directories: Sequence[str], unchecked: bool = False) -> list[RunDa
     return runs
 
 
+def measure_of(run: RunData, name: str) -> Statistic:
+    """The statistic of this name of the run's domain. BadInput: it has none of this name."""
+    domain: type[Any] = find(run.config.domain)[0]
+    known = {statistic.name: statistic for statistic in domain.statistics}
+    if name not in known:
+        choice = f"choose one of {', '.join(known)}" if known else "leave the option out"
+        has = "has no statistic of this name" if known else "has no statistics"
+        raise BadInput(f"--statistic is {shown(name)}, but the domain {run.config.domain} {has}: {choice}")
+    return known[name]
+
+
 def require_same_system(one: RunData, other: RunData) -> None:
     """BadInput: the runs differ in their domain, or in its settings, but for those of the size.
 
-    In a domain without a grid these settings are not known; there, runs with different numbers of agents may
-    differ in all. The block size is a setting of training, not of the system.
+    Systems with different names may differ in all settings. In a domain without a grid the settings of the
+    size are not known; there, runs with different numbers of agents may differ in all. The block size is a
+    setting of training, not of the system.
     """
     domain = one.config.domain
     if other.config.domain != domain:
@@ -215,6 +304,8 @@ def require_same_system(one: RunData, other: RunData) -> None:
             f"{one.name} is of the {domain} domain and {other.name} of the {other.config.domain} domain: "
             "report them separately"
         )
+    if other.system.name != one.system.name:
+        return
     theirs, section = settings.flat(other.config), one.config.domain_key
     may_differ = {f"{section}.block"}
     if other.agents != one.agents:
@@ -224,13 +315,13 @@ def require_same_system(one: RunData, other: RunData) -> None:
     for key, value in settings.flat(one.config).items():
         if key.startswith(f"{section}.") and key not in may_differ and theirs[key] != value:
             raise BadInput(
-                f"{key} is {value} in {one.name} and {theirs[key]} in {other.name}, so their returns cannot "
-                "be compared: report them separately"
+                f"{key} is {value} in {one.name} and {theirs[key]} in {other.name}, so they cannot be "
+                "compared: report them separately"
             )
 
 
 def standard_error(rows: np.ndarray) -> np.ndarray:
     """The standard error of the mean over axis 0, without NaN; NaN for fewer than two values."""
     count = np.isfinite(rows).sum(axis=0)
-    squares = np.nansum((rows - np.nanmean(rows, axis=0)) ** 2, axis=0)
+    squares = np.nansum((rows - mean_of_known(rows.T)) ** 2, axis=0)
     return np.sqrt(squares / np.where(count > 1, (count - 1.0) * count, np.nan))

@@ -50,6 +50,14 @@ def spent(run: RunData, clock: Clock) -> np.ndarray:
     return np.concatenate([np.zeros((1, 2)), hours[:-1]]) if run.config.overlapped else hours
 
 
+def core_seconds(run: RunData) -> np.ndarray:
+    """CPU seconds of all ranks before each evaluation, [T], in the phases of ``SPENT``; NaN if not known."""
+    if not run.timing:
+        return np.full(len(run.env_steps), np.nan)
+    seconds = np.sum([run.timing[phase][:, :, 1].sum(axis=1) for phase in SPENT], axis=0)
+    return (np.append(0.0, seconds[:-1]) if run.config.overlapped else seconds).cumsum()
+
+
 def runtime(run: RunData, clock: Clock, steps: int | None = None) -> Runtime:
     """The runtime of a run so far; steps: scaled to this number of steps per agent."""
     training, influence = spent(run, clock).sum(axis=0)

@@ -12,23 +12,24 @@ import numpy as np
 from rich.table import Table
 
 from dials_mpi.report.groups import Group, short
-from dials_mpi.report.runs import RunData
+from dials_mpi.report.runs import RETURN, RunData, System, mean_of_known, named
 from dials_mpi.report.runtimes import CLOCKS, mean_memory, mean_runtime
 from dials_mpi.report.statistics import Interval, interquartile_mean, mean, probability_of_improvement
 
 Row = Mapping[str, Any]
 ALL = "all"
-"""In place of a number of agents: all sizes of the system together."""
+"""In place of a number of agents: all systems together."""
 
 
 def summary_row(run: RunData) -> dict[str, Any]:
     """One run; F is empty without refits, the best return is that of the best evaluation."""
     config, seconds = run.config, float(run.wall_time[-1])
+    measured = {} if run.measure is RETURN else {f"final_{run.measure.name}": float(run.level[-1])}
     return {
         "run": run.name,
         "finished": "yes" if run.finished else "no",
         "domain": config.domain,
-        "agents": run.agents,
+        **run.system.columns,
         "mode": config.mode,
         "retrain_every": config.retrain_every if config.mode == "dials" else "",
         "seed": config.seed,
@@ -36,6 +37,7 @@ def summary_row(run: RunData) -> dict[str, Any]:
         "final_return": float(run.mean[-1]),
         "standard_error": float(run.standard_error[-1]),
         "best_return": float(run.mean.max()),
+        **measured,
         "wall_hours": seconds / 3600,
         "agent_steps_per_s": run.agents * int(run.env_steps[-1]) / seconds,
         "peak_memory_gib": run.peak_memory / 2**30,
@@ -53,7 +55,7 @@ def curve_rows(run: RunData) -> list[dict[str, Any]]:
             "mean_return": float(mean),
             "standard_error": float(error),
             "cross_entropy": float(loss),
-            **{name: float(values[t]) for name, values in run.statistics.items()},
+            **{name: float(mean_of_known(values[t])) for name, values in run.statistics.items()},
         }
         for t, (steps, seconds, mean, error, loss) in enumerate(
             zip(run.env_steps, run.wall_time, run.mean, run.standard_error, losses, strict=True)
@@ -94,18 +96,23 @@ def memory_rows(groups: Sequence[Group]) -> list[Row]:
     ]
 
 
-def return_rows(groups: Sequence[Group]) -> list[Row]:
-    """Final returns of finished runs: means and interquartile means, by size and over all sizes."""
+def final_rows(groups: Sequence[Group]) -> list[Row]:
+    """Final values of finished runs: means and interquartile means, by system and over all systems.
+
+    Systems with names have no common scale, and so no mean over all.
+    """
     rows: list[Row] = []
-    for label, by_size in _scores(groups).items():
-        for agents, samples in _sizes_and_all(by_size):
+    for label, scores in _scores(groups).items():
+        for columns, samples in _systems_and_all(scores):
+            if len(samples) > 1 and "system" in columns:
+                continue
             whole = np.concatenate(samples)
-            # Scores of different sizes are not samples of one distribution.
+            # Scores of different systems are not samples of one distribution.
             average = mean(whole) if len(samples) == 1 else Interval(float(whole.mean()), np.nan, np.nan)
             rows.append(
                 {
                     "method": label,
-                    "agents": agents,
+                    **columns,
                     "seeds": len(whole),
                     **_columns("mean", average),
                     **_columns("interquartile mean", interquartile_mean(samples)),
@@ -115,20 +122,23 @@ def return_rows(groups: Sequence[Group]) -> list[Row]:
 
 
 def improvement_rows(groups: Sequence[Group]) -> list[Row]:
-    """The probability that a run of one method scores higher than one of another, by size and over all."""
+    """The probability that a run of one method scores better than one of another, by system and over all.
+
+    Higher values of a statistic count as better unless the domain says that lower ones are.
+    """
     rows: list[Row] = []
     for (label, these), (other, those) in combinations(_scores(groups).items(), 2):
-        common = [agents for agents in these if agents in those]
+        common = [system for system in these if system in those]
         pairs = zip(
-            _sizes_and_all({agents: these[agents] for agents in common}),
-            _sizes_and_all({agents: those[agents] for agents in common}),
+            _systems_and_all({system: these[system] for system in common}),
+            _systems_and_all({system: those[system] for system in common}),
             strict=True,
         )
-        for (agents, one), (_, two) in pairs:
+        for (columns, one), (_, two) in pairs:
+            if groups[0].measure.better == "lower":
+                one, two = two, one
             probability = probability_of_improvement(one, two)
-            rows.append(
-                {"method": label, "over": other, "agents": agents, **_columns("probability", probability)}
-            )
+            rows.append({"method": label, "over": other, **columns, **_columns("probability", probability)})
     return rows
 
 
@@ -156,10 +166,13 @@ def write_markdown(file: Path, tables: Mapping[str, Sequence[Row]], notes: Seque
 def summary_table(runs: Sequence[RunData]) -> Table:
     """The summary of all runs, for a terminal."""
     rows = [summary_row(run) for run in runs]
+    measure = runs[0].measure
+    measured = [] if measure is RETURN else [named(measure)]
     table = Table(title=f"Mean return per agent and episode, {rows[0]['domain']}")
     for heading in ("run", "mode"):
         table.add_column(heading)
-    for heading in ("agents", "F", "seed", "steps", "return", "best", "hours", "agent-steps/s", "GiB"):
+    headings = ("agents", "F", "seed", "steps", "return", "best", *measured, "hours", "agent-steps/s", "GiB")
+    for heading in headings:
         table.add_column(heading, justify="right")
     table.add_column("")
     for row in rows:
@@ -172,6 +185,7 @@ def summary_table(runs: Sequence[RunData]) -> Table:
             f"{row['env_steps']:,}",
             f"{row['final_return']:.2f} ± {row['standard_error']:.2f}",
             f"{row['best_return']:.2f}",
+            *(f"{row[f'final_{measure.name}']:.2f}" for _ in measured),
             f"{row['wall_hours']:.2f}",
             f"{row['agent_steps_per_s']:,.0f}",
             f"{row['peak_memory_gib']:.2f}",
@@ -181,7 +195,7 @@ def summary_table(runs: Sequence[RunData]) -> Table:
 
 
 def _who(group: Group) -> dict[str, Any]:
-    return {"method": group.label, "agents": group.agents, "finished runs": len(group.finished)}
+    return {"method": group.label, **group.system.columns, "finished runs": len(group.finished)}
 
 
 def _ranks(group: Group) -> str:
@@ -196,21 +210,24 @@ def _either(numbers: set[int]) -> str:
     return " or ".join(map(str, sorted(numbers)))
 
 
-Scores = dict[int, np.ndarray]
+Scores = dict[System, np.ndarray]
 
 
 def _scores(groups: Sequence[Group]) -> dict[str, Scores]:
-    """Final returns by label and number of agents, of groups that have a finished run."""
+    """Final values by label and system, of groups that have a finished run."""
     scores: dict[str, Scores] = {}
     for group in groups:
         if group.finished:
-            scores.setdefault(group.label, {})[group.agents] = group.scores
+            scores.setdefault(group.label, {})[group.system] = group.scores
     return scores
 
 
-def _sizes_and_all(scores: Scores) -> list[tuple[int | str, list[np.ndarray]]]:
-    sizes: list[tuple[int | str, list[np.ndarray]]] = [(n, [sample]) for n, sample in scores.items()]
-    return [*sizes, (ALL, list(scores.values()))] if len(sizes) > 1 else sizes
+def _systems_and_all(scores: Scores) -> list[tuple[dict[str, Any], list[np.ndarray]]]:
+    """The columns and the samples of each system, and of all together if there are several."""
+    systems = [(system.columns, [sample]) for system, sample in scores.items()]
+    if len(systems) < 2:
+        return systems
+    return [*systems, (dict.fromkeys(systems[0][0], ALL), list(scores.values()))]
 
 
 def _columns(name: str, interval: Interval) -> dict[str, float]:

@@ -11,6 +11,7 @@ simulators.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -121,6 +122,12 @@ class CityConfig:
                 f"city.yellow and city.all_red are {change} s together, and a decision lasts "
                 f"{self.decision_every} s: make city.decision_every larger"
             )
+
+    @property
+    def system_name(self) -> str:
+        """The name of the map: of RESCO's, or of the file without its ending."""
+        file = self.scenario or self.network
+        return re.sub(r"(\.net)?\.(sumocfg|xml)(\.gz)?$", "", Path(file.rpartition(":")[2]).name)
 
 
 class City:

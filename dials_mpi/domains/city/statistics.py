@@ -20,18 +20,27 @@ STATISTICS = (
         "s",
         "timeLoss + departDelay of all vehicles of the window, unfinished and never departed ones included; "
         "mean",
+        "lower",
     ),
     Statistic(
-        "delay_resco", "s", "as RESCO computes it: without most of the vehicles that never departed; mean"
+        "delay_resco",
+        "s",
+        "as RESCO computes it: without most of the vehicles that never departed; mean",
+        "lower",
     ),
-    Statistic("trip_time", "s", "of the vehicles that arrived, from entering to arriving; mean"),
-    Statistic("waiting_time", "s", "below 0.1 m/s, of the vehicles that departed; mean"),
-    Statistic("queue", "vehicles", "that halt on the incoming lanes of the agents' signals; mean over time"),
-    Statistic("throughput", "vehicles", "that arrived"),
-    Statistic("undeparted", "vehicles", "of the window that never found room to depart"),
-    Statistic("teleports", "vehicles", "that SUMO moved out of a jam or a collision"),
-    Statistic("stops", "per vehicle", "halts below 0.1 m/s of the vehicles that departed; mean"),
-    Statistic("co2", "kg", "of all vehicles, by SUMO's emission model (HBEFA)"),
+    Statistic("trip_time", "s", "of the vehicles that arrived, from entering to arriving; mean", "lower"),
+    Statistic("waiting_time", "s", "below 0.1 m/s, of the vehicles that departed; mean", "lower"),
+    Statistic(
+        "queue",
+        "vehicles",
+        "that halt on the incoming lanes of the agents' signals; mean over time",
+        "lower",
+    ),
+    Statistic("throughput", "vehicles", "that arrived", "higher"),
+    Statistic("undeparted", "vehicles", "of the window that never found room to depart", "lower"),
+    Statistic("teleports", "vehicles", "that SUMO moved out of a jam or a collision", "lower"),
+    Statistic("stops", "per vehicle", "halts below 0.1 m/s of the vehicles that departed; mean", "lower"),
+    Statistic("co2", "kg", "of all vehicles, by SUMO's emission model (HBEFA)", "lower"),
 )
 
 LEVELS = (("A", 10.0), ("B", 20.0), ("C", 35.0), ("D", 55.0), ("E", 80.0), ("F", math.inf))

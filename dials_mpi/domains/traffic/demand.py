@@ -15,16 +15,19 @@ from dials_mpi.domains.traffic.network import Network
 from dials_mpi.domains.traffic.vehicles import CAR, INSERTION_POSITION, copy_of, vehicle_name
 
 STATISTICS = (
-    Statistic("arrived", "vehicles", "that reached the end of their route"),
+    Statistic("arrived", "vehicles", "that reached the end of their route", "higher"),
     Statistic("travel_time", "s", "of those that arrived, from their scheduled departure; mean"),
     Statistic(
         "time_lost",
         "s",
         "of all scheduled vehicles, compared with driving at the speed limit, including the wait outside, "
         "until arrival or the end of the episode; mean",
+        "lower",
     ),
-    Statistic("waiting_inside", "vehicles", "that halt on an incoming edge; mean over the steps"),
-    Statistic("waiting_outside", "vehicles", "that do not fit on their first edge; mean over the steps"),
+    Statistic("waiting_inside", "vehicles", "that halt on an incoming edge; mean over the steps", "lower"),
+    Statistic(
+        "waiting_outside", "vehicles", "that do not fit on their first edge; mean over the steps", "lower"
+    ),
 )
 
 
