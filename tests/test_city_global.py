@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from city_common import busy, network, resco
 
+from dials_mpi.core.errors import BadInput
 from dials_mpi.domains.city import outputs
 from dials_mpi.domains.city.approaches import observation_size
 from dials_mpi.domains.city.controllers import CONTROLLERS, CityController
@@ -22,7 +23,7 @@ from dials_mpi.domains.city.global_simulator import CityGlobalSimulator, Rules
 from dials_mpi.domains.city.net import read
 from dials_mpi.domains.city.outputs import Outputs
 from dials_mpi.domains.city.regions import plan, with_upstream
-from dials_mpi.domains.city.rewards import REWARDS
+from dials_mpi.domains.city.rewards import REWARDS, reward_class
 from dials_mpi.domains.city.scenario import find
 from dials_mpi.domains.city.statistics import STATISTICS, approach, level_of_service
 from dials_mpi.domains.sumo.simulation import Simulation
@@ -138,6 +139,39 @@ def test_a_reward_is_paid_in_the_last_second_of_a_decision(reward, upstream):
         assert step.rewards.shape == (4, 1) and step.rewards.dtype == np.float32
         due = [EXPECTED[reward](city, s) if t % 10 == 0 else 0.0 for s in city.approaches.signals]
         assert step.rewards[:, 0] == pytest.approx(due, abs=1e-5)
+
+
+OWN_REWARD = """
+from dials_mpi.domains.city.rewards import Reward
+
+class Arrivals(Reward):
+    def second(self, simulation):
+        return float(len(simulation.arrived()))
+
+class NoReward:
+    pass
+"""
+
+
+def test_a_reward_of_ones_own(tmp_path, monkeypatch):
+    (tmp_path / "my_rewards.py").write_text(OWN_REWARD)
+    monkeypatch.syspath_prepend(tmp_path)
+    city = simulator(rules=Rules(reward="my_rewards:Arrivals", reward_scale=0.5))
+    city.reset()
+    arrived = 0
+    for step in play(city, 200):
+        now = len(api(city).simulation.getArrivedIDList())
+        assert (step.rewards == 0.5 * now).all()
+        arrived += now
+    assert arrived > 5
+    for name, why in {
+        "velocity": "choose from diff-waiting-time, queue",
+        "my_rewards:NoReward": "not derived from",
+        "my_rewards:Nothing": "has no class",
+        "nowhere:Reward": "No module named 'nowhere'",
+    }.items():
+        with pytest.raises(BadInput, match=why):
+            reward_class(name)
 
 
 def test_the_delay_reward_is_the_time_lost_on_the_incoming_lanes():

@@ -11,7 +11,9 @@ import pytest
 
 from dials_mpi.core.errors import BadInput
 from dials_mpi.domains.city import scenario, trips
+from dials_mpi.domains.city.net import read
 from dials_mpi.domains.city.scenario import find
+from dials_mpi.domains.city.survey import survey
 from dials_mpi.domains.city.xml_files import elements
 from dials_mpi.domains.sumo import installation
 
@@ -225,3 +227,22 @@ def test_settings_that_cannot_be_used(settings, message, folder, monkeypatch):
     with pytest.raises(BadInput, match=message) as caught:
         find(**settings)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("option", "seconds"),
+    [("", 300), ('<time-to-teleport value="120"/>', 120), ('<time-to-teleport value="-1"/>', 0)],
+)
+def test_vehicles_that_would_teleport_are_told(folder, option, seconds):
+    """SUMO's default is 300 s; its own run of the same file is asked."""
+    libsumo = pytest.importorskip("libsumo")
+    path = sumocfg(
+        folder, FULL.replace(", more.rou.xml", "").replace("<processing>", f"<processing>{option}")
+    )
+    libsumo.start(["sumo", "-c", str(path), "--no-step-log", "--no-warnings"])
+    theirs = float(libsumo.simulation.getOption("time-to-teleport"))
+    libsumo.close()
+    found = find(str(path), begin=0, end=100)
+    assert found.teleports == max(theirs, 0) == seconds
+    lines = survey(found, read(found.network), []).warnings
+    assert any(f"wait for {seconds} s teleport" in line for line in lines) == (seconds > 0)

@@ -38,7 +38,7 @@ from dials_mpi.domains.city.net import Net, read
 from dials_mpi.domains.city.outputs import Outputs
 from dials_mpi.domains.city.recording import Recorded, recorded
 from dials_mpi.domains.city.regions import REACH, Roads, plan, with_upstream
-from dials_mpi.domains.city.rewards import REWARDS
+from dials_mpi.domains.city.rewards import reward_class
 from dials_mpi.domains.city.statistics import STATISTICS, SignalDelay, delay_table
 from dials_mpi.domains.city.tiles import Cutter
 from dials_mpi.domains.city.vehicle_types import vehicle_types
@@ -74,7 +74,9 @@ class CityConfig:
     all_red: int = setting(0, "Seconds of red after yellow (RESCO: 0)", low=0, high=60)
     minimum_green: int = setting(0, "Least seconds of a green (RESCO: 0)", low=0, high=600)
     reward: str = setting(
-        "queue", "What an agent receives for a decision (docs/city.md)", choices=tuple(REWARDS)
+        "queue",
+        "What an agent receives for a decision: queue, delay, diff-waiting-time, pressure, average-speed, or "
+        "a class of your own as module:Class (docs/city.md)",
     )
     reward_scale: float = setting(
         1.0, "Factor of all rewards; PPO learns best if a reward is about 1", low=1e-6, high=1e6
@@ -116,6 +118,8 @@ class CityConfig:
             object.__setattr__(self, "end", -1)
         elif self.end >= 0:
             raise BadInput(f"city.end is {self.end} without city.begin: set both, or city.horizon")
+        if ":" not in self.reward:
+            reward_class(self.reward)
         change = self.yellow + self.all_red
         if change >= self.decision_every:
             raise BadInput(
@@ -154,6 +158,7 @@ class City:
             *(config.decision_every, config.yellow, config.all_red, config.minimum_green),
             *(config.observe_waiting, config.reward, config.reward_scale),
         )
+        reward_class(config.reward)  # refused before anything is begun
         roads, ends = Roads(net), destinations(self._demand_files())
         blocks = groups(net, config.block)
         plans = [plan(net, names, config.reach, ends, roads) for names in blocks]

@@ -16,7 +16,7 @@ from dials_mpi.domains.city import statistics as trip_statistics
 from dials_mpi.domains.city.approaches import Approaches
 from dials_mpi.domains.city.net import Net
 from dials_mpi.domains.city.outputs import Outputs
-from dials_mpi.domains.city.rewards import REWARDS
+from dials_mpi.domains.city.rewards import reward_class
 from dials_mpi.domains.city.scenario import Scenario
 from dials_mpi.domains.city.signals import Lights
 from dials_mpi.domains.clocks import Clocks
@@ -30,8 +30,8 @@ WAITING_MEMORY = ("--waiting-time-memory", "1000000")
 class Rules:
     """How signals change, what agents see and what they are paid. Durations are whole seconds.
 
-    observe_waiting: whether an observation includes the waiting time of each lane. reward: one of REWARDS;
-    reward_scale: its factor.
+    observe_waiting: whether an observation includes the waiting time of each lane. reward: its name, see
+    ``reward_class``; reward_scale: its factor.
     """
 
     decision_every: int = 10
@@ -106,7 +106,7 @@ class CityGlobalSimulator:
         self.lights = Lights(
             [signal.greens for signal in signals], rules.yellow, rules.all_red, rules.minimum_green
         )
-        self.reward = REWARDS[rules.reward](self.approaches, rules.decision_every)
+        self.reward = reward_class(rules.reward)(self.approaches, rules.decision_every)
         self.influence = influence or NoInfluence(len(signals))
         self.files = files or Outputs()
         self.horizon = round(scenario.end - scenario.begin)

@@ -18,7 +18,7 @@ from dials_mpi.domains.city.influence import Influence, Occupancy, exit_states, 
 from dials_mpi.domains.city.insertion import Inserting, Insertions
 from dials_mpi.domains.city.net import Link, Signal
 from dials_mpi.domains.city.recording import Recorded
-from dials_mpi.domains.city.rewards import REWARDS
+from dials_mpi.domains.city.rewards import reward_class
 from dials_mpi.domains.city.signals import Lights
 from dials_mpi.domains.city.tiles import Tile
 from dials_mpi.domains.clocks import Clocks
@@ -71,7 +71,7 @@ class CityLocalSimulator:
         )
         greens = [signal.greens for signal in signals]
         self.lights = Lights(greens, rules.yellow, rules.all_red, rules.minimum_green)
-        self.reward = REWARDS[rules.reward](self.approaches, rules.decision_every)
+        self.reward = reward_class(rules.reward)(self.approaches, rules.decision_every)
         self._occupancy = Occupancy(
             [
                 (name_in_copy(copy, lane), start)

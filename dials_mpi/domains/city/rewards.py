@@ -9,6 +9,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from dials_mpi.core.errors import BadInput
+from dials_mpi.core.imports import import_class
+from dials_mpi.core.text import shown
 from dials_mpi.domains.city.approaches import WAITING_UNIT, Approaches
 from dials_mpi.domains.sumo.simulation import Simulation
 
@@ -135,3 +138,22 @@ REWARDS: dict[str, Callable[[Approaches, int], Reward]] = {
     "delay": Delay,
 }
 """The rewards by name; the first one is sumo-rl's default."""
+
+
+def reward_class(name: str) -> Callable[[Approaches, int], Reward]:
+    """The reward of this name, or a class of the user's, ``module:Class``. BadInput: there is none."""
+    if name in REWARDS:
+        return REWARDS[name]
+    module, _, qualified = name.partition(":")
+    if not module or not qualified:
+        raise BadInput(
+            f"city.reward is {shown(name)}: choose from {', '.join(REWARDS)}, or name a class of your own as "
+            "module:Class"
+        )
+    found = import_class("city.reward", name, name)
+    if not issubclass(found, Reward):
+        raise BadInput(
+            f"city.reward is {shown(name)}, but {qualified} is not derived from "
+            "dials_mpi.domains.city.rewards.Reward: derive it"
+        )
+    return found

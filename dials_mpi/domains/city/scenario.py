@@ -10,7 +10,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from xml.etree.ElementTree import Element
@@ -48,6 +48,9 @@ _DETECTORS = re.compile(
 _FILES = ("net-file", "route-files", "additional-files")
 _TIMES = {"begin": "0", "end": "-1", "step-length": "1"}
 """The options of a .sumocfg that are times, and SUMO's defaults; a negative end is none."""
+SUMO_TELEPORTS = "300"
+"""SUMO's default of time-to-teleport, seconds."""
+
 _SYNONYMS = {
     **{"net": "net-file", "n": "net-file", "r": "route-files", "routes": "route-files"},
     **{"a": "additional-files", "additional": "additional-files", "b": "begin", "e": "end"},
@@ -65,7 +68,8 @@ class Scenario:
 
     routes: files of vehicles, trips, flows, routes or vehicle types, in SUMO's order; additional: files that
     SUMO reads before them. begin, end: whole seconds. unused: options of the .sumocfg that have no effect
-    here; detectors: additional files that are left out because they only measure and write files.
+    here; detectors: additional files that are left out because they only measure and write files. teleports:
+    seconds after which the .sumocfg lets a waiting vehicle teleport, which it never does here; 0: never.
     """
 
     network: Path
@@ -75,6 +79,7 @@ class Scenario:
     end: float
     unused: tuple[str, ...] = ()
     detectors: tuple[Path, ...] = ()
+    teleports: float = 0.0
 
     def options(self, seed: int, begin: float | None = None) -> list[str]:
         """SUMO's options that simulate it; begin: seconds, in place of the window's."""
@@ -121,7 +126,7 @@ def _with_window(found: Scenario, begin: float | None, end: float | None) -> Sce
             raise BadInput(f"{name} is {shown_value(value)}: give a whole number of seconds, 0 or more")
     if begin >= end:
         raise BadInput(f"city.begin ({begin:g}) is not before city.end ({end:g}): the window is empty")
-    return Scenario(found.network, found.routes, found.additional, begin, end, found.unused, found.detectors)
+    return replace(found, begin=begin, end=end)
 
 
 def _named(scenario: str) -> Scenario:
@@ -228,7 +233,9 @@ def _of_configuration(path: Path) -> Scenario:
         )
     used = {*_FILES, *_TIMES}
     unused = [name for name in options if name not in used and not _WITHOUT_EFFECT.fullmatch(name)]
-    return _scenario(networks[0], routes, additional, max(begin, 0.0), end, unused)
+    found = _scenario(networks[0], routes, additional, max(begin, 0.0), end, unused)
+    limit = _seconds(path, "time-to-teleport", options.get("time-to-teleport", SUMO_TELEPORTS))
+    return replace(found, teleports=max(limit, 0.0))
 
 
 def _options(path: Path) -> dict[str, str]:

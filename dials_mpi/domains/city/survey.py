@@ -153,6 +153,11 @@ def _row(net: Net, name: str, plan: RegionPlan | None, vehicles: int) -> Row:
 def _about_files(scenario: Scenario) -> Iterator[str]:
     if scenario.unused:
         yield f"options of the .sumocfg without effect here: {', '.join(scenario.unused)}"
+    if scenario.teleports:
+        yield (
+            f"vehicles that wait for {scenario.teleports:g} s teleport in this .sumocfg; here they never do, "
+            "and a jam can last"
+        )
     for path in scenario.detectors:
         yield f"{shown(path)} is left out: it contains detectors alone"
     for path in (*scenario.additional, *scenario.routes):
