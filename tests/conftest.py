@@ -39,6 +39,48 @@ SMALL = (
 """A run of four agents in less than a second: 2 segments, a refit before each."""
 
 
+FIRST = (
+    "schedule",  # compiles the inner loops, while the other worker has tests that need none
+    *("city_global", "city_survey", "city_tiles", "city_scenario", "config"),
+    *(
+        "docs",
+        "faults",
+        "checkpoint",
+        "survive",
+        "traffic_runs",
+        "regions",
+        "study",
+        "bad_properties",
+        "bench",
+    ),
+    *("datasets", "bad_files", "bad_input", "traffic_local", "progress", "traffic", "sinks", "touched"),
+)
+"""Test files that come first: the longest, so that several workers end at the same time."""
+
+VARIANTS = Path(__file__).with_name("slow_variants.txt")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let pytest-xdist keep our order of the files."""
+    config.option.loadscopereorder = False
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the tests of VARIANTS as slow, and put the files in their order."""
+    names = {line for line in VARIANTS.read_text().splitlines() if not line.startswith("#")}
+    found = {f"{item.path.name}::{item.name}": item for item in items}
+    for name in names & found.keys():
+        found[name].add_marker(pytest.mark.slow)
+    files = {item.path.name for item in items}
+    if files >= {path.name for path in VARIANTS.parent.glob("test_*.py")} and names - found.keys():
+        raise pytest.UsageError(
+            f"{VARIANTS.name} names tests that do not exist: {sorted(names - found.keys())}"
+        )
+    places = {f"test_{name}.py": place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+
+
 @dataclass(frozen=True)
 class Finished:
     """A program that has ended: exit code, output, time of its end, processes that still run."""

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -175,13 +176,24 @@ def more(command: Command) -> list[str]:
     return MORE.get(command.program, [])
 
 
-TRAININGS = [
-    pytest.param(name, marks=pytest.mark.slow if "warehouse.grid=[32,32]" in COMMANDS[name].arguments else ())
-    for name in of_program("train")
-]
+def system(name: str) -> tuple[str, ...]:
+    """What a training trains: its configuration file and settings, but for how long."""
+    words = COMMANDS[name].arguments
+    file = words[words.index("--config") + 1] if "--config" in words else ""
+    chosen = sorted(word for word in words if "=" in word and not word.startswith("total_steps="))
+    return file, *chosen
 
 
-@pytest.mark.parametrize("name", TRAININGS)
+def trainings() -> Iterator[object]:
+    """All of them; those of a system that another one trains are slow, and that of 1,024 robots."""
+    seen: set[tuple[str, ...]] = set()
+    for name in of_program("train"):
+        slow = system(name) in seen or "warehouse.grid=[32,32]" in COMMANDS[name].arguments
+        seen.add(system(name))
+        yield pytest.param(name, marks=pytest.mark.slow if slow else ())
+
+
+@pytest.mark.parametrize("name", list(trainings()))
 def test_a_training_runs(name, tmp_path, monkeypatch):
     """In one process; that so many ranks can share it is tested below."""
     command = COMMANDS[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +18,12 @@ FILES = {
     ".".join(["dials_mpi", *path.relative_to(ROOT).with_suffix("").parts]).removesuffix(".__init__"): path
     for path in sorted(ROOT.rglob("*.py"))
 }
-TREES = {name: ast.parse(path.read_text(), str(path)) for name, path in FILES.items()}
+
+
+@functools.cache
+def trees() -> dict[str, ast.Module]:
+    """The files, parsed, by module."""
+    return {name: ast.parse(path.read_text(), str(path)) for name, path in FILES.items()}
 
 
 class Import(NamedTuple):
@@ -54,7 +60,10 @@ def imports(importer: str, tree: ast.Module) -> Iterator[Import]:
     yield from walk(tree, False, False)
 
 
-IMPORTS = [found for name, tree in TREES.items() for found in imports(name, tree)]
+@functools.cache
+def all_imports() -> list[Import]:
+    """Those of all files."""
+    return [found for name, tree in trees().items() for found in imports(name, tree)]
 
 
 def within(module: str, package: str) -> bool:
@@ -64,16 +73,16 @@ def within(module: str, package: str) -> bool:
 
 def importers(of: str, typing: bool = False) -> set[str]:
     """The modules that import ``of`` or something in it, at any place, at run time."""
-    return {found.importer for found in IMPORTS if within(found.module, of) and typing >= found.typing}
+    return {found.importer for found in all_imports() if within(found.module, of) and typing >= found.typing}
 
 
 def test_the_walk_sees_imports():
     """The rules below mean something: known imports of each kind are found."""
     assert len(FILES) > 15
-    assert Import("dials_mpi.parallel.communicator", "numpy", False, False) in IMPORTS
-    assert Import("dials_mpi.parallel.communicator", "mpi4py", True, False) in IMPORTS
-    assert Import("dials_mpi.parallel.communicator", "mpi4py", False, True) in IMPORTS
-    assert Import("dials_mpi.run.system", "dials_mpi.run.datasets", False, False) in IMPORTS
+    assert Import("dials_mpi.parallel.communicator", "numpy", False, False) in all_imports()
+    assert Import("dials_mpi.parallel.communicator", "mpi4py", True, False) in all_imports()
+    assert Import("dials_mpi.parallel.communicator", "mpi4py", False, True) in all_imports()
+    assert Import("dials_mpi.run.system", "dials_mpi.run.datasets", False, False) in all_imports()
 
 
 COMMANDS = (
@@ -106,7 +115,11 @@ def floor(module: str) -> str:
 @pytest.mark.quick
 @pytest.mark.parametrize("package", FLOORS)
 def test_imports_go_downwards(package):
-    own = [found for found in IMPORTS if within(found.importer, f"dials_mpi.{package}") and not found.typing]
+    own = [
+        found
+        for found in all_imports()
+        if within(found.importer, f"dials_mpi.{package}") and not found.typing
+    ]
     needed = {found for found in own if within(found.module, "dials_mpi") and floor(found.module) != package}
     allowed = {"", *FLOORS[package]}
     assert {found for found in needed if floor(found.module) not in allowed} == set()
@@ -162,7 +175,9 @@ def test_the_program_does_without_torch():
     Who exports a policy for it needs it."""
     allowed = {name for name in FILES if within(name, "dials_mpi.bench")} | {"dials_mpi.export.torchscript"}
     assert importers("torch", typing=True) <= allowed
-    assert not any(found.module == "dials_mpi.export.torchscript" and not found.late for found in IMPORTS)
+    assert not any(
+        found.module == "dials_mpi.export.torchscript" and not found.late for found in all_imports()
+    )
 
 
 def test_numba_is_imported_by_the_decorator_its_cache_and_the_kernels():
@@ -192,7 +207,7 @@ def test_pictures_are_drawn_by_few():
     drawers = ("dials_mpi.report", "dials_mpi.watch", "dials_mpi.results.style", "dials_mpi.results.frame")
     drawing = {name for name in importers("matplotlib") if not any(within(name, d) for d in drawers)}
     assert drawing and all(name.split(".")[-1] == "drawing" for name in drawing)
-    early = {f.importer for f in IMPORTS if f.module.endswith(".drawing") and not f.late}
+    early = {f.importer for f in all_imports() if f.module.endswith(".drawing") and not f.late}
     assert early <= drawing
 
 
@@ -200,7 +215,7 @@ def test_pictures_are_drawn_by_few():
 def test_no_circles():
     """Of modules that import each other at once; a module comes after all that it needs."""
     needs = {name: set() for name in FILES}
-    for found in IMPORTS:
+    for found in all_imports():
         if found.module in FILES and not found.typing and not found.late:
             needs[found.importer].add(found.module)
     ready: set[str] = set()
@@ -222,7 +237,7 @@ def test_everything_public_has_a_docstring():
             if isinstance(child, kinds) and not child.name.startswith("_"):
                 look(child, f"{name}.{child.name}")
 
-    for name, tree in TREES.items():
+    for name, tree in trees().items():
         look(tree, name)
     assert missing == []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -66,13 +67,17 @@ def used_by_quick_tests(file: Path) -> set[str]:
     return {name for name in reached if name and name.startswith("dials_mpi.")}
 
 
-USED = set().union(*(used_by_quick_tests(file) for file in TESTS.glob("test_*.py") if file != Path(__file__)))
+@functools.cache
+def used() -> set[str]:
+    """What the quick tests of all files use."""
+    files = (file for file in TESTS.glob("test_*.py") if file != Path(__file__))
+    return set().union(*map(used_by_quick_tests, files))
 
 
 @pytest.mark.quick
 @pytest.mark.parametrize("part", sorted(PARTS))
 def test_a_quick_test_uses_the_package(part):
-    assert [name for name in USED if f"{name}.".startswith(f"{part}.")] != []
+    assert [name for name in used() if f"{name}.".startswith(f"{part}.")] != []
 
 
 @pytest.mark.quick
