@@ -14,6 +14,8 @@ from typing import Any
 from dials_mpi.domains.base import SimulatorFailure
 from dials_mpi.domains.sumo.reading import Reading, reading
 
+GLIBC = platform.libc_ver()[0] == "glibc"
+
 BLOCKS = ((100_000, 50), *((100_000 >> k, 4) for k in range(1, 6)), *((n, 4) for n in range(2048, 0, -16)))
 """Bytes of the blocks that fill gaps in the memory, and how many in a row show that no gap is left. (From
 128 KiB on, blocks lie outside the heap.) The small ones are all sizes that an object of SUMO may have."""
@@ -63,7 +65,9 @@ class LibsumoBackend:
         """Nothing to do: libsumo is asked without subscriptions."""
 
     def kill(self) -> None:
-        """Nothing to do: there is no other process."""
+        """There is no process to kill; give the free memory back, which the next start would not use."""
+        if GLIBC:
+            _libc().malloc_trim(0)
 
 
 def _start(libsumo: ModuleType, command: list[str]) -> None:
@@ -78,7 +82,7 @@ def _start(libsumo: ModuleType, command: list[str]) -> None:
 
 
 def _start_in_order(libsumo: ModuleType, command: list[str]) -> None:
-    filled = _fill_gaps() if platform.libc_ver()[0] == "glibc" else []
+    filled = _fill_gaps() if GLIBC else []
     try:
         libsumo.start(command)
     finally:
@@ -104,5 +108,6 @@ def _fill_gaps() -> list[int]:
 def _libc() -> Any:
     libc = ctypes.CDLL(None)
     libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    libc.malloc_trim.argtypes = [ctypes.c_size_t]
     libc.free.restype, libc.free.argtypes = None, [ctypes.c_void_p]
     return libc
