@@ -33,7 +33,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-NOT_COMPARED = ("PYTEST_", "PMI_", "MPI_LOCAL", "HYD", "GFORTRAN_", "PWD", "OLDPWD", "DIALS_MPI_TEST")
+NOT_COMPARED = (
+    *("PYTEST_", "PMI_", "MPI_LOCAL", "HYD", "GFORTRAN_", "PWD", "OLDPWD", "DIALS_MPI_TEST", "PYTHONPATH"),
+    *("SUMO_HOME", "PROJ_"),  # libsumo sets them in the process that imports it
+)
 """Beginnings of environment variables that no library reads when it is loaded."""
 
 READY = b"ready\n"
@@ -252,6 +255,9 @@ def become(request: Request) -> None:
         os.dup2(file, number, inheritable=True)
         os.close(file)
     os.chdir(request.folder)
+    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    wanted = request.environment.get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[:] = [*filter(None, wanted), *(path for path in sys.path if path not in given)]
     os.environ.clear()
     os.environ.update(request.environment)
     Path("/proc/self/comm").write_text(short_name(request.environment["DIALS_MPI_TEST"]))

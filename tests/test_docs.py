@@ -21,6 +21,7 @@ from test_city_runs import QUICK, city  # noqa: F401  (a fixture)
 
 import dials_mpi
 from dials_mpi.config import Config, load
+from dials_mpi.core.errors import BadInput
 from dials_mpi.domains import create
 from dials_mpi.parallel.layout import require_usable
 from dials_mpi.study.plan import load_study
@@ -176,17 +177,20 @@ def more(command: Command) -> list[str]:
     return MORE.get(command.program, [])
 
 
-def system(name: str) -> tuple[str, ...]:
-    """What a training trains: its configuration file and settings, but for how long."""
+def system(name: str) -> str:
+    """What a training trains, whatever its length: the digest of its configuration, or how it is written."""
     words = COMMANDS[name].arguments
-    file = words[words.index("--config") + 1] if "--config" in words else ""
-    chosen = sorted(word for word in words if "=" in word and not word.startswith("total_steps="))
-    return file, *chosen
+    file = str(ROOT / words[words.index("--config") + 1]) if "--config" in words else None
+    chosen = [word for word in words if "=" in word and not word.startswith("total_steps=")]
+    try:
+        return load(file, chosen).digest()
+    except BadInput:  # a domain that is found through PYTHONPATH
+        return f"{file} {chosen}"
 
 
 def trainings() -> Iterator[object]:
     """All of them; those of a system that another one trains are slow, and that of 1,024 robots."""
-    seen: set[tuple[str, ...]] = set()
+    seen: set[str] = set()
     for name in of_program("train"):
         slow = system(name) in seen or "warehouse.grid=[32,32]" in COMMANDS[name].arguments
         seen.add(system(name))

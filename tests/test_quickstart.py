@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from conftest import train
 from dials_mpi.storage.runfile import RunFile
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-WAREHOUSE, TRAFFIC = (CONFIGS / domain / "fast.yaml" for domain in ("warehouse", "traffic"))
+WAREHOUSE, TRAFFIC, CITY = (CONFIGS / domain / "fast.yaml" for domain in ("warehouse", "traffic", "city"))
 
 
 def trained(config, tmp_path) -> tuple[RunFile, str]:
@@ -44,3 +45,14 @@ def test_the_citys_first_command_beats_every_hand_coded_controller(tmp_path):
     arrived = run.read("evaluation_statistics/arrived")[-1].mean()
     assert arrived > run.read("reference_statistics/actuated/arrived").mean()
     assert run.read("evaluation_statistics/waiting_outside")[-1].mean() < 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(find_spec("sumo_rl") is None, reason="sumo-rl, which has the map, is not installed")
+def test_the_lights_of_cologne_are_better_than_their_own_and_the_actuated_program(tmp_path):
+    run, _ = trained(CITY, tmp_path)
+    learnt = run.read("evaluation_statistics/delay")[-1].mean()
+    for policy in ("native", "actuated", "random"):
+        assert learnt < 0.75 * run.read(f"reference_statistics/{policy}/delay").mean(), policy
+    assert (run.read("evaluation_statistics/undeparted")[-1] == 0).all()

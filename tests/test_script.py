@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import SMALL, launch
-from test_house import COMMANDS, FILES, TREES
+from test_house import COMMANDS, FILES, trees
 
 import dials_mpi
 from dials_mpi import __main__ as script
@@ -28,7 +28,7 @@ def dials(tmp_path):
 
 def descriptions() -> dict[str, str]:
     """What each command's parser says of it, from its source."""
-    calls = [node for tree in TREES.values() for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    calls = [node for tree in trees().values() for node in ast.walk(tree) if isinstance(node, ast.Call)]
     parsers = [call for call in calls if ast.unparse(call.func) == "Parser"]
     return {ast.literal_eval(call.args[0]): ast.literal_eval(call.args[1]) for call in parsers}
 
