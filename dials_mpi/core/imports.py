@@ -36,6 +36,19 @@ def import_class(key: str, name: str, place: str) -> type:
     return found
 
 
+def import_subclass(key: str, name: str, base: type, public: str) -> type:
+    """The class that a setting names as ``module:Class``, derived from ``base``.
+
+    key: the setting, public: where users find the base, for messages. BadInput: as in ``import_class``, or it
+    is not derived from the base.
+    """
+    found = import_class(key, name, name)
+    if not issubclass(found, base):
+        qualified = name.partition(":")[2]
+        raise BadInput(f"{key} is {shown(name)}, but {qualified} is not derived from {public}: derive it")
+    return found
+
+
 def package_folder(name: str) -> Path | None:
     """The folder of an installed top-level package, which is not imported; None: it is not installed."""
     spec = find_spec(name)

@@ -13,8 +13,7 @@ JSON. Its part ``control`` has: network, routes, additional: SUMO's files; begin
 options: of SUMO; decision_every, yellow, all_red, minimum_green: seconds; observe_waiting; minimum_gap and
 waiting_unit of observations; and for each of the signals, in the order of the agents: name, greens (the
 states to choose from), approaches (for each lane that ends there, it and the lanes upstream of it) and their
-lengths in metres. ``streams`` has the keys of
-random numbers.
+lengths in metres. ``streams`` has the keys of random numbers.
 """
 
 from __future__ import annotations

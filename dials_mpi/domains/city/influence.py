@@ -225,6 +225,9 @@ class History:
         self.entry = np.arange(len(ages)) < entries
         self.states, self.ages = states, ages
         self._copies = copies
+        self._last = np.zeros((copies, len(ages)), np.int64)
+        self._age = np.zeros_like(self._last)
+        self._known = np.zeros(copies, bool)
         self.reset()
 
     @classmethod
@@ -242,10 +245,6 @@ class History:
 
     def reset(self, where: np.ndarray | slice = slice(None)) -> None:
         """Nothing has happened in the environments of a mask [E]; no exit shows a state."""
-        if isinstance(where, slice):
-            self._last = np.zeros((self._copies, len(self.ages)), np.int64)
-            self._age = np.zeros_like(self._last)
-            self._known = np.zeros(self._copies, bool)
         self._last[where], self._age[where], self._known[where] = 0, AGES[-1], False
 
     def second(self, sources: np.ndarray) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from dials_mpi.core.errors import BadInput
-from dials_mpi.core.imports import import_class
+from dials_mpi.core.imports import import_subclass
 from dials_mpi.core.text import shown
 from dials_mpi.domains.city.approaches import WAITING_UNIT, Approaches
 from dials_mpi.domains.sumo.simulation import Simulation
@@ -150,10 +150,4 @@ def reward_class(name: str) -> Callable[[Approaches, int], Reward]:
             f"city.reward is {shown(name)}: choose from {', '.join(REWARDS)}, or name a class of your own as "
             "module:Class"
         )
-    found = import_class("city.reward", name, name)
-    if not issubclass(found, Reward):
-        raise BadInput(
-            f"city.reward is {shown(name)}, but {qualified} is not derived from "
-            "dials_mpi.domains.city.rewards.Reward: derive it"
-        )
-    return found
+    return import_subclass("city.reward", name, Reward, "dials_mpi.domains.city.rewards.Reward")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from dials_mpi.core.errors import BadInput
-from dials_mpi.core.imports import import_class
+from dials_mpi.core.imports import import_subclass
 from dials_mpi.core.text import shown
 from dials_mpi.run.sinks.base import Sink
 
@@ -32,13 +32,7 @@ def _find(name: str) -> type[Sink]:
             f"sinks has {shown(name)}: choose from {', '.join(KNOWN)}, or name a class of your own as "
             "module:Class"
         )
-    found = import_class("a sink", name, name)
-    if not issubclass(found, Sink):
-        raise BadInput(
-            f"a sink is {shown(name)}, but {qualified} is not derived from "
-            "dials_mpi.run.sinks.Sink: derive it"
-        )
-    return found
+    return import_subclass("a sink", name, Sink, "dials_mpi.run.sinks.Sink")
 
 
 def _csv() -> type[Sink]:
