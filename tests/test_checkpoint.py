@@ -265,6 +265,16 @@ def test_a_run_goes_on_from_its_newest_checkpoint(three):
     assert run.has("config/1") and not (three / ".checkpoint-512.h5.partial").exists()
 
 
+def test_a_resumed_run_removes_the_checkpoints_that_a_killed_session_left(three):
+    run = RunFile.open(three)
+    run.append({"evaluation/env_steps": 128, "evaluation/returns": np.ones(4, np.float32)})
+    run.commit()
+    write(three, at(4, lengths=run.lengths()), rows(4))  # four, and nothing has been removed
+    begin(find(CONFIG, DOMAIN, str(three), resume=True), PROGRAM, ranks=2)
+    kept = ["checkpoint-512.h5", "checkpoint-384.h5", "checkpoint-128.h5"]  # the newest two and the best
+    assert [path.name for path in checkpoints.present(three)] == kept
+
+
 @pytest.mark.parametrize("damage", [b"", b"no HDF5 at all", "cut", "flip"])
 def test_a_damaged_checkpoint_is_passed_over_and_set_aside(three, damage):
     newest = three / "checkpoint-384.h5"

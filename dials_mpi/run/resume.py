@@ -101,6 +101,8 @@ def begin(start: SessionStart, program: Mapping[str, Any], ranks: int) -> None:
             session["rebuilt_from"] = run.rebuild(progress.lengths).name
         if start.continued:
             run.continue_run(config.to_yaml(), attributes, session, progress.lengths)
+            # A session that was killed after its last checkpoint has not removed the old ones.
+            checkpoints.prune(run.directory, config.checkpoint_keep, run.mean_return)
         elif run.exists():
             raise BadInput(f"a run in {printable(start.directory)} has begun in this moment: start again")
         else:
