@@ -31,7 +31,7 @@ EXAMPLES = """examples:
   python -m dials_mpi.evaluate runs/warehouse-4-dials-seed0
   python -m dials_mpi.evaluate runs/warehouse-4-dials-seed0 --policy oldest --episodes 500
   python -m dials_mpi.evaluate runs/warehouse-4-dials-seed0 --policy all
-  python -m dials_mpi.evaluate runs/warehouse-4-dials-seed0 --checkpoint best
+  python -m dials_mpi.evaluate runs/warehouse-4-dials-seed0 --checkpoint best --greedy
   python -m dials_mpi.evaluate --config configs/warehouse/25.yaml --policy random warehouse.ring=false
   python -m dials_mpi.evaluate --config configs/traffic/25.yaml --policy max-pressure"""
 
@@ -55,6 +55,11 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     parser = Parser("evaluate", "Play joint policies on the global simulator.", EXAMPLES)
     add_run_arguments(parser, several=True)
     parser.add_argument("--episodes", type=integer, default=100, help="number of episodes (default 100)")
+    parser.add_argument(
+        "--greedy",
+        action="store_true",
+        help="trained policies take their most probable action (default: they draw one, as in training)",
+    )
     parser.add_argument("--json", metavar="FILE", type=word, help="also write the results to FILE")
     parser.add_argument(
         "--tripinfo",
@@ -84,13 +89,16 @@ def _evaluate(options: argparse.Namespace) -> tuple[Domain, list[Played]]:
         raise BadInput(f"--episodes is {options.episodes}: give a number from 1 to {MOST_EPISODES}")
     run = run_of(options)
     names = policies_of(options, run)
+    if options.greedy and TRAINED not in names:
+        raise BadInput(f"--greedy is given, and {names[0]} is not a trained policy: leave it out")
     folders = _folders(options.tripinfo, run.domain, names)
     if TRAINED in names:
         _ = run.policies, run.predictors  # BadInput, if there are none, comes before minutes of playing
-    return run.domain, [_play(run, name, options.episodes, folders.get(name)) for name in names]
+    episodes, greedy = options.episodes, options.greedy
+    return run.domain, [_play(run, name, episodes, greedy, folders.get(name)) for name in names]
 
 
-def _play(run: Run, policy: str, episodes: int, folder: Path | None) -> Played:
+def _play(run: Run, policy: str, episodes: int, greedy: bool, folder: Path | None) -> Played:
     config, domain = run.config, run.domain
     collected = _DetailsOfEpisodes(domain, folder) if isinstance(domain, Detailed) else None
     if policy == TRAINED:
@@ -98,6 +106,7 @@ def _play(run: Run, policy: str, episodes: int, folder: Path | None) -> Played:
             *(config, domain, run.policies, run.predictors, episodes),
             segment=OTHER_EPISODES,
             observer=collected,
+            greedy=greedy,
         )
     else:
         result = evaluate_scripted(config, domain, policy, episodes, observer=collected)

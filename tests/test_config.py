@@ -477,6 +477,7 @@ CHANGES = {
     "influence.hidden": "[64,32]",
     "influence.held_out": "0.2",
     "datasets": "all",
+    "dataset_exploration": "0.2",
     "datasets_from": "runs/kept",
 }
 

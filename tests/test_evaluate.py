@@ -15,12 +15,15 @@ import pytest
 from conftest import SMALL, Said, launch
 
 from dials_mpi.algorithm import joint
+from dials_mpi.algorithm.collect import play
 from dials_mpi.algorithm.evaluation import Evaluation, evaluate_scripted
 from dials_mpi.algorithm.evaluation import evaluate as evaluate_trained
 from dials_mpi.config import load
+from dials_mpi.core.seeding import OTHER_EPISODES, Purpose, streams
 from dials_mpi.domains import create
 from dials_mpi.evaluate import main
 from dials_mpi.learning.tables import tables, widths
+from dials_mpi.results.run import Run
 from dials_mpi.storage.hdf5 import rewriting
 
 FIRST_LINE = re.compile(r"mean return (-?\d+\.\d+)(?: \+- (\d+\.\d+))? \((1 episode|\d+ episodes)\)")
@@ -87,6 +90,25 @@ def test_it_repeats_and_leaves_the_run_as_it_is(evaluate, run):
     before = (run / "run.h5").read_bytes()
     assert evaluate(run, "--episodes", 3) == evaluate(run, "--episodes", 3, "--policy", "trained")
     assert (run / "run.h5").read_bytes() == before
+
+
+def test_greedy_policies_are_asked_for_their_most_probable_actions(evaluate, run, tmp_path):
+    returns = []
+    for name, words in (("drawn", []), ("greedy", ["--greedy"])):
+        file = tmp_path / f"{name}.json"
+        assert evaluate(str(run), "--episodes", "5", *words, "--json", str(file)).code == 0
+        returns.append(json.loads(file.read_text())["returns_by_agent"])
+    assert returns[0] != returns[1]
+    opened = Run.open(run)
+    policies, domain = opened.policies, opened.domain
+    simulators = streams(opened.config.seed, Purpose.EVALUATION, range(5), OTHER_EPISODES)
+    played = play(domain, simulators, lambda _, part: joint.GreedyPolicies(policies, part.stop - part.start))
+    np.testing.assert_allclose(returns[1], played.returns.mean(axis=0))
+
+
+def test_greedy_is_for_trained_policies(evaluate, run):
+    done = evaluate(str(run), "--policy", "random", "--greedy")
+    assert done.code == 2 and "--greedy is given, and random is not a trained policy" in done.stderr
 
 
 def test_the_standard_error_is_over_episodes():

@@ -189,6 +189,33 @@ def test_trained_policies_act_in_every_episode_as_if_it_were_played_alone(archit
     assert_trajectories(ours, [lone_policy(policies, stream) for stream in generators(episodes)])
 
 
+def lone_greedy(policies):
+    """One episode's agents by torch twins, each with its most probable action."""
+    twins = [TorchTwin(policy.network) for policy in policies]
+    states = [torch.zeros(1, policy.network.state_size, dtype=torch.float64) for policy in policies]
+
+    def choose(observations):
+        actions = []
+        for i, (twin, seen) in enumerate(zip(twins, observations, strict=True)):
+            with torch.no_grad():
+                outputs, states[i] = twin.step(torch.from_numpy(seen)[None].double(), states[i])
+            actions.append(int(outputs[0, :-1].argmax()))
+        return actions
+
+    return choose
+
+
+@pytest.mark.parametrize("architecture", ["gru", "fnn"])
+def test_greedy_policies_take_the_most_probable_action_in_every_episode(architecture):
+    policies, episodes = made_policies(architecture), 11
+    ours = collect(
+        WorldDomain(),
+        range(episodes),
+        lambda _, part: joint.GreedyPolicies(policies, part.stop - part.start),
+    )
+    assert_trajectories(ours, [lone_greedy(policies) for _ in range(episodes)])
+
+
 def same_trajectories(one, other):
     same = [np.array_equal(x.inputs, y.inputs) for x, y in zip(one.datasets, other.datasets, strict=True)]
     same += [np.array_equal(x.sources, y.sources) for x, y in zip(one.datasets, other.datasets, strict=True)]
@@ -292,6 +319,32 @@ def test_the_random_policy_picks_each_of_an_agents_actions_equally_often_in_ever
             assert len(counts) == agent.actions and scipy.stats.chisquare(counts).pvalue > 1e-3
     other = joint.RandomPolicy(AGENTS, generators(1))
     assert np.array_equal(np.stack([other([]) for _ in range(50)])[:, :, 0], actions[:50, :, 0])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 1.0])
+def test_exploring_replaces_the_share_of_the_decisions_by_random_ones(share):
+    own = np.array([[5, 5], [6, 6], [7, 7]])  # no agent has so many actions
+    policy = joint.Exploring(lambda _: own, AGENTS, share, generators(2))
+    actions = np.stack([policy([]) for _ in range(4000)])
+    replaced = actions != own
+    assert abs(replaced.mean() - share) < 4 * np.sqrt(share * (1 - share) / replaced.size) + 1e-12
+    for i, agent in enumerate(AGENTS):
+        drawn = actions[:, i][replaced[:, i]]
+        assert not drawn.size or scipy.stats.chisquare(np.bincount(drawn)).pvalue > 1e-3
+        assert set(drawn) <= set(range(agent.actions))
+    # An episode's decisions do not depend on the others.
+    alone = joint.Exploring(lambda _: own[:, :1], AGENTS, share, generators(2)[1:])
+    assert np.array_equal(np.stack([alone([]) for _ in range(50)])[:, :, 0], actions[:50, :, 1])
+
+
+def test_datasets_are_collected_with_the_configured_exploration():
+    policies = made_policies("fnn")
+    makers = [
+        joint.collecting(c.Config(dataset_exploration=s), WorldDomain(), policies, generators(2))
+        for s in (0.0, 0.3)
+    ]
+    assert isinstance(makers[0], joint.TrainedPolicies)
+    assert isinstance(makers[1], joint.Exploring) and makers[1].share == 0.3
 
 
 # --- IALS ---

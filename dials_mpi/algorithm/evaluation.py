@@ -86,13 +86,22 @@ class Evaluator:
         self.config, self.domain, self.episodes = config, domain, episodes
         self.segment, self.failures, self.observer = segment, failures, observer
 
-    def trained(self, policies: list[Policy], predictors: list[Predictor], share: slice) -> np.ndarray:
-        """Trained policies, acting by sampling: rows float64 [episodes of the share, N (+ R) + statistics].
+    def trained(
+        self, policies: list[Policy], predictors: list[Predictor], share: slice, greedy: bool = False
+    ) -> np.ndarray:
+        """Trained policies: rows float64 [episodes of the share, N (+ R) + statistics].
 
-        predictors: empty where there are none; else their cross-entropy on these episodes is measured, which
-        no predictor was trained on: that of an episode is the mean of its block.
+        greedy: they take their most probable actions; else they sample. predictors: empty where there are
+        none; else their cross-entropy on these episodes is measured, which no predictor was trained on: that
+        of an episode is the mean of its block.
         """
-        return self._rows(lambda _, streams: joint.TrainedPolicies(policies, streams), share, predictors)
+
+        def acting(_: GlobalSimulator, streams: Sequence[np.random.Generator]) -> joint.JointPolicy:
+            if greedy:
+                return joint.GreedyPolicies(policies, len(streams))
+            return joint.TrainedPolicies(policies, streams)
+
+        return self._rows(acting, share, predictors)
 
     def scripted(self, name: str, share: slice) -> np.ndarray:
         """The random policy or one of ``domain.hand_coded``: rows as of ``trained`` without predictors."""
@@ -157,10 +166,11 @@ def evaluate(
     episodes: int,
     segment: int,
     observer: Observer | None = None,
+    greedy: bool = False,
 ) -> Evaluation:
     """The trained policies, all episodes; see ``Evaluator``."""
     evaluator = Evaluator(config, domain, episodes, segment, observer=observer)
-    return evaluator.result(evaluator.trained(policies, predictors, ALL))
+    return evaluator.result(evaluator.trained(policies, predictors, ALL, greedy))
 
 
 def evaluate_scripted(

@@ -49,9 +49,8 @@ class TrainedPolicies:
 
     def __init__(self, policies: Sequence[Policy], streams: Sequence[np.random.Generator]) -> None:
         self.policies, self.streams = policies, streams
-        self.blocks = [slice(first, first + BLOCK) for first in range(0, len(streams), BLOCK)]
-        sizes = [len(streams[block]) for block in self.blocks]
-        self.states = [[policy.network.initial_state(size) for size in sizes] for policy in policies]
+        self.blocks = _blocks(len(streams))
+        self.states = _initial_states(policies, self.blocks)
 
     def __call__(self, observations: Rows) -> np.ndarray:
         """Actions int64 [N, E] for observations [N, E, O]."""
@@ -66,6 +65,25 @@ class TrainedPolicies:
         return actions
 
 
+class GreedyPolicies:
+    """All agents' trained policies; each takes its most probable action. episodes: how many, side by side."""
+
+    def __init__(self, policies: Sequence[Policy], episodes: int) -> None:
+        self.policies = policies
+        self.blocks = _blocks(episodes)
+        self.states = _initial_states(policies, self.blocks)
+
+    def __call__(self, observations: Rows) -> np.ndarray:
+        """Actions int64 [N, E] for observations [N, E, O]."""
+        actions = np.empty((len(self.policies), self.blocks[-1].stop), np.int64)
+        for i, policy in enumerate(self.policies):
+            for k, block in enumerate(self.blocks):
+                actions[i, block], self.states[i][k] = policy.most_probable(
+                    observations[i][block], self.states[i][k]
+                )
+        return actions
+
+
 class RandomPolicy:
     """Each agent draws one of its actions with equal probability; one stream per episode."""
 
@@ -76,6 +94,15 @@ class RandomPolicy:
     def __call__(self, observations: Rows) -> np.ndarray:
         """Actions int64 [N, E]; the observations are ignored."""
         return np.stack([stream.integers(self.counts) for stream in self.streams], axis=1)
+
+
+def _blocks(episodes: int) -> list[slice]:
+    return [slice(first, min(first + BLOCK, episodes)) for first in range(0, episodes, BLOCK)]
+
+
+def _initial_states(policies: Sequence[Policy], blocks: Sequence[slice]) -> list[list[np.ndarray]]:
+    sizes = [block.stop - block.start for block in blocks]
+    return [[policy.network.initial_state(size) for size in sizes] for policy in policies]
 
 
 class Exploring:

@@ -39,6 +39,11 @@ class Policy:
         """Sample actions: observations [B, O], state [B, H], uniforms float32 [B] in [0, 1)."""
         return Decision(*self._act(observations, state, uniforms))
 
+    def most_probable(self, observations: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The most probable actions int64 [B], and the new state: observations [B, O], state [B, H]."""
+        outputs, state = self.network.advance(np.ascontiguousarray(observations, np.float32), state)
+        return outputs[:, :-1].argmax(axis=1), state
+
     def value(self, observations: np.ndarray, state: np.ndarray) -> np.ndarray:
         """The values [B] of observations [B, O] at state [B, H]."""
         return self.network.advance(np.ascontiguousarray(observations, np.float32), state)[0][:, -1]
