@@ -477,7 +477,6 @@ CHANGES = {
     "influence.hidden": "[64,32]",
     "influence.held_out": "0.2",
     "datasets": "all",
-    "dataset_exploration": "0.2",
     "datasets_from": "runs/kept",
 }
 

@@ -321,32 +321,6 @@ def test_the_random_policy_picks_each_of_an_agents_actions_equally_often_in_ever
     assert np.array_equal(np.stack([other([]) for _ in range(50)])[:, :, 0], actions[:50, :, 0])
 
 
-@pytest.mark.parametrize("share", [0.0, 0.2, 1.0])
-def test_exploring_replaces_the_share_of_the_decisions_by_random_ones(share):
-    own = np.array([[5, 5], [6, 6], [7, 7]])  # no agent has so many actions
-    policy = joint.Exploring(lambda _: own, AGENTS, share, generators(2))
-    actions = np.stack([policy([]) for _ in range(4000)])
-    replaced = actions != own
-    assert abs(replaced.mean() - share) < 4 * np.sqrt(share * (1 - share) / replaced.size) + 1e-12
-    for i, agent in enumerate(AGENTS):
-        drawn = actions[:, i][replaced[:, i]]
-        assert not drawn.size or scipy.stats.chisquare(np.bincount(drawn)).pvalue > 1e-3
-        assert set(drawn) <= set(range(agent.actions))
-    # An episode's decisions do not depend on the others.
-    alone = joint.Exploring(lambda _: own[:, :1], AGENTS, share, generators(2)[1:])
-    assert np.array_equal(np.stack([alone([]) for _ in range(50)])[:, :, 0], actions[:50, :, 1])
-
-
-def test_datasets_are_collected_with_the_configured_exploration():
-    policies = made_policies("fnn")
-    makers = [
-        joint.collecting(c.Config(dataset_exploration=s), WorldDomain(), policies, generators(2))
-        for s in (0.0, 0.3)
-    ]
-    assert isinstance(makers[0], joint.TrainedPolicies)
-    assert isinstance(makers[1], joint.Exploring) and makers[1].share == 0.3
-
-
 # --- IALS ---
 
 

@@ -105,38 +105,6 @@ def _initial_states(policies: Sequence[Policy], blocks: Sequence[slice]) -> list
     return [[policy.network.initial_state(size) for size in sizes] for policy in policies]
 
 
-class Exploring:
-    """A joint policy, each of whose decisions is replaced by a random action with probability ``share``.
-
-    streams: one per episode; each decision takes a uniform number and an action per agent from it.
-    """
-
-    def __init__(
-        self,
-        policy: JointPolicy,
-        agents: Sequence[Agent],
-        share: float,
-        streams: Sequence[np.random.Generator],
-    ) -> None:
-        self.policy, self.share, self.streams = policy, share, streams
-        self.drawn = RandomPolicy(agents, streams)
-
-    def __call__(self, observations: Rows) -> np.ndarray:
-        """Actions int64 [N, E] for observations [N, E, O]."""
-        actions = self.policy(observations)
-        replaced = np.stack([stream.random(len(actions)) < self.share for stream in self.streams], axis=1)
-        return np.where(replaced, self.drawn(observations), actions)
-
-
-def collecting(
-    config: Config, domain: Domain, policies: Sequence[Policy], streams: Sequence[np.random.Generator]
-) -> JointPolicy:
-    """The joint policy that collects datasets (Algorithm 2), with the configured exploration."""
-    trained = TrainedPolicies(policies, streams)
-    share = config.dataset_exploration
-    return Exploring(trained, domain.agents, share, streams) if share else trained
-
-
 def scripted(
     name: str, domain: Domain, simulator: GlobalSimulator, streams: Sequence[np.random.Generator]
 ) -> JointPolicy:

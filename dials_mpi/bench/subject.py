@@ -95,7 +95,7 @@ class Subject:
                 played = collect(
                     self.domain,
                     streams(0, Purpose.COLLECT, episodes),
-                    lambda _, part: joint.collecting(self.config, self.domain, policies, actions[part]),
+                    lambda _, part: joint.TrainedPolicies(policies, actions[part]),
                 ).datasets
                 parts = profile.take()
             spent[:] = seconds[1], parts[PARTS.index("sumo")] / parts.sum()

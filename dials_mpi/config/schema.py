@@ -179,14 +179,6 @@ class Config:
         low=1,
         high=10_000_000,
     )
-    dataset_exploration: float = setting(
-        0.0,
-        "Share of the decisions that are random when datasets are collected, so that predictors also see "
-        "what trained policies avoid; 0: the joint policy alone (Algorithm 2)",
-        low=0,
-        high=1,
-        newer=True,
-    )
     envs_per_region: int = setting(
         16, "Parallel environments of a region, which share one rollout buffer", low=1, high=4096
     )

@@ -69,7 +69,7 @@ class GlobalRank:
             return collect(
                 self.domain,
                 simulators,
-                lambda _, part: joint.collecting(self.config, self.domain, self.policies, actions[part]),
+                lambda _, part: joint.TrainedPolicies(self.policies, actions[part]),
                 self.failures,
                 with_acts=self.config.datasets != "none",
             )
