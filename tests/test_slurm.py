@@ -35,8 +35,8 @@ JOBS = Path(__file__).parents[1] / "jobs"
 NODES = ("--nodes=2", "--ntasks=3")
 SECONDS = (*SMALL, "total_steps=25600", "evaluate_every=1280", "retrain_every=12800")
 """A run of some seconds, 20 segments."""
-A_MINUTE = (*SMALL, "total_steps=184320", "evaluate_every=5120", "retrain_every=51200")
-"""A run that takes longer than SLURM waits with its signal when the limit is a minute, 36 segments."""
+A_MINUTE = (*SMALL, "total_steps=307200", "evaluate_every=5120", "retrain_every=51200")
+"""A run that takes longer than SLURM waits with its signal when the limit is a minute, 60 segments."""
 ENDLESS = (*SMALL, "total_steps=99998720", "evaluate_every=1280", "retrain_every=99998720")
 
 
