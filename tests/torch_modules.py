@@ -1,5 +1,7 @@
 """Modules of PyTorch as users write them, good and broken; a run finds them as torch_modules:NAME."""
 
+import random
+
 import torch
 from torch import nn
 
@@ -190,3 +192,35 @@ class KeepsState(Whole):
 
     def sequence(self, x, state, keep):
         return super().sequence(x, state, torch.ones_like(keep))
+
+
+class Unseeded(Plain):
+    """Its initial values come from another generator."""
+
+    def __init__(self, inputs, outputs, description):
+        super().__init__(inputs, outputs, description)
+        with torch.no_grad():
+            self.first.bias.fill_(random.random())
+
+
+class OtherBuffer(Plain):
+    """A constant that is drawn anew whenever the module is built."""
+
+    def __init__(self, inputs, outputs, description):
+        super().__init__(inputs, outputs, description)
+        self.register_buffer("shift", torch.full((outputs,), random.random()))
+
+    def forward(self, x, state):
+        return super().forward(x, state)[0] + self.shift, state
+
+
+class Scaled(Plain):
+    """A parameter that is not trained."""
+
+    def __init__(self, inputs, outputs, description):
+        super().__init__(inputs, outputs, description)
+        self.scale = nn.Parameter(torch.full((1,), 2.0), requires_grad=False)
+
+    def forward(self, x, state):
+        outputs, state = super().forward(x, state)
+        return outputs * self.scale, state

@@ -53,6 +53,11 @@ class TorchNetwork:
             parameter.data = torch.from_numpy(view)
         self._outputs: torch.Tensor | None = None
 
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """The names of the parameters that are not trained: their requires_grad is False."""
+        return tuple(name for name, part in self.module.named_parameters() if not part.requires_grad)
+
     def initialise(self, stream: np.random.Generator) -> None:
         """The parameters that the constructor draws under a seed from the stream; a twin's: as the built-in
         network's."""
