@@ -163,6 +163,8 @@ class Children:
     def _accept(self, _: int) -> Request | None:
         client, _ = self._listening.accept()
         request = _received(client)
+        if any("=torch" in argument for argument in request.arguments):
+            import torch  # noqa: F401  once: it takes seconds
         child = os.fork()
         if not child:
             self._forget(client)

@@ -284,7 +284,7 @@ def test_tables_are_those_of_the_networks_that_are_built():
 
 
 def test_an_architecture_that_nobody_offers_is_no_feed_forward_network():
-    with pytest.raises(KeyError):
+    with pytest.raises(BadInput, match="other"):
         tables.network_table(c.Influence("other", (4, 3)), 3, 2)
     assert set(tables.TABLES) == set(network.NETWORKS) >= {"gru", "fnn"}
 

@@ -14,6 +14,7 @@ from dials_mpi.algorithm.joint import JointPolicy, TrainedPolicies
 from dials_mpi.check.contract import check_contract
 from dials_mpi.check.findings import Finding, Verdict
 from dials_mpi.check.influence import Actors, check_influence, random_actors
+from dials_mpi.check.network import ROLES, check_network, require_class
 from dials_mpi.check.play import play_globally
 from dials_mpi.check.replay import check_replay
 from dials_mpi.check.speed import check_speed
@@ -36,6 +37,7 @@ from dials_mpi.domains import create
 from dials_mpi.domains.base import Domain, Mapped, Surveyed
 from dials_mpi.results.run import Run
 from dials_mpi.results.style import STILLS, style
+from dials_mpi.settings.yaml_text import scalar
 from dials_mpi.storage.files import output_file
 
 EXAMPLES = """examples:
@@ -44,6 +46,7 @@ EXAMPLES = """examples:
   python -m dials_mpi.check warehouse warehouse.grid=[2,2]
   python -m dials_mpi.check traffic --config configs/traffic/4.yaml
   python -m dials_mpi.check --config configs/city/cologne8.yaml --survey --picture cologne8.png
+  python -m dials_mpi.check --network my_package:MyPolicy policy.arguments={heads: 4}
   python -m dials_mpi.check runs/mine                       with the trained policies and predictors of a run
 
 A domain that reads files, as city does, first reports on them: a row for each of its parts, and what stands
@@ -51,7 +54,11 @@ in the way of a good result. The command checks shapes, types and ranges; the ti
 seed decides all results, and other episodes none; what the local simulators do under the true influence
 sources (Definition 3). It measures how far other sources change the return of random policies, or of those of
 a run, and of a run also the return under its predictors; and the speed of both simulators.
-Exit codes: 0 the domain keeps the contract, 1 it does not, 2 bad input."""
+With --network it checks a torch.nn.Module with the sizes of a domain instead (docs/networks.md): shapes, that
+equal inputs give equal outputs, that sequences agree with steps and the state with episodes, gradients,
+loading, and its speed beside the built-in network.
+Exit codes: 0 the contract is kept, 1 it is not, 2 bad input."""
+SMALL = ("warehouse.grid=[2,2]",)
 
 EPISODES, MOST_EPISODES = 32, 100_000
 SIGNS = {Verdict.GOOD: "[green]good [/]", Verdict.NOTE: "     ", Verdict.WRONG: "[bold red]wrong[/]"}
@@ -84,9 +91,17 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         action="store_true",
         help="only report on the domain's files, and draw --picture",
     )
+    parser.add_argument(
+        "--network", metavar="NAME", type=word, help="check this network, such as my_package:MyPolicy"
+    )
+    parser.add_argument(
+        "--role", choices=ROLES, default="policy", help="what --network is used as (default: policy)"
+    )
     add_unchecked(parser)
     options = parser.parse_intermixed_args(argv)
     try:
+        if options.network:
+            sys.exit(_check_network(options))
         if not 2 <= options.episodes <= MOST_EPISODES:
             raise BadInput(f"--episodes is {options.episodes}: give a number from 2 to {MOST_EPISODES}")
         config, domain, actors = _subject(options)
@@ -99,6 +114,23 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except BadInput as refusal:
         sys.exit(refuse(refusal))
     sys.exit(int(Verdict.WRONG in verdicts))
+
+
+def _check_network(options: argparse.Namespace) -> int:
+    """Check the network of the command line; 1: it breaks the contract. BadInput: there is none."""
+    given = [*filter(None, [options.domain]), *options.overrides]
+    if options.checkpoint or options.survey or options.picture:
+        raise BadInput("--network is given beside an option that is for domains or runs: leave that out")
+    names, words = runs_and_settings(given)
+    words = [*(f"domain={name}" for name in names[:1]), *names[1:], *words]
+    small = () if options.config or any(word.startswith("domain=") for word in words) else SMALL
+    chosen = f"{options.role}.architecture={scalar(options.network)}"
+    config = load(options.config, [*small, *words, chosen])
+    domain = create(config.domain, config.domain_section)
+    require_class(config.policy if options.role == "policy" else config.influence)
+    console = PlainConsole(soft_wrap=True)
+    verdicts = [_show(console, finding) for finding in check_network(config, domain, options.role)]
+    return int(Verdict.WRONG in verdicts)
 
 
 def check(config: Config, domain: Domain, actors: Actors, episodes: int) -> Iterator[Finding]:

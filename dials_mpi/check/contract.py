@@ -23,7 +23,7 @@ from dials_mpi.check.play import (
     random_sources,
 )
 from dials_mpi.core.seeding import Purpose, streams
-from dials_mpi.domains.base import Agent, Controller, Domain, Rows, State, Statistic
+from dials_mpi.domains.base import Agent, Controller, Description, Domain, Rows, State, Statistic
 from dials_mpi.domains.decisions import decision_steps
 
 EPISODES = 3
@@ -79,6 +79,7 @@ def _check_description(what: str, domain: Domain, seed: int) -> Finding:
     for i, agent in enumerate(domain.agents):
         require(agent.actions >= 2, f"agent {i} has {agent.actions} actions: it has no choice")
         require(agent.observation_size >= 1, f"agent {i} observes nothing")
+        _require_parts(agent.description, agent.observation_size, f"agent {i}")
     held = sorted(agent for region in domain.regions for agent in region.agents)
     require(
         held == list(range(len(domain.agents))), f"the regions hold the agents {held}, not each of them once"
@@ -89,12 +90,28 @@ def _check_description(what: str, domain: Domain, seed: int) -> Finding:
         require(min(region.source_classes) >= 2, f"region {k} has a source of one class, which is constant")
         require(max(region.source_classes) <= 256, f"region {k} has a source of more than 256 classes")
         require(region.input_type in ("uint8", "float32"), f"region {k} has inputs of {region.input_type}")
-    kinds = len(set(domain.agents)), len({_sizes(region) for region in domain.regions})
+        _require_parts(region.description, region.input_size, f"region {k}")
+    sizes = {(agent.observation_size, agent.actions) for agent in domain.agents}
+    kinds = len(sizes), len({_sizes(region) for region in domain.regions})
     return good(
         what,
         f"{len(domain.regions)} regions of {kinds[1]} kind(s), {len(domain.agents)} agents of {kinds[0]}, "
         f"{domain.horizon} steps" + (f", {every} in each decision" if every > 1 else ""),
     )
+
+
+def _require_parts(parts: Description, size: int, whose: str) -> None:
+    """Breach: the parts of a vector do not lie one after another up to its end, or rows lack names."""
+    at = 0
+    for part in parts:
+        require(part.start == at, f"part {part.name} of {whose} starts at {part.start}, not {at}")
+        for entries in filter(None, (part.rows, part.actions)):
+            count = part.shape[0]
+            require(
+                len(entries) == count, f"part {part.name} of {whose} names {len(entries)} of {count} rows"
+            )
+        at = part.stop
+    require(at == size, f"the parts of {whose} end at {at}, and its vector has {size} numbers")
 
 
 def _sizes(region: Any) -> tuple[Any, ...]:

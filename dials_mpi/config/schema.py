@@ -9,15 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from dials_mpi import domains, settings
 from dials_mpi.config import validation as combinations
 from dials_mpi.core.text import printable
 from dials_mpi.settings import section, section_chosen_by, setting
+from dials_mpi.settings.mappings import PlainMapping
 from dials_mpi.settings.yaml_text import parse, read
 
-ARCHITECTURES = ("gru", "fnn")
+_NETWORK = (
+    "Network: gru (recurrent) or fnn (feed-forward), built in (Table {}); torch:gru or torch:fnn, the same "
+    "in PyTorch; or a torch.nn.Module of your own: module:Class, or a name that an installed package "
+    "registers (docs/networks.md)"
+)
+_ARGUMENTS = "Arguments by name for the constructor of a network of your own, such as {heads: 4}"
 MAINTENANCE = (
     *("checkpoint_every", "checkpoint_minutes", "checkpoint_keep"),
     *("silence", "global_ranks", "datasets", "sinks"),
@@ -29,7 +35,8 @@ MAINTENANCE = (
 class Policy:
     """The policy network of each agent (Table 5)."""
 
-    architecture: str = setting("gru", "Network: recurrent or feedforward (Table 5)", choices=ARCHITECTURES)
+    key: ClassVar[str] = "policy"
+    architecture: str = setting("gru", _NETWORK.format(5))
     hidden: tuple[int, int] = setting(
         (256, 128),
         "Units of the first layer (the GRU, if there is one) and the second (Table 5)",
@@ -38,10 +45,11 @@ class Policy:
     )
     sequence_length: int = setting(
         8,
-        "Steps over which a GRU is trained by backpropagation; an FNN ignores it (Table 5)",
+        "Steps over which a network with a state is trained by backpropagation; an FNN ignores it (Table 5)",
         low=1,
         high=4096,
     )
+    arguments: PlainMapping = setting(PlainMapping(), _ARGUMENTS, newer=True)
 
 
 @dataclass(frozen=True)
@@ -89,7 +97,8 @@ class PPO:
 class Influence:
     """The approximate influence predictor of each region (Table 4)."""
 
-    architecture: str = setting("gru", "Network: recurrent or feedforward (Table 4)", choices=ARCHITECTURES)
+    key: ClassVar[str] = "influence"
+    architecture: str = setting("gru", _NETWORK.format(4))
     hidden: tuple[int, int] = setting(
         (64, 64),
         "Units of the first layer (the GRU, if there is one) and the second (Table 4)",
@@ -108,6 +117,7 @@ class Influence:
         high=1,
     )
     adam_epsilon: float = setting(1e-8, "Adam's epsilon (torch's default)", low=1e-16, high=1)
+    arguments: PlainMapping = setting(PlainMapping(), _ARGUMENTS, newer=True)
 
     def held_out_episodes(self, episodes: int) -> int:
         """The number of validation episodes of a dataset, at least one; they are its last ones."""

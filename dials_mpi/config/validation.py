@@ -6,22 +6,50 @@ from typing import TYPE_CHECKING
 
 from dials_mpi import domains
 from dials_mpi.core.errors import BadInput
+from dials_mpi.core.imports import NETWORKS, is_place, registered
+from dials_mpi.core.text import shown
 from dials_mpi.domains.decisions import require_whole_decisions
 
 if TYPE_CHECKING:
     from dials_mpi.config import Config
+    from dials_mpi.config import Influence as InfluenceConfig
+    from dials_mpi.config import Policy as PolicyConfig
 
+BUILT_IN = ("gru", "fnn")
+FEED_FORWARD = ("fnn", "torch:fnn")
 MAX_SEGMENTS = 100_000
 
 
 def check(config: Config) -> None:
     """BadInput: a combination of values is invalid; the message names the nearest valid values."""
+    _check_network(config.policy)
+    _check_network(config.influence)
     _check_schedule(config)
     _check_memory(config)
     _check_sequences(config)
     _check_dataset(config)
     _check_datasets(config)
     _check_global_training(config)
+
+
+def _check_network(config: PolicyConfig | InfluenceConfig) -> None:
+    """An architecture is built in, ``module:Class`` or registered; the built-in ones take no arguments.
+
+    Whether there is such a class shows when the network is built.
+    """
+    key, name = f"{config.key}.architecture", config.architecture
+    if name in BUILT_IN:
+        if config.arguments:
+            raise BadInput(
+                f"{config.key}.arguments is given, and the network {name} takes none: remove it, or set "
+                f"{key}=module:Class"
+            )
+    elif not is_place(name) and name not in (others := registered(NETWORKS)):
+        known = ", ".join([*BUILT_IN, "torch:gru", "torch:fnn", *others])
+        raise BadInput(
+            f"{key} is {shown(name)}: choose one of {known}, or name a torch.nn.Module of your own as "
+            "module:Class"
+        )
 
 
 def _check_schedule(config: Config) -> None:
@@ -60,9 +88,9 @@ def _check_memory(config: Config) -> None:
 
 
 def _check_sequences(config: Config) -> None:
-    """A recurrent policy is trained on whole sequences."""
+    """A policy with a state is trained on whole sequences; a network of the user's own may have one."""
     policy, ppo = config.policy, config.ppo
-    if policy.architecture != "gru":
+    if policy.architecture in FEED_FORWARD:
         return
     length = policy.sequence_length
     _require_divisor(

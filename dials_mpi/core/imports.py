@@ -1,15 +1,31 @@
-"""Import a class that a setting names as ``module:Class``; find the folder of an installed package."""
+"""Import a class that a setting names as ``module:Class`` or that an installed package registers as an entry
+point; find the folder of an installed package."""
 
 from __future__ import annotations
 
 import inspect
 from importlib import import_module
+from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.text import printable, shown
+
+NETWORKS = "dials_mpi.networks"
+"""The group of entry points under which installed packages register networks."""
+
+
+def registered(group: str) -> dict[str, str]:
+    """The entry points of installed packages in a group: ``module:Class`` by name."""
+    return {entry.name: entry.value for entry in entry_points(group=group)}
+
+
+def is_place(name: str) -> bool:
+    """Whether a name has the form ``module:Class``."""
+    module, colon, qualified = name.partition(":")
+    return bool(colon and module and qualified)
 
 
 def import_class(key: str, name: str, place: str) -> type:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -32,12 +33,62 @@ Rows: TypeAlias = Sequence[np.ndarray] | np.ndarray
 """An array [E, ...] for each agent or region: a list of arrays, or an array [N, E, ...] or [R, E, ...]."""
 
 
+class Part(NamedTuple):
+    """A part of an observation or of a predictor's input, for networks that treat parts differently.
+
+    start: its first number in the vector; shape: of the part, in row-major order; meaning: of its numbers,
+    with unit. rows: the names of the entries along its first axis, () if they have none. actions: for each of
+    these entries the agent's actions that belong to it, such as the greens of a lane; () if unknown.
+    """
+
+    name: str
+    start: int
+    shape: tuple[int, ...]
+    meaning: str
+    rows: tuple[str, ...] = ()
+    actions: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def stop(self) -> int:
+        """One more than the part's last number in the vector."""
+        return self.start + prod(self.shape)
+
+    def of(self, x: Any) -> Any:
+        """The part of vectors [..., I], as an array or tensor [..., *shape]."""
+        return x[..., self.start : self.stop].reshape(*x.shape[:-1], *self.shape)
+
+
+Description: TypeAlias = tuple[Part, ...]
+"""How a vector is laid out: its parts, one after another; () if that is unknown."""
+
+
+def consecutive(*parts: Part) -> Description:
+    """The parts one after another; the given ``start`` of each is ignored."""
+    found: list[Part] = []
+    for part in parts:
+        found.append(part._replace(start=found[-1].stop if found else 0))
+    return tuple(found)
+
+
+def _whole(size: int) -> Description:
+    return (Part("all", 0, (size,), "not described"),)
+
+
 @dataclass(frozen=True)
 class Agent:
-    """Sizes of an agent: length O of its observation, and number of its discrete actions."""
+    """Sizes of an agent: length O of its observation, and number of its discrete actions.
+
+    parts: of its observation; a domain may leave them out.
+    """
 
     observation_size: int
     actions: int
+    parts: Description = ()
+
+    @property
+    def description(self) -> Description:
+        """The parts; where they are unknown, one that has all numbers."""
+        return self.parts or _whole(self.observation_size)
 
 
 @dataclass(frozen=True)
@@ -47,13 +98,20 @@ class Region:
     agents: their indices, in the order of the local simulator; every agent is in exactly one region.
     input_size: length D of the predictor's input (the d-separating set, Appendix E.1).
     source_classes: number of classes C_m >= 2 of each of the M > 0 influence sources.
-    input_type: of the predictor's input: uint8 (bits) or float32.
+    input_type: of the predictor's input: uint8 (bits) or float32. parts: of this input; a domain may leave
+    them out. A network gets bits as -1 and +1.
     """
 
     agents: tuple[int, ...]
     input_size: int
     source_classes: tuple[int, ...]
     input_type: str = "uint8"
+    parts: Description = ()
+
+    @property
+    def description(self) -> Description:
+        """The parts; where they are unknown, one that has all numbers."""
+        return self.parts or _whole(self.input_size)
 
 
 @dataclass(frozen=True)

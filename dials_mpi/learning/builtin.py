@@ -7,7 +7,6 @@ a linear layer with ReLU in place of the GRU. Policies and influence predictors 
 from __future__ import annotations
 
 from functools import lru_cache
-from math import sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +16,7 @@ from dials_mpi.learning.kernels.gemm import linear, of_weights, through_weights
 from dials_mpi.learning.kernels.gru import gru_backward, gru_forward
 from dials_mpi.learning.kernels.inputs import scaled
 from dials_mpi.learning.kernels.sampling import draw_actions, draw_sources
-from dials_mpi.learning.tables import NetworkConfig, layers, network_table, size
+from dials_mpi.learning.tables import NetworkConfig, initialise, layers, network_table, size
 
 NO_KEEP = np.empty((0, 0), np.float32)
 """``keep`` where no episode begins within a sequence."""
@@ -57,12 +56,8 @@ class BuiltinNetwork:
         return layers(self.table, self.vector)
 
     def initialise(self, stream: np.random.Generator) -> None:
-        """Torch's default initialisation: uniform in +-1/sqrt(fan-in), for a GRU in +-1/sqrt(H)."""
-        sizes = self.sizes
-        fan_in = {"gru": sizes.first, "first": sizes.inputs, "second": sizes.first, "head": sizes.second}
-        for name, view in self.parameters.items():
-            bound = 1 / sqrt(fan_in[name.split(".")[0]])
-            view[:] = stream.uniform(-bound, bound, view.shape)
+        """Torch's default initialisation."""
+        initialise(self.table, self.vector, stream)
 
     def require_gradient(self) -> np.ndarray:
         """The gradient [P], allocated with the first call."""

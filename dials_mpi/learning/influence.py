@@ -83,7 +83,7 @@ class Predictor:
         """vector: its first P numbers are the network's parameters; by default they are zero."""
         self.config = config
         self.heads = Heads(region.source_classes)
-        self.network = network = create(config, *predictor_sizes(region), vector)
+        self.network = network = create(config, *predictor_sizes(region), vector, region.description)
         self._sample = network.sample if isinstance(network, FusedNetwork) else partial(sample, network)
         if trainable:
             gradient = self.network.require_gradient()

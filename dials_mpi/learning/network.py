@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
 from dials_mpi.learning.builtin import BuiltinNetwork
 from dials_mpi.learning.tables import NetworkConfig, Table
+
+if TYPE_CHECKING:
+    from dials_mpi.domains.base import Description
 
 
 class Network(Protocol):
@@ -98,9 +101,22 @@ NETWORKS: dict[str, Callable[[NetworkConfig, int, int, np.ndarray | None], Netwo
     "gru": BuiltinNetwork,
     "fnn": BuiltinNetwork,
 }
-"""What builds a network of each architecture; ``tables.TABLES`` has its parameters."""
+"""What builds a built-in network of each architecture; ``tables.TABLES`` has its parameters."""
 
 
-def create(config: NetworkConfig, inputs: int, outputs: int, vector: np.ndarray | None = None) -> Network:
-    """The configured network. Its parameters are the first P numbers of the vector; by default all zero."""
-    return NETWORKS[config.architecture](config, inputs, outputs, vector)
+def create(
+    config: NetworkConfig,
+    inputs: int,
+    outputs: int,
+    vector: np.ndarray | None = None,
+    description: Description = (),
+) -> Network:
+    """The configured network. Its parameters are the first P numbers of the vector; by default all zero.
+
+    description: of the inputs, which only a network in PyTorch sees. BadInput: as of ``tables.tables``.
+    """
+    if config.architecture in NETWORKS:
+        return NETWORKS[config.architecture](config, inputs, outputs, vector)
+    from dials_mpi.learning.torch_network import TorchNetwork  # loads torch
+
+    return TorchNetwork(config, inputs, outputs, vector, description)

@@ -31,7 +31,7 @@ class Policy:
     def __init__(self, config: PolicyConfig, agent: Agent, vector: np.ndarray | None = None) -> None:
         """vector: its first P numbers are the network's parameters; by default they are zero."""
         self.config, self.agent = config, agent
-        self.network = create(config, *policy_sizes(agent), vector)
+        self.network = create(config, *policy_sizes(agent), vector, agent.description)
         network = self.network
         self._act = network.act if isinstance(network, FusedNetwork) else partial(act, network)
 

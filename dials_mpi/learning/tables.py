@@ -1,14 +1,15 @@
 """Names and shapes of the networks' parameters, computed from the configuration and the domain alone.
 
-This module builds no network and loads no compiled code: a checkpoint can be checked without numba.
+This module loads no compiled code and builds no built-in network: a checkpoint can be checked without numba.
+The parameters of a network in PyTorch are known once its module is built.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from math import prod
-from typing import TYPE_CHECKING, Protocol
+from math import prod, sqrt
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from dials_mpi.config import Config
     from dials_mpi.config import Influence as InfluenceConfig
     from dials_mpi.config import Policy as PolicyConfig
-    from dials_mpi.domains.base import Agent, Domain, Region
+    from dials_mpi.domains.base import Agent, Description, Domain, Region
 
 Table = tuple[tuple[str, tuple[int, ...]], ...]
 """Names and shapes of a network's parameters, in the order of its parameter vector [P]."""
@@ -31,14 +32,26 @@ def state_widths(parameters: int) -> dict[str, int]:
 class NetworkConfig(Protocol):
     """The settings of one network: the section ``policy`` or ``influence`` of the configuration."""
 
+    def __hash__(self) -> int: ...
+
+    @property
+    def key(self) -> str:
+        """The name of the section, for messages."""
+        ...
+
     @property
     def architecture(self) -> str:
-        """A key of TABLES and of ``network.NETWORKS``."""
+        """A key of TABLES and of ``network.NETWORKS``, or a network in PyTorch."""
         ...
 
     @property
     def hidden(self) -> tuple[int, int]:
         """Units of the first and the second layer."""
+        ...
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """Of the constructor of a network in PyTorch, by name."""
         ...
 
 
@@ -75,12 +88,19 @@ def _last_layers(config: NetworkConfig, outputs: int) -> Table:
 
 
 TABLES: dict[str, Callable[[NetworkConfig, int, int], Table]] = {"gru": gru_table, "fnn": fnn_table}
-"""The table of each architecture, from its settings and its numbers of inputs and outputs."""
+"""The table of each built-in architecture, from its settings and its numbers of inputs and outputs."""
 
 
-def network_table(config: NetworkConfig, inputs: int, outputs: int) -> Table:
-    """The table of the configured network."""
-    return TABLES[config.architecture](config, inputs, outputs)
+def network_table(config: NetworkConfig, inputs: int, outputs: int, description: Description = ()) -> Table:
+    """The table of the configured network; description: of the inputs, which only a network in PyTorch sees.
+
+    BadInput: the network in PyTorch cannot be built or does not fulfil the contract.
+    """
+    if config.architecture in TABLES:
+        return TABLES[config.architecture](config, inputs, outputs)
+    from dials_mpi.learning import torch_network  # loads torch
+
+    return torch_network.contents(config, inputs, outputs, description).table
 
 
 def policy_sizes(agent: Agent) -> tuple[int, int]:
@@ -100,23 +120,31 @@ def predictor_sizes(region: Region) -> tuple[int, int]:
 
 def policy_table(config: PolicyConfig, agent: Agent) -> Table:
     """The table of an agent's policy network."""
-    return network_table(config, *policy_sizes(agent))
+    return network_table(config, *policy_sizes(agent), agent.description)
 
 
 def predictor_table(config: InfluenceConfig, region: Region) -> Table:
     """The table of a region's predictor network."""
-    return network_table(config, *predictor_sizes(region))
+    return network_table(config, *predictor_sizes(region), region.description)
 
 
 def tables(config: Config, domain: Domain) -> dict[str, list[Table]]:
     """By kind of network: "policy", one table per agent; "predictor", one per region.
 
-    In mode ``global`` there are no predictors, and the kind is absent.
+    In mode ``global`` there are no predictors, and the kind is absent. BadInput: as of ``network_table``.
     """
-    table = cache(network_table)  # equal tables are one object
-    found = {"policy": [table(config.policy, *policy_sizes(agent)) for agent in domain.agents]}
+    of_sizes = cache(network_table)  # equal tables are one object
+
+    def table(config: NetworkConfig, sizes: tuple[int, int], description: Description) -> Table:
+        return of_sizes(config, *sizes, () if config.architecture in TABLES else description)
+
+    found = {
+        "policy": [table(config.policy, policy_sizes(agent), agent.description) for agent in domain.agents]
+    }
     if config.mode != "global":
-        found["predictor"] = [table(config.influence, *predictor_sizes(region)) for region in domain.regions]
+        found["predictor"] = [
+            table(config.influence, predictor_sizes(region), region.description) for region in domain.regions
+        ]
     return found
 
 
@@ -138,3 +166,12 @@ def layers(table: Table, vector: np.ndarray) -> dict[str, np.ndarray]:
         found[name] = vector[start:end].reshape(shape)
         start = end
     return found
+
+
+def initialise(table: Table, vector: np.ndarray, stream: np.random.Generator) -> None:
+    """Torch's default initialisation of a built-in network: uniform in +-1/sqrt(fan-in), of a GRU in
+    +-1/sqrt(H)."""
+    widths = {name.split(".")[0]: shape[1] for name, shape in table if len(shape) == 2}  # of a GRU: weight_hh
+    for name, view in layers(table, vector).items():
+        bound = 1 / sqrt(widths[name.split(".")[0]])
+        view[:] = stream.uniform(-bound, bound, view.shape)

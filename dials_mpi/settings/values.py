@@ -10,6 +10,7 @@ from typing import Any, get_args, get_origin
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.text import shown
 from dials_mpi.settings import numerals
+from dials_mpi.settings.mappings import PlainMapping, plain_mapping
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ def _convert(kind: Any, metadata: Mapping[str, Any], value: Any) -> Any:
     if get_origin(kind) is tuple:
         inner = _element_kinds(kind, value)
         return tuple(_convert(one, metadata, part) for one, part in zip(inner, value, strict=True))
+    if kind is PlainMapping:
+        return plain_mapping(value)
     if kind is float and (
         type(value) is int or (isinstance(value, str) and numerals.NUMBER.fullmatch(value))
     ):
@@ -56,7 +59,13 @@ def _element_kinds(kind: Any, value: Any) -> tuple[Any, ...]:
     return inner[:1] * len(value) if inner[-1] is Ellipsis else inner
 
 
-_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+_NAMES = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    PlainMapping: "a mapping of plain values, such as {layers: 2}",
+}
 
 
 def _expected(kind: Any, metadata: Mapping[str, Any]) -> str:

@@ -141,5 +141,8 @@ class _Dumper(yaml.SafeDumper):
     """Quotes texts that PyYAML's loader or the loader here would not read as texts."""
 
 
+_Dumper.add_multi_representer(dict, _Dumper.represent_dict)  # also for classes derived from dict
+
+
 for _kind in (_Loader, _Dumper):
     _resolve(_kind, (*_FORMS, *((_AMBIGUOUS, form, first) for form, first in _REFUSED)))

@@ -25,7 +25,7 @@ from dials_mpi.core.text import shown
 from dials_mpi.domains.base import Agent, Details, Drawing, Region, Source, Survey
 from dials_mpi.domains.city import scenario as scenarios
 from dials_mpi.domains.city import survey as surveys
-from dials_mpi.domains.city.approaches import observation_size
+from dials_mpi.domains.city.approaches import observation_size, parts
 from dials_mpi.domains.city.blocks import groups
 from dials_mpi.domains.city.control import control
 from dials_mpi.domains.city.controllers import CONTROLLERS, CityController
@@ -166,12 +166,21 @@ class City:
         self.signals = list(self.net.agents.values())
         self.influences = [Influence(each, self.net) for each in plans]
         self.agents = [
-            Agent(observation_size(signal, config.observe_waiting), len(signal.greens))
+            Agent(
+                observation_size(signal, config.observe_waiting),
+                len(signal.greens),
+                parts(signal, config.observe_waiting),
+            )
             for signal in self.signals
         ]
         index = {signal.name: k for k, signal in enumerate(self.signals)}
         self.regions = [
-            Region(tuple(index[name] for name in names), influence.input_size, influence.classes)
+            Region(
+                tuple(index[name] for name in names),
+                influence.input_size,
+                influence.classes,
+                parts=influence.parts(),
+            )
             for names, influence in zip(blocks, self.influences, strict=True)
         ]
 

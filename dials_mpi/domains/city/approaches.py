@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from dials_mpi.domains.city.net import Signal
+from dials_mpi.domains.base import Description, Part, consecutive
+from dials_mpi.domains.city.net import PASSABLE, Signal
 from dials_mpi.domains.city.signals import Lights
 from dials_mpi.domains.sumo.simulation import Simulation
 
@@ -153,3 +154,29 @@ class Approaches:
 def observation_size(signal: Signal, observe_waiting: bool) -> int:
     """The length O of a signal's observation."""
     return len(signal.greens) + 1 + (2 + observe_waiting) * len(signal.incoming)
+
+
+def parts(signal: Signal, observe_waiting: bool) -> Description:
+    """The parts of a signal's observation: see ``Approaches.observe``."""
+    lanes, serving = signal.incoming, _serving(signal)
+    of_lanes = [
+        ("density", "vehicles on the approach over the number that fits on it, at most 1"),
+        ("queue", "halting vehicles on the approach over the number that fits on it, at most 1"),
+    ]
+    if observe_waiting:
+        of_lanes.append(("waiting", f"waiting time on the approach, {WAITING_UNIT:g} s"))
+    return consecutive(
+        Part("green", 0, (len(signal.greens),), "1: the signal shows this state", signal.greens),
+        Part("free", 0, (1,), "1: the green may be changed"),
+        *(Part(name, 0, (len(lanes),), meaning, lanes, serving) for name, meaning in of_lanes),
+    )
+
+
+def _serving(signal: Signal) -> tuple[tuple[int, ...], ...]:
+    """For each incoming lane the indices of the greens under which one of its links may be driven."""
+    found: dict[str, set[int]] = {lane: set() for lane in signal.incoming}
+    for index, links in enumerate(signal.links):
+        greens = {k for k, state in enumerate(signal.greens) if state[index] in PASSABLE}
+        for link in links:
+            found[link.from_lane] |= greens
+    return tuple(tuple(sorted(greens)) for greens in found.values())

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dials_mpi.domains.base import Source
+from dials_mpi.domains.base import Description, Part, Source, consecutive
 from dials_mpi.domains.city.net import Net, Signal
 from dials_mpi.domains.city.regions import Entry, Exit, RegionPlan
 from dials_mpi.domains.city.signals import transition
@@ -113,6 +113,25 @@ class Influence:
     def input_size(self) -> int:
         """Length of the predictor's input."""
         return self.first_state + sum(self._state_sizes) + (len(AGES) + 1) * len(self.classes) + HOURS
+
+    def parts(self) -> Description:
+        """The parts of the predictor's input: see ``inputs`` and ``History.mark``."""
+        lanes = tuple(lane for lane, _ in self.seen_lanes)
+        greens = ((name, self.net.signals[name].greens) for name in self.plan.signals)
+        named = tuple(source.name for source in self.sources())
+        ages = f"1: the source's last event was so long ago; limits {', '.join(map(str, AGES))} s"
+        return consecutive(
+            Part("lanes", 0, (len(lanes), CELLS), f"1: a vehicle is in the cell of {CELL:g} m", lanes),
+            *(Part(f"green of {n}", 0, (len(g),), "1: the signal shows this state", g) for n, g in greens),
+            *(
+                Part(
+                    f"light of {s.exit.edge}", 0, (len(s.states),), "1: the next signal shows this", s.states
+                )
+                for s in self.exits
+            ),
+            Part("ages", 0, (len(named), len(AGES) + 1), ages, named),
+            Part("hour", 0, (HOURS,), "1: the part of the window that has begun last"),
+        )
 
     @property
     def first_state(self) -> int:

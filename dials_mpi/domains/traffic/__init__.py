@@ -24,7 +24,7 @@ from dials_mpi.domains.sumo.simulation import Simulation
 from dials_mpi.domains.traffic.controllers import CONTROLLERS, TrafficController
 from dials_mpi.domains.traffic.demand import STATISTICS
 from dials_mpi.domains.traffic.insertion import Drop, Hold, InsertionRule
-from dials_mpi.domains.traffic.junctions import CELL_LENGTH, Junctions
+from dials_mpi.domains.traffic.junctions import CELL_LENGTH, Junctions, parts
 from dials_mpi.domains.traffic.network import PHASES, SIDES, Network
 from dials_mpi.domains.traffic.platoons import recorded_platoons
 from dials_mpi.domains.traffic.simulators import TrafficGlobalSimulator, TrafficLocalSimulator
@@ -115,10 +115,12 @@ class Traffic:
         self.simulate: Callable[..., Simulation] = Simulation
         bits = len(SIDES) * config.cells
         input_size = bits + len(PHASES) * config.predictor_sees_lights
-        self.agents = [Agent(bits + len(PHASES), actions=2)] * (config.grid[0] * config.grid[1])
+        agent = Agent(bits + len(PHASES), actions=2, parts=parts(config.cells))
+        self.agents = [agent] * (config.grid[0] * config.grid[1])
         self._entry_indices = self._network(*config.block, 1).entry_indices()
+        inputs = parts(config.cells, config.predictor_sees_lights, config.block[0] * config.block[1])
         self.regions = [
-            Region(junctions, len(junctions) * input_size, (2,) * len(self._entry_indices))
+            Region(junctions, len(junctions) * input_size, (2,) * len(self._entry_indices), parts=inputs)
             for junctions in blocks(config.grid, config.block)
         ]
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from dials_mpi.domains.base import Description, Part, consecutive
 from dials_mpi.domains.sumo.reading import Reading
 from dials_mpi.domains.sumo.simulation import Insertion, Simulation
 from dials_mpi.domains.traffic import kernels
@@ -17,6 +18,20 @@ from dials_mpi.domains.traffic.network import ACTUATED, PHASES, SIDES, Network
 
 CELL_LENGTH = 10.0
 """Metres."""
+
+
+def parts(cells: int, lights: bool = True, junctions: int = 1) -> Description:
+    """The parts of what ``Junctions.observe`` returns, or of several junctions' rows one after another."""
+    served = tuple(f"green for the {' and '.join(phase)}" for phase in (SIDES[1::2], SIDES[::2]))
+    phases = (served[0], f"yellow after {served[0]}", served[1], f"yellow after {served[1]}")
+    meaning = f"1: a vehicle is in the cell; of each lane, cells of {CELL_LENGTH:g} m from the stop line"
+    found = []
+    for junction in range(junctions):
+        whose = f" of junction {junction}" if junctions > 1 else ""
+        found.append(Part(f"lanes{whose}", 0, (len(SIDES), cells), meaning, SIDES))
+        if lights:
+            found.append(Part(f"phase{whose}", 0, (len(PHASES),), "1: the signal shows this phase", phases))
+    return consecutive(*found)
 
 
 class Lights:

@@ -15,7 +15,7 @@ import numpy as np
 from dials_mpi.domains.base import Agent, Drawing, Region, Source
 from dials_mpi.domains.blocks import require_fit
 from dials_mpi.domains.warehouse.floor import lay_out
-from dials_mpi.domains.warehouse.region import ACTIONS, OBSERVATION_SIZE
+from dials_mpi.domains.warehouse.region import ACTIONS, OBSERVATION_SIZE, parts
 from dials_mpi.domains.warehouse.scripts import SCRIPTS, Script
 from dials_mpi.domains.warehouse.simulators import WarehouseGlobalSimulator, WarehouseLocalSimulator
 from dials_mpi.settings import setting
@@ -79,9 +79,15 @@ class Warehouse:
         self.config = config
         self.horizon = config.horizon
         self._floor = floor = lay_out(config.grid, config.ring, config.block)
-        self.agents = [Agent(OBSERVATION_SIZE, ACTIONS)] * floor.learners
+        self.agents = [Agent(OBSERVATION_SIZE, ACTIONS, parts())] * floor.learners
+        inputs = parts(floor.regions.shape[1])
         self.regions = [
-            Region(tuple(robots), len(robots) * OBSERVATION_SIZE, (4,) * len(floor.block.sides))
+            Region(
+                tuple(robots),
+                len(robots) * OBSERVATION_SIZE,
+                (4,) * len(floor.block.sides),
+                parts=inputs,
+            )
             for robots in floor.regions.tolist()
         ]
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from dials_mpi.domains.base import Description, Part, consecutive
+
 SIZE = 5
 CELLS = SIZE * SIZE
 CENTRE = CELLS // 2
@@ -106,3 +108,16 @@ def observe(ages: np.ndarray, cell: np.ndarray) -> np.ndarray:
     bits = _LOCATION.take(cell, axis=0)
     np.greater(ages[..., 1:], 0, out=bits[..., CELLS:].view(np.bool_))
     return bits
+
+
+def parts(robots: int = 1) -> Description:
+    """The parts of ``observe``'s result, or of several robots' results one after another."""
+    shelves = tuple(f"row {row}, column {column}" for row, column in SHELF_CELLS)
+    found = []
+    for robot in range(robots):
+        whose = f" of robot {robot}" if robots > 1 else ""
+        found.append(Part(f"location{whose}", 0, (SIZE, SIZE), "1 in the robot's cell, row and column"))
+        found.append(
+            Part(f"items{whose}", 0, (len(SHELF_CELLS),), "1: an item is in the shelf cell", shelves)
+        )
+    return consecutive(*found)

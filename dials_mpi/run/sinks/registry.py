@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from dials_mpi.core.errors import BadInput
-from dials_mpi.core.imports import import_subclass
+from dials_mpi.core.imports import import_subclass, is_place
 from dials_mpi.core.text import shown
 from dials_mpi.run.sinks.base import Sink
 
@@ -26,8 +26,7 @@ def create(names: Sequence[str]) -> list[Sink]:
 def _find(name: str) -> type[Sink]:
     if name in KNOWN:
         return KNOWN[name]()
-    module, colon, qualified = name.partition(":")
-    if not colon or not module or not qualified:
+    if not is_place(name):
         raise BadInput(
             f"sinks has {shown(name)}: choose from {', '.join(KNOWN)}, or name a class of your own as "
             "module:Class"

@@ -1,0 +1,147 @@
+"""Networks in PyTorch behind the protocol ``network.Network``.
+
+A module's parameters are views of the flat vector, so that the optimiser, checkpoints and files are those of
+the built-in networks. Only what builds such a network imports this file, and with it torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dials_mpi.learning import tables
+from dials_mpi.learning.tables import NetworkConfig
+
+# First: it says what to do where torch is missing.
+from dials_mpi.learning.torch_modules import TWINS, Memory, build, contents  # isort: skip
+import torch
+
+if TYPE_CHECKING:
+    from dials_mpi.domains.base import Description
+
+
+class TorchNetwork:
+    """A module's parameters on a flat float32 vector; see ``network.Network``.
+
+    module: the user's, in training mode. Its buffers are what its constructor makes of them.
+    """
+
+    def __init__(
+        self,
+        config: NetworkConfig,
+        inputs: int,
+        outputs: int,
+        vector: np.ndarray | None = None,
+        description: Description = (),
+    ) -> None:
+        """vector: its first P numbers are the parameters; by default they are zero.
+
+        BadInput: the module does not fulfil the contract.
+        """
+        self._shape = config, inputs, outputs, description
+        self.table, self._memory = contents(*self._shape)
+        self.state_size = self._memory.size
+        length = tables.size(self.table)
+        self.vector = np.zeros(length, np.float32) if vector is None else vector[:length]
+        self.gradient: np.ndarray | None = None
+        self.module = build(*self._shape)
+        self._parameters = [parameter for _, parameter in self.module.named_parameters()]
+        for parameter, view in zip(
+            self._parameters, tables.layers(self.table, self.vector).values(), strict=True
+        ):
+            parameter.data = torch.from_numpy(view)
+        self._outputs: torch.Tensor | None = None
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """The names of the parameters that are not trained: their requires_grad is False."""
+        return tuple(name for name, part in self.module.named_parameters() if not part.requires_grad)
+
+    def initialise(self, stream: np.random.Generator) -> None:
+        """The parameters that the constructor draws under a seed from the stream; a twin's: as the built-in
+        network's."""
+        if self._shape[0].architecture in TWINS:
+            tables.initialise(self.table, self.vector, stream)
+            return
+        drawn = build(*self._shape, seed=int(stream.integers(2**63)))
+        with torch.no_grad():
+            for own, (_, new) in zip(self._parameters, drawn.named_parameters(), strict=True):
+                own.copy_(new)
+
+    def require_gradient(self) -> np.ndarray:
+        """The gradient [P], allocated with the first call."""
+        if self.gradient is None:
+            self.gradient = np.zeros_like(self.vector)
+        return self.gradient
+
+    def initial_state(self, batch: int) -> np.ndarray:
+        """Zeros [batch, H]."""
+        return np.zeros((batch, self.state_size), np.float32)
+
+    def advance(self, x: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """One step: x float32 [B, I], state [B, H] -> outputs [B, K], a new state [B, H]."""
+        with torch.no_grad():
+            outputs, after = self.module(_copy(x), self._memory.unpack(_copy(state)))
+            rows = self._memory.pack(after).numpy() if self.state_size else self.initial_state(len(x))
+        return outputs.contiguous().numpy(), rows
+
+    def forward(self, x: np.ndarray, state: np.ndarray, keep: np.ndarray | None = None) -> np.ndarray:
+        """Sequences x [S, B, I], state [B, H] -> outputs [S, B, K]. ``backward`` needs the graph of the last
+        call."""
+        self._outputs = self._sequence(x, state, keep)
+        return self._outputs.detach().numpy()
+
+    def backward(self, grad_outputs: np.ndarray) -> None:
+        """Fill the gradient [P] from that in the outputs [S, B, K]. RuntimeError: no ``forward`` came before.
+
+        A parameter that no output depends on has the gradient 0.
+        """
+        if self._outputs is None:
+            raise RuntimeError("backward needs a forward pass of its own before it")
+        learnt = [parameter for parameter in self._parameters if parameter.requires_grad]
+        found = iter(
+            torch.autograd.grad(self._outputs, learnt, torch.from_numpy(grad_outputs), allow_unused=True)
+        )
+        self._outputs = None
+        views = tables.layers(self.table, self.require_gradient()).values()
+        for parameter, view in zip(self._parameters, views, strict=True):
+            gradient = next(found) if parameter.requires_grad else None
+            view[...] = 0 if gradient is None else gradient.numpy()
+
+    def predict(self, x: np.ndarray, state: np.ndarray) -> np.ndarray:
+        """The outputs of ``forward``, without a graph."""
+        with torch.no_grad():
+            return self._sequence(x, state, None).numpy()
+
+    def release(self) -> None:
+        """Free the graph of the last forward pass."""
+        self._outputs = None
+
+    def _sequence(self, x: np.ndarray, state: np.ndarray, keep: np.ndarray | None) -> torch.Tensor:
+        kept = torch.ones(x.shape[:2]) if keep is None else _copy(keep)
+        return sequence(self.module, self._memory, _copy(x), _copy(state), kept).contiguous()
+
+
+def sequence(
+    module: Any, memory: Memory, x: torch.Tensor, state: torch.Tensor, keep: torch.Tensor
+) -> torch.Tensor:
+    """A module's outputs [S, B, K] for sequences x [S, B, I], from its state in rows [B, H]; keep [S, B]."""
+    outputs: torch.Tensor
+    if not memory.size:
+        outputs = module(x.flatten(0, 1), None)[0]
+        return outputs.unflatten(0, x.shape[:2])
+    if hasattr(module, "sequence"):
+        outputs = module.sequence(x, memory.unpack(state), keep)
+        return outputs
+    steps = []
+    for inputs, kept in zip(x, keep, strict=True):
+        output, after = module(inputs.clone(), memory.unpack(state * kept[:, None]))  # it may change them
+        state = memory.pack(after)
+        steps.append(output)
+    return torch.stack(steps)
+
+
+def _copy(array: np.ndarray) -> torch.Tensor:
+    """A tensor of its own, which a module may change in place."""
+    return torch.from_numpy(np.array(array, np.float32))
