@@ -142,7 +142,8 @@ def test_every_package_has_its_floor():
         ("yaml", {"dials_mpi.settings.yaml_text"}),
         *((name, set()) for name in ("sumo", "sumolib")),  # by name: see below
         *((name, {"dials_mpi.export.traci_program"}) for name in ("libsumo", "traci")),  # copied, not run
-        ("gymnasium", {"dials_mpi.gym.libraries"}),
+        ("gymnasium", {"dials_mpi.gym.libraries", "dials_mpi.learning.sb3"}),
+        *((name, {"dials_mpi.learning.sb3"}) for name in ("stable_baselines3", "sb3_contrib")),
         ("pettingzoo", {"dials_mpi.gym.libraries"}),
         ("tensorboard", {"dials_mpi.run.sinks.tensorboard"}),
     ],
@@ -156,7 +157,6 @@ def test_only_sumo_and_classes_from_outside_are_imported_by_name():
     assert importers("importlib.import_module") | importers("importlib") <= {
         "dials_mpi.domains.sumo.installation",
         "dials_mpi.core.imports",  # classes that a setting names
-        "dials_mpi.domains",  # importlib.metadata
         "dials_mpi.core.provenance",  # asks modules for their versions
     }
 
@@ -172,12 +172,11 @@ def test_reading_a_configuration_loads_no_simulator():
 def test_the_program_does_without_torch():
     """The tests compare with it; the benchmark takes its matrix product as the floor where it is there.
 
-    Who exports a policy for it needs it."""
-    allowed = {name for name in FILES if within(name, "dials_mpi.bench")} | {"dials_mpi.export.torchscript"}
+    Who exports a policy for it needs it, and who trains with Stable-Baselines3."""
+    users = {"dials_mpi.export.torchscript", "dials_mpi.learning.sb3"}
+    allowed = {name for name in FILES if within(name, "dials_mpi.bench")} | users
     assert importers("torch", typing=True) <= allowed
-    assert not any(
-        found.module == "dials_mpi.export.torchscript" and not found.late for found in all_imports()
-    )
+    assert not any(found.module in users and not found.late for found in all_imports())
 
 
 def test_numba_is_imported_by_the_decorator_its_cache_and_the_kernels():

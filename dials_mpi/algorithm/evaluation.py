@@ -15,7 +15,6 @@ from dials_mpi.config import Config
 from dials_mpi.core.seeding import Purpose, streams
 from dials_mpi.domains.base import Domain, GlobalSimulator
 from dials_mpi.learning.influence import Predictor
-from dials_mpi.learning.policy import Policy
 
 
 class Evaluation(NamedTuple):
@@ -86,7 +85,9 @@ class Evaluator:
         self.config, self.domain, self.episodes = config, domain, episodes
         self.segment, self.failures, self.observer = segment, failures, observer
 
-    def trained(self, policies: list[Policy], predictors: list[Predictor], share: slice) -> np.ndarray:
+    def trained(
+        self, policies: Sequence[joint.Actor], predictors: list[Predictor], share: slice
+    ) -> np.ndarray:
         """Trained policies, acting by sampling: rows float64 [episodes of the share, N (+ R) + statistics].
 
         predictors: empty where there are none; else their cross-entropy on these episodes is measured, which
@@ -152,7 +153,7 @@ ALL = slice(None)
 def evaluate(
     config: Config,
     domain: Domain,
-    policies: list[Policy],
+    policies: Sequence[joint.Actor],
     predictors: list[Predictor],
     episodes: int,
     segment: int,

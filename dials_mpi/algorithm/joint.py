@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -13,7 +13,6 @@ from dials_mpi.domains.base import Agent, Domain, GlobalSimulator, Rows
 # The functions that build networks import them: that loads numba, which checks of checkpoints do without.
 if TYPE_CHECKING:
     from dials_mpi.learning.influence import Predictor
-    from dials_mpi.learning.policy import Policy
 
 BLOCK = 8
 """The most episodes in one forward pass. The last bits of a matrix product depend on its number of rows. With
@@ -24,8 +23,29 @@ JointPolicy = Callable[[Rows], np.ndarray]
 """Observations [N, E, O] -> actions int [N, E]; it may have a state."""
 
 
-def policies(config: Config, domain: Domain, parameters: np.ndarray) -> list[Policy]:
-    """All agents' policies; parameters float32 [N, W]: the first P numbers of a row are the network's."""
+class Actor(Protocol):
+    """One agent's policy: a ``Policy``, or what a learner of the user's own has learned."""
+
+    @property
+    def act(self) -> Callable[[np.ndarray, Any, np.ndarray], Any]:
+        """Observations [B, O], state and uniforms float32 [B] -> an object with ``actions`` int [B] and the
+        next ``state``."""
+        ...
+
+    def initial_state(self, batch: int) -> Any:
+        """The state of so many episodes at their beginning."""
+        ...
+
+
+def policies(config: Config, domain: Domain, parameters: np.ndarray) -> Sequence[Actor]:
+    """All agents' policies; parameters float32 [N, W]: the first P numbers of a row are the network's.
+
+    BadInput: as of ``learner.create``.
+    """
+    if config.own_learner:
+        from dials_mpi.algorithm.own import OwnAgent
+
+        return [OwnAgent(config, agent, row) for agent, row in zip(domain.agents, parameters, strict=True)]
     from dials_mpi.learning.policy import Policy
 
     return [Policy(config.policy, agent, row) for agent, row in zip(domain.agents, parameters, strict=True)]
@@ -47,11 +67,11 @@ class TrainedPolicies:
     streams: one per episode; each decision takes one uniform number per agent from it.
     """
 
-    def __init__(self, policies: Sequence[Policy], streams: Sequence[np.random.Generator]) -> None:
+    def __init__(self, policies: Sequence[Actor], streams: Sequence[np.random.Generator]) -> None:
         self.policies, self.streams = policies, streams
         self.blocks = [slice(first, first + BLOCK) for first in range(0, len(streams), BLOCK)]
         sizes = [len(streams[block]) for block in self.blocks]
-        self.states = [[policy.network.initial_state(size) for size in sizes] for policy in policies]
+        self.states = [[policy.initial_state(size) for size in sizes] for policy in policies]
 
     def __call__(self, observations: Rows) -> np.ndarray:
         """Actions int64 [N, E] for observations [N, E, O]."""

@@ -17,6 +17,11 @@ from dials_mpi.core.text import printable
 from dials_mpi.settings import section, section_chosen_by, setting
 from dials_mpi.settings.yaml_text import parse, read
 
+PPO_LEARNER = "ppo"
+"""The setting ``learner`` of the built-in one."""
+
+NO_ARGUMENTS = settings.Arguments()
+
 ARCHITECTURES = ("gru", "fnn")
 MAINTENANCE = (
     *("checkpoint_every", "checkpoint_minutes", "checkpoint_keep"),
@@ -206,6 +211,18 @@ class Config:
         choices=("none", "last", "all"),
         newer=True,
     )
+    learner: str = setting(
+        PPO_LEARNER,
+        "What trains each policy: ppo (the sections policy and ppo), an algorithm of Stable-Baselines3 such "
+        "as sb3:DQN, the name of a learner from an installed package, or a class of your own as "
+        "module:Class (docs/trainers.md)",
+        newer=True,
+    )
+    learner_arguments: settings.Arguments = setting(  # noqa: RUF009 (Arguments do not change)
+        NO_ARGUMENTS,
+        "Keyword arguments of the learner's class; ppo takes none",
+        newer=True,
+    )
     datasets_from: str = setting(
         "",
         "A run's directory, or one of its dataset files: the first refit reads these datasets in place of a "
@@ -242,6 +259,11 @@ class Config:
     def overlapped(self) -> bool:
         """Whether the global simulators run during the training of the policies."""
         return self.schedule == "overlapped"
+
+    @property
+    def own_learner(self) -> bool:
+        """Whether another learner than the built-in PPO trains the policies."""
+        return self.learner != PPO_LEARNER
 
     @property
     def steps_per_env(self) -> int:

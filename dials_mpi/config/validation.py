@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from dials_mpi import domains
 from dials_mpi.core.errors import BadInput
+from dials_mpi.core.text import shown
 from dials_mpi.domains.decisions import require_whole_decisions
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ def check(config: Config) -> None:
     _check_dataset(config)
     _check_datasets(config)
     _check_global_training(config)
+    _check_learner(config)
 
 
 def _check_schedule(config: Config) -> None:
@@ -47,8 +49,12 @@ def _check_schedule(config: Config) -> None:
 
 
 def _check_memory(config: Config) -> None:
-    """An update consists of whole rollouts and whole minibatches."""
+    """An update consists of whole rollouts and whole minibatches; of another learner than PPO, of steps in
+    all environments."""
     ppo = config.ppo
+    if config.own_learner:
+        _require_multiple("ppo.memory_size", ppo.memory_size, "envs_per_region", config.envs_per_region)
+        return
     unit = config.envs_per_region * ppo.rollout_steps
     _require_multiple("ppo.memory_size", ppo.memory_size, "envs_per_region x ppo.rollout_steps", unit)
     _require_divisor("ppo.minibatch_size", ppo.minibatch_size, "ppo.memory_size", ppo.memory_size)
@@ -62,7 +68,7 @@ def _check_memory(config: Config) -> None:
 def _check_sequences(config: Config) -> None:
     """A recurrent policy is trained on whole sequences."""
     policy, ppo = config.policy, config.ppo
-    if policy.architecture != "gru":
+    if policy.architecture != "gru" or config.own_learner:
         return
     length = policy.sequence_length
     _require_divisor(
@@ -105,6 +111,20 @@ def _check_global_training(config: Config) -> None:
         raise BadInput(
             f"envs_per_region is {envs}, and mode=global trains in one episode of the domain "
             f"{config.domain_key} at a time: set envs_per_region=1"
+        )
+
+
+def _check_learner(config: Config) -> None:
+    """A learner of the user's own trains one agent on its local simulator."""
+    if not config.own_learner and config.learner_arguments:
+        raise BadInput(
+            "learner_arguments is given, and learner=ppo has its settings in the section ppo: remove "
+            "learner_arguments, or choose another learner"
+        )
+    if config.own_learner and config.mode == "global":
+        raise BadInput(
+            f"learner is {shown(config.learner)}, and mode=global trains all agents in one simulator, which "
+            "only learner=ppo does: use mode=dials or untrained, or learner=ppo"
         )
 
 

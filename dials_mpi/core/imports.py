@@ -1,9 +1,10 @@
-"""Import a class that a setting names as ``module:Class``; find the folder of an installed package."""
+"""Import a class that a setting names; find what installed packages register, and a package's folder."""
 
 from __future__ import annotations
 
 import inspect
 from importlib import import_module
+from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,11 @@ def import_subclass(key: str, name: str, base: type, public: str) -> type:
         qualified = name.partition(":")[2]
         raise BadInput(f"{key} is {shown(name)}, but {qualified} is not derived from {public}: derive it")
     return found
+
+
+def registered(group: str) -> dict[str, str]:
+    """The entry points of a group in installed packages: ``module:Class`` by name. Finding them is slow."""
+    return {entry.name: entry.value for entry in entry_points(group=group)}
 
 
 def package_folder(name: str) -> Path | None:

@@ -6,11 +6,10 @@ The two domains of the paper are built in; others are found as entry points or a
 from __future__ import annotations
 
 from dataclasses import fields
-from importlib.metadata import entry_points
 from typing import Any
 
 from dials_mpi.core.errors import BadInput
-from dials_mpi.core.imports import import_class
+from dials_mpi.core.imports import import_class, registered
 from dials_mpi.core.text import shown
 from dials_mpi.domains.base import Domain
 from dials_mpi.domains.decisions import require_whole_decisions
@@ -48,10 +47,10 @@ def find(name: str) -> tuple[type[Any], type[Any]]:
     """
     if name in DOMAINS:
         return DOMAINS[name]
-    target = name if ":" in name else _entry_points().get(name, name)  # looking for these is slow
+    target = name if ":" in name else registered(GROUP).get(name, name)
     module, colon, qualified = target.partition(":")
     if not colon or not module or not qualified:
-        known = ", ".join([*DOMAINS, *_entry_points()])
+        known = ", ".join([*DOMAINS, *registered(GROUP)])
         raise BadInput(
             f"domain is {shown(name)}: choose {known}, or name a class of your own as module:Class"
         )
@@ -74,11 +73,6 @@ def create(name: str, config: Any) -> Domain:
     domain: Domain = find(name)[0](config)
     require_whole_decisions(domain.name, domain)
     return domain
-
-
-def _entry_points() -> dict[str, str]:
-    """The domains of installed packages: ``module:Class`` by name."""
-    return {entry.name: entry.value for entry in entry_points(group=GROUP)}
 
 
 MEMBERS = (

@@ -1,6 +1,7 @@
 """Names and shapes of the networks' parameters, computed from the configuration and the domain alone.
 
-This module builds no network and loads no compiled code: a checkpoint can be checked without numba.
+This module builds no built-in network and loads no compiled code: a checkpoint can be checked without numba.
+A learner of the user's own says itself what its parameters are.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from math import prod
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+
+from dials_mpi.learning import learner
 
 if TYPE_CHECKING:
     from dials_mpi.config import Config
@@ -111,10 +114,13 @@ def predictor_table(config: InfluenceConfig, region: Region) -> Table:
 def tables(config: Config, domain: Domain) -> dict[str, list[Table]]:
     """By kind of network: "policy", one table per agent; "predictor", one per region.
 
-    In mode ``global`` there are no predictors, and the kind is absent.
+    In mode ``global`` there are no predictors, and the kind is absent. BadInput: as of ``learner.create``.
     """
     table = cache(network_table)  # equal tables are one object
-    found = {"policy": [table(config.policy, *policy_sizes(agent)) for agent in domain.agents]}
+    if config.own_learner:
+        found = {"policy": [learner.sizes(config, agent).table for agent in domain.agents]}
+    else:
+        found = {"policy": [table(config.policy, *policy_sizes(agent)) for agent in domain.agents]}
     if config.mode != "global":
         found["predictor"] = [table(config.influence, *predictor_sizes(region)) for region in domain.regions]
     return found

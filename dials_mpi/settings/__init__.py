@@ -1,5 +1,6 @@
 """Typed settings: YAML text and overrides become frozen dataclasses; errors are one sentence each."""
 
+from dials_mpi.settings.arguments import Arguments
 from dials_mpi.settings.fields import (
     build,
     digest,
@@ -11,4 +12,14 @@ from dials_mpi.settings.fields import (
     setting,
 )
 
-__all__ = ["build", "digest", "dump", "flat", "newer_defaults", "section", "section_chosen_by", "setting"]
+__all__ = [
+    "Arguments",
+    "build",
+    "digest",
+    "dump",
+    "flat",
+    "newer_defaults",
+    "section",
+    "section_chosen_by",
+    "setting",
+]

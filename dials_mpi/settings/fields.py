@@ -37,8 +37,8 @@ def setting(
 
     about: one line: its meaning, unit and source in the paper. newer: the setting was added after files with
     digests existed, which imply its default; digests therefore omit the setting if it has its default.
-    The field's type is bool, int, float, str or a tuple of these; bounds and choices of a tuple apply to
-    each of its elements.
+    The field's type is bool, int, float, str, a tuple of these, or Arguments; bounds and choices of a tuple
+    apply to each of its elements.
     """
     metadata = {"about": about, "low": low, "high": high, "choices": choices, "newer": newer}
     return field(default=default, metadata=metadata)

@@ -10,6 +10,7 @@ from typing import Any, get_args, get_origin
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.text import shown
 from dials_mpi.settings import numerals
+from dials_mpi.settings.arguments import Arguments, arguments
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ def checked(key: str, item: tuple[Field[Any], Any], given: Given) -> Any:
 
 def _convert(kind: Any, metadata: Mapping[str, Any], value: Any) -> Any:
     """The value as the type ``kind``. ValueError, OverflowError: wrong type, out of bounds, or no choice."""
+    if kind is Arguments:
+        return arguments(value)
     if get_origin(kind) is tuple:
         inner = _element_kinds(kind, value)
         return tuple(_convert(one, metadata, part) for one, part in zip(inner, value, strict=True))
@@ -57,6 +60,7 @@ def _element_kinds(kind: Any, value: Any) -> tuple[Any, ...]:
 
 
 _NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+_NAMES[Arguments] = "a mapping of names to values, such as {learning_rate: 0.001}"
 
 
 def _expected(kind: Any, metadata: Mapping[str, Any]) -> str:
