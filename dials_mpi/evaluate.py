@@ -18,6 +18,7 @@ import numpy as np
 from rich.table import Table
 
 from dials_mpi.algorithm.evaluation import Evaluation, evaluate, evaluate_scripted
+from dials_mpi.algorithm.joint import GreedyActor
 from dials_mpi.cli import Parser, add_run_arguments, integer, policies_of, run_of, word
 from dials_mpi.core.console import PlainConsole
 from dials_mpi.core.errors import BadInput, refuse
@@ -94,6 +95,10 @@ def _evaluate(options: argparse.Namespace) -> tuple[Domain, list[Played]]:
     folders = _folders(options.tripinfo, run.domain, names)
     if TRAINED in names:
         _ = run.policies, run.predictors  # BadInput, if there are none, comes before minutes of playing
+        if options.greedy and not all(isinstance(policy, GreedyActor) for policy in run.policies):
+            raise BadInput(
+                f"--greedy is given, and {run.config.learner} has no method most_probable: leave it out"
+            )
     episodes, greedy = options.episodes, options.greedy
     return run.domain, [_play(run, name, episodes, greedy, folders.get(name)) for name in names]
 

@@ -478,6 +478,7 @@ CHANGES = {
     "influence.held_out": "0.2",
     "datasets": "all",
     "datasets_from": "runs/kept",
+    "learner": "mine:Learner",
 }
 
 
@@ -493,12 +494,57 @@ def changed(key: str, value: Any) -> str:
 def test_the_digest_changes_with_every_value_that_affects_results():
     values = settings.flat(Config())
     del values["domain"]
-    del values["policy.arguments"], values["influence.arguments"]  # of a module: see test_torch_network.py
+    # Of a module, see test_torch_network.py; of a learner.
+    del values["policy.arguments"], values["influence.arguments"], values["learner_arguments"]
     digests = {key: load(None, [f"{key}={changed(key, value)}"]).digest() for key, value in values.items()}
+    own = [["learner=mine:Learner", *more] for more in ([], ["learner_arguments={rate: 0.5}"])]
+    assert len({load(None, words).digest() for words in own}) == 2
     same = {key for key, digest in digests.items() if digest == Config().digest()}
     kept = {"checkpoint_every", "checkpoint_minutes", "checkpoint_keep", "datasets", "sinks"}
     assert same == {*kept, "silence", "global_ranks"}
     assert len(set(digests.values())) == len(values) - len(same) + 1
+
+
+ARGUMENTS = "{rate: 1e-4, layers: [64, 1_000], names: {of: MlpPolicy, none: null}, on: true}"
+
+
+def test_arguments_of_a_class_are_plain_values():
+    config = load(None, ["learner=mine:Learner", f"learner_arguments={ARGUMENTS.replace('on:', 'log:')}"])
+    assert config.learner_arguments == {
+        "rate": 1e-4,
+        "layers": [64, 1000],
+        "names": {"of": "MlpPolicy", "none": None},
+        "log": True,
+    }
+    assert from_yaml(config.to_yaml()) == config and hash(from_yaml(config.to_yaml())) == hash(config)
+
+
+@pytest.mark.parametrize("value", ["3", "[a]", "{1: 2}", "{a b: 2}", "{a: .inf}", "{a: {1: 2}}"])
+def test_other_arguments_are_refused(value):
+    with pytest.raises(BadInput, match="but must be a mapping of names to values, such as"):
+        load(None, ["learner=mine:Learner", f"learner_arguments={value}"])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["learner_arguments={a: 1}"], "learner=ppo has its settings in the section ppo: remove"),
+        (["learner=mine:Learner", "mode=global"], "use mode=dials or untrained, or learner=ppo"),
+        (
+            ["learner=mine:Learner", "ppo.memory_size=40"],
+            "is not a multiple of envs_per_region=16: use 32 or",
+        ),
+    ],
+)
+def test_a_learner_of_ones_own_excludes_some_settings(words, said):
+    with pytest.raises(BadInput) as refusal:
+        load(None, words)
+    assert said in str(refusal.value)
+
+
+def test_a_learner_of_ones_own_needs_no_minibatches_or_sequences():
+    own = load(None, ["learner=mine:Learner", "ppo.memory_size=48", "ppo.minibatch_size=7"])
+    assert own.steps_per_env == 3
 
 
 def test_the_digest_is_that_of_files_from_before_the_newer_settings():

@@ -142,7 +142,8 @@ def test_every_package_has_its_floor():
         ("yaml", {"dials_mpi.settings.yaml_text"}),
         *((name, set()) for name in ("sumo", "sumolib")),  # by name: see below
         *((name, {"dials_mpi.export.traci_program"}) for name in ("libsumo", "traci")),  # copied, not run
-        ("gymnasium", {"dials_mpi.gym.libraries"}),
+        ("gymnasium", {"dials_mpi.gym.libraries", "dials_mpi.learning.sb3"}),
+        *((name, {"dials_mpi.learning.sb3"}) for name in ("stable_baselines3", "sb3_contrib")),
         ("pettingzoo", {"dials_mpi.gym.libraries"}),
         ("tensorboard", {"dials_mpi.run.sinks.tensorboard"}),
     ],
@@ -171,9 +172,9 @@ def test_reading_a_configuration_loads_no_simulator():
 def test_the_program_does_without_torch():
     """The tests compare with it; the benchmark takes its matrix product as the floor where it is there.
 
-    Networks in PyTorch and exported policies need it."""
+    Networks in PyTorch and exported policies need it, and who trains with Stable-Baselines3."""
     needing = {name for name in FILES if name.startswith("dials_mpi.learning.torch_")}
-    needing.add("dials_mpi.export.torchscript")
+    needing |= {"dials_mpi.export.torchscript", "dials_mpi.learning.sb3"} & FILES.keys()
     allowed = {name for name in FILES if within(name, "dials_mpi.bench")} | needing
     assert importers("torch", typing=True) <= allowed
     early = {f.importer for f in all_imports() if f.module in needing and not f.late and not f.typing}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
 import numpy as np
 
@@ -15,7 +15,6 @@ from dials_mpi.config import Config
 from dials_mpi.core.seeding import Purpose, streams
 from dials_mpi.domains.base import Domain, GlobalSimulator
 from dials_mpi.learning.influence import Predictor
-from dials_mpi.learning.policy import Policy
 
 
 class Evaluation(NamedTuple):
@@ -87,18 +86,22 @@ class Evaluator:
         self.segment, self.failures, self.observer = segment, failures, observer
 
     def trained(
-        self, policies: list[Policy], predictors: list[Predictor], share: slice, greedy: bool = False
+        self,
+        policies: Sequence[joint.Actor],
+        predictors: list[Predictor],
+        share: slice,
+        greedy: bool = False,
     ) -> np.ndarray:
         """Trained policies: rows float64 [episodes of the share, N (+ R) + statistics].
 
-        greedy: they take their most probable actions; else they sample. predictors: empty where there are
+        greedy: they, GreedyActors, take their most probable actions; else they sample. predictors: empty where there are
         none; else their cross-entropy on these episodes is measured, which no predictor was trained on: that
         of an episode is the mean of its block.
         """
 
         def acting(_: GlobalSimulator, streams: Sequence[np.random.Generator]) -> joint.JointPolicy:
             if greedy:
-                return joint.GreedyPolicies(policies, len(streams))
+                return joint.GreedyPolicies(cast("Sequence[joint.GreedyActor]", policies), len(streams))
             return joint.TrainedPolicies(policies, streams)
 
         return self._rows(acting, share, predictors)
@@ -161,7 +164,7 @@ ALL = slice(None)
 def evaluate(
     config: Config,
     domain: Domain,
-    policies: list[Policy],
+    policies: Sequence[joint.Actor],
     predictors: list[Predictor],
     episodes: int,
     segment: int,

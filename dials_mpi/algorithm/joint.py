@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -13,7 +13,6 @@ from dials_mpi.domains.base import Agent, Domain, GlobalSimulator, Rows
 # The functions that build networks import them: that loads numba, which checks of checkpoints do without.
 if TYPE_CHECKING:
     from dials_mpi.learning.influence import Predictor
-    from dials_mpi.learning.policy import Policy
 
 BLOCK = 8
 """The most episodes in one forward pass. The last bits of a matrix product depend on its number of rows. With
@@ -24,8 +23,38 @@ JointPolicy = Callable[[Rows], np.ndarray]
 """Observations [N, E, O] -> actions int [N, E]; it may have a state."""
 
 
-def policies(config: Config, domain: Domain, parameters: np.ndarray) -> list[Policy]:
-    """All agents' policies; parameters float32 [N, W]: the first P numbers of a row are the network's."""
+class Actor(Protocol):
+    """One agent's policy: a ``Policy``, or what a learner of the user's own has learned."""
+
+    @property
+    def act(self) -> Callable[[np.ndarray, Any, np.ndarray], Any]:
+        """Observations [B, O], state and uniforms float32 [B] -> an object with ``actions`` int [B] and the
+        next ``state``."""
+        ...
+
+    def initial_state(self, batch: int) -> Any:
+        """The state of so many episodes at their beginning."""
+        ...
+
+
+@runtime_checkable
+class GreedyActor(Actor, Protocol):
+    """A policy that also knows its most probable action."""
+
+    def most_probable(self, observations: np.ndarray, state: Any) -> tuple[np.ndarray, Any]:
+        """Observations [B, O], state -> actions int [B], and the next state."""
+        ...
+
+
+def policies(config: Config, domain: Domain, parameters: np.ndarray) -> Sequence[Actor]:
+    """All agents' policies; parameters float32 [N, W]: the first P numbers of a row are the network's.
+
+    BadInput: as of ``learner.create``.
+    """
+    if config.own_learner:
+        from dials_mpi.algorithm.own import OwnAgent
+
+        return [OwnAgent(config, agent, row) for agent, row in zip(domain.agents, parameters, strict=True)]
     from dials_mpi.learning.policy import Policy
 
     return [Policy(config.policy, agent, row) for agent, row in zip(domain.agents, parameters, strict=True)]
@@ -47,7 +76,7 @@ class TrainedPolicies:
     streams: one per episode; each decision takes one uniform number per agent from it.
     """
 
-    def __init__(self, policies: Sequence[Policy], streams: Sequence[np.random.Generator]) -> None:
+    def __init__(self, policies: Sequence[Actor], streams: Sequence[np.random.Generator]) -> None:
         self.policies, self.streams = policies, streams
         self.blocks = _blocks(len(streams))
         self.states = _initial_states(policies, self.blocks)
@@ -68,7 +97,7 @@ class TrainedPolicies:
 class GreedyPolicies:
     """All agents' trained policies; each takes its most probable action. episodes: how many, side by side."""
 
-    def __init__(self, policies: Sequence[Policy], episodes: int) -> None:
+    def __init__(self, policies: Sequence[GreedyActor], episodes: int) -> None:
         self.policies = policies
         self.blocks = _blocks(episodes)
         self.states = _initial_states(policies, self.blocks)
@@ -100,9 +129,9 @@ def _blocks(episodes: int) -> list[slice]:
     return [slice(first, min(first + BLOCK, episodes)) for first in range(0, episodes, BLOCK)]
 
 
-def _initial_states(policies: Sequence[Policy], blocks: Sequence[slice]) -> list[list[np.ndarray]]:
+def _initial_states(policies: Sequence[Actor], blocks: Sequence[slice]) -> list[list[Any]]:
     sizes = [block.stop - block.start for block in blocks]
-    return [[policy.network.initial_state(size) for size in sizes] for policy in policies]
+    return [[policy.initial_state(size) for size in sizes] for policy in policies]
 
 
 def scripted(

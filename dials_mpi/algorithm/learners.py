@@ -10,19 +10,28 @@ import numpy as np
 from dials_mpi.algorithm.collect import Dataset
 from dials_mpi.algorithm.decisions import decide
 from dials_mpi.algorithm.failures import Failures
-from dials_mpi.algorithm.ials import IALS, Environment, GlobalEnvironment, Outcome
+from dials_mpi.algorithm.ials import IALS, Environment, GlobalEnvironment
+from dials_mpi.algorithm.own import AgentEnvironment, OwnAgent
+from dials_mpi.algorithm.returns import EpisodeReturns
 from dials_mpi.config import Config
 from dials_mpi.config.schedule import Segment
 from dials_mpi.core.logging import LOG
 from dials_mpi.core.seeding import Purpose, stream, streams
 from dials_mpi.domains.base import Domain, Rows, SimulatorFailure
-from dials_mpi.domains.decisions import decision_steps, decisions_per_episode
+from dials_mpi.domains.decisions import decision_steps, staggered
 from dials_mpi.domains.members import Members
+from dials_mpi.learning.adam import Adam
 from dials_mpi.learning.influence import Fit, Predictor
+from dials_mpi.learning.learner import find, metrics
 from dials_mpi.learning.ppo import METRICS, PPO
 
 TRAINING = ("episode_return", *METRICS)
-"""The figures that ``Learners.train`` returns for each agent."""
+"""The figures that ``Learners.train`` returns for each agent of the built-in PPO."""
+
+
+def training_figures(config: Config) -> tuple[str, ...]:
+    """The figures that ``Learners.train`` returns for each agent."""
+    return ("episode_return", *metrics(find(config.learner))) if config.own_learner else TRAINING
 
 
 class NonFinite(ArithmeticError):
@@ -39,7 +48,8 @@ class Learners:
     """Line 1 of Algorithm 1: a predictor (AIP) for each of this rank's regions, a policy for each agent in
     them.
 
-    agents: the PPO learner of each agent, by number; predictors: by region, empty in mode ``global``.
+    agents: the built-in PPO of each agent, by number; own: the other learners, if the configuration has one.
+    predictors: by region, empty in mode ``global``.
     """
 
     def __init__(
@@ -48,7 +58,9 @@ class Learners:
         self.config, self.domain, self.regions = config, domain, regions
         self.failures = failures or Failures()
         self.members = Members(domain.regions)
-        self.agents = {i: self._agent(i) for i in sorted(self.members.of(regions))}
+        numbers = sorted(self.members.of(regions))
+        self.agents = {} if config.own_learner else {i: self._agent(i) for i in numbers}
+        self.own = {i: self._own_agent(i) for i in numbers} if config.own_learner else {}
         self.predictors = {} if config.mode == "global" else {k: self._predictor(k) for k in regions}
 
     def fit(self, datasets: Mapping[int, Dataset], segment: Segment) -> dict[int, Fit]:
@@ -68,37 +80,45 @@ class Learners:
         return fits
 
     def train(self, segment: Segment) -> dict[int, np.ndarray]:
-        """Lines 7 to 12: train each policy for one segment; the figures TRAINING by agent, float64
-        [len(TRAINING)].
+        """Lines 7 to 12: train each policy for one segment; its ``training_figures`` by agent, float64 each.
 
         NonFinite: a value, a reward, a metric or a parameter is infinite or NaN.
         """
         rows: dict[int, np.ndarray] = {}
+        train = self._train_own if self.config.own_learner else self._train
         for regions in self._groups():
-            rows |= self._train(regions, segment)
+            rows |= train(regions, segment)
             LOG.info("trained regions %s up to %d steps", regions, segment.env_steps)
         return rows
 
     def vectors(self, kind: str) -> dict[int, np.ndarray]:
-        """Parameters float32 [P], not copied: "policy" by agent, "predictor" by region."""
-        return {owner: learner.optimiser.parameters for owner, learner in self._learners(kind).items()}
+        """Parameters float32 [P], a copy or not: "policy" by agent, "predictor" by region."""
+        return {owner: learner.parameters for owner, learner in self._learners(kind).items()}
 
     def state(self, kind: str, owner: int) -> dict[str, np.ndarray]:
         """Parameters and optimiser state of an agent's "policy" or a region's "predictor": arrays [n] by
-        name, not copied."""
-        state = self._learners(kind)[owner].optimiser.state()
+        name, copies or not."""
+        state = self._learners(kind)[owner].state()
         return {f"{kind}/{part}": array.reshape(-1) for part, array in state.items()}
 
-    def _learners(self, kind: str) -> Mapping[int, PPO | Predictor]:
-        """By owner: an agent owns a policy, a region a predictor."""
-        kinds: dict[str, Mapping[int, PPO | Predictor]] = {
-            "policy": self.agents,
-            "predictor": self.predictors,
-        }
-        return kinds[kind]
+    def restore(self, kind: str, owner: int, part: str, row: np.ndarray) -> None:
+        """Set one array of ``state``, whose name is kind/part; row: at least as long."""
+        self._learners(kind)[owner].restore(part, row)
+
+    def _learners(self, kind: str) -> Mapping[int, Adam | OwnAgent]:
+        """What holds the parameters and the state, by owner: an agent owns a policy, a region a predictor."""
+        if kind == "policy" and self.config.own_learner:
+            return self.own
+        built_in: Mapping[int, PPO | Predictor] = self.agents if kind == "policy" else self.predictors
+        return {owner: learner.optimiser for owner, learner in built_in.items()}
 
     def _groups(self) -> list[list[int]]:
-        """The regions in groups that train side by side; on the global simulator all of them do."""
+        """The regions in groups that train side by side; on the global simulator all of them do.
+
+        A learner of the user's own has its simulator for itself.
+        """
+        if self.config.own_learner:
+            return [[k] for k in self.regions]
         if not self.domain.side_by_side or self.config.mode == "global":
             return [self.regions] if self.regions else []
         return self.members.groups(self.regions, self.domain.side_by_side // self.config.envs_per_region)
@@ -136,6 +156,27 @@ class Learners:
             i: np.array([mean, *agent.mean_metrics()])
             for i, agent, mean in zip(numbers, agents, rollout.returns.means(), strict=True)
         }
+
+    def _train_own(self, regions: list[int], segment: Segment) -> dict[int, np.ndarray]:
+        """``_train`` of the only agent of the only region, with a learner of the user's own."""
+        (i,) = self.members.of(regions)
+        config, agent = self.config, self.own[i]
+        environment = AgentEnvironment(
+            self._environment(regions, segment),
+            self.domain,
+            self.domain.agents[i],
+            config.envs_per_region,
+            segment.updates * config.ppo.memory_size,
+            self.failures,
+        )
+        figures = agent.learn(environment, self._stream(Purpose.ACTIONS, i, segment))
+        parameters = {"policy/parameters": agent.parameters}
+        self._require_finite(f"agent {i}", segment, parameters, parameters)
+        return {i: figures}
+
+    def _own_agent(self, i: int) -> OwnAgent:
+        rng = stream(self.config.seed, Purpose.POLICY_INITIALISATION, i)
+        return OwnAgent(self.config, self.domain.agents[i], rng=rng)
 
     def _agent(self, i: int) -> PPO:
         config = self.config
@@ -183,7 +224,7 @@ class Rollout:
     ) -> None:
         self.environment, self.agents, self.failures = environment, agents, failures
         self.every = decision_steps(domain)
-        self.elapsed = np.arange(envs) * decisions_per_episode(domain) // envs * self.every
+        self.elapsed = staggered(domain, envs)
         self.returns = EpisodeReturns(len(agents), self.elapsed)
         self.observations: Rows | None = None  # until the first reset
 
@@ -219,30 +260,3 @@ class Rollout:
             agent.observe(outcome.rewards[n], outcome.done, outcome.observations[n])
         self.returns.add(outcome)
         return self.environment.reset(where=outcome.done) if outcome.done.any() else outcome.observations
-
-
-class EpisodeReturns:
-    """Undiscounted returns of N agents in E environments, for episodes played from their first step on."""
-
-    def __init__(self, agents: int, elapsed: np.ndarray) -> None:
-        self.total, self.count = np.zeros(agents), 0
-        self.drop(elapsed)
-
-    def drop(self, elapsed: np.ndarray) -> None:
-        """All episodes start again; elapsed int [E]: the steps that they have behind them."""
-        self.whole = elapsed == 0
-        self.running = np.zeros((len(self.total), len(elapsed)))
-
-    def add(self, outcome: Outcome) -> None:
-        """Count one decision."""
-        self.running += outcome.rewards
-        if outcome.done.any():
-            finished = outcome.done & self.whole
-            self.total += self.running[:, finished].sum(1)
-            self.count += finished.sum()
-            self.running[:, outcome.done] = 0
-            self.whole = self.whole | outcome.done
-
-    def means(self) -> np.ndarray:
-        """Mean return per agent, float64 [N]; NaN if no such episode has ended."""
-        return self.total / self.count if self.count else np.full_like(self.total, np.nan)

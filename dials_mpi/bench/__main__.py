@@ -16,7 +16,7 @@ from dials_mpi.cli import Parser, add_unchecked, agreed, integer, runs_and_setti
 from dials_mpi.config import Config, load
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.output import command_line
-from dials_mpi.core.text import printable
+from dials_mpi.core.text import printable, shown
 from dials_mpi.domains import create
 from dials_mpi.parallel import launch
 from dials_mpi.parallel.communicator import Communicator
@@ -169,6 +169,10 @@ def _plan(options: argparse.Namespace) -> Task:
     comparison = read_run(options.compare, options.unchecked) if options.compare else None
     if options.project:
         _require_one_kind(config, [*zip(directories, runs, strict=True)], options.compare or "", comparison)
+    if config.own_learner:
+        raise BadInput(
+            f"learner is {shown(config.learner)}, and the bench measures learner=ppo only: leave it out"
+        )
     domain = create(config.domain, config.domain_section)
     if not runs:
         domain.versions()  # raises BadInput where something is missing

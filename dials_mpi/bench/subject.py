@@ -5,6 +5,7 @@ Untrained predictors would insert far too many vehicles in traffic.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -153,7 +154,7 @@ class Subject:
         self._segments += 1
         return Segment(self._segments, 0, updates, 0, False, False)
 
-    def _networks(self) -> tuple[list, list]:
+    def _networks(self) -> tuple[Sequence[joint.Actor], list]:
         """All regions' policies and predictors as they are, on root; elsewhere nothing."""
         policies, predictors = self._gather("policy"), self._gather("predictor") if self.predicts else None
         return (

@@ -24,6 +24,9 @@ _NETWORK = (
     "registers (docs/networks.md)"
 )
 _ARGUMENTS = "Arguments by name for the constructor of a network of your own, such as {heads: 4}"
+PPO_LEARNER = "ppo"
+"""The setting ``learner`` of the built-in one."""
+
 MAINTENANCE = (
     *("checkpoint_every", "checkpoint_minutes", "checkpoint_keep"),
     *("silence", "global_ranks", "datasets", "sinks"),
@@ -216,6 +219,18 @@ class Config:
         choices=("none", "last", "all"),
         newer=True,
     )
+    learner: str = setting(
+        PPO_LEARNER,
+        "What trains each policy: ppo (the sections policy and ppo), an algorithm of Stable-Baselines3 such "
+        "as sb3:DQN, the name of a learner from an installed package, or a class of your own as "
+        "module:Class (docs/trainers.md)",
+        newer=True,
+    )
+    learner_arguments: PlainMapping = setting(
+        PlainMapping(),
+        "Keyword arguments of the learner's class; ppo takes none",
+        newer=True,
+    )
     datasets_from: str = setting(
         "",
         "A run's directory, or one of its dataset files: the first refit reads these datasets in place of a "
@@ -252,6 +267,11 @@ class Config:
     def overlapped(self) -> bool:
         """Whether the global simulators run during the training of the policies."""
         return self.schedule == "overlapped"
+
+    @property
+    def own_learner(self) -> bool:
+        """Whether another learner than the built-in PPO trains the policies."""
+        return self.learner != PPO_LEARNER
 
     @property
     def steps_per_env(self) -> int:

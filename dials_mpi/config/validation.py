@@ -30,6 +30,7 @@ def check(config: Config) -> None:
     _check_dataset(config)
     _check_datasets(config)
     _check_global_training(config)
+    _check_learner(config)
 
 
 def _check_network(config: PolicyConfig | InfluenceConfig) -> None:
@@ -75,8 +76,12 @@ def _check_schedule(config: Config) -> None:
 
 
 def _check_memory(config: Config) -> None:
-    """An update consists of whole rollouts and whole minibatches."""
+    """An update consists of whole rollouts and whole minibatches; of another learner than PPO, of steps in
+    all environments."""
     ppo = config.ppo
+    if config.own_learner:
+        _require_multiple("ppo.memory_size", ppo.memory_size, "envs_per_region", config.envs_per_region)
+        return
     unit = config.envs_per_region * ppo.rollout_steps
     _require_multiple("ppo.memory_size", ppo.memory_size, "envs_per_region x ppo.rollout_steps", unit)
     _require_divisor("ppo.minibatch_size", ppo.minibatch_size, "ppo.memory_size", ppo.memory_size)
@@ -90,7 +95,7 @@ def _check_memory(config: Config) -> None:
 def _check_sequences(config: Config) -> None:
     """A policy with a state is trained on whole sequences; a network of the user's own may have one."""
     policy, ppo = config.policy, config.ppo
-    if policy.architecture in FEED_FORWARD:
+    if policy.architecture in FEED_FORWARD or config.own_learner:
         return
     length = policy.sequence_length
     _require_divisor(
@@ -133,6 +138,20 @@ def _check_global_training(config: Config) -> None:
         raise BadInput(
             f"envs_per_region is {envs}, and mode=global trains in one episode of the domain "
             f"{config.domain_key} at a time: set envs_per_region=1"
+        )
+
+
+def _check_learner(config: Config) -> None:
+    """A learner of the user's own trains one agent on its local simulator."""
+    if not config.own_learner and config.learner_arguments:
+        raise BadInput(
+            "learner_arguments is given, and learner=ppo has its settings in the section ppo: remove "
+            "learner_arguments, or choose another learner"
+        )
+    if config.own_learner and config.mode == "global":
+        raise BadInput(
+            f"learner is {shown(config.learner)}, and mode=global trains all agents in one simulator, which "
+            "only learner=ppo does: use mode=dials or untrained, or learner=ppo"
         )
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.text import shown
 from dials_mpi.domains.base import Domain
@@ -22,6 +24,15 @@ def decision_steps(domain: Any) -> int:
 def decisions_per_episode(domain: Domain) -> int:
     """Number of decisions of each agent in an episode."""
     return domain.horizon // decision_steps(domain)
+
+
+def staggered(domain: Domain, environments: int) -> np.ndarray:
+    """The steps that parallel environments have behind them at the start, int64 [E].
+
+    They are spread over the horizon, so that a few steps in all environments see all parts of an episode.
+    """
+    every = decision_steps(domain)
+    return np.arange(environments) * decisions_per_episode(domain) // environments * every
 
 
 def require_whole_decisions(key: str, domain: Any) -> None:

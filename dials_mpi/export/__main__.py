@@ -94,7 +94,7 @@ def _write_one(run: Run, options: argparse.Namespace) -> str:
     from dials_mpi.export import torchscript
 
     agent = _agent(options, run)
-    policy = run.policies[agent]
+    policy = run.networks[agent]
     description = {**describe_run(run), "agent": agent, **describe_policy(policy)}
     with output_file(Path(options.out)) as file:
         torchscript.write(policy, description, file)
@@ -120,8 +120,8 @@ def _agent(options: argparse.Namespace, run: Run) -> int:
 
 def _write_all(run: Run, options: argparse.Namespace) -> str:
     with output_file(Path(options.out)) as file:
-        arrays.write(run.policies, describe_all(run), file)
-    return f"{len(run.policies)} policies"
+        arrays.write(run.layers, describe_all(run), file)
+    return f"{len(run.layers)} policies"
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from dials_mpi.config import Config
 from dials_mpi.core.provenance import versions
 from dials_mpi.domains.decisions import decision_steps
 from dials_mpi.learning.policy import Policy
@@ -24,14 +25,22 @@ def describe_run(run: Run) -> dict[str, Any]:
         "env_steps": run.env_steps,
         "horizon": run.domain.horizon,
         "decision_every": decision_steps(run.domain),
-        "architecture": config.policy.architecture,
-        "hidden": list(config.policy.hidden),
+        **_trained_by(config),
     }
+
+
+def _trained_by(config: Config) -> dict[str, Any]:
+    if config.own_learner:
+        return {"learner": config.learner, "learner_arguments": config.learner_arguments}
+    return {"architecture": config.policy.architecture, "hidden": list(config.policy.hidden)}
 
 
 def describe_all(run: Run) -> dict[str, Any]:
     """``describe_run`` with all policies, by agent. BadInput: there are none yet."""
-    return {**describe_run(run), "policies": [describe_policy(policy) for policy in run.policies]}
+    if run.config.own_learner:
+        sizes = [{"actions": one.actions, "observation": one.observation_size} for one in run.domain.agents]
+        return {**describe_run(run), "policies": sizes}
+    return {**describe_run(run), "policies": [describe_policy(policy) for policy in run.networks]}
 
 
 def describe_policy(policy: Policy) -> dict[str, Any]:

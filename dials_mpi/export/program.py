@@ -26,10 +26,11 @@ def write(run: Run, file: Path) -> None:
         raise BadInput(
             f"{OPTION} is given, and there is no such program for the domain {run.domain.name}: use --all"
         )
+    _ = run.networks  # BadInput, if they are of another learner
     description = {**describe_all(run), "control": run.domain.control(), "streams": _streams()}
     with output_file(file, OPTION) as program, output_file(file.with_suffix(".npz"), OPTION) as parameters:
         program.write_bytes(PROGRAM.read_bytes())
-        arrays.write(run.policies, description, parameters)
+        arrays.write(run.layers, description, parameters)
 
 
 def _streams() -> dict[str, Any]:

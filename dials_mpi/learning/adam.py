@@ -28,6 +28,11 @@ class Adam:
             "adam_steps": self.steps,
         }
 
+    def restore(self, part: str, row: np.ndarray) -> None:
+        """Set a part of ``state``; row: float32, at least as long."""
+        array = self.state()[part]
+        array[...] = row[: array.size].reshape(array.shape)
+
     def step(self, learning_rate: float) -> None:
         """Move the parameters [P] against the gradient [P]."""
         self.steps += 1

@@ -35,6 +35,10 @@ class Policy:
         network = self.network
         self._act = network.act if isinstance(network, FusedNetwork) else partial(act, network)
 
+    def initial_state(self, batch: int) -> np.ndarray:
+        """The recurrent state at the beginning of an episode: zeros [batch, H]."""
+        return self.network.initial_state(batch)
+
     def act(self, observations: np.ndarray, state: np.ndarray, uniforms: np.ndarray) -> Decision:
         """Sample actions: observations [B, O], state [B, H], uniforms float32 [B] in [0, 1)."""
         return Decision(*self._act(observations, state, uniforms))

@@ -1,7 +1,8 @@
 """Names and shapes of the networks' parameters, computed from the configuration and the domain alone.
 
 This module loads no compiled code and builds no built-in network: a checkpoint can be checked without numba.
-The parameters of a network in PyTorch are known once its module is built.
+The parameters of a network in PyTorch are known once its module is built. A learner of the user's own says
+itself what its parameters are.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from math import prod, sqrt
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+
+from dials_mpi.learning import learner
 
 if TYPE_CHECKING:
     from dials_mpi.config import Config
@@ -131,16 +134,19 @@ def predictor_table(config: InfluenceConfig, region: Region) -> Table:
 def tables(config: Config, domain: Domain) -> dict[str, list[Table]]:
     """By kind of network: "policy", one table per agent; "predictor", one per region.
 
-    In mode ``global`` there are no predictors, and the kind is absent. BadInput: as of ``network_table``.
+    In mode ``global`` there are no predictors, and the kind is absent. BadInput: as of ``network_table`` and
+    ``learner.create``.
     """
     of_sizes = cache(network_table)  # equal tables are one object
 
     def table(config: NetworkConfig, sizes: tuple[int, int], description: Description) -> Table:
         return of_sizes(config, *sizes, () if config.architecture in TABLES else description)
 
-    found = {
-        "policy": [table(config.policy, policy_sizes(agent), agent.description) for agent in domain.agents]
-    }
+    if config.own_learner:
+        found = {"policy": [learner.sizes(config, agent).table for agent in domain.agents]}
+    else:
+        policy = config.policy
+        found = {"policy": [table(policy, policy_sizes(agent), agent.description) for agent in domain.agents]}
     if config.mode != "global":
         found["predictor"] = [
             table(config.influence, predictor_sizes(region), region.description) for region in domain.regions

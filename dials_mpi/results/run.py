@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,12 +18,15 @@ from dials_mpi.domains import create
 from dials_mpi.domains.base import GlobalSimulator
 from dials_mpi.domains.members import Members
 from dials_mpi.learning.influence import Predictor
-from dials_mpi.learning.policy import Policy
-from dials_mpi.learning.tables import state_widths, tables, widths
+from dials_mpi.learning.stored import stored
+from dials_mpi.learning.tables import layers, tables, widths
 from dials_mpi.results.checkpoints import require_same_run
 from dials_mpi.storage import checkpoint as checkpoints
 from dials_mpi.storage.checkpoint import Checkpoint, Rows
 from dials_mpi.storage.runfile import RunFile
+
+if TYPE_CHECKING:
+    from dials_mpi.learning.policy import Policy
 
 TRAINED, RANDOM = "trained", "random"
 """The joint policy of a run's trained policies, and the one that draws all actions uniformly."""
@@ -85,9 +89,26 @@ class Run:
         return tuple(dict.fromkeys((*trained, RANDOM, *self.domain.hand_coded)))
 
     @cached_property
-    def policies(self) -> list[Policy]:
+    def policies(self) -> Sequence[joint.Actor]:
         """The trained policies, one per agent. BadInput: there are none yet."""
         return joint.policies(self.config, self.domain, self._parameters("policy"))
+
+    @property
+    def networks(self) -> list[Policy]:
+        """The trained policies, of the built-in PPO. BadInput: there are none yet, or of another learner."""
+        if self.config.own_learner:
+            raise BadInput(
+                f"the policies are those of learner={printable(self.config.learner)}, which are no networks "
+                "of this package: export their parameters with --all"
+            )
+        return list(self.policies)  # type: ignore[arg-type]
+
+    @property
+    def layers(self) -> list[dict[str, np.ndarray]]:
+        """The parameters of each agent's policy, float32 by name. BadInput: there are none yet."""
+        every = tables(self.config, self.domain)["policy"]
+        rows = self._parameters("policy")
+        return [layers(table, row) for table, row in zip(every, rows, strict=True)]
 
     @cached_property
     def predictors(self) -> list[Predictor]:
@@ -135,13 +156,9 @@ class Run:
 
     def _networks(self) -> list[Rows]:
         """What a checkpoint of the run holds of its networks and optimisers."""
-        lengths = widths(tables(self.config, self.domain))
-        numbers = Members(self.domain.regions).numbers(lengths)
-        return [
-            Rows(f"{kind}/{part}", numbers[kind], width)
-            for kind, length in lengths.items()
-            for part, width in state_widths(length).items()
-        ]
+        kept = list(stored(self.config, self.domain))
+        numbers = Members(self.domain.regions).numbers({one.kind for one in kept})
+        return [Rows(one.name, numbers[one.kind], one.width, one.dtype) for one in kept]
 
     def _checkpoint_path(self, file: RunFile) -> Path:
         """BadInput: there is no such checkpoint."""

@@ -6,7 +6,7 @@ depend on the number of ranks.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -19,7 +19,6 @@ from dials_mpi.core.seeding import Purpose, streams
 from dials_mpi.core.timing import Stopwatch
 from dials_mpi.domains.base import Domain
 from dials_mpi.learning.influence import Predictor
-from dials_mpi.learning.policy import Policy
 from dials_mpi.parallel.communicator import Communicator
 from dials_mpi.parallel.layout import Layout
 
@@ -42,7 +41,7 @@ class GlobalRank:
         self.config, self.domain, self.comm, self.layout = config, domain, comm, layout
         self.watch, self.failures = watch, failures
         self.parameters: dict[str, np.ndarray] = {}
-        self.policies: list[Policy] = []
+        self.policies: Sequence[joint.Actor] = []
         self.predictors: list[Predictor] = []
 
     def set_parameters(self, kind: str, parameters: np.ndarray) -> None:

@@ -5,7 +5,7 @@ To keep something new in checkpoints, add one entry to ``entries``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,7 +19,7 @@ from dials_mpi.core.errors import BadInput
 from dials_mpi.core.text import printable
 from dials_mpi.domains.base import Domain
 from dials_mpi.domains.members import OWNERS
-from dials_mpi.learning.tables import state_widths, tables, widths
+from dials_mpi.learning.stored import Stored, stored
 from dials_mpi.parallel.layout import AGENT, RANK, REGION, RUN
 from dials_mpi.run.costs import WIDTH, UnrecordedCosts, redistribute, valid
 
@@ -68,13 +68,14 @@ class Entry(NamedTuple):
 
 def entries(config: Config, domain: Domain) -> list[Entry]:
     """All that checkpoints of a run hold besides the progress record and the configuration."""
-    width = widths(tables(config, domain))
+    kept = list(stored(config, domain))
+    parameters = next(one for one in kept if one.name == "policy/parameters")
     return [
-        *(entry for kind in width for entry in _network(kind, width[kind])),
+        *map(_learned, kept),
         Entry(
             "earlier_policy/parameters",
             AGENT,
-            width["policy"],
+            parameters.width,
             pack=lambda state, i: state.earlier[i],
             unpack=lambda state, i, row: state.earlier.update({i: row.copy()}),
             kept=partial(collects_ahead, config),
@@ -93,19 +94,16 @@ def entries(config: Config, domain: Domain) -> list[Entry]:
     ]
 
 
-def _network(kind: str, parameters: int) -> Iterator[Entry]:
-    """A kind of network and its optimiser."""
-    for part, width in state_widths(parameters).items():
-        name = f"{kind}/{part}"
+def _learned(one: Stored) -> Entry:
+    """A part of a kind of network, of its optimiser or learner."""
 
-        def pack(state: RankState, owner: int, name: str = name) -> np.ndarray:
-            return state.learners.state(kind, owner)[name]
+    def pack(state: RankState, owner: int) -> np.ndarray:
+        return state.learners.state(one.kind, owner)[one.name]
 
-        def unpack(state: RankState, owner: int, row: np.ndarray, name: str = name) -> None:
-            array = state.learners.state(kind, owner)[name]
-            array[...] = row[: array.size]
+    def unpack(state: RankState, owner: int, row: np.ndarray) -> None:
+        state.learners.restore(one.kind, owner, one.part, row)
 
-        yield Entry(name, OWNERS[kind], width, pack, unpack)
+    return Entry(one.name, OWNERS[one.kind], one.width, pack, unpack, one.dtype)
 
 
 def datasets(kept: Sequence[Entry], domain: Domain, ranks: int | None) -> list[Rows]:

@@ -17,7 +17,7 @@ from dials_mpi import domains
 from dials_mpi.algorithm.collect import Dataset, Trajectories
 from dials_mpi.algorithm.evaluation import Evaluation
 from dials_mpi.algorithm.failures import Failures
-from dials_mpi.algorithm.learners import TRAINING, Learners, NonFinite
+from dials_mpi.algorithm.learners import Learners, NonFinite, training_figures
 from dials_mpi.config.schedule import Segment, evaluates, segments
 from dials_mpi.core import signals
 from dials_mpi.core.errors import Unwritable
@@ -153,9 +153,10 @@ class System:
             slowest = self.comm.allreduce_max(milliseconds)
         self.checkpoints.pace.note("train", slowest / 1000)
         with self.watch("communicate"):
-            rows = self.comm.gather(metrics, self.layout.owned[AGENT], len(TRAINING), np.float64)
+            figures = training_figures(self.config)
+            rows = self.comm.gather(metrics, self.layout.owned[AGENT], len(figures), np.float64)
         if rows is not None:
-            self.sinks.training(segment.env_steps, self.sinks.elapsed(), TRAINING, rows)
+            self.sinks.training(segment.env_steps, self.sinks.elapsed(), figures, rows)
 
     def evaluate(self, segment: Segment) -> None:
         """Send the networks to the global ranks, which evaluate them where the segment ends with that.

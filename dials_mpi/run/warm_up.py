@@ -17,7 +17,7 @@ from dials_mpi.learning.ppo import PPO
 
 if TYPE_CHECKING:
     from dials_mpi.config import Config
-    from dials_mpi.domains.base import Domain
+    from dials_mpi.domains.base import Agent, Domain
     from dials_mpi.parallel.communicator import Communicator
 
 
@@ -65,13 +65,8 @@ def _run_learning_functions(config: Config, domain: Domain) -> None:
     region = domain.regions[0]
     actor = domain.agents[region.agents[0]]
     envs, kind = config.envs_per_region, region.input_type
-    agent = PPO(config.policy, config.ppo, actor, envs)
-    observations = np.zeros((envs, actor.observation_size), kind)
-    for _ in range(agent.length):
-        agent.act(observations)
-        agent.observe(np.zeros(envs, np.float32), np.ones(envs, bool), observations)
-    agent.update(observations, 0.0)
-
+    if not config.own_learner:
+        _update_policy(config, actor, np.zeros((envs, actor.observation_size), kind))
     predictor = Predictor(replace(config.influence, epochs=1), region, trainable=True)
     predictor.sample(
         np.zeros((envs, region.input_size), kind),
@@ -81,3 +76,13 @@ def _run_learning_functions(config: Config, domain: Domain) -> None:
     inputs = np.zeros((2, 2, region.input_size), kind)
     sources = np.zeros((2, 2, len(region.source_classes)), np.uint8)
     predictor.fit(inputs, sources, np.random.default_rng(0))
+
+
+def _update_policy(config: Config, actor: Agent, observations: np.ndarray) -> None:
+    """Act and update with these observations [E, O] at every step."""
+    envs = len(observations)
+    agent = PPO(config.policy, config.ppo, actor, envs)
+    for _ in range(agent.length):
+        agent.act(observations)
+        agent.observe(np.zeros(envs, np.float32), np.ones(envs, bool), observations)
+    agent.update(observations, 0.0)

@@ -11,4 +11,13 @@ from dials_mpi.settings.fields import (
     setting,
 )
 
-__all__ = ["build", "digest", "dump", "flat", "newer_defaults", "section", "section_chosen_by", "setting"]
+__all__ = [
+    "build",
+    "digest",
+    "dump",
+    "flat",
+    "newer_defaults",
+    "section",
+    "section_chosen_by",
+    "setting",
+]

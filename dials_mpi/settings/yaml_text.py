@@ -66,7 +66,8 @@ def parse_value(text: str, source: str) -> Any:
 
 
 def scalar(value: Any) -> str:
-    """A value, or a tuple of values, as YAML on one line."""
+    """A value, or a tuple or mapping of values, as YAML on one line."""
+    value = dict(value) if isinstance(value, dict) else value  # of a subclass, which PyYAML does not write
     text = yaml.dump([value], Dumper=_Dumper, default_flow_style=True, width=math.inf)
     return text.strip()[1:-1]
 
