@@ -521,7 +521,7 @@ def test_arguments_of_a_class_are_plain_values():
 
 @pytest.mark.parametrize("value", ["3", "[a]", "{1: 2}", "{a b: 2}", "{a: .inf}", "{a: {1: 2}}"])
 def test_other_arguments_are_refused(value):
-    with pytest.raises(BadInput, match="but must be a mapping of names to values, such as"):
+    with pytest.raises(BadInput, match="but must be a mapping of plain values, such as"):
         load(None, ["learner=mine:Learner", f"learner_arguments={value}"])
 
 

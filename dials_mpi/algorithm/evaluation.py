@@ -94,9 +94,9 @@ class Evaluator:
     ) -> np.ndarray:
         """Trained policies: rows float64 [episodes of the share, N (+ R) + statistics].
 
-        greedy: they, GreedyActors, take their most probable actions; else they sample. predictors: empty where there are
-        none; else their cross-entropy on these episodes is measured, which no predictor was trained on: that
-        of an episode is the mean of its block.
+        greedy: the policies, GreedyActors, take their most probable actions; else they sample. predictors:
+        empty where there are none; else their cross-entropy on these episodes is measured, which no predictor
+        was trained on: that of an episode is the mean of its block.
         """
 
         def acting(_: GlobalSimulator, streams: Sequence[np.random.Generator]) -> joint.JointPolicy:
