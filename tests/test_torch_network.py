@@ -121,7 +121,7 @@ def test_the_first_parameters_are_those_of_the_constructor_and_depend_on_the_str
 def unrolled(network, x, state, keep):
     """A module's outputs, step by step, by a plain loop."""
     module, found = network.module, []
-    state = network._memory.unpack(torch.from_numpy(state.copy()))
+    state = network.memory.unpack(torch.from_numpy(state.copy()))
     for s in range(len(x)):
         if keep is not None and state is not None:
             parts = state if isinstance(state, tuple) else (state,)

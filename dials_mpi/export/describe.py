@@ -26,6 +26,7 @@ def describe_run(run: Run) -> dict[str, Any]:
         "decision_every": decision_steps(run.domain),
         "architecture": config.policy.architecture,
         "hidden": list(config.policy.hidden),
+        "arguments": config.policy.arguments,
     }
 
 

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 class TorchNetwork:
     """A module's parameters on a flat float32 vector; see ``network.Network``.
 
-    module: the user's, in training mode. Its buffers are what its constructor makes of them.
+    module: the user's, in training mode; memory: how its state lies in a row. Its buffers are
+    what its constructor makes of them.
     """
 
     def __init__(
@@ -40,8 +41,8 @@ class TorchNetwork:
         BadInput: the module does not fulfil the contract.
         """
         self._shape = config, inputs, outputs, description
-        self.table, self._memory = contents(*self._shape)
-        self.state_size = self._memory.size
+        self.table, self.memory = contents(*self._shape)
+        self.state_size = self.memory.size
         length = tables.size(self.table)
         self.vector = np.zeros(length, np.float32) if vector is None else vector[:length]
         self.gradient: np.ndarray | None = None
@@ -82,8 +83,8 @@ class TorchNetwork:
     def advance(self, x: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """One step: x float32 [B, I], state [B, H] -> outputs [B, K], a new state [B, H]."""
         with torch.no_grad():
-            outputs, after = self.module(_copy(x), self._memory.unpack(_copy(state)))
-            rows = self._memory.pack(after).numpy() if self.state_size else self.initial_state(len(x))
+            outputs, after = self.module(_copy(x), self.memory.unpack(_copy(state)))
+            rows = self.memory.pack(after).numpy() if self.state_size else self.initial_state(len(x))
         return outputs.contiguous().numpy(), rows
 
     def forward(self, x: np.ndarray, state: np.ndarray, keep: np.ndarray | None = None) -> np.ndarray:
@@ -120,7 +121,7 @@ class TorchNetwork:
 
     def _sequence(self, x: np.ndarray, state: np.ndarray, keep: np.ndarray | None) -> torch.Tensor:
         kept = torch.ones(x.shape[:2]) if keep is None else _copy(keep)
-        return sequence(self.module, self._memory, _copy(x), _copy(state), kept).contiguous()
+        return sequence(self.module, self.memory, _copy(x), _copy(state), kept).contiguous()
 
 
 def sequence(
