@@ -82,8 +82,6 @@ def test_operations_of_a_network_are_those_that_torch_counts(architecture, input
         assert counter.get_total_flops() == pytest.approx(steps * batch * counted.training(steps), rel=1e-12)
 
 
-@pytest.mark.parametrize("mode", ["dials", "global"])
-@pytest.mark.parametrize("time_limit", ["bootstrap", "terminal"])
 def test_operations_of_networks_in_pytorch_are_those_of_the_built_in_ones_or_twice_the_parameters():
     words = [*SMALL, "policy.architecture=torch:fnn", "influence.architecture=torch:gru"]
     ours = [*SMALL, "policy.architecture=fnn", "influence.architecture=gru"]
@@ -94,6 +92,8 @@ def test_operations_of_networks_in_pytorch_are_those_of_the_built_in_ones_or_twi
     assert policy_count(config, domain.agents[0]).forward == 2 * parameters
 
 
+@pytest.mark.parametrize("mode", ["dials", "global"])
+@pytest.mark.parametrize("time_limit", ["bootstrap", "terminal"])
 @pytest.mark.parametrize("architecture", ["gru", "fnn"])
 def test_operations_of_an_agent_step_are_those_of_an_update_step_by_step(mode, time_limit, architecture):
     config = load(
