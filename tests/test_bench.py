@@ -12,7 +12,7 @@ from conftest import SMALL, launch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dials_mpi.bench.flop import count, fit_flop, flop_per_agent_step
+from dials_mpi.bench.flop import count, fit_flop, flop_per_agent_step, policy_count
 from dials_mpi.bench.shares import PARTS, Method, Profile, shares
 from dials_mpi.config import load
 from dials_mpi.core.provenance import own_memory
@@ -80,6 +80,16 @@ def test_operations_of_a_network_are_those_that_torch_counts(architecture, input
     with FlopCounterMode(display=False) as counter:
         twin.learn(steps, batch)
         assert counter.get_total_flops() == pytest.approx(steps * batch * counted.training(steps), rel=1e-12)
+
+
+def test_operations_of_networks_in_pytorch_are_those_of_the_built_in_ones_or_twice_the_parameters():
+    words = [*SMALL, "policy.architecture=torch:fnn", "influence.architecture=torch:gru"]
+    ours = [*SMALL, "policy.architecture=fnn", "influence.architecture=gru"]
+    assert flop_per_agent_step(load(None, words)) == flop_per_agent_step(load(None, ours))
+    config = load(None, [*SMALL, "policy.architecture=torch_modules:Plain"])
+    domain = create(config.domain, config.domain_section)
+    parameters = 37 * 8 + 8 + 8 * 5 + 5
+    assert policy_count(config, domain.agents[0]).forward == 2 * parameters
 
 
 @pytest.mark.parametrize("mode", ["dials", "global"])

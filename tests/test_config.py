@@ -494,8 +494,9 @@ def changed(key: str, value: Any) -> str:
 def test_the_digest_changes_with_every_value_that_affects_results():
     values = settings.flat(Config())
     del values["domain"]
-    # Of a module, see test_torch_network.py; of a learner.
-    del values["policy.arguments"], values["influence.arguments"], values["learner_arguments"]
+    # Of networks in PyTorch, see test_torch_network.py; of a learner.
+    for key in ("policy.arguments", "influence.arguments", "learning.device", "learner_arguments"):
+        del values[key]
     digests = {key: load(None, [f"{key}={changed(key, value)}"]).digest() for key, value in values.items()}
     own = [["learner=mine:Learner", *more] for more in ([], ["learner_arguments={rate: 0.5}"])]
     assert len({load(None, words).digest() for words in own}) == 2

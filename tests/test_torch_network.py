@@ -11,9 +11,10 @@ from dials_mpi import config as c
 from dials_mpi.config import load
 from dials_mpi.core.errors import BadInput
 from dials_mpi.domains import create as create_domain
-from dials_mpi.learning import tables
+from dials_mpi.learning import devices, tables
 from dials_mpi.learning.adam import Adam
 from dials_mpi.learning.network import Network, create
+from dials_mpi.learning.torch_modules import device
 from dials_mpi.settings.mappings import PlainMapping
 
 SIZES = [("gru", 5, (16, 8), 4), ("gru", 1, (3, 2), 1), ("fnn", 5, (16, 8), 4), ("fnn", 2, (1, 9), 3)]
@@ -121,7 +122,7 @@ def test_the_first_parameters_are_those_of_the_constructor_and_depend_on_the_str
 def unrolled(network, x, state, keep):
     """A module's outputs, step by step, by a plain loop."""
     module, found = network.module, []
-    state = network._memory.unpack(torch.from_numpy(state.copy()))
+    state = network.memory.unpack(torch.from_numpy(state.copy()))
     for s in range(len(x)):
         if keep is not None and state is not None:
             parts = state if isinstance(state, tuple) else (state,)
@@ -249,3 +250,55 @@ def test_settings_of_networks_are_checked_without_torch(words, said):
     with pytest.raises(BadInput) as refusal:
         load(None, words)
     assert said in str(refusal.value)
+
+
+# Devices -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """A device that does not share the vector's memory: cpu:0 is handled as a GPU would be."""
+    monkeypatch.setattr(devices, "_chosen", [devices.Device("cpu:0")])
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_a_device_with_memory_of_its_own_gives_the_same(name, elsewhere):
+    network = made(name)
+    assert network._device != torch.device("cpu")
+    first = next(network.module.parameters())
+    assert first.data_ptr() != network.vector.ctypes.data
+    devices.choose(devices.Device())
+    shared = made(name)
+    assert np.array_equal(network.vector, shared.vector)
+    x, state, upstream = some(5, 4, 7), some(4, network.state_size, seed=1), some(5, 4, 3, seed=2)
+    optimisers = [Adam(each.vector, each.gradient, 1e-8) for each in (network, shared)]
+    for _ in range(3):
+        outputs = [each.forward(x, state, None) for each in (network, shared)]
+        assert np.array_equal(*outputs)
+        for each, optimiser in zip((network, shared), optimisers, strict=True):
+            each.backward(upstream)
+            optimiser.step(0.01)
+        assert np.array_equal(network.gradient, shared.gradient)
+        for one, two in zip(network.advance(x[0], state), shared.advance(x[0], state), strict=True):
+            assert np.array_equal(one, two)
+    assert np.array_equal(network.vector, shared.vector)
+
+
+def test_cuda_is_refused_in_one_sentence_where_there_is_none():
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    for name in ("cuda", "cuda:auto"):
+        config = load(None, ["policy.architecture=torch:gru", f"learning.device={name}"])
+        with pytest.raises(BadInput, match=f"learning.device is {name}, and PyTorch finds no CUDA device"):
+            devices.require(config.learning.device)
+    devices.require("cpu")
+    with pytest.raises(BadInput, match="the built-in networks compute on the CPU"):
+        load(None, ["learning.device=cuda"])
+
+
+def test_ranks_take_the_devices_of_their_machine_in_turn(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    found = [device(devices.Device("cuda:auto", place)).index for place in range(6)]
+    assert found == [0, 1, 2, 3, 0, 1]
+    assert device(devices.Device("cuda", 3)).index == 0

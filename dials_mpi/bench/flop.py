@@ -12,9 +12,16 @@ import numpy as np
 
 from dials_mpi.config import Config
 from dials_mpi.domains import create
-from dials_mpi.domains.base import Agent, Domain, Region
+from dials_mpi.domains.base import Agent, Description, Domain, Region
 from dials_mpi.domains.decisions import decision_steps, decisions_per_episode
-from dials_mpi.learning.tables import policy_sizes, predictor_sizes
+from dials_mpi.learning.tables import (
+    TABLES,
+    NetworkConfig,
+    network_table,
+    policy_sizes,
+    predictor_sizes,
+    size,
+)
 
 
 class Count(NamedTuple):
@@ -51,14 +58,20 @@ def count(architecture: str, inputs: int, hidden: tuple[int, int], outputs: int)
 
 def policy_count(config: Config, agent: Agent) -> Count:
     """The operations of an agent's policy, which has one output per action and one for the value."""
-    policy, (inputs, outputs) = config.policy, policy_sizes(agent)
-    return count(policy.architecture, inputs, policy.hidden, outputs)
+    return _count(config.policy, *policy_sizes(agent), agent.description)
 
 
 def predictor_count(config: Config, region: Region) -> Count:
     """The operations of a region's influence predictor."""
-    influence, (inputs, outputs) = config.influence, predictor_sizes(region)
-    return count(influence.architecture, inputs, influence.hidden, outputs)
+    return _count(config.influence, *predictor_sizes(region), region.description)
+
+
+def _count(config: NetworkConfig, inputs: int, outputs: int, description: Description) -> Count:
+    """Of a network of the user's own an estimate: each parameter is multiplied once in a step."""
+    built_in = config.architecture.removeprefix("torch:")
+    if built_in in TABLES:
+        return count(built_in, inputs, config.hidden, outputs)
+    return Count(0, 0, 2 * size(network_table(config, inputs, outputs, description)))
 
 
 def flop_per_agent_step(config: Config) -> float:

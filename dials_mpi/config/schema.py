@@ -128,6 +128,19 @@ class Influence:
 
 
 @dataclass(frozen=True)
+class Learning:
+    """Where networks in PyTorch compute."""
+
+    device: str = setting(
+        "cpu",
+        "Of networks in PyTorch: cpu; cuda: the first GPU of a rank's machine; cuda:auto: its ranks take its "
+        "GPUs in turn. The built-in networks always compute on the CPU",
+        choices=("cpu", "cuda", "cuda:auto"),
+        newer=True,
+    )
+
+
+@dataclass(frozen=True)
 class Config:
     """The configuration of one run.
 
@@ -253,6 +266,9 @@ class Config:
     )
     influence: Influence = field(
         default_factory=Influence, metadata=section("The influence predictor of each region.")
+    )
+    learning: Learning = field(
+        default_factory=Learning, metadata=section("The device of networks in PyTorch.")
     )
 
     def __post_init__(self) -> None:

@@ -24,6 +24,7 @@ def check(config: Config) -> None:
     """BadInput: a combination of values is invalid; the message names the nearest valid values."""
     _check_network(config.policy)
     _check_network(config.influence)
+    _check_device(config)
     _check_schedule(config)
     _check_memory(config)
     _check_sequences(config)
@@ -50,6 +51,16 @@ def _check_network(config: PolicyConfig | InfluenceConfig) -> None:
         raise BadInput(
             f"{key} is {shown(name)}: choose one of {known}, or name a torch.nn.Module of your own as "
             "module:Class"
+        )
+
+
+def _check_device(config: Config) -> None:
+    """Only networks in PyTorch compute on a GPU; whether there is one shows when the run begins."""
+    device, sections = config.learning.device, (config.policy, config.influence)
+    if device != "cpu" and all(section.architecture in BUILT_IN for section in sections):
+        raise BadInput(
+            f"learning.device is {device}, and the built-in networks compute on the CPU: set it to cpu, or "
+            "an architecture to torch:gru or module:Class"
         )
 
 

@@ -32,7 +32,12 @@ def describe_run(run: Run) -> dict[str, Any]:
 def _trained_by(config: Config) -> dict[str, Any]:
     if config.own_learner:
         return {"learner": config.learner, "learner_arguments": config.learner_arguments}
-    return {"architecture": config.policy.architecture, "hidden": list(config.policy.hidden)}
+    policy = config.policy
+    return {
+        "architecture": policy.architecture,
+        "hidden": list(policy.hidden),
+        "arguments": policy.arguments,
+    }
 
 
 def describe_all(run: Run) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""A policy as TorchScript; the only file that imports PyTorch outside of tests and the bench.
+"""A policy as a program of PyTorch: TorchScript (.pt), or that of torch.export (.pt2).
 
-Why TorchScript and not torch.export: one call, ``torch.jit.load``, in Python or C++, loads such a file. The
-format of torch.export changed in PyTorch 2.8, and older versions cannot read what newer ones write.
+Why TorchScript first: one call, ``torch.jit.load``, in Python or C++, loads such a file in all versions. The
+format of torch.export changed in PyTorch 2.8, and older versions cannot read what newer ones write; but it
+takes more of the modules that users write.
 """
 
 from __future__ import annotations
@@ -13,14 +14,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.text import printable
+from dials_mpi.learning.network import Network
 from dials_mpi.learning.policy import Policy
 from dials_mpi.learning.tables import layers, policy_sizes
 
 try:
     import torch
     from torch import nn
+
+    from dials_mpi.learning.torch_network import TorchNetwork
 except ImportError as missing:
     raise BadInput(
         f"exporting a single policy needs PyTorch ({missing}): pip install 'dials_mpi[export]', or write all "
@@ -70,30 +76,100 @@ MODULES: dict[str, Callable[[int, int, int, int], nn.Module]] = {"gru": Recurren
 """The module of each architecture."""
 
 
-def write(policy: Policy, description: Mapping[str, Any], file: Path) -> None:
-    """Write a policy with its description.
+class Packed(nn.Module):
+    """A policy of the user's own; its state is one tensor [B, H]."""
 
-    BadInput: there is no module for the policy's architecture. OSError: the file cannot be written.
+    def __init__(self, network: TorchNetwork) -> None:
+        super().__init__()
+        self.module, self._memory = network.module, network.memory
+
+    def forward(
+        self, observation: torch.Tensor, state: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """As ``Recurrent.forward``."""
+        outputs, after = self.module(observation, self._memory.unpack(state))
+        after = self._memory.pack(after) if self._memory.size else state.clone()
+        return outputs[:, :-1], outputs[:, -1], after
+
+
+def write(policy: Policy, description: Mapping[str, Any], file: Path) -> None:
+    """Write a policy with its description, in the format of the file's ending.
+
+    BadInput: this policy cannot be written in that format. OSError: the file cannot be written.
     """
     # Into memory first: torch raises no OSError if the disk is full.
     buffer, module = io.BytesIO(), _module(policy)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # in favour of torch.export: see above
-        torch.jit.save(
-            torch.jit.script(module), buffer, _extra_files={DESCRIPTION: json.dumps(description, indent=2)}
-        )
+    example = torch.zeros(2, policy.agent.observation_size), torch.zeros(2, policy.network.state_size)
+    extra = {DESCRIPTION: json.dumps(description, indent=2)}
+    save = _save_exported if file.suffix == ".pt2" else _save_script
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # TorchScript: deprecated, see above; a trace: of Python's branches
+        try:
+            save(module, example, buffer, extra)
+            _require_equal(_load(buffer, file), policy)
+        except Exception as error:  # what a module's code leads to
+            reason = printable(f"{type(error).__name__}: {' '.join(str(error).split())}")[:200]
+            other = ".pt" if file.suffix == ".pt2" else ".pt2"
+            raise BadInput(
+                f"this policy cannot be exported as {file.suffix} ({reason}): choose a name that ends with "
+                f"{other}, or write all policies as arrays with --all"
+            ) from error
     file.write_bytes(buffer.getvalue())
+
+
+Example = tuple[torch.Tensor, torch.Tensor]
+
+
+def _save_script(module: nn.Module, example: Example, buffer: io.BytesIO, extra: dict[str, str]) -> None:
+    traced = isinstance(module, Packed)  # what Python does between tensors need not be TorchScript
+    program = torch.jit.trace(module, example) if traced else torch.jit.script(module)
+    torch.jit.save(program, buffer, _extra_files=extra)
+
+
+def _save_exported(module: nn.Module, example: Example, buffer: io.BytesIO, extra: dict[str, str]) -> None:
+    batch = torch.export.Dim("batch")
+    program = torch.export.export(module, example, dynamic_shapes=({0: batch}, {0: batch}))
+    torch.export.save(program, buffer, extra_files=extra)
+
+
+def _load(buffer: io.BytesIO, file: Path) -> Callable[..., Any]:
+    buffer.seek(0)
+    program: Callable[..., Any]
+    program = torch.export.load(buffer).module() if file.suffix == ".pt2" else torch.jit.load(buffer)
+    return program
+
+
+def _require_equal(program: Callable[..., Any], policy: Policy) -> None:
+    """ValueError: the outputs of a program are not those of the policy, with one row and with several."""
+    stream = np.random.default_rng(0)
+    for batch in (1, 5):
+        x = stream.integers(0, 2, (batch, policy.agent.observation_size)).astype(np.float32)
+        state = policy.network.initial_state(batch)
+        for _ in range(3):
+            outputs, after = policy.network.advance(x, state)
+            logits, values, found = program(torch.from_numpy(x), torch.from_numpy(state))
+            pairs = (logits, outputs[:, :-1]), (values, outputs[:, -1]), (found, after)
+            if not all(np.allclose(one, two, rtol=1e-4, atol=1e-5) for one, two in pairs):
+                raise ValueError("the program gives other outputs")
+            state = after
 
 
 def _module(policy: Policy) -> nn.Module:
     config, network = policy.config, policy.network
-    if config.architecture not in MODULES:
-        raise BadInput(
-            f"a policy of the architecture {printable(config.architecture)} cannot be exported as "
-            "TorchScript: write all policies as arrays with --all"
-        )
+    built_in = config.architecture.removeprefix("torch:")
+    if built_in not in MODULES:
+        return _own(network, config.architecture).eval()
     inputs, outputs = policy_sizes(policy.agent)
-    module = MODULES[config.architecture](inputs, *config.hidden, outputs)
+    module = MODULES[built_in](inputs, *config.hidden, outputs)
     parameters = layers(network.table, network.vector)
     module.load_state_dict({name: torch.from_numpy(part.copy()) for name, part in parameters.items()})
     return module.requires_grad_(False).eval()
+
+
+def _own(network: Network, architecture: str) -> nn.Module:
+    if not isinstance(network, TorchNetwork):
+        raise BadInput(
+            f"a policy of the architecture {printable(architecture)} cannot be exported as a program of "
+            "PyTorch: write all policies as arrays with --all"
+        )
+    return Packed(network).requires_grad_(False)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.imports import NETWORKS, import_subclass, registered
 from dials_mpi.core.text import printable, shown
+from dials_mpi.learning.devices import Device
 from dials_mpi.learning.tables import NetworkConfig, Table
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ torch.set_deterministic_debug_mode(
 
 TRIAL = 3
 """Sequences of the trial pass of a new module."""
+
+CPU = torch.device("cpu")
 
 TWINS: dict[str, type[nn.Module]] = {"torch:gru": TwinGRU, "torch:fnn": TwinFNN}
 """The built-in networks in PyTorch."""
@@ -85,6 +88,16 @@ class Contents(NamedTuple):
 
     table: Table
     memory: Memory
+
+
+def device(chosen: Device) -> torch.device:
+    """A rank's device. BadInput: it is not there."""
+    name, place = chosen
+    if not name.startswith("cuda"):
+        return torch.device(name)
+    if not torch.cuda.is_available():
+        raise BadInput(f"learning.device is {name}, and PyTorch finds no CUDA device: set it to cpu")
+    return torch.device("cuda", place % torch.cuda.device_count() if name == "cuda:auto" else 0)
 
 
 def find(config: NetworkConfig) -> Callable[..., nn.Module]:

@@ -6,15 +6,17 @@ the built-in networks. Only what builds such a network imports this file, and wi
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dials_mpi.learning import tables
+from dials_mpi.learning.devices import chosen
 from dials_mpi.learning.tables import NetworkConfig
 
 # First: it says what to do where torch is missing.
-from dials_mpi.learning.torch_modules import TWINS, Memory, build, contents  # isort: skip
+from dials_mpi.learning.torch_modules import CPU, TWINS, Memory, build, contents, device  # isort: skip
 import torch
 
 if TYPE_CHECKING:
@@ -24,7 +26,8 @@ if TYPE_CHECKING:
 class TorchNetwork:
     """A module's parameters on a flat float32 vector; see ``network.Network``.
 
-    module: the user's, in training mode. Its buffers are what its constructor makes of them.
+    module: the user's, in training mode; memory: how its state lies in a row. Its buffers are
+    what its constructor makes of them.
     """
 
     def __init__(
@@ -40,17 +43,20 @@ class TorchNetwork:
         BadInput: the module does not fulfil the contract.
         """
         self._shape = config, inputs, outputs, description
-        self.table, self._memory = contents(*self._shape)
-        self.state_size = self._memory.size
+        self.table, self.memory = contents(*self._shape)
+        self.state_size = self.memory.size
         length = tables.size(self.table)
         self.vector = np.zeros(length, np.float32) if vector is None else vector[:length]
         self.gradient: np.ndarray | None = None
         self.module = build(*self._shape)
         self._parameters = [parameter for _, parameter in self.module.named_parameters()]
-        for parameter, view in zip(
-            self._parameters, tables.layers(self.table, self.vector).values(), strict=True
-        ):
-            parameter.data = torch.from_numpy(view)
+        self._device = device(chosen())
+        self._sent: np.ndarray | None = None
+        if self._device == CPU:
+            for parameter, view in self._views(self.vector):
+                parameter.data = torch.from_numpy(view)
+        else:
+            self.module.to(self._device)
         self._outputs: torch.Tensor | None = None
 
     @property
@@ -65,9 +71,8 @@ class TorchNetwork:
             tables.initialise(self.table, self.vector, stream)
             return
         drawn = build(*self._shape, seed=int(stream.integers(2**63)))
-        with torch.no_grad():
-            for own, (_, new) in zip(self._parameters, drawn.named_parameters(), strict=True):
-                own.copy_(new)
+        for (_, view), new in zip(self._views(self.vector), drawn.parameters(), strict=True):
+            view[...] = new.detach().numpy()
 
     def require_gradient(self) -> np.ndarray:
         """The gradient [P], allocated with the first call."""
@@ -81,16 +86,17 @@ class TorchNetwork:
 
     def advance(self, x: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """One step: x float32 [B, I], state [B, H] -> outputs [B, K], a new state [B, H]."""
+        self._send()
         with torch.no_grad():
-            outputs, after = self.module(_copy(x), self._memory.unpack(_copy(state)))
-            rows = self._memory.pack(after).numpy() if self.state_size else self.initial_state(len(x))
-        return outputs.contiguous().numpy(), rows
+            outputs, after = self.module(self._copy(x), self.memory.unpack(self._copy(state)))
+            rows = _array(self.memory.pack(after)) if self.state_size else self.initial_state(len(x))
+        return _array(outputs), rows
 
     def forward(self, x: np.ndarray, state: np.ndarray, keep: np.ndarray | None = None) -> np.ndarray:
         """Sequences x [S, B, I], state [B, H] -> outputs [S, B, K]. ``backward`` needs the graph of the last
         call."""
         self._outputs = self._sequence(x, state, keep)
-        return self._outputs.detach().numpy()
+        return _array(self._outputs.detach())
 
     def backward(self, grad_outputs: np.ndarray) -> None:
         """Fill the gradient [P] from that in the outputs [S, B, K]. RuntimeError: no ``forward`` came before.
@@ -100,27 +106,42 @@ class TorchNetwork:
         if self._outputs is None:
             raise RuntimeError("backward needs a forward pass of its own before it")
         learnt = [parameter for parameter in self._parameters if parameter.requires_grad]
-        found = iter(
-            torch.autograd.grad(self._outputs, learnt, torch.from_numpy(grad_outputs), allow_unused=True)
-        )
+        found = iter(torch.autograd.grad(self._outputs, learnt, self._copy(grad_outputs), allow_unused=True))
         self._outputs = None
-        views = tables.layers(self.table, self.require_gradient()).values()
-        for parameter, view in zip(self._parameters, views, strict=True):
+        for parameter, view in self._views(self.require_gradient()):
             gradient = next(found) if parameter.requires_grad else None
-            view[...] = 0 if gradient is None else gradient.numpy()
+            view[...] = 0 if gradient is None else _array(gradient)
 
     def predict(self, x: np.ndarray, state: np.ndarray) -> np.ndarray:
         """The outputs of ``forward``, without a graph."""
         with torch.no_grad():
-            return self._sequence(x, state, None).numpy()
+            return _array(self._sequence(x, state, None))
 
     def release(self) -> None:
         """Free the graph of the last forward pass."""
         self._outputs = None
 
     def _sequence(self, x: np.ndarray, state: np.ndarray, keep: np.ndarray | None) -> torch.Tensor:
-        kept = torch.ones(x.shape[:2]) if keep is None else _copy(keep)
-        return sequence(self.module, self._memory, _copy(x), _copy(state), kept).contiguous()
+        self._send()
+        kept = self._copy(np.ones(x.shape[:2]) if keep is None else keep)
+        return sequence(self.module, self.memory, self._copy(x), self._copy(state), kept)
+
+    def _views(self, vector: np.ndarray) -> Iterator[tuple[torch.nn.Parameter, np.ndarray]]:
+        """Each parameter, and the view of a vector [P] that belongs to it."""
+        return zip(self._parameters, tables.layers(self.table, vector).values(), strict=True)
+
+    def _send(self) -> None:
+        """Copy the vector to a device with memory of its own, if it has changed since the last copy."""
+        if self._device == CPU or (self._sent is not None and np.array_equal(self._sent, self.vector)):
+            return
+        self._sent = self.vector.copy()
+        with torch.no_grad():
+            for parameter, view in self._views(self._sent):
+                parameter.copy_(torch.from_numpy(view))
+
+    def _copy(self, array: np.ndarray) -> torch.Tensor:
+        """A float32 tensor of its own on the device, which a module may change in place."""
+        return torch.from_numpy(np.array(array, np.float32)).to(self._device)
 
 
 def sequence(
@@ -142,6 +163,7 @@ def sequence(
     return torch.stack(steps)
 
 
-def _copy(array: np.ndarray) -> torch.Tensor:
-    """A tensor of its own, which a module may change in place."""
-    return torch.from_numpy(np.array(array, np.float32))
+def _array(tensor: torch.Tensor) -> np.ndarray:
+    """A tensor as a contiguous array."""
+    array: np.ndarray = tensor.contiguous().cpu().numpy()
+    return array

@@ -26,6 +26,7 @@ from dials_mpi.core.logging import LOG
 from dials_mpi.core.provenance import PROCESSORS, differences, libraries, memory
 from dials_mpi.core.timing import PHASES, Stopwatch
 from dials_mpi.domains.members import OWNERS
+from dials_mpi.learning import devices
 from dials_mpi.learning.influence import Fit
 from dials_mpi.learning.tables import tables, widths
 from dials_mpi.parallel.communicator import Communicator
@@ -58,6 +59,7 @@ class System:
         hosts = comm.exchange_hosts(config.silence)
         own = {PROCESSORS: processor(), **libraries()}
         platform = {name: comm.allgather_names(value) for name, value in own.items()}
+        devices.choose(devices.Device(config.learning.device, hosts[: comm.rank].count(comm.host)))
         self.failures = Failures(comm.rank, comm.heartbeat.beat)
         self.learners = Learners(config, self.domain, self.layout.regions, self.failures)
         self.state = RankState(self.learners, UnrecordedCosts(self.watch, self.failures))

@@ -1,0 +1,100 @@
+"""Exported policies of PyTorch modules, in both formats, loaded without this package and the module."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from dials_mpi import config as c
+from dials_mpi.core.errors import BadInput
+from dials_mpi.domains.base import Agent
+from dials_mpi.export import torchscript
+from dials_mpi.learning.policy import Policy
+
+AGENT = Agent(observation_size=7, actions=3)
+NAMES = (
+    "gru",
+    "fnn",
+    "torch:gru",
+    "torch:fnn",
+    "torch_modules:Plain",
+    "torch_modules:Pair",
+    "torch_modules:Whole",
+)
+ENDINGS = (".pt", ".pt2")
+EXPORTED = ("gru", "torch_modules:Plain", "torch_modules:Pair")
+"""Those of which torch.export, which is slow, makes a .pt2, too."""
+
+READER = """
+import sys
+sys.modules["dials_mpi"] = sys.modules["torch_modules"] = None  # to import them fails
+import numpy, torch
+
+x, found = torch.from_numpy(numpy.load("x.npy")), {}
+for name, size in (line.split() for line in open("files")):
+    extra = {"description.json": ""}
+    if name.endswith(".pt2"):
+        program = torch.export.load(name, extra_files=extra).module()
+    else:
+        program = torch.jit.load(name, _extra_files=extra)
+    assert "meaning" in str(extra["description.json"])
+    state, steps = torch.zeros(x.shape[1], int(size)), []
+    for observation in x:
+        logits, value, state = program(observation, state)
+        steps.append(torch.cat([logits, value[:, None]], 1).detach().numpy())
+    found[name] = numpy.stack(steps)
+numpy.savez("found.npz", **found)
+"""
+
+
+def policy(name, seed=4):
+    made = Policy(c.Policy(name, (9, 8)), AGENT)
+    made.network.initialise(np.random.default_rng(seed))
+    return made
+
+
+def outputs(own, x):
+    """Of the original [T, B, A + 1], along an episode."""
+    state, steps = own.network.initial_state(x.shape[1]), []
+    for observation in x:
+        found, state = own.network.advance(observation, state)
+        steps.append(found)
+    return np.stack(steps)
+
+
+def test_programs_give_the_outputs_of_the_originals(tmp_path):
+    """Along an episode of 6 steps of 4 environments; the batch of the export was another."""
+    x = np.random.default_rng(0).random((6, 4, 7), np.float32)
+    np.save(tmp_path / "x.npy", x)
+    (tmp_path / "reader.py").write_text(READER)
+    expected, lines = {}, []
+    for k, name in enumerate(NAMES):
+        own = policy(name)
+        for ending in ENDINGS if name in EXPORTED else ENDINGS[:1]:
+            torchscript.write(own, {"meaning": json.dumps(name)}, tmp_path / f"{k}{ending}")
+            expected[f"{k}{ending}"] = outputs(own, x)
+            lines.append(f"{k}{ending} {own.network.state_size}\n")
+    (tmp_path / "files").write_text("".join(lines))
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-I", "reader.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    with np.load(tmp_path / "found.npz") as found:
+        assert set(found) == set(expected)
+        for name, values in expected.items():
+            np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=1e-5)
+    assert np.abs(expected["4.pt"] - expected["5.pt"]).max() > 1e-3
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_policy_whose_program_would_differ_is_refused(tmp_path, ending):
+    """Python decides by the values: a trace and an exported program keep one of the branches."""
+    with pytest.raises(BadInput, match=rf"cannot be exported as \{ending} \(") as refusal:
+        torchscript.write(policy("torch_modules:Branches"), {}, tmp_path / f"one{ending}")
+    assert "\n" not in str(refusal.value) and not list(tmp_path.iterdir())
