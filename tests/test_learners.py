@@ -360,8 +360,10 @@ def test_the_bench_measures_the_built_in_learner_only():
     assert done.code == 2 and "the bench measures learner=ppo only" in done.stderr
 
 
-def test_a_run_without_stable_baselines_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "stable_baselines3", None)
+@pytest.mark.parametrize("name", ["sb3:A2C", "sb3-contrib:TRPO"])
+def test_a_run_without_stable_baselines_names_the_extra(name, monkeypatch):
+    for package in ("stable_baselines3", "sb3_contrib"):
+        monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.delitem(sys.modules, "dials_mpi.learning.sb3", raising=False)
     with pytest.raises(BadInput, match=r"pip install 'dials_mpi\[sb3\]'"):
-        learner.find("sb3:DQN")
+        learner.find(name)

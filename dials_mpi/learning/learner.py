@@ -125,12 +125,13 @@ def find(name: str) -> Callable[..., Learner]:
 def _stable_baselines(name: str) -> Callable[..., Learner]:
     try:
         from dials_mpi.learning import sb3
+
+        return sb3.find(name)
     except ImportError as error:
         raise BadInput(
             f"learner is {shown(name)}, but its packages cannot be imported ({printable(str(error))}): "
             "pip install 'dials_mpi[sb3]'"
         ) from error
-    return sb3.find(name)
 
 
 def create(config: Config, agent: Agent, rng: np.random.Generator | None = None) -> Learner:
