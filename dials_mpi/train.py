@@ -128,10 +128,10 @@ def _program(comm: Communicator, options: argparse.Namespace, begun: float) -> i
 
 def _plan(comm: Communicator, options: argparse.Namespace, begun: float) -> tuple[Deadline, SessionStart]:
     """When the run must stop and where it starts, written to the run file. BadInput: it cannot start."""
+    from dials_mpi.algorithm.networks import require_networks
     from dials_mpi.core.provenance import versions
     from dials_mpi.domains import create
     from dials_mpi.learning import devices, learner
-    from dials_mpi.learning.tables import tables
     from dials_mpi.run.datasets import require_fitting
     from dials_mpi.run.resume import begin, find
     from dials_mpi.run.sinks import registry
@@ -141,7 +141,7 @@ def _plan(comm: Communicator, options: argparse.Namespace, begun: float) -> tupl
     program = {**domain.versions(), **versions(), "mpi_library": comm.library}
     registry.find(config.sinks)
     learner.require_usable(config, domain)
-    tables(config, domain)  # BadInput: a network in PyTorch cannot be built
+    require_networks(config, domain)
     devices.require(config.learning.device)
     require_usable(comm.size, len(domain.regions), config.global_ranks)
     deadline, notes = deadline_of(options.walltime, begun)

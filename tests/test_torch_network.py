@@ -8,6 +8,7 @@ from conftest import SMALL
 from torch_twin import assert_close
 
 from dials_mpi import config as c
+from dials_mpi.algorithm.networks import require_networks
 from dials_mpi.config import load
 from dials_mpi.core.errors import BadInput
 from dials_mpi.domains import create as create_domain
@@ -302,3 +303,21 @@ def test_ranks_take_the_devices_of_their_machine_in_turn(monkeypatch):
     found = [device(devices.Device("cuda:auto", place)).index for place in range(6)]
     assert found == [0, 1, 2, 3, 0, 1]
     assert device(devices.Device("cuda", 3)).index == 0
+
+
+# Sequences -----------------------------------------------------------------------------------------------
+
+
+def test_only_a_policy_with_a_state_needs_whole_sequences():
+    words = [*SMALL, "policy.sequence_length=5", "ppo.minibatch_size=32"]
+    for name, needs in (("Plain", False), ("Pair", True)):
+        config = load(None, [*words, f"policy.architecture=torch_modules:{name}"])
+        domain = create_domain(config.domain, config.domain_section)
+        if not needs:
+            require_networks(config, domain)
+            continue
+        with pytest.raises(BadInput, match="sequence_length is 5, which does not divide"):
+            require_networks(config, domain)
+    with pytest.raises(BadInput, match="sequence_length is 5"):
+        load(None, [*words, "policy.architecture=torch:gru"])
+    load(None, [*words, "policy.architecture=torch:fnn"])

@@ -14,6 +14,7 @@ from dials_mpi.algorithm import joint
 from dials_mpi.algorithm.collect import Dataset, collect
 from dials_mpi.algorithm.evaluation import evaluate
 from dials_mpi.algorithm.learners import TRAINING, Learners
+from dials_mpi.algorithm.networks import require_networks
 from dials_mpi.bench.floors import timed
 from dials_mpi.bench.shares import PARTS, Profile, global_methods, training_methods
 from dials_mpi.config import Config
@@ -60,6 +61,7 @@ class Subject:
         self.mine = self.layout.regions
         warm_up_together(comm, comm.exchange_hosts(silence=0), self.config, self.domain)
         self.learners = Learners(self.config, self.domain, self.mine)
+        require_networks(config, self.domain)
         self.tables = tables(config, self.domain)
         self.datasets: dict[int, Dataset] = {}
         self._segments = 0

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dials_mpi.config import Policy as PolicyConfig
 
 BUILT_IN = ("gru", "fnn")
-FEED_FORWARD = ("fnn", "torch:fnn")
+RECURRENT = ("gru", "torch:gru")
 MAX_SEGMENTS = 100_000
 
 
@@ -27,7 +27,8 @@ def check(config: Config) -> None:
     _check_device(config)
     _check_schedule(config)
     _check_memory(config)
-    _check_sequences(config)
+    if config.policy.architecture in RECURRENT and not config.own_learner:
+        require_whole_sequences(config)
     _check_dataset(config)
     _check_datasets(config)
     _check_global_training(config)
@@ -103,11 +104,12 @@ def _check_memory(config: Config) -> None:
         )
 
 
-def _check_sequences(config: Config) -> None:
-    """A policy with a state is trained on whole sequences; a network of the user's own may have one."""
+def require_whole_sequences(config: Config) -> None:
+    """BadInput: a policy with a state, which is trained on whole sequences, cannot be.
+
+    Whether a network of the user's own has a state shows when it is built.
+    """
     policy, ppo = config.policy, config.ppo
-    if policy.architecture in FEED_FORWARD or config.own_learner:
-        return
     length = policy.sequence_length
     _require_divisor(
         "policy.sequence_length", length, "ppo.memory_size / envs_per_region", config.steps_per_env

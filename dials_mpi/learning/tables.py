@@ -101,9 +101,18 @@ def network_table(config: NetworkConfig, inputs: int, outputs: int, description:
     """
     if config.architecture in TABLES:
         return TABLES[config.architecture](config, inputs, outputs)
-    from dials_mpi.learning import torch_network  # loads torch
+    from dials_mpi.learning import torch_modules  # loads torch
 
-    return torch_network.contents(config, inputs, outputs, description).table
+    return torch_modules.contents(config, inputs, outputs, description).table
+
+
+def network_state(config: NetworkConfig, inputs: int, outputs: int, description: Description = ()) -> int:
+    """H, the length of the configured network's state; 0: it has none. BadInput: as of ``network_table``."""
+    if config.architecture in TABLES:
+        return config.hidden[0] if config.architecture == "gru" else 0
+    from dials_mpi.learning import torch_modules  # loads torch
+
+    return torch_modules.contents(config, inputs, outputs, description).memory.size
 
 
 def policy_sizes(agent: Agent) -> tuple[int, int]:
