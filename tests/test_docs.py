@@ -24,6 +24,7 @@ from dials_mpi.config import Config, load
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.imports import NETWORKS
 from dials_mpi.domains import create
+from dials_mpi.learning import learner
 from dials_mpi.parallel.layout import require_usable
 from dials_mpi.study.plan import load_study
 
@@ -133,10 +134,19 @@ def with_files(command: Command, run: Path, tmp_path: Path) -> list[str]:
     return words
 
 
+def folders_of(command: Command) -> list[str]:
+    """Those that the line puts into PYTHONPATH."""
+    return [
+        str(ROOT / folder)
+        for folders in re.findall(r"PYTHONPATH=(\S+)", command.line)
+        for folder in folders.split(":")
+    ]
+
+
 def find_modules(command: Command, monkeypatch) -> None:
     """Those in the folders that the line puts into PYTHONPATH."""
-    for folder in re.findall(r"PYTHONPATH=(\S+)", command.line):
-        monkeypatch.syspath_prepend(str(ROOT / folder))
+    for folder in folders_of(command):
+        monkeypatch.syspath_prepend(folder)
 
 
 def little(config: Config) -> list[str]:
@@ -203,8 +213,10 @@ def test_a_training_runs(name, tmp_path, monkeypatch):
     """In one process; that so many ranks can share it is tested below."""
     command = COMMANDS[name]
     find_modules(command, monkeypatch)
+    if configured(command).learner.startswith("sb3"):
+        pytest.importorskip("stable_baselines3")
     words = [str(ROOT / word) if word.startswith(PLACES) else word for word in command.arguments]
-    folders = os.pathsep.join(str(ROOT / path) for path in re.findall(r"PYTHONPATH=(\S+)", command.line))
+    folders = os.pathsep.join(folders_of(command))
     path = os.pathsep.join(filter(None, [folders, os.environ.get("PYTHONPATH")]))
     where = {"PYTHONPATH": path} if folders else None
     program = ("-m", "dials_mpi.train", *words, *little(configured(command)))
@@ -293,7 +305,7 @@ def test_the_other_commands_install_what_there_is():
         r"\.venv/bin/python -m pytest( -m (?P<marker>\w+))?( -n 2)?( --dist loadfile)?|"
         r"\.venv/bin/mpirun -n 3 \.venv/bin/python -m mpi4py -m pytest -x --only-mpi tests/test_ranks\.py|"
         r"\.venv/bin/(ruff check|ruff format --check|mypy)|"
-        r"(\.venv/bin/)?pip install -e ('\.\[(?P<extras>[a-z,]+)\]'|examples/\w+)"
+        r"(\.venv/bin/)?pip install -e ('\.\[(?P<extras>[a-z0-9,]+)\]'|examples/\w+)"
     )
     for line in OTHERS:
         found = known.fullmatch(line)
@@ -367,7 +379,8 @@ def test_the_files_and_modules_that_a_page_names_exist(page):
     ] == []
     folders = set(re.findall(r"(?<![\w/.-])((?:dials_mpi|tests|jobs|docs)/[\w/.-]*\w)", text))
     assert [folder for folder in folders if not (ROOT / folder).exists()] == []
-    modules = set(re.findall(r"\bdials_mpi(?:\.[A-Za-z_]\w*)+", text)) - {NETWORKS}  # a group of entry points
+    groups = {NETWORKS, learner.GROUP}  # of entry points
+    modules = set(re.findall(r"\bdials_mpi(?:\.[A-Za-z_]\w*)+", text)) - groups
     assert [name for name in modules if not is_there(name)] == []
 
 
