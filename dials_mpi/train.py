@@ -142,7 +142,6 @@ def _plan(comm: Communicator, options: argparse.Namespace, begun: float) -> tupl
     registry.find(config.sinks)
     learner.require_usable(config, domain)
     require_networks(config, domain)
-    devices.require(config.learning.device)
     require_usable(comm.size, len(domain.regions), config.global_ranks)
     deadline, notes = deadline_of(options.walltime, begun)
     agents = len(domain.agents)
@@ -151,6 +150,7 @@ def _plan(comm: Communicator, options: argparse.Namespace, begun: float) -> tupl
     unheeded = () if signals.available() else (UNHEEDED,)
     start = start._replace(notes=(*start.notes, *notes, *unheeded))
     if not start.finished:
+        devices.require(config.learning.device)
         if not start.progress.segments:
             require_fitting(config, domain)
         require_time(start, deadline, comm.size)

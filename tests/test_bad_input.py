@@ -252,6 +252,7 @@ CHANGES: dict[str, list[str]] = {
     "policy.architecture": ["policy.architecture=fnn"],
     "policy.hidden": ["policy.hidden=[16,16]"],
     "policy.sequence_length": ["policy.sequence_length=4"],
+    "policy.arguments": ["policy.architecture=torch_modules:Plain", "policy.arguments={width: 3}"],
     "ppo.rollout_steps": ["ppo.rollout_steps=4"],
     "ppo.memory_size": ["ppo.memory_size=64", "ppo.rollout_steps=4", "policy.sequence_length=4"],
     "ppo.minibatch_size": ["ppo.minibatch_size=64"],
@@ -275,6 +276,8 @@ CHANGES: dict[str, list[str]] = {
     "influence.epochs": ["influence.epochs=2"],
     "influence.held_out": ["influence.held_out=0.3"],
     "influence.adam_epsilon": ["influence.adam_epsilon=1e-7"],
+    "influence.arguments": ["influence.architecture=torch_modules:Plain", "influence.arguments={width: 3}"],
+    "learning.device": ["policy.architecture=torch:gru", "learning.device=cuda"],
 }
 
 

@@ -321,3 +321,18 @@ def test_only_a_policy_with_a_state_needs_whole_sequences():
     with pytest.raises(BadInput, match="sequence_length is 5"):
         load(None, [*words, "policy.architecture=torch:gru"])
     load(None, [*words, "policy.architecture=torch:fnn"])
+
+
+def test_an_installed_package_registers_a_network_by_name(tmp_path, monkeypatch):
+    info = tmp_path / "nets-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: nets\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[dials_mpi.networks]\nplain = torch_modules:Plain\n")
+    words = ["policy.architecture=plain", "policy.arguments={width: 5}"]
+    with pytest.raises(BadInput, match="choose one of gru, fnn, torch:gru, torch:fnn, or"):
+        load(None, words)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config = load(None, words)
+    assert create(config.policy, 7, 3).table[0] == ("first.weight", (5, 7))
+    with pytest.raises(BadInput, match="torch:fnn, plain, or"):
+        load(None, ["policy.architecture=plan"])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import SMALL, Program, launch, train
 from test_ranks import differing, results
 
@@ -118,3 +119,13 @@ def test_a_finished_run_is_evaluated_archived_and_exported(done, tmp_path, case)
         for agent, row in enumerate(stored):
             names = [name for name in arrays.files if name.startswith(f"{agent}/")]
             assert np.array_equal(np.concatenate([arrays[name].ravel() for name in names]), row)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_is_refused_where_there_is_none(tmp_path):
+    words = (*CASES["twins"], "learning.device=cuda:auto", "--output", "out")
+    result = train(*words, ranks=2, cwd=tmp_path)
+    assert result.code == 2
+    (said,) = result.ours()
+    assert "learning.device is cuda:auto, and PyTorch finds no CUDA device: set it to cpu" in said
+    assert not (tmp_path / "out" / "run.h5").exists()
