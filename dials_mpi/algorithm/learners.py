@@ -93,24 +93,24 @@ class Learners:
 
     def vectors(self, kind: str) -> dict[int, np.ndarray]:
         """Parameters float32 [P], a copy or not: "policy" by agent, "predictor" by region."""
-        return {owner: learner.parameters for owner, learner in self._learners(kind).items()}
+        owners = self.predictors if kind == "predictor" else self.own or self.agents
+        return {owner: self._holder(kind, owner).parameters for owner in owners}
 
     def state(self, kind: str, owner: int) -> dict[str, np.ndarray]:
         """Parameters and optimiser state of an agent's "policy" or a region's "predictor": arrays [n] by
         name, copies or not."""
-        state = self._learners(kind)[owner].state()
+        state = self._holder(kind, owner).state()
         return {f"{kind}/{part}": array.reshape(-1) for part, array in state.items()}
 
     def restore(self, kind: str, owner: int, part: str, row: np.ndarray) -> None:
         """Set one array of ``state``, whose name is kind/part; row: at least as long."""
-        self._learners(kind)[owner].restore(part, row)
+        self._holder(kind, owner).restore(part, row)
 
-    def _learners(self, kind: str) -> Mapping[int, Adam | OwnAgent]:
-        """What holds the parameters and the state, by owner: an agent owns a policy, a region a predictor."""
-        if kind == "policy" and self.config.own_learner:
-            return self.own
-        built_in: Mapping[int, PPO | Predictor] = self.agents if kind == "policy" else self.predictors
-        return {owner: learner.optimiser for owner, learner in built_in.items()}
+    def _holder(self, kind: str, owner: int) -> Adam | OwnAgent:
+        """What holds the parameters and the state of an agent's policy or a region's predictor."""
+        if kind == "predictor":
+            return self.predictors[owner].optimiser
+        return self.own[owner] if self.config.own_learner else self.agents[owner].optimiser
 
     def _groups(self) -> list[list[int]]:
         """The regions in groups that train side by side; on the global simulator all of them do.
