@@ -54,7 +54,17 @@ FIRST = (
         "bad_properties",
         "bench",
     ),
-    *("datasets", "bad_files", "bad_input", "traffic_local", "progress", "traffic", "sinks", "touched"),
+    *(
+        "sb3",
+        "datasets",
+        "bad_files",
+        "bad_input",
+        "traffic_local",
+        "progress",
+        "traffic",
+        "sinks",
+        "touched",
+    ),
 )
 """Test files that come first: the longest, so that several workers end at the same time."""
 

@@ -40,12 +40,17 @@ def has_contrib() -> bool:
     return True
 
 
-ALGORITHMS = [
-    pytest.param(
-        name, marks=pytest.mark.skipif("contrib" in name and not has_contrib(), reason="no sb3_contrib")
-    )
-    for name in FAST
-]
+VARIANTS = ("sb3:A2C", "sb3-contrib:QRDQN", "sb3-contrib:TRPO")
+"""Algorithms that are like another one, for this package."""
+
+
+def marks(name: str) -> list[pytest.MarkDecorator]:
+    missing = "contrib" in name and not has_contrib()
+    skipped = pytest.mark.skipif(missing, reason="no sb3_contrib")
+    return [skipped, *([pytest.mark.slow] if name in VARIANTS else [])]
+
+
+ALGORITHMS = [pytest.param(name, marks=marks(name)) for name in FAST]
 
 
 class Matching:
@@ -125,10 +130,10 @@ def test_shapes_are_fixed_and_figures_are_those_named(name):
 @pytest.mark.parametrize("name", ["sb3:PPO", "sb3:DQN"])
 def test_it_learns(name):
     learner, environment = made(name), Matching(3)
-    for k in range(6):
+    for k in range(3):
         learner.learn(environment, 640, np.random.default_rng(k))
     assert np.mean(environment.paid[:20]) < 0.55 and np.mean(environment.paid[-20:]) > 0.85
-    assert environment.steps == 6 * 640
+    assert environment.steps == 3 * 640
     seen = np.eye(SIZE, dtype=np.float32)
     actions, _ = learner.act(seen, None, np.full(SIZE, 0.5, np.float32))
     assert actions.tolist() == [0, 1, 2]
