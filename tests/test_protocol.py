@@ -249,7 +249,9 @@ def test_a_fit_trains_both_networks_alike(architecture):
 
 def test_the_plain_network_is_exported_as_arrays(tmp_path):
     _, policy = next(pairs(lambda name: Policy(c.Policy(name, (6, 5)), AGENT)))
-    arrays.write([policy], {"seed": 3}, tmp_path / "all.npz")
+    arrays.write(
+        [tables.layers(policy.network.table, policy.network.vector)], {"seed": 3}, tmp_path / "all.npz"
+    )
     with np.load(tmp_path / "all.npz") as stored:
         assert json.loads(str(stored["description"])) == {"seed": 3}
         flat = np.concatenate([stored[f"0/{name}"].ravel() for name, _ in policy.network.table])
