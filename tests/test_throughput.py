@@ -95,6 +95,6 @@ def test_every_start_of_sumo_has_a_log():
 
 
 def test_seconds_of_whole_episodes():
-    seconds = compare_global(Traffic(TrafficConfig(horizon=60)), repeats=2)
+    seconds = compare_global(Traffic(TrafficConfig(horizon=300)), repeats=3)
     assert isinstance(seconds, Comparison)
     assert 0 < seconds.stepping < seconds.bare < seconds.played < 60
