@@ -22,6 +22,11 @@ def registered(group: str) -> dict[str, str]:
     return {entry.name: entry.value for entry in entry_points(group=group)}
 
 
+def located(name: str, group: str) -> str:
+    """``module:Class`` of a name in a group of entry points; the name itself if it is a place or unknown."""
+    return name if ":" in name else registered(group).get(name, name)  # looking for these is slow
+
+
 def is_place(name: str) -> bool:
     """Whether a name has the form ``module:Class``."""
     module, colon, qualified = name.partition(":")

@@ -9,7 +9,7 @@ from dataclasses import fields
 from typing import Any
 
 from dials_mpi.core.errors import BadInput
-from dials_mpi.core.imports import import_class, is_place, registered
+from dials_mpi.core.imports import import_class, is_place, located, registered
 from dials_mpi.core.text import shown
 from dials_mpi.domains.base import Domain
 from dials_mpi.domains.decisions import require_whole_decisions
@@ -47,7 +47,7 @@ def find(name: str) -> tuple[type[Any], type[Any]]:
     """
     if name in DOMAINS:
         return DOMAINS[name]
-    target = name if ":" in name else registered(GROUP).get(name, name)  # looking for these is slow
+    target = located(name, GROUP)
     if not is_place(target):
         known = ", ".join([*DOMAINS, *registered(GROUP)])
         raise BadInput(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from dials_mpi.core.errors import BadInput
-from dials_mpi.core.imports import import_class, registered
+from dials_mpi.core.imports import import_class, is_place, located, registered
 from dials_mpi.core.text import printable, shown
 
 if TYPE_CHECKING:
@@ -114,9 +114,8 @@ def find(name: str) -> Callable[..., Learner]:
     """The class that the setting ``learner`` names. BadInput: there is none, or its package is missing."""
     if name.partition(":")[0] in ("sb3", "sb3-contrib"):
         return _stable_baselines(name)
-    place = name if ":" in name else registered(GROUP).get(name, name)
-    module, colon, qualified = place.partition(":")
-    if not colon or not module or not qualified:
+    place = located(name, GROUP)
+    if not is_place(place):
         known = ", ".join(["ppo", "sb3:PPO", "sb3:DQN", "sb3:A2C", *registered(GROUP)])
         raise BadInput(f"learner is {shown(name)}: choose from {known}, or name a class as module:Class")
     return import_class("learner", name, place)

@@ -14,7 +14,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dials_mpi.core.errors import BadInput
-from dials_mpi.core.imports import NETWORKS, import_subclass, registered
+from dials_mpi.core.imports import NETWORKS, import_subclass, located
 from dials_mpi.core.text import printable, shown
 from dials_mpi.learning.devices import Device
 from dials_mpi.learning.tables import NetworkConfig, Table
@@ -30,7 +30,7 @@ try:
     import torch
     from torch import nn
 
-    from dials_mpi.learning.torch_twins import TwinFNN, TwinGRU
+    from dials_mpi.learning.torch_twins import TWINS
 except ImportError as missing:
     raise BadInput(
         f"a network in PyTorch needs torch ({printable(str(missing))}): pip install 'dials_mpi[torch]', or "
@@ -46,9 +46,6 @@ TRIAL = 3
 """Sequences of the trial pass of a new module."""
 
 CPU = torch.device("cpu")
-
-TWINS: dict[str, type[nn.Module]] = {"torch:gru": TwinGRU, "torch:fnn": TwinFNN}
-"""The built-in networks in PyTorch."""
 
 
 class Memory(NamedTuple):
@@ -105,7 +102,7 @@ def find(config: NetworkConfig) -> Callable[..., nn.Module]:
     name = config.architecture
     if name in TWINS:
         return TWINS[name]
-    place = name if ":" in name else registered(NETWORKS).get(name, name)
+    place = located(name, NETWORKS)
     found: type[nn.Module] = import_subclass(
         f"{config.key}.architecture", place, nn.Module, "torch.nn.Module"
     )

@@ -16,7 +16,8 @@ from dials_mpi.learning.devices import chosen
 from dials_mpi.learning.tables import NetworkConfig
 
 # First: it says what to do where torch is missing.
-from dials_mpi.learning.torch_modules import CPU, TWINS, Memory, build, contents, device  # isort: skip
+from dials_mpi.learning.torch_modules import CPU, Memory, build, contents, device  # isort: skip
+from dials_mpi.learning.torch_twins import TWINS  # isort: skip
 import torch
 
 if TYPE_CHECKING:
