@@ -134,6 +134,7 @@ def _plan(comm: Communicator, options: argparse.Namespace, begun: float) -> tupl
     from dials_mpi.learning import devices, learner
     from dials_mpi.run.datasets import require_fitting
     from dials_mpi.run.resume import begin, find
+    from dials_mpi.run.sharing import require_simulators
     from dials_mpi.run.sinks import registry
 
     config = load(options.config, options.overrides)
@@ -143,6 +144,7 @@ def _plan(comm: Communicator, options: argparse.Namespace, begun: float) -> tupl
     learner.require_usable(config, domain)
     require_networks(config, domain)
     require_usable(comm.size, len(domain.regions), config.global_ranks)
+    require_simulators(config, domain, comm.size)
     deadline, notes = deadline_of(options.walltime, begun)
     agents = len(domain.agents)
     directory = options.output or f"runs/{config.domain_key}-{agents}-{config.mode}-seed{config.seed}"

@@ -23,7 +23,10 @@ from dials_mpi.domains.members import Members
 from dials_mpi.learning.adam import Adam
 from dials_mpi.learning.influence import Fit, Predictor
 from dials_mpi.learning.learner import find, metrics
+from dials_mpi.learning.policy import Policy
 from dials_mpi.learning.ppo import METRICS, PPO
+from dials_mpi.learning.sharing import Alone, Exchange, SharedPolicies
+from dials_mpi.learning.tables import shared_by, size, tables
 
 TRAINING = ("episode_return", *METRICS)
 """The figures that ``Learners.train`` returns for each agent of the built-in PPO."""
@@ -49,16 +52,24 @@ class Learners:
     them.
 
     agents: the built-in PPO of each agent, by number; own: the other learners, if the configuration has one.
-    predictors: by region, empty in mode ``global``.
+    shared: the policies that agents share, None if each has its own. predictors: by region, empty in mode
+    ``global``.
     """
 
     def __init__(
-        self, config: Config, domain: Domain, regions: list[int], failures: Failures | None = None
+        self,
+        config: Config,
+        domain: Domain,
+        regions: list[int],
+        failures: Failures | None = None,
+        exchange: Exchange | None = None,
     ) -> None:
+        """exchange: adds up gradients over all ranks that train; by default this one trains alone."""
         self.config, self.domain, self.regions = config, domain, regions
         self.failures = failures or Failures()
         self.members = Members(domain.regions)
         numbers = sorted(self.members.of(regions))
+        self.shared = self._shared(numbers, exchange or Alone()) if config.shared else None
         self.agents = {} if config.own_learner else {i: self._agent(i) for i in numbers}
         self.own = {i: self._own_agent(i) for i in numbers} if config.own_learner else {}
         self.predictors = {} if config.mode == "global" else {k: self._predictor(k) for k in regions}
@@ -85,10 +96,13 @@ class Learners:
         NonFinite: a value, a reward, a metric or a parameter is infinite or NaN.
         """
         rows: dict[int, np.ndarray] = {}
-        train = self._train_own if self.config.own_learner else self._train
-        for regions in self._groups():
-            rows |= train(regions, segment)
-            LOG.info("trained regions %s up to %d steps", regions, segment.env_steps)
+        groups = groups_of(self.config, self.domain, self.regions)
+        for together in [groups] if self.shared else [[regions] for regions in groups]:
+            if self.config.own_learner:
+                rows |= self._train_own(together[0], segment)
+            else:
+                rows |= self._train(together, segment)
+            LOG.info("trained regions %s up to %d steps", together, segment.env_steps)
         return rows
 
     def vectors(self, kind: str) -> dict[int, np.ndarray]:
@@ -112,50 +126,78 @@ class Learners:
             return self.predictors[owner].optimiser
         return self.own[owner] if self.config.own_learner else self.agents[owner].optimiser
 
-    def _groups(self) -> list[list[int]]:
-        """The regions in groups that train side by side; on the global simulator all of them do.
-
-        A learner of the user's own has its simulator for itself.
-        """
-        if self.config.own_learner:
-            return [[k] for k in self.regions]
-        if not self.domain.side_by_side or self.config.mode == "global":
-            return [self.regions] if self.regions else []
-        return self.members.groups(self.regions, self.domain.side_by_side // self.config.envs_per_region)
-
-    def _train(self, regions: list[int], segment: Segment) -> dict[int, np.ndarray]:
-        """Train the policies of some regions' agents for one segment.
+    def _train(self, groups: list[list[int]], segment: Segment) -> dict[int, np.ndarray]:
+        """Train the policies of some regions' agents for one segment; each group has a simulator.
 
         The segment begins with new episodes at different steps of the horizon, so that the memory of an
         update holds all steps of an episode.
         """
         config = self.config
-        # The global simulator has all agents in their own order.
-        numbers = list(self.agents) if config.mode == "global" else self.members.of(regions)
-        agents = [self.agents[i] for i in numbers]
-        for i, agent in zip(numbers, agents, strict=True):
-            agent.begin_segment(
+        rollouts = [(self._numbers(regions), self._rollout(regions, segment)) for regions in groups]
+        for update in range(segment.first_update, segment.first_update + segment.updates):
+            observations: dict[int, np.ndarray] = {}
+            for numbers, rollout in rollouts:
+                observations |= zip(numbers, rollout.fill(config.steps_per_env), strict=True)
+            self._update(observations, segment, update / config.total_updates)
+        rows = {}
+        for numbers, rollout in rollouts:
+            for i, mean in zip(numbers, rollout.returns.means(), strict=True):
+                # Not at every update: the losses of a network with such a parameter are not finite either.
+                self._require_finite(f"agent {i}", segment, self.state("policy", i), self._inputs(i))
+                rows[i] = np.array([mean, *self.agents[i].mean_metrics()])
+        return rows
+
+    def _numbers(self, regions: list[int]) -> list[int]:
+        """The agents of some regions in the simulator's order; the global one has all in their own order."""
+        return list(self.agents) if self.config.mode == "global" else self.members.of(regions)
+
+    def _rollout(self, regions: list[int], segment: Segment) -> Rollout:
+        """Let the agents of some regions begin a segment in a simulator."""
+        numbers = self._numbers(regions)
+        for i in numbers:
+            self.agents[i].begin_segment(
                 self._stream(Purpose.ACTIONS, i, segment), self._stream(Purpose.MINIBATCHES, i, segment)
             )
-        environment = self._environment(regions, segment)
-        rollout = Rollout(environment, agents, config.envs_per_region, self.domain, self.failures)
-        for update in range(segment.first_update, segment.first_update + segment.updates):
-            observations = rollout.fill(config.steps_per_env)
-            for n, (i, agent) in enumerate(zip(numbers, agents, strict=True)):
-                inputs = agent.memory() | self.state("policy", i)
-                seen = {"value": inputs["values"][:-1], "reward": inputs["rewards"]}
-                self._require_finite(f"agent {i}", segment, seen, inputs)
-                agent.update(observations[n], update / config.total_updates)
-                metrics = dict(zip(METRICS, agent.mean_metrics(), strict=True))
-                self._require_finite(f"agent {i}", segment, metrics, inputs)
-        for i, agent in zip(numbers, agents, strict=True):
-            # Not at every update: the losses of a network with such a parameter are not finite either.
-            state = self.state("policy", i)
-            self._require_finite(f"agent {i}", segment, state, agent.memory() | state)
-        return {
-            i: np.array([mean, *agent.mean_metrics()])
-            for i, agent, mean in zip(numbers, agents, rollout.returns.means(), strict=True)
-        }
+        agents, environment = [self.agents[i] for i in numbers], self._environment(regions, segment)
+        return Rollout(environment, agents, self.config.envs_per_region, self.domain, self.failures)
+
+    def _update(self, observations: Mapping[int, np.ndarray], segment: Segment, progress: float) -> None:
+        """Let agents learn from their full memories; arguments as of ``PPO.update``, by agent."""
+        for i in observations:
+            inputs = self._inputs(i)
+            seen = {"value": inputs["values"][:-1], "reward": inputs["rewards"]}
+            self._require_finite(f"agent {i}", segment, seen, inputs)
+        if self.shared:
+            self._update_together(self.shared, observations, segment, progress)
+        else:
+            for i, after in observations.items():
+                self.agents[i].update(after, progress)
+        for i in observations:
+            metrics = dict(zip(METRICS, self.agents[i].mean_metrics(), strict=True))
+            self._require_finite(f"agent {i}", segment, metrics, self._inputs(i))
+
+    def _update_together(
+        self,
+        shared: SharedPolicies,
+        observations: Mapping[int, np.ndarray],
+        segment: Segment,
+        progress: float,
+    ) -> None:
+        """``PPO.update`` of agents that share policies: each step is along the mean of their gradients.
+
+        A gradient that is not finite ends the run on the rank of its agent, which can be named there.
+        """
+        minibatches = [self.agents[i].gradients(after, progress) for i, after in observations.items()]
+        gradients = {i: self.agents[i].gradient for i in observations}
+        inputs = {i: self._inputs(i) for i in observations}
+        for learning_rate, *_ in zip(*minibatches, strict=True):
+            for i, gradient in gradients.items():
+                self._require_finite(f"agent {i}", segment, {"gradient": gradient}, inputs[i])
+            shared.descend(gradients, self.config.ppo, learning_rate)
+
+    def _inputs(self, i: int) -> dict[str, np.ndarray]:
+        """What an agent learns from: its memory, and the policy with its optimiser; not copied."""
+        return self.agents[i].memory() | self.state("policy", i)
 
     def _train_own(self, regions: list[int], segment: Segment) -> dict[int, np.ndarray]:
         """``_train`` of the only agent of the only region, with a learner of the user's own."""
@@ -180,9 +222,25 @@ class Learners:
 
     def _agent(self, i: int) -> PPO:
         config = self.config
-        agent = PPO(config.policy, config.ppo, self.domain.agents[i], config.envs_per_region)
-        agent.policy.network.initialise(stream(config.seed, Purpose.POLICY_INITIALISATION, i))
+        optimiser = self.shared.optimisers[self.shared.kinds[i]] if self.shared else None
+        agent = PPO(config.policy, config.ppo, self.domain.agents[i], config.envs_per_region, optimiser)
+        if not optimiser:
+            agent.policy.network.initialise(stream(config.seed, Purpose.POLICY_INITIALISATION, i))
         return agent
+
+    def _shared(self, numbers: list[int], exchange: Exchange) -> SharedPolicies:
+        """The policies that these agents share, each initialised as that of its first agent.
+
+        BadInput: as of ``tables.shared_by``.
+        """
+        config, found = self.config, tables(self.config, self.domain)["policy"]
+        kinds = shared_by(config.policy, self.domain.agents, found)
+        optimisers = {}
+        for first in sorted({kinds[i] for i in numbers}):
+            network = Policy(config.policy, self.domain.agents[first]).network
+            network.initialise(stream(config.seed, Purpose.POLICY_INITIALISATION, first))
+            optimisers[first] = Adam(network.vector, np.zeros_like(network.vector), config.ppo.adam_epsilon)
+        return SharedPolicies(kinds, [size(table) for table in found], optimisers, exchange)
 
     def _predictor(self, k: int) -> Predictor:
         predictor = Predictor(self.config.influence, self.domain.regions[k], trainable=True)
@@ -214,6 +272,18 @@ class Learners:
         for name, value in values.items():
             if not np.isfinite(value).all():
                 raise NonFinite(owner, segment.index, name, inputs)
+
+
+def groups_of(config: Config, domain: Domain, regions: list[int]) -> list[list[int]]:
+    """The regions of a rank in groups that train in one simulator; on the global simulator all of them do.
+
+    A learner of the user's own has its simulator for itself.
+    """
+    if config.own_learner:
+        return [[k] for k in regions]
+    if not domain.side_by_side or config.mode == "global":
+        return [regions] if regions else []
+    return Members(domain.regions).groups(regions, domain.side_by_side // config.envs_per_region)
 
 
 class Rollout:

@@ -53,6 +53,13 @@ class Policy:
         high=4096,
     )
     arguments: PlainMapping = setting(PlainMapping(), _ARGUMENTS, newer=True)
+    share: str = setting(
+        "none",
+        "Which agents train one policy together: none; all; or kind: those whose networks have the same "
+        "parameters by name and shape (docs/networks.md)",
+        choices=("none", "all", "kind"),
+        newer=True,
+    )
 
 
 @dataclass(frozen=True)
@@ -288,6 +295,11 @@ class Config:
     def own_learner(self) -> bool:
         """Whether another learner than the built-in PPO trains the policies."""
         return self.learner != PPO_LEARNER
+
+    @property
+    def shared(self) -> bool:
+        """Whether agents train one policy together."""
+        return self.policy.share != "none"
 
     @property
     def steps_per_env(self) -> int:

@@ -33,6 +33,7 @@ def check(config: Config) -> None:
     _check_datasets(config)
     _check_global_training(config)
     _check_learner(config)
+    _check_sharing(config)
 
 
 def _check_network(config: PolicyConfig | InfluenceConfig) -> None:
@@ -165,6 +166,15 @@ def _check_learner(config: Config) -> None:
         raise BadInput(
             f"learner is {shown(config.learner)}, and mode=global trains all agents in one simulator, which "
             "only learner=ppo does: use mode=dials or untrained, or learner=ppo"
+        )
+
+
+def _check_sharing(config: Config) -> None:
+    """Only the built-in PPO has gradients that agents can share."""
+    if config.own_learner and config.shared:
+        raise BadInput(
+            f"policy.share is {config.policy.share}, and learner is {shown(config.learner)}, which trains "
+            "each agent by itself: set policy.share=none, or learner=ppo"
         )
 
 

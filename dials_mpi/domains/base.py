@@ -287,6 +287,22 @@ class Closable(Protocol):
         ...
 
 
+class OnlyOne(NamedTuple):
+    """A process can run one simulator at a time; otherwise: a setting that lifts this limit, or ""."""
+
+    otherwise: str
+
+
+@runtime_checkable
+class Limited(Protocol):
+    """What a domain also provides if a process cannot run any number of its simulators at a time."""
+
+    @property
+    def only_one(self) -> OnlyOne | None:
+        """None: with these settings there is no limit. With one, a new simulator ends the one before."""
+        ...
+
+
 class Survey(NamedTuple):
     """What a domain has found in its input files.
 

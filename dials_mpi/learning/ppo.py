@@ -1,10 +1,12 @@
 """Proximal policy optimisation of one agent (Schulman et al., 2017; Table 6 of the paper).
 
-Independent PPO: every agent has its own policy, optimiser, memory and bootstrap value.
+Independent PPO: every agent has its own policy, optimiser, memory and bootstrap value. Where agents share a
+policy (sharing.py), they share its parameters and the optimiser.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -45,11 +47,20 @@ class PPO:
     ``observe``; then ``update``.
     """
 
-    def __init__(self, policy_config: PolicyConfig, config: PPOConfig, agent: Agent, envs: int) -> None:
+    def __init__(
+        self,
+        policy_config: PolicyConfig,
+        config: PPOConfig,
+        agent: Agent,
+        envs: int,
+        optimiser: Adam | None = None,
+    ) -> None:
+        """optimiser: of the policy that this agent shares with others; by default it has its own."""
         self.config = config
-        self.policy = Policy(policy_config, agent)
+        self.policy = Policy(policy_config, agent, optimiser.parameters if optimiser else None)
         network = self.policy.network
-        self.optimiser = Adam(network.vector, network.require_gradient(), config.adam_epsilon)
+        self.gradient = network.require_gradient()
+        self.optimiser = optimiser or Adam(network.vector, self.gradient, config.adam_epsilon)
         self.envs, self.length = envs, config.memory_size // envs
         self.sequence = policy_config.sequence_length if network.state_size else 1
         self.observations = np.zeros((self.length, envs, agent.observation_size), np.float32)
@@ -116,10 +127,16 @@ class PPO:
         self.t += 1
 
     def update(self, observations: np.ndarray, progress: float) -> None:
-        """Learn from the full memory; observations [E, O]: those after its last step.
+        """Learn from the full memory; arguments as of ``gradients``."""
+        for learning_rate in self.gradients(observations, progress):
+            descend(self.optimiser, self.config, learning_rate)
 
-        progress: share of the training done, 0 to 1; with ``anneal`` the learning rate and the clip range
-        fall linearly with it.
+    def gradients(self, observations: np.ndarray, progress: float) -> Iterator[float]:
+        """Fill ``gradient`` for one minibatch after another, and empty the memory at the end.
+
+        Yields the learning rate of the optimiser's step, which must follow. observations [E, O]: those after
+        the last step in the memory. progress: share of the training done, 0 to 1; with ``anneal`` the
+        learning rate and the clip range fall linearly with it.
         """
         config, network = self.config, self.policy.network
         self.values[self.length] = self.policy.value(observations, self.state)
@@ -141,11 +158,9 @@ class PPO:
                 outputs = network.forward(batch.observations, batch.state, batch.keep)
                 gradient, metrics = loss(outputs, batch, config, config.clip * remaining)
                 network.backward(gradient)
-                if config.max_gradient_norm:
-                    shorten(self.optimiser.gradient, config.max_gradient_norm)
-                self.optimiser.step(config.learning_rate * remaining)
                 self.metrics += metrics
                 self.minibatches += 1
+                yield config.learning_rate * remaining
         self.t = 0
 
     def mean_metrics(self) -> np.ndarray:
@@ -292,6 +307,13 @@ def _loss(
             metrics[3] += (ratio - 1 - log_ratio) / samples
             metrics[4] += (abs(ratio - 1) > clip) / samples
     return gradient, metrics
+
+
+def descend(optimiser: Adam, config: PPOConfig, learning_rate: float) -> None:
+    """One step of the optimiser; a long gradient is shortened before it."""
+    if config.max_gradient_norm:
+        shorten(optimiser.gradient, config.max_gradient_norm)
+    optimiser.step(learning_rate)
 
 
 def shorten(gradient: np.ndarray, norm: float) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from dials_mpi.core.errors import BadInput
 from dials_mpi.learning import learner
 
 if TYPE_CHECKING:
@@ -161,6 +162,30 @@ def tables(config: Config, domain: Domain) -> dict[str, list[Table]]:
             table(config.influence, predictor_sizes(region), region.description) for region in domain.regions
         ]
     return found
+
+
+def shared_by(config: PolicyConfig, agents: Sequence[Agent], tables: Sequence[Table]) -> list[int]:
+    """Who shares a policy: for each agent the lowest number of the agents that have the same one.
+
+    tables: of the agents' policies. BadInput: all agents are to share one, and their tables differ.
+    """
+    if config.share == "none":
+        return list(range(len(tables)))
+    first: dict[Table, int] = {}
+    found = [first.setdefault(table, i) for i, table in enumerate(tables)]
+    if config.share == "all" and len(first) > 1:
+        one, other = list(first.values())[:2]
+        raise BadInput(
+            f"policy.share is all, and agent {one} needs a policy of {_sizes(agents[one], tables[one])}, "
+            f"agent {other} one of {_sizes(agents[other], tables[other])}: set policy.share=kind, or "
+            "policy.architecture to a network with the same parameters for both (docs/networks.md)"
+        )
+    return found
+
+
+def _sizes(agent: Agent, table: Table) -> str:
+    inputs, outputs = policy_sizes(agent)
+    return f"{inputs} inputs, {outputs} outputs and {size(table)} parameters"
 
 
 def size(table: Table) -> int:

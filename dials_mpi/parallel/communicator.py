@@ -100,6 +100,13 @@ class Communicator:
         self.wait([self._comm.Iallreduce(mine, largest, op=MPI.MAX)])
         return int(largest[0])
 
+    def group(self, ranks: Sequence[int]) -> Group:
+        """Some of the ranks, for reductions among them. All ranks call this, and members use it."""
+        from mpi4py import MPI
+
+        self.barrier()  # Split blocks
+        return Group(self, self._comm.Split(0 if self.rank in ranks else MPI.UNDEFINED, self.rank))
+
     def barrier(self) -> None:
         """Return when every rank has called this."""
         self.wait([self._comm.Ibarrier()])
@@ -282,6 +289,32 @@ def _cut(arrays: Iterable[np.ndarray]) -> Iterator[list[np.ndarray]]:
 
 def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+class Group:
+    """Reductions among some ranks of a run; they call the same methods in the same order."""
+
+    def __init__(self, comm: Communicator, members: MPI.Comm) -> None:
+        """members: their communicator, a null communicator on the other ranks."""
+        self._comm, self._members = comm, members
+
+    def maximum(self, numbers: np.ndarray) -> None:
+        """Replace each number, float64 [n], by the largest of all members."""
+        from mpi4py import MPI
+
+        self._reduce(numbers, MPI.MAX)
+
+    def total(self, numbers: np.ndarray) -> None:
+        """Replace each number, int64 [n], by the sum over all members."""
+        from mpi4py import MPI
+
+        self._reduce(numbers, MPI.SUM)
+
+    def _reduce(self, numbers: np.ndarray, operation: MPI.Op) -> None:
+        from mpi4py import MPI
+
+        if self._members.size > 1:
+            self._comm.wait([self._members.Iallreduce(MPI.IN_PLACE, numbers, op=operation)])
 
 
 class _Beats:

@@ -36,6 +36,7 @@ from dials_mpi.run.costs import UnrecordedCosts
 from dials_mpi.run.datasets import DatasetStore
 from dials_mpi.run.global_ranks import GlobalRank
 from dials_mpi.run.session import SessionStart
+from dials_mpi.run.sharing import GradientExchange
 from dials_mpi.run.sinks.base import SegmentEnd, Session, Sink, Sinks
 from dials_mpi.run.state import RankState
 from dials_mpi.run.state_exchange import StateExchange
@@ -61,7 +62,9 @@ class System:
         platform = {name: comm.allgather_names(value) for name, value in own.items()}
         devices.choose(devices.Device(config.learning.device, hosts[: comm.rank].count(comm.host)))
         self.failures = Failures(comm.rank, comm.heartbeat.beat)
-        self.learners = Learners(config, self.domain, self.layout.regions, self.failures)
+        held = self.layout.owned[REGION]
+        gradients = GradientExchange(comm, held, self.watch) if config.shared else None
+        self.learners = Learners(config, self.domain, self.layout.regions, self.failures, gradients)
         self.state = RankState(self.learners, UnrecordedCosts(self.watch, self.failures))
         self.tables = tables(config, self.domain)
         self.widths = widths(self.tables)

@@ -22,7 +22,7 @@ import numpy as np
 
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.text import shown
-from dials_mpi.domains.base import Agent, Details, Drawing, Region, Source, Survey
+from dials_mpi.domains.base import Agent, Details, Drawing, OnlyOne, Region, Source, Survey
 from dials_mpi.domains.city import scenario as scenarios
 from dials_mpi.domains.city import survey as surveys
 from dials_mpi.domains.city.approaches import observation_size, parts
@@ -203,6 +203,12 @@ class City:
     def versions(self) -> dict[str, str]:
         """Versions of SUMO, and its Python module. BadInput: it is missing or too old."""
         return installation.versions(self.config.sumo, self.config.gui)
+
+    @property
+    def only_one(self) -> OnlyOne | None:
+        """With libsumo a process has one simulation at a time."""
+        alone = installation.in_process(self.config.sumo, self.config.gui)
+        return OnlyOne("city.sumo=traci") if alone else None
 
     def global_simulator(self, streams: Sequence[np.random.Generator]) -> CityGlobalSimulator:
         """One episode of the whole city; ValueError: more are asked for."""

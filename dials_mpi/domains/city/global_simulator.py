@@ -176,11 +176,15 @@ class CityGlobalSimulator:
 
     def close(self) -> None:
         """End SUMO and remove its files; ``reset`` starts it again."""
-        if hasattr(self, "simulation"):
-            self.simulation.close()
+        self._end_simulation()
         self.files.remove()
 
+    def _end_simulation(self) -> None:
+        if hasattr(self, "simulation"):
+            self.simulation.close()
+
     def _start(self, begin: float) -> None:
+        self._end_simulation()
         scenario = self._scenario
         extra = [self.programs[0]] if self.programs else []
         additional = [*scenario.additional, *extra, self.files.additional()]
@@ -189,7 +193,9 @@ class CityGlobalSimulator:
             *WAITING_MEMORY,
             *self.files.options(),
         ]
-        self.simulation = self._simulate(scenario.network, additional, (), *self._backend, options)
+        self.simulation: Simulation = self._simulate(
+            scenario.network, additional, (), *self._backend, options
+        )
         if self.programs:
             self.simulation.run_program(self.names, self.programs[1])
 

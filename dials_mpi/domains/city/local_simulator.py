@@ -123,13 +123,17 @@ class CityLocalSimulator:
 
     def close(self) -> None:
         """End SUMO and remove its files; ``reset`` starts it again."""
-        if hasattr(self, "simulation"):
-            self.simulation.close()
+        self._end_simulation()
         if self._folder:
             self._folder.cleanup()
             self._folder = None
 
+    def _end_simulation(self) -> None:
+        if hasattr(self, "simulation"):
+            self.simulation.close()
+
     def _start(self) -> None:
+        self._end_simulation()
         options = "--seed", str(self._stream.integers(2**31)), *self.options
         self.simulation = self._simulate(
             self._tile.network, [self._additional()], (), *self._backend, options

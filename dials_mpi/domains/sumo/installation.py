@@ -178,6 +178,12 @@ def module(backend: str, gui: bool) -> ModuleType:
     raise BadInput(f"SUMO's Python module {names[0]} cannot be loaded ({reason}): {_INSTALL}") from reason
 
 
+def in_process(backend: str, gui: bool) -> bool:
+    """Whether SUMO runs inside this process, which then has one simulation at a time. BadInput: as of
+    ``module``."""
+    return module(backend, gui).__name__ == "libsumo"
+
+
 def free_port() -> int:
     """A port on which SUMO's process can listen."""
     return importlib.import_module("sumolib.miscutils").getFreeSocketPort()

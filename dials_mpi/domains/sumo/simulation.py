@@ -1,8 +1,8 @@
 """One running SUMO simulation: all commands and questions to SUMO pass through here.
 
 libsumo runs SUMO inside this process, traci in a process of its own, over a socket; ``Simulation`` has the
-same methods for both. libsumo holds one simulation per process, so there is one at a time with traci, too:
-starting a new one ends the one before.
+same methods for both. libsumo holds one simulation per process: starting a new one ends the one before.
+With traci there can be several.
 """
 
 from __future__ import annotations
@@ -78,9 +78,9 @@ def _guarded(
 
     @functools.wraps(method)
     def call(self: Simulation, *arguments: _Arguments.args, **named: _Arguments.kwargs) -> _Result:
-        if self is not Simulation.running:
+        if self._ended:
             raise RuntimeError(
-                "this SUMO simulation has ended (there is one at a time): reset starts another"
+                "this SUMO simulation has ended (libsumo has one at a time): reset starts another"
             )
         try:
             return method(self, *arguments, **named)
@@ -98,6 +98,8 @@ class Simulation:
     network, additional: SUMO's files. lanes: those that ``read`` reads, in its order. options: more of SUMO's
     command line. SimulatorFailure: SUMO does not start, or fails in a method. RuntimeError: a method is
     called after the simulation has ended.
+
+    running: the simulation of libsumo, if one runs.
     """
 
     running: Simulation | None = None
@@ -111,11 +113,10 @@ class Simulation:
         gui: bool = False,
         options: Sequence[str] = (),
     ) -> None:
-        if Simulation.running:
+        module, in_process = installation.module(backend, gui), installation.in_process(backend, gui)
+        if in_process and Simulation.running:
             Simulation.running.close()
         self._lanes = list(lanes)
-        module = installation.module(backend, gui)
-        in_process = module.__name__ == "libsumo"
         command = [
             "sumo" if in_process else installation.simulator(gui),
             *("-n", str(network)),
@@ -126,7 +127,9 @@ class Simulation:
         ]
         self._backend = (LibsumoBackend if in_process else TraciBackend)(module, command, self._lanes)
         self._api, self.errors = self._backend.api, self._backend.errors
-        Simulation.running = self
+        self._ended = False
+        if in_process:
+            Simulation.running = self
 
     @_guarded
     def step(self) -> None:
@@ -239,9 +242,11 @@ class Simulation:
 
     def close(self) -> None:
         """End the simulation. A second call does nothing."""
-        if Simulation.running is not self:
+        if self._ended:
             return
-        Simulation.running = None
+        self._ended = True
+        if Simulation.running is self:
+            Simulation.running = None
         with contextlib.suppress(*self.errors):  # SUMO's process may have ended already
             self._api.close()
         self._backend.kill()

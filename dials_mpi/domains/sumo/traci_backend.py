@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import IO, Any
+from weakref import finalize
 
 from dials_mpi.domains.base import SimulatorFailure
 from dials_mpi.domains.sumo import installation
@@ -21,7 +22,8 @@ _ATTEMPTS, _INTERVAL = 3000, 0.02
 class TraciBackend:
     """A started simulation; the attributes are those of LibsumoBackend.
 
-    Each question over the socket takes 50 us: what is read after every step is subscribed to.
+    Each question over the socket takes 50 us: what is read after every step is subscribed to. SUMO's process
+    ends with this object at the latest.
     """
 
     def __init__(self, traci: ModuleType, command: list[str], lanes: Sequence[str]) -> None:
@@ -72,14 +74,14 @@ class TraciBackend:
     def kill(self) -> None:
         """End SUMO's process."""
         if self._process:
-            self._process.kill()
-            self._process.wait()
+            _end(self._process)
 
     def _connect(self, traci: ModuleType, command: list[str], stderr: IO[bytes]) -> Any:
         """Start SUMO and connect to it; stderr: receives its messages. (traci.start waits a second more.)"""
         port = installation.free_port()
         command = [*command, "--remote-port", str(port)]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stderr)
+        finalize(self, _end, self._process)
         retries = {"numRetries": _ATTEMPTS, "waitBetweenRetries": _INTERVAL}
         with contextlib.redirect_stdout(io.StringIO()):  # traci prints a line for each attempt
             return traci.connect(port, proc=self._process, **retries)
@@ -90,3 +92,8 @@ class TraciBackend:
             self._subscribed.add(vehicle)
             return self.api.vehicle.getLanePosition(vehicle)
         return subscribed[vehicle][self._position]
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dials_mpi.core.errors import BadInput
-from dials_mpi.domains.base import Agent, Drawing, Region, Source
+from dials_mpi.domains.base import Agent, Drawing, OnlyOne, Region, Source
 from dials_mpi.domains.blocks import blocks, require_fit
 from dials_mpi.domains.sumo import installation
 from dials_mpi.domains.sumo.simulation import Simulation
@@ -129,6 +129,12 @@ class Traffic:
         found = installation.versions(self.config.sumo, self.config.gui)
         require_start(self.config.sumo, self.config.gui)
         return found
+
+    @property
+    def only_one(self) -> OnlyOne | None:
+        """With libsumo a process has one simulation at a time."""
+        alone = installation.in_process(self.config.sumo, self.config.gui)
+        return OnlyOne("traffic.sumo=traci") if alone else None
 
     def global_simulator(self, streams: Sequence[np.random.Generator]) -> TrafficGlobalSimulator:
         """E = len(streams) episodes of the whole grid; stream e draws the vehicles that enter."""

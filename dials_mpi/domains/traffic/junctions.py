@@ -90,6 +90,7 @@ class Junctions:
 
     def start(self) -> None:
         """Start a new SUMO simulation, without any vehicle."""
+        self.close()
         network, routes, actuated = self.network.files()
         additional = [routes, actuated] if self._actuated else [routes]
         self.simulation = self._simulate(network, additional, *self._options)
