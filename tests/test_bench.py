@@ -304,6 +304,17 @@ def test_a_city_is_compared_with_sumo_alone(tmp_path):
     assert set(figures) > ALWAYS | WITH_PREDICTORS
 
 
+def test_networks_in_pytorch_are_measured_beside_the_built_in_ones(tmp_path):
+    printed, figures = bench(tmp_path, *SMALL, "--updates", "2", "--torch")
+    added = {name for name in figures if name.startswith("torch_")}
+    assert set(figures) - added == ALWAYS | WITH_PREDICTORS
+    ratio = figures["torch_agent_steps_per_second_per_core"] / figures["agent_steps_per_second_per_core"]
+    assert figures["torch_ratio_to_built_in"] == pytest.approx(ratio)
+    assert 0 < ratio < 1  # at these sizes eager PyTorch is several times slower
+    assert figures["torch_added_memory_bytes_per_training_rank"] > 20e6  # the library alone takes more
+    assert "networks in PyTorch" in printed
+
+
 def test_agents_of_the_global_simulator_are_measured_without_predictors(tmp_path):
     _, figures = bench(tmp_path, *SMALL, "mode=global", "--updates", "1", "--matmul", "numpy", ranks=2)
     assert set(figures) == ALWAYS
@@ -356,6 +367,7 @@ def test_resets_leave_nothing_behind():
         (["--json", "."], "is a folder"),
         (["--folder", "none"], "--folder none"),
         (["--tiles"], "--tiles"),
+        (["--torch", "policy.architecture=torch:gru"], "policy.architecture is 'torch:gru'"),
         (["--compare", "run"], "--project"),
         (["--regions", "4"], "--project"),
         (["run"], "--project"),

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from dials_mpi.bench import floors, projection, tables
 from dials_mpi.bench.costs import Recorded, measured_costs, read_run, require_same_costs, require_spread
+from dials_mpi.bench.torch_twins import with_twins
 from dials_mpi.cli import Parser, add_unchecked, agreed, integer, runs_and_settings, word
 from dials_mpi.config import Config, load
 from dials_mpi.core.errors import BadInput
@@ -24,6 +25,7 @@ from dials_mpi.parallel.communicator import Communicator
 EXAMPLES = """examples:
   mpirun -n 3 python -m dials_mpi.bench --config configs/warehouse/4.yaml --json bench.json
   python -m dials_mpi.bench --config configs/traffic/4.yaml --tiles
+  python -m dials_mpi.bench --config configs/warehouse/fast.yaml --torch
   mpirun -n 3 python -m dials_mpi.bench --project --config configs/warehouse/100.yaml
   mpirun -n 3 python -m dials_mpi.bench --project runs/short --config configs/warehouse/100.yaml
   mpirun -n 3 python -m dials_mpi.bench --project runs/4 runs/25 --compare runs/100
@@ -75,6 +77,11 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         help="traffic: also measure by number of local regions in a SUMO process",
     )
     parser.add_argument(
+        "--torch",
+        action="store_true",
+        help="also train with the networks in PyTorch (torch:gru, torch:fnn)",
+    )
+    parser.add_argument(
         "--project", action="store_true", help="print the wall-clock time with one core per rank"
     )
     parser.add_argument(
@@ -117,7 +124,7 @@ def _measure(comm: Communicator, config: Config, options: argparse.Namespace) ->
     """Measure and print; the figures on root, an empty dictionary elsewhere."""
     from dials_mpi.bench.measure import measure, tiles
 
-    figures = measure(config, comm, options.updates, options.folder, options.matmul)
+    figures = measure(config, comm, options.updates, options.folder, options.matmul, options.torch)
     if figures is None:
         return {}
     if options.tiles:
@@ -181,6 +188,8 @@ def _plan(options: argparse.Namespace) -> Task:
                 f"{config.domain}.sumo is traci, which runs SUMO in a process whose CPU seconds are not "
                 "counted: measure with libsumo"
             )
+    if options.torch:
+        with_twins(config)  # raises BadInput where there are none
     if options.tiles and config.domain != "traffic":
         raise BadInput(f"--tiles is given, and the {config.domain} has none: leave it out")
     return Task(config, runs, comparison, _region_counts(options.regions))

@@ -13,6 +13,7 @@ from dials_mpi.bench.checkpoints import checkpoint_figures
 from dials_mpi.bench.flop import fit_flop, flop_per_agent_step
 from dials_mpi.bench.shares import PARTS, shares
 from dials_mpi.bench.subject import Subject
+from dials_mpi.bench.torch_twins import prepared
 from dials_mpi.config import Config
 from dials_mpi.core.provenance import memory, own_memory
 from dials_mpi.domains.base import Domain
@@ -38,6 +39,8 @@ ROW = (
     "fit",
     "peak",
     "pss",
+    "torch_cpu",
+    "torch_pss",
     "collect",
     "stepping",
     "evaluate",
@@ -47,12 +50,13 @@ ROW = (
 
 
 def measure(
-    config: Config, comm: Communicator, updates: int, folder: str, library: str | None
+    config: Config, comm: Communicator, updates: int, folder: str, library: str | None, torch: bool = False
 ) -> Figures | None:
     """Collect, fit, evaluate and train ``updates`` updates per region twice; the figures, on root.
 
     folder: where a checkpoint is written and removed. library: of the matrix products that are the limit,
-    default the fastest. Ranks without regions (root, if there are others) are idle during training.
+    default the fastest. torch: also train with the networks in PyTorch. Ranks without regions (root, if there
+    are others) are idle during training.
     """
     subject = Subject(config, comm)
     subject.warm_up()
@@ -62,8 +66,11 @@ def measure(
         row["fit"] = subject.fit()
     row["evaluate"] = subject.evaluate(config.evaluation_episodes)
     row["peak"], row["pss"] = memory()
+    twins = prepared(config, subject) if torch else None  # before the floors, which load torch as well
+    row["torch_pss"] = memory()[1]
     before = _floors(subject, library)
     row["wall"], row["cpu"] = subject.train(updates)
+    row["torch_cpu"] = twins.train(updates)[1] if twins else 0.0
     row["gflops"], row["copy"], row["library"] = (before + _floors(subject, library)) / 2
     row["regions"] = len(subject.mine)
     row["steps"] = updates * config.ppo.memory_size * len(subject.learners.agents)
@@ -84,6 +91,7 @@ def measure(
         },
         **_training(subject, config, by_rank),
         **(_predictors(subject, config, by_rank) if subject.predicts else {}),
+        **(_torch(by_rank) if torch else {}),
         "global simulator": _global_simulator(subject, config, by_rank),
         **(_city(subject.domain) if config.domain == "city" else {}),
         "memory": _memory(by_rank),
@@ -146,6 +154,18 @@ def _training(subject: Subject, config: Config, rows: Mapping[str, np.ndarray]) 
     training["slowest_cpu_seconds_per_agent_step"] = (rows["cpu"][busy] / rows["steps"][busy]).max()
     parts = np.array([rows[part].sum() for part in PARTS])
     return {"training": training, "floors": limits, "shares": shares(parts, config)}
+
+
+def _torch(rows: Mapping[str, np.ndarray]) -> Figures:
+    """Training with the networks in PyTorch beside the built-in ones, and what memory they add to a rank."""
+    busy = rows["steps"] > 0
+    return {
+        "networks in PyTorch": {
+            "torch_agent_steps_per_second_per_core": rows["steps"].sum() / rows["torch_cpu"].sum(),
+            "torch_ratio_to_built_in": rows["cpu"].sum() / rows["torch_cpu"].sum(),
+            "torch_added_memory_bytes_per_training_rank": (rows["torch_pss"] - rows["pss"])[busy].mean(),
+        }
+    }
 
 
 def _predictors(subject: Subject, config: Config, rows: Mapping[str, np.ndarray]) -> Figures:

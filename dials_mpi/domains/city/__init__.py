@@ -41,7 +41,7 @@ from dials_mpi.domains.city.regions import REACH, Roads, plan, with_upstream
 from dials_mpi.domains.city.rewards import reward_class
 from dials_mpi.domains.city.statistics import STATISTICS, SignalDelay, delay_table
 from dials_mpi.domains.city.tiles import Cutter
-from dials_mpi.domains.city.vehicle_types import vehicle_types
+from dials_mpi.domains.city.vehicle_types import demand_classes, vehicle_classes, vehicle_types
 from dials_mpi.domains.sumo import installation
 from dials_mpi.domains.sumo.simulation import Simulation
 from dials_mpi.settings import setting
@@ -152,14 +152,17 @@ class City:
         self.simulate: Callable[..., Simulation] = Simulation
         found = scenarios.find(config.scenario, config.network, config.routes, *_window(config))
         self.scenario = replace(found, end=found.begin + config.horizon)
-        net = read(found.network)
+        files = self._demand_files()
+        self._types = vehicle_types(files)
+        self._classes = vehicle_classes(self._types)
+        net = read(found.network, demand_classes(files, self._classes))
         surveys.require_agents(net)
         self.rules = Rules(
             *(config.decision_every, config.yellow, config.all_red, config.minimum_green),
             *(config.observe_waiting, config.reward, config.reward_scale),
         )
         reward_class(config.reward)  # refused before anything is begun
-        roads, ends = Roads(net), destinations(self._demand_files())
+        roads, ends = Roads(net), destinations(files)
         blocks = groups(net, config.block)
         plans = [plan(net, names, config.reach, ends, roads) for names in blocks]
         self.net: Net = with_upstream(net, plans, min(config.approach, config.reach))
@@ -188,10 +191,6 @@ class City:
     def recorded(self) -> list[Recorded]:
         """What the recording shows of each region."""
         return recorded(self.scenario, self.influences, self.config.sumo)
-
-    @cached_property
-    def _types(self) -> list[str]:
-        return vehicle_types(self._demand_files())
 
     def _demand_files(self) -> tuple[Path, ...]:
         return (*self.scenario.additional, *self.scenario.routes)
@@ -237,6 +236,7 @@ class City:
             self._cutter.tile(influence.plan, environments),
             self.recorded[regions[0]],
             self._types,
+            self._classes,
             self.rules,
             self.horizon,
             streams[0],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 from xml.sax.saxutils import quoteattr
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from dials_mpi.domains.city.cutting import name_in_copy
 from dials_mpi.domains.city.influence import Influence
-from dials_mpi.domains.city.recording import Departure, Recorded
+from dials_mpi.domains.city.recording import Departure, Entered, Recorded
 from dials_mpi.domains.sumo.simulation import Departing
 
 BRAKING = 3.0
@@ -41,14 +41,22 @@ class Insertions:
     """Makes the vehicles that enter E copies of a region in a second."""
 
     def __init__(
-        self, influence: Influence, seen: Recorded, copies: int, stream: np.random.Generator
+        self,
+        influence: Influence,
+        seen: Recorded,
+        classes: Mapping[str, str],
+        copies: int,
+        stream: np.random.Generator,
     ) -> None:
+        """classes: SUMO's class of each vehicle type, by its name."""
         self._influence, self._seen, self._stream = influence, seen, stream
-        self._copies, self._number = copies, 0
+        self._classes, self._copies, self._number = classes, copies, 0
         self._next = np.zeros(copies, np.int64)
         self._stop_lines: dict[tuple[str, ...], float] = {}
         self._due = np.array([departure.second for departure in seen.departures])
-        self._kinds = sorted({kind for entries in seen.entries.values() for _, _, kind in entries})
+        kinds = sorted({kind for entries in seen.entries.values() for _, _, kind in entries})
+        self._kinds = [*kinds, "DEFAULT_VEHTYPE"]
+        self._fitting: dict[tuple[str, tuple[str, ...]], tuple[list[Entered], str | None]] = {}
         self._lane_numbers = {
             lane: number
             for source in influence.entries
@@ -71,7 +79,9 @@ class Insertions:
         """The vehicles of the coming second: those of the sources, int [E, M], and those that are due."""
         entering = sources[:, : len(self._influence.entries)]
         places = zip(*(index.tolist() for index in np.nonzero(entering)), strict=True)
-        found = [self._entering(copy, m, int(entering[copy, m])) for copy, m in places]
+        found = []
+        for copy, m in places:
+            found += self._entering(copy, m, int(entering[copy, m]))
         last = np.searchsorted(self._due, gone + 1)
         for copy, (first, end) in enumerate(zip(self._next.tolist(), last.tolist(), strict=True)):
             for departure in self._seen.departures[first:end]:
@@ -79,19 +89,35 @@ class Insertions:
         self._next = last
         return found
 
-    def _entering(self, copy: int, m: int, chosen: int) -> Departing:
+    def _entering(self, copy: int, m: int, chosen: int) -> list[Departing]:
         lane, entry = self._influence.entries[m]
         path = entry.paths[chosen - 1]
         route, number = route_name(copy, path), self._lane(lane, path)
-        seen = self._seen.entries.get(lane)
+        if (lane, path) not in self._fitting:
+            self._fitting[lane, path] = self._find_fitting(lane, path)
+        seen, kind = self._fitting[lane, path]
+        if not kind:
+            return []
         if not seen:  # nobody was seen to enter here: as SUMO inserts by default
-            kind = self._kinds[0] if self._kinds else "DEFAULT_VEHTYPE"
-            return Departing(self._named(copy), kind, route, number, "base", "max")
+            return [Departing(self._named(copy), kind, route, number, "base", "max")]
         position, speed, kind = seen[int(self._stream.integers(len(seen)))]
         room = self._stop_line(path) - position
         fast = speed + speed**2 / (2 * BRAKING) > room - 5  # SUMO would refuse it before a red light
         how = f"{position:.2f}", "max" if fast else f"{speed:.2f}"
-        return Departing(self._named(copy), kind, route, number, *how)
+        return [Departing(self._named(copy), kind, route, number, *how)]
+
+    def _find_fitting(self, lane: str, path: tuple[str, ...]) -> tuple[list[Entered], str | None]:
+        """Recorded entries on a lane of vehicles that may take the path, and a type that may; None: no type.
+
+        SUMO refuses a vehicle on a lane or a path that is closed to its class.
+        """
+        allowed = self._influence.net.classes(lane, path)
+
+        def may(kind: str) -> bool:
+            return self._classes.get(kind, "passenger") in allowed
+
+        seen = [entry for entry in self._seen.entries.get(lane, ()) if may(entry[2])]
+        return seen, next(filter(may, self._kinds), None)
 
     def _stop_line(self, path: tuple[str, ...]) -> float:
         """Metres from the beginning of a path to its first signal; infinity if there is none."""

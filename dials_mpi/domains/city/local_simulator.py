@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -42,6 +42,7 @@ class CityLocalSimulator:
         tile: Tile,
         seen: Recorded,
         types: Sequence[str],
+        classes: Mapping[str, str],
         rules: Rules,
         horizon: int,
         stream: np.random.Generator,
@@ -49,7 +50,8 @@ class CityLocalSimulator:
         gui: bool = False,
         simulate: Callable[..., Simulation] = Simulation,
     ) -> None:
-        """types: vehicle types as XML; horizon: seconds; stream: seeds SUMO and draws what enters how."""
+        """types: vehicle types as XML; classes: SUMO's class of each, by its name; horizon: seconds; stream:
+        seeds SUMO and draws what enters how."""
         self.influence, self._tile, self._rules, self._horizon = influence, tile, rules, horizon
         self._stream, self._backend, self._simulate = stream, (backend, gui), simulate
         self.copies = tile.copies
@@ -79,7 +81,7 @@ class CityLocalSimulator:
                 for lane, start in influence.seen_lanes
             ]
         )
-        self.insertions: Inserting = Insertions(influence, seen, tile.copies, stream)
+        self.insertions: Inserting = Insertions(influence, seen, classes, tile.copies, stream)
         self.rim = Rim(influence, tile.copies)
         self._history = influence.history(tile.copies)
         self.options: tuple[str, ...] = CHECKS

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree.ElementTree import Element
@@ -80,9 +81,9 @@ class Signal:
 class Edge:
     """A road in one direction.
 
-    start, end: its junctions. lanes: from the right to the left. drivable: those that are not for pedestrians
-    alone. length: metres; speed: m/s, the highest limit of its lanes; shape: (x, y), metres. function: "" for
-    a road, else SUMO's word: internal, crossing, walkingarea, connector.
+    start, end: its junctions. lanes: from the right to the left. drivable: those that the demand's vehicles
+    may use. length: metres; speed: m/s, the highest limit of its lanes; shape: (x, y), metres. function: ""
+    for a road, else SUMO's word: internal, crossing, walkingarea, connector.
     """
 
     name: str
@@ -119,7 +120,8 @@ class Net:
     edges: roads, by name, in the order of the file; inner: the edges inside junctions. lane_edge: the edge of
     every lane of both. lengths, speeds: of every lane, metres and m/s (the limit). connections: those that
     leave each road. shapes: (x, y) of every lane, metres.
-    junctions: type and place (x, y) of every junction. signals: all, by name, sorted.
+    junctions: type and place (x, y) of every junction. signals: all, by name, sorted. permissions: SUMO's
+    classes of vehicles that may use each lane.
     """
 
     path: Path
@@ -132,6 +134,7 @@ class Net:
     shapes: dict[str, tuple[tuple[float, float], ...]] = field(repr=False)
     junctions: dict[str, tuple[str, tuple[float, float]]] = field(repr=False)
     signals: dict[str, Signal]
+    permissions: Mapping[str, frozenset[str]] = field(repr=False)
 
     @cached_property
     def lanes_before(self) -> dict[str, tuple[Connection, ...]]:
@@ -151,17 +154,31 @@ class Net:
                 found.setdefault(self.lane_edge[connection.to_lane], {})[edge] = None
         return {edge: tuple(before) for edge, before in found.items()}
 
+    def classes(self, lane: str, path: Sequence[str]) -> frozenset[str]:
+        """SUMO's classes of vehicles that may depart on a lane and take a path, edges from its own on."""
+        found = self.permissions[lane]
+        for edge, after in pairwise(path):
+            ways = (c for c in self.connections[edge] if self.lane_edge[c.to_lane] == after)
+            found = found & frozenset().union(
+                *(self.permissions[way.from_lane] & self.permissions[way.to_lane] for way in ways)
+            )
+        return found
+
     @property
     def agents(self) -> dict[str, Signal]:
         """The signals that have a choice, two greens or more; the others stay on their own program."""
         return {name: signal for name, signal in self.signals.items() if len(signal.greens) > 1}
 
 
-def read(path: Path) -> Net:
-    """The network of a file, plain or gzipped. BadInput: it cannot be read, or is not a network."""
+def read(path: Path, classes: Collection[str] | None = None) -> Net:
+    """The network of a file, plain or gzipped.
+
+    classes: SUMO's classes of vehicles for ``Edge.drivable``; by default all but pedestrians. BadInput: it
+    cannot be read, or is not a network.
+    """
     require_network(path)
     try:
-        net = _read(path)
+        net = _read(path, classes)
     except BadInput:
         raise
     except Exception as error:  # sumolib raises anything for a file that is not as it expects
@@ -175,11 +192,13 @@ def read(path: Path) -> Net:
     return net
 
 
-def _read(path: Path) -> Net:
+def _read(path: Path, classes: Collection[str] | None) -> Net:
     programs, found = active_programs(path), installation.read_net(path)
-    edges = {edge.getID(): _edge(edge) for edge in found.getEdges()}
-    roads = {name: edge for name, edge in edges.items() if not edge.function}
     lanes = [lane for edge in found.getEdges() for lane in edge.getLanes()]
+    permissions = _permissions(lanes)
+    usable = {lane for lane, own in permissions.items() if _is_drivable(own, classes)}
+    edges = {edge.getID(): _edge(edge, usable) for edge in found.getEdges()}
+    roads = {name: edge for name, edge in edges.items() if not edge.function}
     lights = sorted(found.getTrafficLights(), key=_name)
     return Net(
         path,
@@ -192,7 +211,19 @@ def _read(path: Path) -> Net:
         {lane.getID(): _points(lane.getShape()) for lane in lanes},
         {node.getID(): (node.getType(), _point(node.getCoord())) for node in found.getNodes()},
         {light.getID(): _signal(light, programs.get(light.getID())) for light in lights},
+        permissions,
     )
+
+
+def _permissions(lanes: Iterable[Any]) -> dict[str, frozenset[str]]:
+    """Of each lane; equal ones are one object, which saves memory."""
+    kept: dict[frozenset[str], frozenset[str]] = {}
+    found = ((lane.getID(), frozenset(lane.getPermissions())) for lane in lanes)
+    return {lane: kept.setdefault(own, own) for lane, own in found}
+
+
+def _is_drivable(permissions: frozenset[str], classes: Collection[str] | None) -> bool:
+    return bool(permissions - {"pedestrian"} if classes is None else permissions.intersection(classes))
 
 
 def active_programs(path: Path) -> dict[str, Program]:
@@ -211,14 +242,14 @@ def _program(element: Element) -> Program:
     return Program(phases, float(element.get("offset", 0)), element.get("type", "static"))
 
 
-def _edge(edge: Any) -> Edge:
+def _edge(edge: Any, usable: Collection[str]) -> Edge:
     lanes = edge.getLanes()
     return Edge(
         edge.getID(),
         edge.getFromNode().getID(),
         edge.getToNode().getID(),
         tuple(lane.getID() for lane in lanes),
-        tuple(lane.getID() for lane in lanes if set(lane.getPermissions()) - {"pedestrian"}),
+        tuple(lane.getID() for lane in lanes if lane.getID() in usable),
         float(edge.getLength()),
         float(max(lane.getSpeed() for lane in lanes)),
         _points(edge.getShape()),

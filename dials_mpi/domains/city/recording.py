@@ -28,6 +28,9 @@ KEPT = 200
 SEED = 2022
 """Of the recorded simulation."""
 
+Entered = tuple[float, float, str]
+"""How a vehicle entered: position, metres; speed, m/s; type."""
+
 _VEHICLES = ("vehicle", "trip", "flow")
 _DEPART = {"departLane": "first", "departPos": "base", "departSpeed": "0"}
 """How a vehicle departs, and SUMO's defaults."""
@@ -53,11 +56,10 @@ class Departure:
 class Recorded:
     """What was seen of one region.
 
-    entries: (position, metres; speed, m/s; type) of vehicles that entered, by lane. departures: its own
-    demand, in the order of time.
+    entries: vehicles that entered, by lane. departures: its own demand, in the order of time.
     """
 
-    entries: dict[str, list[tuple[float, float, str]]] = field(default_factory=dict)
+    entries: dict[str, list[Entered]] = field(default_factory=dict)
     departures: list[Departure] = field(default_factory=list)
 
 
