@@ -232,3 +232,11 @@ class Branches(Plain):
     def forward(self, x, state):
         outputs, state = super().forward(x, state)
         return (outputs if float(x[0, 0]) == 0 else -outputs), state
+
+
+class DiffersTogether(Plain):
+    """Gives other outputs where torch.vmap maps it, as if a product were added up in another order."""
+
+    def forward(self, x, state):
+        outputs, state = super().forward(x, state)
+        return outputs + 1e-6 * torch._C._functorch.is_batchedtensor(outputs), state

@@ -9,6 +9,8 @@ import numpy as np
 
 from dials_mpi.domains.base import GlobalSimulator, LocalSimulator, Rows
 from dials_mpi.learning.influence import Predictor
+from dials_mpi.learning.kernels.inputs import scaled
+from dials_mpi.learning.network import Together
 
 
 class Outcome(NamedTuple):
@@ -40,7 +42,8 @@ class Environment(Protocol):
 class IALS:
     """Local simulators whose influence sources are sampled from influence predictors.
 
-    predictors, streams (for sampling the sources): one per region of the simulator.
+    predictors, streams (for sampling the sources): one per region of the simulator. together: computes all
+    predictors at a time, if that is faster.
     sources: those of the last step, int [R, E, M].
     """
 
@@ -50,8 +53,10 @@ class IALS:
         predictors: Sequence[Predictor],
         environments: int,
         streams: Sequence[np.random.Generator],
+        together: Together | None = None,
     ) -> None:
         self.simulator, self.predictors, self.streams = simulator, predictors, streams
+        self.together = together
         self.environments = environments
         self.states = [predictor.network.initial_state(environments) for predictor in predictors]
 
@@ -74,10 +79,17 @@ class IALS:
         return Outcome(state.observations, rewards, done)
 
     def _sample_sources(self) -> list[np.ndarray]:
+        sizes = [(self.environments, len(predictor.heads.classes)) for predictor in self.predictors]
+        pairs = zip(self.streams, sizes, strict=True)
+        uniforms = [stream.random(size, dtype=np.float32) for stream, size in pairs]
+        if self.together:
+            x = [scaled(np.ascontiguousarray(inputs)) for inputs in self.inputs]
+            outputs, states = self.together.advance(x, self.states)
+            self.states = list(states)
+            return [p.drawn(*own) for p, *own in zip(self.predictors, outputs, uniforms, strict=True)]
         sources = []
-        for r, (predictor, stream) in enumerate(zip(self.predictors, self.streams, strict=True)):
-            uniforms = stream.random((self.environments, len(predictor.heads.classes)), dtype=np.float32)
-            drawn, self.states[r] = predictor.sample(self.inputs[r], self.states[r], uniforms)
+        for r, predictor in enumerate(self.predictors):
+            drawn, self.states[r] = predictor.sample(self.inputs[r], self.states[r], uniforms[r])
             sources.append(drawn)
         return sources
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,9 @@ from dials_mpi.domains.members import Members
 from dials_mpi.learning.adam import Adam
 from dials_mpi.learning.influence import Fit, Predictor
 from dials_mpi.learning.learner import find, metrics
+from dials_mpi.learning.network import Together, together
 from dials_mpi.learning.policy import Policy
-from dials_mpi.learning.ppo import METRICS, PPO
+from dials_mpi.learning.ppo import METRICS, PPO, descend
 from dials_mpi.learning.sharing import Alone, Exchange, SharedPolicies
 from dials_mpi.learning.tables import shared_by, size, tables
 
@@ -69,6 +70,7 @@ class Learners:
         self.failures = failures or Failures()
         self.members = Members(domain.regions)
         numbers = sorted(self.members.of(regions))
+        self._stacks: dict[tuple[Any, ...], tuple[Together | None, Together | None]] = {}
         self.shared = self._shared(numbers, exchange or Alone()) if config.shared else None
         self.agents = {} if config.own_learner else {i: self._agent(i) for i in numbers}
         self.own = {i: self._own_agent(i) for i in numbers} if config.own_learner else {}
@@ -97,12 +99,12 @@ class Learners:
         """
         rows: dict[int, np.ndarray] = {}
         groups = groups_of(self.config, self.domain, self.regions)
-        for together in [groups] if self.shared else [[regions] for regions in groups]:
+        for ready in [groups] if self.shared else [[regions] for regions in groups]:
             if self.config.own_learner:
-                rows |= self._train_own(together[0], segment)
+                rows |= self._train_own(ready[0], segment)
             else:
-                rows |= self._train(together, segment)
-            LOG.info("trained regions %s up to %d steps", together, segment.env_steps)
+                rows |= self._train(ready, segment)
+            LOG.info("trained regions %s up to %d steps", ready, segment.env_steps)
         return rows
 
     def vectors(self, kind: str) -> dict[int, np.ndarray]:
@@ -134,11 +136,12 @@ class Learners:
         """
         config = self.config
         rollouts = [(self._numbers(regions), self._rollout(regions, segment)) for regions in groups]
+        learn_together = None if self.shared else self._together("policy", rollouts[0][0])[1]
         for update in range(segment.first_update, segment.first_update + segment.updates):
             observations: dict[int, np.ndarray] = {}
             for numbers, rollout in rollouts:
                 observations |= zip(numbers, rollout.fill(config.steps_per_env), strict=True)
-            self._update(observations, segment, update / config.total_updates)
+            self._update(observations, segment, update / config.total_updates, learn_together)
         rows = {}
         for numbers, rollout in rollouts:
             for i, mean in zip(numbers, rollout.returns.means(), strict=True):
@@ -159,9 +162,32 @@ class Learners:
                 self._stream(Purpose.ACTIONS, i, segment), self._stream(Purpose.MINIBATCHES, i, segment)
             )
         agents, environment = [self.agents[i] for i in numbers], self._environment(regions, segment)
-        return Rollout(environment, agents, self.config.envs_per_region, self.domain, self.failures)
+        envs = self.config.envs_per_region
+        together = None if self.shared else self._together("policy", numbers)[0]
+        return Rollout(environment, agents, envs, self.domain, self.failures, together)
 
-    def _update(self, observations: Mapping[int, np.ndarray], segment: Segment, progress: float) -> None:
+    def _together(self, kind: str, owners: list[int]) -> tuple[Together | None, Together | None]:
+        """What computes the networks of agents or regions at a time as they act, and as they learn."""
+        key = kind, *owners
+        if key not in self._stacks:
+            batches: Sequence[tuple[int, int]] = ()
+            if kind == "policy":
+                networks = [self.agents[i].policy.network for i in owners]
+                optimisers = [self.agents[i].optimiser for i in owners]
+                batches = self.agents[owners[0]].batches()
+            else:
+                networks = [self.predictors[k].network for k in owners]
+                optimisers = [self.predictors[k].optimiser for k in owners]
+            self._stacks[key] = together(networks, optimisers, self.config.envs_per_region, batches)
+        return self._stacks[key]
+
+    def _update(
+        self,
+        observations: Mapping[int, np.ndarray],
+        segment: Segment,
+        progress: float,
+        together: Together | None,
+    ) -> None:
         """Let agents learn from their full memories; arguments as of ``PPO.update``, by agent."""
         for i in observations:
             inputs = self._inputs(i)
@@ -169,6 +195,8 @@ class Learners:
             self._require_finite(f"agent {i}", segment, seen, inputs)
         if self.shared:
             self._update_together(self.shared, observations, segment, progress)
+        elif together:
+            update_side_by_side([self.agents[i] for i in observations], together, observations, progress)
         else:
             for i, after in observations.items():
                 self.agents[i].update(after, progress)
@@ -259,7 +287,8 @@ class Learners:
         )
         sources = [self._stream(Purpose.SOURCES, k, segment) for k in regions]
         predictors = [self.predictors[k] for k in regions]
-        return IALS(simulator, predictors, config.envs_per_region, sources)
+        stacked = self._together("predictor", regions)[0]
+        return IALS(simulator, predictors, config.envs_per_region, sources, stacked)
 
     def _stream(self, purpose: Purpose, number: int, segment: Segment) -> np.random.Generator:
         """The random stream of an agent or a region, depending on the purpose."""
@@ -272,6 +301,24 @@ class Learners:
         for name, value in values.items():
             if not np.isfinite(value).all():
                 raise NonFinite(owner, segment.index, name, inputs)
+
+
+def update_side_by_side(
+    agents: Sequence[PPO], networks: Together, observations: Mapping[int, np.ndarray], progress: float
+) -> None:
+    """``PPO.update`` of agents whose networks are computed at a time."""
+    batches = [
+        agent.minibatches(after, progress) for agent, after in zip(agents, observations.values(), strict=True)
+    ]
+    for found in zip(*batches, strict=True):
+        samples, remaining = [batch for batch, _ in found], found[0][1]
+        keep = [batch.keep for batch in samples if batch.keep is not None]
+        x, states = [batch.observations for batch in samples], [batch.state for batch in samples]
+        outputs = networks.forward(x, states, keep or None)
+        pairs = zip(agents, outputs, samples, strict=True)
+        networks.backward([agent.loss(own, batch, remaining) for agent, own, batch in pairs])
+        for agent in agents:
+            descend(agent.optimiser, agent.config, agent.config.learning_rate * remaining)
 
 
 def groups_of(config: Config, domain: Domain, regions: list[int]) -> list[list[int]]:
@@ -290,8 +337,16 @@ class Rollout:
     """Agents that act in E environments side by side, episode after episode."""
 
     def __init__(
-        self, environment: Environment, agents: list[PPO], envs: int, domain: Domain, failures: Failures
+        self,
+        environment: Environment,
+        agents: list[PPO],
+        envs: int,
+        domain: Domain,
+        failures: Failures,
+        together: Together | None = None,
     ) -> None:
+        """together: computes the agents' networks at a time, if that is faster."""
+        self.together = together
         self.environment, self.agents, self.failures = environment, agents, failures
         self.every = decision_steps(domain)
         self.elapsed = staggered(domain, envs)
@@ -324,7 +379,13 @@ class Rollout:
 
     def _decide(self, observations: Rows) -> Rows:
         agents = self.agents
-        actions = np.stack([agent.act(observations[n]) for n, agent in enumerate(agents)])
+        if self.together:
+            x = [np.asarray(own, np.float32) for own in observations]
+            advanced = list(zip(*self.together.advance(x, [agent.state for agent in agents]), strict=True))
+            acts = map(PPO.act, agents, observations, advanced)
+        else:
+            acts = map(PPO.act, agents, observations)
+        actions = np.stack(list(acts))
         outcome = decide(self.environment, actions, self.every)
         for n, agent in enumerate(agents):
             agent.observe(outcome.rewards[n], outcome.done, outcome.observations[n])

@@ -101,6 +101,10 @@ class Predictor:
         [B, M], new state."""
         return self._sample(inputs, state, uniforms, self.heads.counts, self.heads.starts)
 
+    def drawn(self, outputs: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
+        """The sources that ``sample`` draws where the network's outputs [B, K] are known."""
+        return draw_sources(outputs, uniforms, self.heads.counts, self.heads.starts)
+
     def cross_entropy(self, inputs: np.ndarray, sources: np.ndarray) -> float:
         """Mean over episodes, steps and sources, in nats: inputs [K, T, D], sources [K, T, M]."""
         outputs = np.empty((inputs.shape[1], len(inputs), self.heads.outputs), np.float32)

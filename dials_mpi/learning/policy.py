@@ -41,7 +41,7 @@ class Policy:
 
     def act(self, observations: np.ndarray, state: np.ndarray, uniforms: np.ndarray) -> Decision:
         """Sample actions: observations [B, O], state [B, H], uniforms float32 [B] in [0, 1)."""
-        return Decision(*self._act(observations, state, uniforms))
+        return Decision._make(self._act(observations, state, uniforms))
 
     def most_probable(self, observations: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The most probable actions int64 [B], and the new state: observations [B, O], state [B, H]."""
@@ -53,9 +53,12 @@ class Policy:
         return self.network.advance(np.ascontiguousarray(observations, np.float32), state)[0][:, -1]
 
 
-def act(
-    network: Network, observations: np.ndarray, state: np.ndarray, uniforms: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def drawn(outputs: np.ndarray, state: np.ndarray, uniforms: np.ndarray) -> Decision:
+    """The decision that follows a network's outputs [B, A + 1] and new state [B, H]."""
+    actions, logs, values = draw_actions(np.ascontiguousarray(outputs), np.ascontiguousarray(uniforms))
+    return Decision(actions, logs, values, state)
+
+
+def act(network: Network, observations: np.ndarray, state: np.ndarray, uniforms: np.ndarray) -> Decision:
     """``Policy.act`` for any network."""
-    outputs, state = network.advance(np.ascontiguousarray(observations, np.float32), state)
-    return *draw_actions(np.ascontiguousarray(outputs), np.ascontiguousarray(uniforms)), state
+    return drawn(*network.advance(np.ascontiguousarray(observations, np.float32), state), uniforms)

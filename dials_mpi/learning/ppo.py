@@ -14,7 +14,7 @@ import numpy as np
 from dials_mpi.core.jit import compiled
 from dials_mpi.learning.adam import Adam
 from dials_mpi.learning.kernels.sampling import log_sum_exp
-from dials_mpi.learning.policy import Policy
+from dials_mpi.learning.policy import Policy, drawn
 
 if TYPE_CHECKING:
     from dials_mpi.config import PPO as PPOConfig
@@ -59,8 +59,8 @@ class PPO:
         self.config = config
         self.policy = Policy(policy_config, agent, optimiser.parameters if optimiser else None)
         network = self.policy.network
-        self.gradient = network.require_gradient()
-        self.optimiser = optimiser or Adam(network.vector, self.gradient, config.adam_epsilon)
+        gradient = network.require_gradient()
+        self.optimiser = optimiser or Adam(network.vector, gradient, config.adam_epsilon)
         self.envs, self.length = envs, config.memory_size // envs
         self.sequence = policy_config.sequence_length if network.state_size else 1
         self.observations = np.zeros((self.length, envs, agent.observation_size), np.float32)
@@ -77,12 +77,28 @@ class PPO:
         self.action_stream, self.minibatch_stream = actions, minibatches
         self.forget()
         self.metrics = np.zeros(len(METRICS))
-        self.minibatches = 0
+        self.losses = 0
 
     def forget(self) -> None:
         """Empty the memory, and return to the state at the beginning of an episode."""
         self.state = self.policy.network.initial_state(self.envs)
         self.t = 0
+
+    @property
+    def _columns(self) -> int:
+        """The number of sequences in the memory."""
+        return self.length // self.sequence * self.envs
+
+    def batches(self) -> list[tuple[int, int]]:
+        """The sizes of minibatches: steps and sequences of each; the last one may be smaller."""
+        whole = min(self.config.minibatch_size // self.sequence, self._columns)
+        last = self._columns % whole
+        return [(self.sequence, size) for size in (whole, last) if size]
+
+    @property
+    def gradient(self) -> np.ndarray:
+        """The network's gradient, float32 [P]."""
+        return self.policy.network.require_gradient()
 
     def memory(self) -> dict[str, np.ndarray]:
         """The memory, not copied: arrays [L, E, ...] by name."""
@@ -95,13 +111,21 @@ class PPO:
             "done": self.done,
         }
 
-    def act(self, observations: np.ndarray) -> np.ndarray:
-        """Sample actions int64 [E] for observations [E, O], and store the step in the memory."""
+    def act(
+        self, observations: np.ndarray, advanced: tuple[np.ndarray, np.ndarray] | None = None
+    ) -> np.ndarray:
+        """Sample actions int64 [E] for observations [E, O], and store the step in the memory.
+
+        advanced: the network's outputs [E, A + 1] and new state [E, H] for them, if they are known.
+        """
         t = self.t
         if t % self.sequence == 0:
             self.states[t // self.sequence] = self.state
         uniforms = self.action_stream.random(self.envs, dtype=np.float32)
-        decision = self.policy.act(observations, self.state, uniforms)
+        if advanced is None:
+            decision = self.policy.act(observations, self.state, uniforms)
+        else:
+            decision = drawn(*advanced, uniforms)
         if self.observations.dtype != observations.dtype:  # bits are stored as bits
             self.observations = self.observations.astype(observations.dtype)
         self.observations[t] = observations
@@ -132,13 +156,24 @@ class PPO:
             descend(self.optimiser, self.config, learning_rate)
 
     def gradients(self, observations: np.ndarray, progress: float) -> Iterator[float]:
-        """Fill ``gradient`` for one minibatch after another, and empty the memory at the end.
+        """Fill ``gradient`` for one minibatch after another; arguments as of ``minibatches``.
 
-        Yields the learning rate of the optimiser's step, which must follow. observations [E, O]: those after
-        the last step in the memory. progress: share of the training done, 0 to 1; with ``anneal`` the
-        learning rate and the clip range fall linearly with it.
+        Yields the learning rate of the optimiser's step, which must follow.
         """
-        config, network = self.config, self.policy.network
+        network = self.policy.network
+        for batch, remaining in self.minibatches(observations, progress):
+            outputs = network.forward(batch.observations, batch.state, batch.keep)
+            network.backward(self.loss(outputs, batch, remaining))
+            yield self.config.learning_rate * remaining
+
+    def minibatches(self, observations: np.ndarray, progress: float) -> Iterator[tuple[Samples, float]]:
+        """The minibatches of all epochs, each with the factor of the learning rate and the clip range; the
+        memory is empty at the end.
+
+        observations [E, O]: those after the last step in the memory. progress: share of the training done, 0
+        to 1; with ``anneal`` the factor falls linearly with it.
+        """
+        config = self.config
         self.values[self.length] = self.policy.value(observations, self.state)
         remaining = 1 - progress if config.anneal else 1.0
         advantages = generalised_advantages(
@@ -149,23 +184,23 @@ class PPO:
             config.gae_lambda,
             config.rollout_steps,
         )
-        columns = self.length // self.sequence * self.envs
-        per_minibatch = config.minibatch_size // self.sequence
+        columns, per_minibatch = self._columns, config.minibatch_size // self.sequence
         for _ in range(config.epochs):
             order = self.minibatch_stream.permutation(columns)
             for first in range(0, columns, per_minibatch):
-                batch = self._minibatch(advantages, order[first : first + per_minibatch])
-                outputs = network.forward(batch.observations, batch.state, batch.keep)
-                gradient, metrics = loss(outputs, batch, config, config.clip * remaining)
-                network.backward(gradient)
-                self.metrics += metrics
-                self.minibatches += 1
-                yield config.learning_rate * remaining
+                yield self._minibatch(advantages, order[first : first + per_minibatch]), remaining
         self.t = 0
+
+    def loss(self, outputs: np.ndarray, batch: Samples, remaining: float) -> np.ndarray:
+        """The loss's gradient in the outputs [S, n, A + 1] of a minibatch, whose metrics are counted."""
+        gradient, metrics = loss(outputs, batch, self.config, self.config.clip * remaining)
+        self.metrics += metrics
+        self.losses += 1
+        return gradient
 
     def mean_metrics(self) -> np.ndarray:
         """Means of METRICS over the segment's minibatches, float32 [len(METRICS)]."""
-        return (self.metrics / max(self.minibatches, 1)).astype(np.float32)
+        return (self.metrics / max(self.losses, 1)).astype(np.float32)
 
     def _minibatch(self, advantages: np.ndarray, columns: np.ndarray) -> Samples:
         """Some sequences of the memory: number b E + e begins at step b S of environment e."""

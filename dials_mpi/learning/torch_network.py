@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 class TorchNetwork:
     """A module's parameters on a flat float32 vector; see ``network.Network``.
 
-    module: the user's, in training mode; memory: how its state lies in a row. Its buffers are
-    what its constructor makes of them.
+    module: the user's, in training mode; memory: how its state lies in a row. Its buffers are what its
+    constructor makes of them. kind: equal for networks whose modules are built in the same way. inputs: I;
+    outputs: K.
     """
 
     def __init__(
@@ -43,22 +44,36 @@ class TorchNetwork:
 
         BadInput: the module does not fulfil the contract.
         """
-        self._shape = config, inputs, outputs, description
-        self.table, self.memory = contents(*self._shape)
+        self.kind = config, inputs, outputs, description
+        self.inputs, self.outputs = inputs, outputs
+        self.table, self.memory = contents(*self.kind)
         self.state_size = self.memory.size
         length = tables.size(self.table)
         self.vector = np.zeros(length, np.float32) if vector is None else vector[:length]
         self.gradient: np.ndarray | None = None
-        self.module = build(*self._shape)
+        self.module = build(*self.kind)
         self._parameters = [parameter for _, parameter in self.module.named_parameters()]
         self._device = device(chosen())
         self._sent: np.ndarray | None = None
-        if self._device == CPU:
-            for parameter, view in self._views(self.vector):
-                parameter.data = torch.from_numpy(view)
+        if self.on_cpu:
+            self._point()
         else:
             self.module.to(self._device)
         self._outputs: torch.Tensor | None = None
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether the module's parameters are views of the vector, and not copies on another device."""
+        return bool(self._device == CPU)
+
+    def move(self, vector: np.ndarray, gradient: np.ndarray) -> None:
+        """Keep the parameters and the gradient in these arrays float32 [P], which hold their values."""
+        self.vector, self.gradient = vector, gradient
+        self._point()
+
+    def _point(self) -> None:
+        for parameter, view in self._views(self.vector):
+            parameter.data = torch.from_numpy(view)
 
     @property
     def frozen(self) -> tuple[str, ...]:
@@ -68,10 +83,10 @@ class TorchNetwork:
     def initialise(self, stream: np.random.Generator) -> None:
         """The parameters that the constructor draws under a seed from the stream; a twin's: as the built-in
         network's."""
-        if self._shape[0].architecture in TWINS:
+        if self.kind[0].architecture in TWINS:
             tables.initialise(self.table, self.vector, stream)
             return
-        drawn = build(*self._shape, seed=int(stream.integers(2**63)))
+        drawn = build(*self.kind, seed=int(stream.integers(2**63)))
         for (_, view), new in zip(self._views(self.vector), drawn.parameters(), strict=True):
             view[...] = new.detach().numpy()
 
@@ -133,7 +148,7 @@ class TorchNetwork:
 
     def _send(self) -> None:
         """Copy the vector to a device with memory of its own, if it has changed since the last copy."""
-        if self._device == CPU or (self._sent is not None and np.array_equal(self._sent, self.vector)):
+        if self.on_cpu or (self._sent is not None and np.array_equal(self._sent, self.vector)):
             return
         self._sent = self.vector.copy()
         with torch.no_grad():
