@@ -311,6 +311,7 @@ def test_networks_in_pytorch_are_measured_beside_the_built_in_ones(tmp_path):
     ratio = figures["torch_agent_steps_per_second_per_core"] / figures["agent_steps_per_second_per_core"]
     assert figures["torch_ratio_to_built_in"] == pytest.approx(ratio)
     assert 0 < ratio < 1  # at these sizes eager PyTorch is several times slower
+    assert figures["torch_speed_of_equal_networks_together"] > 0
     assert figures["torch_added_memory_bytes_per_training_rank"] > 20e6  # the library alone takes more
     assert "networks in PyTorch" in printed
 

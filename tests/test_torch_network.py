@@ -265,7 +265,7 @@ def elsewhere(monkeypatch):
 @pytest.mark.parametrize("name", GOOD)
 def test_a_device_with_memory_of_its_own_gives_the_same(name, elsewhere):
     network = made(name)
-    assert network._device != torch.device("cpu")
+    assert network.device != torch.device("cpu")
     first = next(network.module.parameters())
     assert first.data_ptr() != network.vector.ctypes.data
     devices.choose(devices.Device())

@@ -14,7 +14,7 @@ from dials_mpi.algorithm.learners import Learners  # noqa: E402
 from dials_mpi.config import load  # noqa: E402
 from dials_mpi.config.schedule import Segment  # noqa: E402
 from dials_mpi.domains import create as domain_of  # noqa: E402
-from dials_mpi.learning import torch_stack  # noqa: E402
+from dials_mpi.learning import devices, torch_stack  # noqa: E402
 from dials_mpi.learning.adam import Adam  # noqa: E402
 from dials_mpi.learning.network import create, together  # noqa: E402
 from dials_mpi.learning.torch_stack import Stack, stack  # noqa: E402
@@ -69,6 +69,21 @@ def test_each_optimiser_moves_its_own_network():
         np.testing.assert_array_equal(made.parameters[k], alone[k].vector)
         x, state = numbers(5, 9), np.zeros((5, 0), np.float32)
         np.testing.assert_array_equal(stacked[k].advance(x, state)[0], alone[k].advance(x, state)[0])
+
+
+def test_a_device_with_memory_of_its_own_gets_what_the_optimisers_change(monkeypatch):
+    alone, single = networks(3)
+    monkeypatch.setattr(devices, "_chosen", [devices.Device("cpu:0")])
+    stacked, optimisers = networks(3)
+    made = Stack(stacked, optimisers)
+    assert not stacked[0].on_cpu
+    x, states = numbers(3, 20, 9), np.zeros((3, 20, 0), np.float32)
+    for k, gradient in enumerate(numbers(3, made.gradient.shape[1])):
+        single[k].gradient[:] = optimisers[k].gradient[:] = gradient
+        single[k].step(0.1)
+        optimisers[k].step(0.1)
+        found = made.advance(x, states)[0][k]
+        np.testing.assert_array_equal(found, alone[k].advance(x[k], states[k])[0])
 
 
 def test_equal_networks_are_computed_together_where_that_is_faster(always_faster):

@@ -166,6 +166,10 @@ class Learners:
         together = None if self.shared else self._together("policy", numbers)[0]
         return Rollout(environment, agents, envs, self.domain, self.failures, together)
 
+    def compute_alone(self) -> None:
+        """From now on networks are computed one after another, as the bench compares it."""
+        self._stacks = dict.fromkeys(self._stacks, (None, None))
+
     def _together(self, kind: str, owners: list[int]) -> tuple[Together | None, Together | None]:
         """What computes the networks of agents or regions at a time as they act, and as they learn."""
         key = kind, *owners

@@ -40,6 +40,7 @@ ROW = (
     "peak",
     "pss",
     "torch_cpu",
+    "torch_alone_cpu",
     "torch_pss",
     "collect",
     "stepping",
@@ -70,7 +71,10 @@ def measure(
     row["torch_pss"] = memory()[1]
     before = _floors(subject, library)
     row["wall"], row["cpu"] = subject.train(updates)
-    row["torch_cpu"] = twins.train(updates)[1] if twins else 0.0
+    if twins:
+        row["torch_cpu"] = twins.train(updates)[1]
+        twins.learners.compute_alone()
+        row["torch_alone_cpu"] = twins.train(updates)[1]
     row["gflops"], row["copy"], row["library"] = (before + _floors(subject, library)) / 2
     row["regions"] = len(subject.mine)
     row["steps"] = updates * config.ppo.memory_size * len(subject.learners.agents)
@@ -163,6 +167,7 @@ def _torch(rows: Mapping[str, np.ndarray]) -> Figures:
         "networks in PyTorch": {
             "torch_agent_steps_per_second_per_core": rows["steps"].sum() / rows["torch_cpu"].sum(),
             "torch_ratio_to_built_in": rows["cpu"].sum() / rows["torch_cpu"].sum(),
+            "torch_speed_of_equal_networks_together": rows["torch_alone_cpu"].sum() / rows["torch_cpu"].sum(),
             "torch_added_memory_bytes_per_training_rank": (rows["torch_pss"] - rows["pss"])[busy].mean(),
         }
     }

@@ -28,8 +28,8 @@ class TorchNetwork:
     """A module's parameters on a flat float32 vector; see ``network.Network``.
 
     module: the user's, in training mode; memory: how its state lies in a row. Its buffers are what its
-    constructor makes of them. kind: equal for networks whose modules are built in the same way. inputs: I;
-    outputs: K.
+    constructor makes of them. device: where it computes. kind: equal for networks whose modules are built in
+    the same way. inputs: I; outputs: K.
     """
 
     def __init__(
@@ -53,23 +53,24 @@ class TorchNetwork:
         self.gradient: np.ndarray | None = None
         self.module = build(*self.kind)
         self._parameters = [parameter for _, parameter in self.module.named_parameters()]
-        self._device = device(chosen())
+        self.device = device(chosen())
         self._sent: np.ndarray | None = None
         if self.on_cpu:
             self._point()
         else:
-            self.module.to(self._device)
+            self.module.to(self.device)
         self._outputs: torch.Tensor | None = None
 
     @property
     def on_cpu(self) -> bool:
         """Whether the module's parameters are views of the vector, and not copies on another device."""
-        return bool(self._device == CPU)
+        return self.device == CPU
 
     def move(self, vector: np.ndarray, gradient: np.ndarray) -> None:
         """Keep the parameters and the gradient in these arrays float32 [P], which hold their values."""
         self.vector, self.gradient = vector, gradient
-        self._point()
+        if self.on_cpu:
+            self._point()
 
     def _point(self) -> None:
         for parameter, view in self._views(self.vector):
@@ -157,7 +158,7 @@ class TorchNetwork:
 
     def _copy(self, array: np.ndarray) -> torch.Tensor:
         """A float32 tensor of its own on the device, which a module may change in place."""
-        return torch.from_numpy(np.array(array, np.float32)).to(self._device)
+        return torch.from_numpy(np.array(array, np.float32)).to(self.device)
 
 
 def sequence(

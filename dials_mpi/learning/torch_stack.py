@@ -48,20 +48,20 @@ class Stack:
             optimiser.parameters, optimiser.gradient = place
         first = networks[0]
         self._steps, self._sequences = _Step(first), _Sequence(first)
-        self._leaves = self._make_leaves()
+        self._leaves, self._sent = self._make_leaves(), self.parameters.copy()
         self._outputs: torch.Tensor | None = None
 
     def advance(self, x: Rows, states: Rows) -> tuple[np.ndarray, np.ndarray]:
         """``Network.advance`` of each network: x N times [B, I], states N times [B, H] -> outputs [N, B, K],
         new states [N, B, H]."""
         with torch.no_grad():
-            outputs, rows = self._mapped(self._steps, _stacked(x), _stacked(states))
+            outputs, rows = self._mapped(self._steps, x, states)
         return _array(outputs), _array(rows)
 
     def forward(self, x: Rows, states: Rows, keep: Rows | None) -> np.ndarray:
         """``Network.forward`` of each network: x N times [S, B, I] -> outputs [N, S, B, K]."""
         kept = np.ones((len(x), *x[0].shape[:2]), np.float32) if keep is None else keep
-        self._outputs = self._mapped(self._sequences, _stacked(x), _stacked(states), _stacked(kept))
+        self._outputs = self._mapped(self._sequences, x, states, kept)
         return _array(self._outputs.detach())
 
     def backward(self, grad_outputs: Rows) -> None:
@@ -72,21 +72,30 @@ class Stack:
         if self._outputs is None:
             raise RuntimeError("backward needs a forward pass of its own before it")
         learnt = {name: leaf for name, leaf in self._leaves.items() if leaf.requires_grad}
-        given = _stacked(grad_outputs)
+        given = self._stacked(grad_outputs)
         found = torch.autograd.grad(self._outputs, list(learnt.values()), given, allow_unused=True)
         self._outputs = None
         self.gradient[:] = 0
         for name, part in zip(learnt, found, strict=True):
             if part is not None:
-                self._columns(self.gradient)[name][...] = part.numpy()
+                self._columns(self.gradient)[name][...] = _array(part)
 
     def _make_leaves(self) -> dict[str, torch.Tensor]:
-        """Each parameter of all networks, [N, ...]: a view of the matrix."""
-        frozen = self.networks[0].frozen
-        columns = self._columns(self.parameters)
-        return {
-            name: torch.from_numpy(part).requires_grad_(name not in frozen) for name, part in columns.items()
-        }
+        """Each parameter of all networks, [N, ...]: a view of the matrix, or a copy on another device."""
+        first, columns = self.networks[0], self._columns(self.parameters)
+        leaves = {name: torch.from_numpy(part) for name, part in columns.items()}
+        if not first.on_cpu:
+            leaves = {name: leaf.to(first.device, copy=True) for name, leaf in leaves.items()}
+        return {name: leaf.requires_grad_(name not in first.frozen) for name, leaf in leaves.items()}
+
+    def _send(self) -> None:
+        """Copy the parameters to another device, if they have changed since the last copy."""
+        if self.networks[0].on_cpu or np.array_equal(self._sent, self.parameters):
+            return
+        self._sent = self.parameters.copy()
+        with torch.no_grad():
+            for name, part in self._columns(self._sent).items():
+                self._leaves[name].copy_(torch.from_numpy(part))
 
     def _columns(self, matrix: np.ndarray) -> dict[str, np.ndarray]:
         """The view [N, ...] of a matrix [N, P] that belongs to each parameter, by its name."""
@@ -97,12 +106,17 @@ class Stack:
             start = end
         return found
 
-    def _mapped(self, module: torch.nn.Module, *inputs: torch.Tensor) -> Any:
+    def _stacked(self, arrays: Rows) -> torch.Tensor:
+        found = torch.from_numpy(np.stack(list(arrays)).astype(np.float32, copy=False))
+        return found.to(self.networks[0].device)
+
+    def _mapped(self, module: torch.nn.Module, *inputs: Rows) -> Any:
         def call(leaves: dict[str, torch.Tensor], *own: torch.Tensor) -> Any:
             return torch.func.functional_call(module, leaves, own)
 
         named = {f"module.{name}": leaf for name, leaf in self._leaves.items()}
-        return torch.vmap(call)(named, *inputs)
+        self._send()
+        return torch.vmap(call)(named, *map(self._stacked, inputs))
 
 
 class _Step(torch.nn.Module):
@@ -127,12 +141,10 @@ class _Sequence(_Step):
 def stack(
     networks: Sequence[Any], optimisers: Sequence[Adam], rows: int, batches: Sequence[tuple[int, int]]
 ) -> tuple[Stack | None, Stack | None]:
-    """As ``network.together``. Networks that are not all alike are computed one after another, as are those
-    that share a vector, and those on another device than the CPU.
-    """
+    """As ``network.together``. Networks that are not all alike are computed one after another."""
     if len(networks) < LEAST or not all(isinstance(network, TorchNetwork) for network in networks):
         return None, None
-    if len({network.kind for network in networks}) > 1 or not networks[0].on_cpu:
+    if len({network.kind for network in networks}) > 1:
         return None, None
     made = Stack(networks, optimisers)
     acts = _is_better(*_acting(made, rows))
@@ -211,10 +223,6 @@ def _trial(made: Stack, *shape: int) -> np.ndarray:
     return np.random.default_rng(0).standard_normal(size).astype(np.float32)
 
 
-def _stacked(arrays: Rows) -> torch.Tensor:
-    return torch.from_numpy(np.stack(list(arrays)).astype(np.float32, copy=False))
-
-
 def _array(tensor: torch.Tensor) -> np.ndarray:
-    array: np.ndarray = tensor.contiguous().numpy()
+    array: np.ndarray = tensor.contiguous().cpu().numpy()
     return array
