@@ -86,7 +86,7 @@ def test_the_walk_sees_imports():
 
 
 COMMANDS = (
-    *("train", "evaluate", "archive", "fidelity"),
+    *("train", "evaluate", "archive", "fidelity", "configs"),
     *("report", "watch", "study", "bench", "check", "export"),
 )
 FLOORS = {

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from dials_mpi import domains, settings
 from dials_mpi.config import validation as combinations
+from dials_mpi.config.presets import located
 from dials_mpi.core.text import printable
 from dials_mpi.settings import section, section_chosen_by, setting
 from dials_mpi.settings.mappings import PlainMapping
@@ -342,12 +343,13 @@ class Config:
 def load(file: str | None, overrides: Sequence[str] = ()) -> Config:
     """The configuration of a run: defaults, then the YAML file, then overrides such as ``ppo.clip=0.2``.
 
-    BadInput: the file cannot be read, or a key, a value or a combination is refused.
+    file: a path, or the name of a preset such as ``warehouse/fast``. BadInput: the file cannot be read, or a
+    key, a value or a combination is refused.
     """
     if file is None:
         return settings.build(Config, {}, "the defaults", overrides)
     name = printable(file)
-    return settings.build(Config, parse(read(file), name), name, overrides)
+    return settings.build(Config, parse(read(located(file)), name), name, overrides)
 
 
 def from_yaml(text: str, source: str = "the stored configuration") -> Config:

@@ -23,7 +23,10 @@ def read(file: str) -> str:
             data = stream.read(LARGEST_FILE + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise BadInput(f"{name}: cannot be read ({reason}), give the path of a YAML file") from None
+        raise BadInput(
+            f"{name}: cannot be read ({reason}), give the path of a YAML file, or a name that python -m "
+            "dials_mpi.configs lists"
+        ) from None
     if len(data) > LARGEST_FILE:
         raise BadInput(f"{name}: is larger than {LARGEST_FILE} bytes, give the path of a YAML file")
     try:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dials_mpi.config import Config, load
+from dials_mpi.config.presets import located
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.text import printable, shown
 from dials_mpi.domains import create
@@ -74,7 +75,7 @@ def load_study(file: str, output: str | None = None, overrides: Sequence[str] = 
     BadInput: a key, a name or a configuration is refused, or two runs would be the same.
     """
     _require_no_seed(overrides, "the command line")
-    name, where = Path(file).stem, printable(file)
+    name, where, file = Path(file).stem, printable(file), located(file, "studies/")
     content = _mapping(parse(read(file), where), where, KEYS, needed=("systems", "methods"))
     systems = _systems(content["systems"], file, where)
     methods = {
