@@ -97,12 +97,12 @@ class Learners:
         """
         rows: dict[int, np.ndarray] = {}
         groups = groups_of(self.config, self.domain, self.regions)
-        for together in [groups] if self.shared else [[regions] for regions in groups]:
+        for together in [groups] if self.shared and groups else [[regions] for regions in groups]:
             if self.config.own_learner:
                 rows |= self._train_own(together[0], segment)
             else:
                 rows |= self._train(together, segment)
-            LOG.info("trained regions %s up to %d steps", together, segment.env_steps)
+            LOG.info("trained regions %s up to %d steps", sum(together, []), segment.env_steps)
         return rows
 
     def vectors(self, kind: str) -> dict[int, np.ndarray]:
