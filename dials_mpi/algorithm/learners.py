@@ -102,7 +102,8 @@ class Learners:
                 rows |= self._train_own(together[0], segment)
             else:
                 rows |= self._train(together, segment)
-            LOG.info("trained regions %s up to %d steps", sum(together, []), segment.env_steps)
+            for regions in together:
+                LOG.info("trained regions %s up to %d steps", regions, segment.env_steps)
         return rows
 
     def vectors(self, kind: str) -> dict[int, np.ndarray]:
