@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from city_common import settings as city_settings
 from conftest import SMALL, launch, train
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -296,17 +297,28 @@ def test_a_rank_trains_in_several_simulators_at_a_time():
     assert learners.vectors("policy")[0].tobytes() == together.vectors("policy")[1].tobytes()
 
 
-@pytest.mark.parametrize(("ranks", "share", "allowed"), [(1, "all", 3), (3, "all", None), (1, "none", None)])
-def test_with_libsumo_a_rank_has_one_simulator(ranks, share, allowed):
-    config = load(None, [*CROSSINGS, f"policy.share={share}", "traffic.sumo=libsumo"])
+@pytest.mark.parametrize(
+    ("words", "ranks", "enough"),
+    [
+        ((), 1, 3),
+        ((), 2, 3),
+        (("global_ranks=2",), 1, 4),
+        (("envs_per_region=8",), 1, None),  # both regions fit into one simulator
+        ((), 3, None),
+        (("policy.share=none",), 1, None),
+        (("traffic.sumo=traci",), 1, None),
+        (("mode=global",), 1, None),
+    ],
+)
+def test_with_libsumo_a_rank_has_one_simulator(words, ranks, enough):
+    config = load(None, [*CROSSINGS, "traffic.sumo=libsumo", *words])
     domain = create("traffic", config.domain_section)
-    if allowed:
-        with pytest.raises(BadInput, match=rf"start {allowed} ranks .*, or set traffic\.sumo=traci$"):
-            require_simulators(config, domain, ranks)
-    else:
+    if not enough:
         require_simulators(config, domain, ranks)
-    traci = load(None, [*CROSSINGS, f"policy.share={share}", "traffic.sumo=traci"])
-    require_simulators(traci, create("traffic", traci.domain_section), ranks)
+        return
+    said = rf"with mpirun -n {ranks} a rank .* use mpirun -n {enough}, or set traffic\.sumo=traci$"
+    with pytest.raises(BadInput, match=said):
+        require_simulators(config, domain, ranks)
 
 
 @pytest.mark.parametrize(
@@ -318,7 +330,7 @@ def test_with_libsumo_a_rank_has_one_simulator(ranks, share, allowed):
             "agent 0 needs a policy of 3 inputs, 3 outputs and ",
         ),
         (("learner=own_learner:Linear", "policy.share=kind"), 2, "set policy.share=none, or learner=ppo"),
-        ((*CROSSINGS, "traffic.sumo=libsumo"), 2, "start 3 ranks (mpirun -n 3), or set traffic.sumo=traci"),
+        ((*CROSSINGS, "traffic.sumo=libsumo"), 2, "use mpirun -n 3, or set traffic.sumo=traci"),
         (("policy.share=some",), None, "policy.share"),
     ],
     ids=["unequal", "learner", "simulators", "value"],
@@ -346,3 +358,16 @@ def test_all_agents_can_share_a_network_whose_parameters_do_not_depend_on_the_ju
     assert all(np.array_equal(vectors[0], vectors[i]) for i in range(4))
     first = Learners(config, domain, [0]).vectors("policy")[0]
     assert not np.array_equal(first, vectors[0])
+
+
+@pytest.mark.slow
+def test_a_city_gives_the_same_results_in_one_process_as_in_one_for_each_region(trained):
+    """Four signals: four simulations of SUMO beside one process, or one inside each of four."""
+    words = city_settings(
+        *("mode=dials", "envs_per_region=2", "policy.share=kind"),
+        *("influence.epochs=1", "influence.hidden=[8,8]"),
+    )
+    alone = trained(*words, "city.sumo=traci")
+    many = trained(*words, "city.sumo=libsumo", ranks=5)
+    assert differing(results(alone), results(many)) == []
+    assert shared_rows(many / "run.h5", STATE[:1]) == [[0, 1, 2, 3]]
