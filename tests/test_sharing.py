@@ -119,8 +119,7 @@ def test_a_mean_with_a_number_that_is_not_finite_is_not_finite(bad):
 # An update -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("norm", [0.0, 0.7])
-@pytest.mark.parametrize("setup", [SETUPS["gru"], SETUPS["fnn"]], ids=["gru", "fnn"])
+@pytest.mark.parametrize(("setup", "norm"), [(SETUPS["gru"], 0.7), (SETUPS["fnn"], 0.0)], ids=["gru", "fnn"])
 def test_updates_agree_with_autograd_on_the_mean_of_the_losses(setup, norm, monkeypatch):
     """Three agents with memories of their own; torch's Adam in double precision steps along their mean."""
     policy = c.Policy(setup.architecture, (12, 10), setup.sequence, share="all")
@@ -163,7 +162,7 @@ def test_updates_agree_with_autograd_on_the_mean_of_the_losses(setup, norm, monk
         torch.stack(losses).mean().backward()
         lengths.append(float(torch.nn.utils.clip_grad_norm_(twin.parameters(), norm or torch.inf)))
         reference.step()
-    assert max(lengths) > 0.7 > 0.1 < min(lengths)
+    assert max(lengths) > 0.7
     assert_close(vector, twin.flat(), 1e-4)
     assert all(agent.policy.network.vector.base is vector for agent in agents.values())
 
