@@ -253,6 +253,7 @@ CHANGES: dict[str, list[str]] = {
     "policy.hidden": ["policy.hidden=[16,16]"],
     "policy.sequence_length": ["policy.sequence_length=4"],
     "policy.arguments": ["policy.architecture=torch_modules:Plain", "policy.arguments={width: 3}"],
+    "policy.share": ["policy.share=all"],
     "ppo.rollout_steps": ["ppo.rollout_steps=4"],
     "ppo.memory_size": ["ppo.memory_size=64", "ppo.rollout_steps=4", "policy.sequence_length=4"],
     "ppo.minibatch_size": ["ppo.minibatch_size=64"],

@@ -479,6 +479,7 @@ CHANGES = {
     "datasets": "all",
     "datasets_from": "runs/kept",
     "learner": "mine:Learner",
+    "policy.share": "kind",
 }
 
 

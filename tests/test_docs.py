@@ -26,6 +26,7 @@ from dials_mpi.core.imports import NETWORKS
 from dials_mpi.domains import create
 from dials_mpi.learning import learner
 from dials_mpi.parallel.layout import require_usable
+from dials_mpi.run.sharing import require_simulators
 from dials_mpi.study.plan import load_study
 
 ROOT = Path(__file__).parents[1]
@@ -157,6 +158,7 @@ def little(config: Config) -> list[str]:
     steps = [f"{key}={update}" for key in ("total_steps", "evaluate_every", "retrain_every")]
     return [
         *(*smaller, *steps),
+        *(["city.sumo=traci"] if of_city and config.shared else []),  # one process has all regions
         f"{config.domain_key}.horizon=20",
         "dataset_size=40",
         "evaluation_episodes=1",
@@ -294,8 +296,9 @@ def test_so_many_ranks_can_share_the_work(name, monkeypatch):
     words = command.arguments
     file = str(ROOT / words[words.index("--config") + 1]) if "--config" in words else None
     config = load(file, [word for word in words if "=" in word])
-    regions = create(config.domain, config.domain_section).regions
-    require_usable(command.ranks, len(regions), config.global_ranks)
+    domain = create(config.domain, config.domain_section)
+    require_usable(command.ranks, len(domain.regions), config.global_ranks)
+    require_simulators(config, domain, command.ranks)
 
 
 def test_the_other_commands_install_what_there_is():

@@ -434,19 +434,27 @@ def test_a_library_that_is_missing(library):
     assert library in last
 
 
+def simulation_of(env):
+    simulator = env._simulator if isinstance(env, GlobalEnv) else env._environment.simulator
+    return simulator.junctions.simulation
+
+
 @pytest.mark.parametrize("kind", [GlobalEnv, RegionEnv])
 @pytest.mark.parametrize("backend", ["libsumo", "traci"])
 def test_closing_an_environment_ends_sumo(kind, backend):
     env = kind.from_config(None, [*CROSSINGS, f"traffic.sumo={backend}"])
     env.reset(seed=0)
-    running = Simulation.running
-    assert running is not None
+    running = simulation_of(env)
+    running.vehicles()
     env.close()
-    assert Simulation.running is None
+    with pytest.raises(RuntimeError, match="has ended"):
+        running.vehicles()
     if backend == "traci":
         assert running._backend._process.poll() is not None
+    else:
+        assert Simulation.running is None
     env.reset(seed=0)
-    assert Simulation.running is not None
+    simulation_of(env).vehicles()
     env.close()
 
 

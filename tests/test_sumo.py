@@ -249,7 +249,7 @@ def test_two_processes_build_the_same_network_at_the_same_time(tmp_path):
     ]
 
 
-# --- one simulation at a time, and what becomes of it when SUMO fails ---
+# --- one simulation at a time, or several, and what becomes of it when SUMO fails ---
 
 
 def test_only_one_simulation_runs():
@@ -266,6 +266,36 @@ def test_only_one_simulation_runs():
     first.step(np.zeros((2, 1), int))
     with pytest.raises(RuntimeError, match="this SUMO simulation has ended"):
         second.step(np.zeros((2, 1), int))
+
+
+def test_with_traci_several_simulations_run_side_by_side():
+    """Each is what it is alone; its process ends with the last reference to it, or when it starts again."""
+    made = [
+        Traffic(TrafficConfig(grid=(1, columns), sumo="traci")).global_simulator(generators(1))
+        for columns in (1, 2)
+    ]
+    actions = [np.zeros((columns, 1), int) for columns in (1, 2)]
+    alone = []
+    for simulator, chosen in zip(made, actions, strict=True):
+        simulator.reset()
+        alone.append([simulator.step(chosen).state.inputs.copy() for _ in range(30)])
+    assert all(inputs[-1].any() for inputs in alone)
+    made = [
+        Traffic(TrafficConfig(grid=(1, columns), sumo="traci")).global_simulator(generators(1))
+        for columns in (1, 2)
+    ]
+    for simulator in made:
+        simulator.reset()
+    for step in range(30):
+        for simulator, chosen, expected in zip(made, actions, alone, strict=True):
+            np.testing.assert_array_equal(simulator.step(chosen).state.inputs, expected[step])
+    first, second = (simulator.junctions.simulation._backend._process for simulator in made)
+    made[0].reset()
+    assert first.poll() is not None and second.poll() is None
+    made[0].step(actions[0])
+    simulator = None
+    made.clear()
+    assert second.poll() is not None
 
 
 def break_step(simulation, monkeypatch):

@@ -63,6 +63,23 @@ class Frozen(Plain):
         return outputs * self.scale + self.shift, state
 
 
+class Anyone(nn.Module):
+    """Its parameters are the same for any numbers of inputs and outputs."""
+
+    def __init__(self, inputs, outputs, description, width=8):
+        super().__init__()
+        self.register_buffer("places", torch.linspace(0, 1, inputs))
+        self.register_buffer("actions", torch.linspace(0, 1, outputs - 1))
+        self.item, self.logit, self.value = nn.Linear(2, width), nn.Linear(width + 1, 1), nn.Linear(width, 1)
+
+    def forward(self, x, state):
+        items = torch.stack([x, self.places.expand_as(x)], 2)
+        seen = torch.relu(self.item(items)).mean(1)
+        count = len(self.actions)
+        each = torch.cat([seen[:, None].expand(-1, count, -1), self.actions.expand(len(x), -1)[..., None]], 2)
+        return torch.cat([self.logit(torch.tanh(each)).squeeze(2), self.value(seen)], 1), state
+
+
 class Greedy(Plain):
     """It changes its inputs in place and returns its state as it was."""
 

@@ -99,12 +99,13 @@ class Learners:
         """
         rows: dict[int, np.ndarray] = {}
         groups = groups_of(self.config, self.domain, self.regions)
-        for ready in [groups] if self.shared else [[regions] for regions in groups]:
+        for ready in [groups] if self.shared and groups else [[regions] for regions in groups]:
             if self.config.own_learner:
                 rows |= self._train_own(ready[0], segment)
             else:
                 rows |= self._train(ready, segment)
-            LOG.info("trained regions %s up to %d steps", ready, segment.env_steps)
+            for regions in ready:
+                LOG.info("trained regions %s up to %d steps", regions, segment.env_steps)
         return rows
 
     def vectors(self, kind: str) -> dict[int, np.ndarray]:

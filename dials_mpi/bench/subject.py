@@ -44,7 +44,8 @@ class Subject:
     """One rank's part of the measured system. Methods are called by all ranks at the same time.
 
     learners: of the regions that this rank holds, maybe none. config: as configured, but with the
-    measured fit's epochs and without annealing, as at the beginning of a long run.
+    measured fit's epochs, without annealing, as at the beginning of a long run, and without shared policies,
+    because some ranks are measured alone.
     """
 
     def __init__(self, config: Config, comm: Communicator) -> None:
@@ -53,7 +54,8 @@ class Subject:
             epochs=FIT_EPOCHS,
             learning_rate=max(config.influence.learning_rate, FIT_LEARNING_RATE),
         )
-        self.config = replace(config, influence=influence, ppo=replace(config.ppo, anneal=False))
+        ppo, policy = replace(config.ppo, anneal=False), replace(config.policy, share="none")
+        self.config = replace(config, influence=influence, ppo=ppo, policy=policy)
         self.comm = comm
         self.domain = create(config.domain, config.domain_section)
         agents = [region.agents for region in self.domain.regions]

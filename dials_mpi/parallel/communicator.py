@@ -33,7 +33,13 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 POLL_SECONDS = 0.002
-"""Seconds between two polls. Messages move only during a poll, so a longer wait would delay them."""
+"""The longest time between two polls, seconds. Messages move only during a poll, so a longer one would delay
+them."""
+
+POLL_SHARE = 1 / 16
+"""The time between two polls is this share of the time that the wait has lasted. (Ranks that share a policy
+wait for each other at every minibatch: measured 14 ms for one with 4 ranks on two busy cores, against 40 ms
+with a constant 2 ms, for the same CPU time.)"""
 
 OUTPUT_SECONDS = 0.1
 """Seconds between a rank's last output and the end of the job. The launcher passes the output on; on a busy
@@ -214,8 +220,9 @@ class Communicator:
 
     def wait(self, requests: list[MPI.Request]) -> None:
         """Return when all are complete. Meanwhile this rank sends and checks heartbeats."""
+        begun = time.perf_counter()
         while requests and not type(requests[0]).Testall(requests):
-            time.sleep(POLL_SECONDS)
+            time.sleep(min(POLL_SECONDS, POLL_SHARE * (time.perf_counter() - begun)))
             signals.raise_pending()
             self.heartbeat.beat()
             self.heartbeat.check()

@@ -41,13 +41,13 @@ def require_simulators(config: Config, domain: Domain, size: int) -> None:
     limit = domain.only_one if config.shared and isinstance(domain, Limited) else None
     if not limit or _simulators(config, domain, size) <= 1:
         return
-    most = len(domain.regions) + config.global_ranks
-    enough = next(n for n in range(size + 1, most + 1) if _simulators(config, domain, n) <= 1)
+    least, most = max(size, config.global_ranks) + 1, len(domain.regions) + config.global_ranks
+    enough = next(n for n in range(least, most + 1) if _simulators(config, domain, n) <= 1)
     otherwise = f", or set {limit.otherwise}" if limit.otherwise else ""
     raise BadInput(
         f"policy.share is {config.policy.share}, which trains all regions of a rank at a time, and with "
-        f"{size} ranks one of them would need more than the one simulator that a process can have: start "
-        f"{enough} ranks (mpirun -n {enough}){otherwise}"
+        f"mpirun -n {size} a rank would need more than the one simulator that a process can have: use "
+        f"mpirun -n {enough}{otherwise}"
     )
 
 
