@@ -16,9 +16,10 @@ HEAD = """# Configuration
 
 <!-- Written by docs/make_configuration.py from the dataclasses: change those, and run it again. -->
 
-A YAML file (`--config FILE`) configures a run. The files of the repository's `configs/` are part of the package and
-have short names: `--config warehouse/fast`. `python -m dials_mpi.configs` lists them, and `python -m dials_mpi.configs
-warehouse/fast --out mine.yaml` copies one. A file with the given name comes first. Overrides `key=value` can follow, with dots for sections:
+A YAML file (`--config FILE`) configures a run. The files of the repository's `configs/` are part of the
+package and have short names: `--config warehouse/fast`. `python -m dials_mpi.configs` lists them, and
+`python -m dials_mpi.configs warehouse/fast --out mine.yaml` copies one. A file with the given name comes
+first. Overrides `key=value` can follow, with dots for sections:
 `ppo.clip=0.2`. Every other key has its default: the paper's setting for the warehouse with 100 agents.
 `--print-config` shows every key with its value; its output is a valid file. Mistakes are reported before
 anything runs, in one sentence with the place and the most similar known key. Write numbers as `1_000_000`

@@ -15,7 +15,8 @@ from dials_mpi.algorithm import joint
 from dials_mpi.algorithm.collect import Dataset, collect
 from dials_mpi.algorithm.failures import MOST_IN_A_ROW, Failures
 from dials_mpi.algorithm.ials import IALS, GlobalEnvironment, Outcome
-from dials_mpi.algorithm.learners import TRAINING, EpisodeReturns, Learners, NonFinite
+from dials_mpi.algorithm.learners import TRAINING, Learners, NonFinite
+from dials_mpi.algorithm.returns import EpisodeReturns
 from dials_mpi.config.schedule import segments as segments_of
 from dials_mpi.domains.base import Agent, GlobalStep, LocalStep, Region, SimulatorFailure, State, Statistic
 from dials_mpi.learning import tables as parameter_tables

@@ -16,7 +16,8 @@ from dials_mpi.config.schedule import Segment  # noqa: E402
 from dials_mpi.domains import create as domain_of  # noqa: E402
 from dials_mpi.learning import devices, torch_stack  # noqa: E402
 from dials_mpi.learning.adam import Adam  # noqa: E402
-from dials_mpi.learning.network import create, together  # noqa: E402
+from dials_mpi.learning.network import create  # noqa: E402
+from dials_mpi.learning.side_by_side import together  # noqa: E402
 from dials_mpi.learning.torch_stack import Stack, stack  # noqa: E402
 
 

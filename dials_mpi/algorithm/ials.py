@@ -10,7 +10,7 @@ import numpy as np
 from dials_mpi.domains.base import GlobalSimulator, LocalSimulator, Rows
 from dials_mpi.learning.influence import Predictor
 from dials_mpi.learning.kernels.inputs import scaled
-from dials_mpi.learning.network import Together
+from dials_mpi.learning.side_by_side import Together
 
 
 class Outcome(NamedTuple):

@@ -8,25 +8,24 @@ from typing import Any
 import numpy as np
 
 from dials_mpi.algorithm.collect import Dataset
-from dials_mpi.algorithm.decisions import decide
 from dials_mpi.algorithm.failures import Failures
 from dials_mpi.algorithm.ials import IALS, Environment, GlobalEnvironment
 from dials_mpi.algorithm.own import AgentEnvironment, OwnAgent
-from dials_mpi.algorithm.returns import EpisodeReturns
+from dials_mpi.algorithm.rollout import Rollout
 from dials_mpi.config import Config
 from dials_mpi.config.schedule import Segment
 from dials_mpi.core.logging import LOG
 from dials_mpi.core.seeding import Purpose, stream, streams
-from dials_mpi.domains.base import Domain, Rows, SimulatorFailure
-from dials_mpi.domains.decisions import decision_steps, staggered
+from dials_mpi.domains.base import Domain
 from dials_mpi.domains.members import Members
+from dials_mpi.learning import side_by_side
 from dials_mpi.learning.adam import Adam
 from dials_mpi.learning.influence import Fit, Predictor
 from dials_mpi.learning.learner import find, metrics
-from dials_mpi.learning.network import Together, together
 from dials_mpi.learning.policy import Policy
-from dials_mpi.learning.ppo import METRICS, PPO, descend
+from dials_mpi.learning.ppo import METRICS, PPO
 from dials_mpi.learning.sharing import Alone, Exchange, SharedPolicies
+from dials_mpi.learning.side_by_side import Together
 from dials_mpi.learning.tables import shared_by, size, tables
 
 TRAINING = ("episode_return", *METRICS)
@@ -183,7 +182,9 @@ class Learners:
             else:
                 networks = [self.predictors[k].network for k in owners]
                 optimisers = [self.predictors[k].optimiser for k in owners]
-            self._stacks[key] = together(networks, optimisers, self.config.envs_per_region, batches)
+            self._stacks[key] = side_by_side.together(
+                networks, optimisers, self.config.envs_per_region, batches
+            )
         return self._stacks[key]
 
     def _update(
@@ -191,9 +192,12 @@ class Learners:
         observations: Mapping[int, np.ndarray],
         segment: Segment,
         progress: float,
-        together: Together | None,
+        together: Together | None = None,
     ) -> None:
-        """Let agents learn from their full memories; arguments as of ``PPO.update``, by agent."""
+        """Let agents learn from their full memories; arguments as of ``PPO.update``, by agent.
+
+        together: computes their networks at a time.
+        """
         for i in observations:
             inputs = self._inputs(i)
             seen = {"value": inputs["values"][:-1], "reward": inputs["rewards"]}
@@ -201,7 +205,7 @@ class Learners:
         if self.shared:
             self._update_together(self.shared, observations, segment, progress)
         elif together:
-            update_side_by_side([self.agents[i] for i in observations], together, observations, progress)
+            side_by_side.update([self.agents[i] for i in observations], together, observations, progress)
         else:
             for i, after in observations.items():
                 self.agents[i].update(after, progress)
@@ -308,24 +312,6 @@ class Learners:
                 raise NonFinite(owner, segment.index, name, inputs)
 
 
-def update_side_by_side(
-    agents: Sequence[PPO], networks: Together, observations: Mapping[int, np.ndarray], progress: float
-) -> None:
-    """``PPO.update`` of agents whose networks are computed at a time."""
-    batches = [
-        agent.minibatches(after, progress) for agent, after in zip(agents, observations.values(), strict=True)
-    ]
-    for found in zip(*batches, strict=True):
-        samples, remaining = [batch for batch, _ in found], found[0][1]
-        keep = [batch.keep for batch in samples if batch.keep is not None]
-        x, states = [batch.observations for batch in samples], [batch.state for batch in samples]
-        outputs = networks.forward(x, states, keep or None)
-        pairs = zip(agents, outputs, samples, strict=True)
-        networks.backward([agent.loss(own, batch, remaining) for agent, own, batch in pairs])
-        for agent in agents:
-            descend(agent.optimiser, agent.config, agent.config.learning_rate * remaining)
-
-
 def groups_of(config: Config, domain: Domain, regions: list[int]) -> list[list[int]]:
     """The regions of a rank in groups that train in one simulator; on the global simulator all of them do.
 
@@ -336,63 +322,3 @@ def groups_of(config: Config, domain: Domain, regions: list[int]) -> list[list[i
     if not domain.side_by_side or config.mode == "global":
         return [regions] if regions else []
     return Members(domain.regions).groups(regions, domain.side_by_side // config.envs_per_region)
-
-
-class Rollout:
-    """Agents that act in E environments side by side, episode after episode."""
-
-    def __init__(
-        self,
-        environment: Environment,
-        agents: list[PPO],
-        envs: int,
-        domain: Domain,
-        failures: Failures,
-        together: Together | None = None,
-    ) -> None:
-        """together: computes the agents' networks at a time, if that is faster."""
-        self.together = together
-        self.environment, self.agents, self.failures = environment, agents, failures
-        self.every = decision_steps(domain)
-        self.elapsed = staggered(domain, envs)
-        self.returns = EpisodeReturns(len(agents), self.elapsed)
-        self.observations: Rows | None = None  # until the first reset
-
-    def fill(self, decisions: int) -> Rows:
-        """Act so many times; the observations [N, E, O] after the last decision.
-
-        If the simulator fails, the agents drop these decisions, and all episodes start again.
-        """
-        while True:
-            try:
-                observations = self.observations
-                if observations is None:
-                    observations = self.environment.reset(elapsed=self.elapsed)
-                for _ in range(decisions):
-                    observations = self._decide(observations)
-            except SimulatorFailure as failure:
-                self.failures.note(failure)
-                self.observations = None
-                self.returns.drop(self.elapsed)
-                for agent in self.agents:
-                    agent.forget()
-            else:
-                self.observations = observations
-                self.failures.over()
-                self.failures.beat()
-                return observations
-
-    def _decide(self, observations: Rows) -> Rows:
-        agents = self.agents
-        if self.together:
-            x = [np.asarray(own, np.float32) for own in observations]
-            advanced = list(zip(*self.together.advance(x, [agent.state for agent in agents]), strict=True))
-            acts = map(PPO.act, agents, observations, advanced)
-        else:
-            acts = map(PPO.act, agents, observations)
-        actions = np.stack(list(acts))
-        outcome = decide(self.environment, actions, self.every)
-        for n, agent in enumerate(agents):
-            agent.observe(outcome.rewards[n], outcome.done, outcome.observations[n])
-        self.returns.add(outcome)
-        return self.environment.reset(where=outcome.done) if outcome.done.any() else outcome.observations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
@@ -12,7 +12,6 @@ from dials_mpi.learning.tables import NetworkConfig, Table
 
 if TYPE_CHECKING:
     from dials_mpi.domains.base import Description
-    from dials_mpi.learning.adam import Adam
 
 
 class Network(Protocol):
@@ -98,50 +97,11 @@ class FusedNetwork(Protocol):
         ...
 
 
-class Together(Protocol):
-    """N equal networks computed at a time, as by their own methods of these names.
-
-    Arguments and results have a first axis of length N, or are sequences of N arrays.
-    """
-
-    def advance(self, x: Sequence[np.ndarray], states: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Outputs [N, B, K] and new states [N, B, H]."""
-        ...
-
-    def forward(
-        self, x: Sequence[np.ndarray], states: Sequence[np.ndarray], keep: Sequence[np.ndarray] | None
-    ) -> np.ndarray:
-        """Outputs [N, S, B, K]."""
-        ...
-
-    def backward(self, grad_outputs: Sequence[np.ndarray]) -> None:
-        """Fill the gradient of each network."""
-        ...
-
-
 NETWORKS: dict[str, Callable[[NetworkConfig, int, int, np.ndarray | None], Network]] = {
     "gru": BuiltinNetwork,
     "fnn": BuiltinNetwork,
 }
 """What builds a built-in network of each architecture; ``tables.TABLES`` has its parameters."""
-
-
-def together(
-    networks: Sequence[Network],
-    optimisers: Sequence[Adam],
-    rows: int,
-    batches: Sequence[tuple[int, int]] = (),
-) -> tuple[Together | None, Together | None]:
-    """What computes networks at a time as they act, and as they learn; None: one after another.
-
-    It moves parameters and gradients, also those of the optimisers. rows: B of ``advance``; batches: S and B
-    of each ``forward`` that they learn from.
-    """
-    if not networks or any(isinstance(network, BuiltinNetwork) for network in networks):
-        return None, None
-    from dials_mpi.learning.torch_stack import stack  # loads torch
-
-    return stack(networks, optimisers, rows, batches)
 
 
 def create(
