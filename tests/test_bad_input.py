@@ -278,6 +278,7 @@ CHANGES: dict[str, list[str]] = {
     "influence.held_out": ["influence.held_out=0.3"],
     "influence.adam_epsilon": ["influence.adam_epsilon=1e-7"],
     "influence.arguments": ["influence.architecture=torch_modules:Plain", "influence.arguments={width: 3}"],
+    "influence.heads": ["influence.heads=autoregressive"],
     "learner": ["learner=own_learner:Linear"],
     "learner_arguments": ["learner=own_learner:Linear", "learner_arguments={rate: 0.1}"],
     "learning.device": ["policy.architecture=torch:gru", "learning.device=cuda"],

@@ -476,6 +476,7 @@ CHANGES = {
     "influence.architecture": "fnn",
     "influence.hidden": "[64,32]",
     "influence.held_out": "0.2",
+    "influence.heads": "autoregressive",
     "datasets": "all",
     "datasets_from": "runs/kept",
     "learner": "mine:Learner",

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from dials_mpi import config as c
+from dials_mpi import export
 from dials_mpi.core.errors import BadInput
 from dials_mpi.domains.base import Agent
 from dials_mpi.export import torchscript
+from dials_mpi.export.describe import describe_policy
 from dials_mpi.learning.policy import Policy
 
 AGENT = Agent(observation_size=7, actions=3)
@@ -90,6 +92,66 @@ def test_programs_give_the_outputs_of_the_originals(tmp_path):
         for name, values in expected.items():
             np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=1e-5)
     assert np.abs(expected["4.pt"] - expected["5.pt"]).max() > 1e-3
+
+
+ONNX_READER = """
+import sys
+sys.modules["dials_mpi"] = sys.modules["torch"] = None  # to import them fails
+import json, numpy, onnxruntime
+
+x, found = numpy.load("x.npy"), {}
+for name in open("files").read().split():
+    model = onnxruntime.InferenceSession(name)
+    description = json.loads(model.get_modelmeta().custom_metadata_map["description.json"])
+    sizes = {part["name"]: part["shape"][1] for part in description["inputs"]}
+    assert {part.name: part.shape for part in model.get_inputs()} == {k: ["B", n] for k, n in sizes.items()}
+    state, steps = numpy.zeros((x.shape[1], sizes["state"]), numpy.float32), []
+    for observation in x:
+        logits, value, state = model.run(
+            ["logits", "value", "next_state"], {"observation": observation, "state": state}
+        )
+        steps.append(numpy.concatenate([logits, value[:, None]], 1))
+    found[name] = numpy.stack(steps)
+numpy.savez("found.npz", **found)
+"""
+
+
+def test_models_of_onnx_give_the_outputs_of_the_originals(tmp_path):
+    """In onnxruntime, in a process without PyTorch."""
+    for package in ("onnx", "onnxruntime"):
+        pytest.importorskip(package)
+    x = np.random.default_rng(0).random((6, 4, 7), np.float32)
+    np.save(tmp_path / "x.npy", x)
+    (tmp_path / "reader.py").write_text(ONNX_READER)
+    originals = {f"{k}.onnx": policy(name) for k, name in enumerate(NAMES)}
+    for name, own in originals.items():
+        torchscript.write(own, describe_policy(own), tmp_path / name)
+    (tmp_path / "files").write_text(" ".join(originals))
+    command = [sys.executable, "-W", "ignore", "-I", "reader.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    assert (done.returncode, done.stderr) == (0, "")
+    with np.load(tmp_path / "found.npz") as found:
+        for name, own in originals.items():
+            np.testing.assert_allclose(found[name], outputs(own, x), rtol=0, atol=1e-5)
+        assert np.abs(found["4.onnx"] - found["5.onnx"]).max() > 1e-3
+
+
+def test_a_model_of_onnx_that_would_differ_is_refused(tmp_path):
+    pytest.importorskip("onnx")
+    with pytest.raises(BadInput, match=r"exported as \.onnx \(.*ends with \.pt or \.pt2, or"):
+        torchscript.write(policy("torch_modules:Branches"), {}, tmp_path / "one.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_the_package_onnx(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    monkeypatch.delitem(sys.modules, "dials_mpi.export.onnx_model", raising=False)
+    monkeypatch.delattr(export, "onnx_model", raising=False)
+    with pytest.raises(
+        BadInput, match=r"needs the package onnx .*pip install 'dials_mpi\[onnx\]'"
+    ) as refusal:
+        torchscript.write(policy("fnn"), {}, tmp_path / "one.onnx")
+    assert "\n" not in str(refusal.value) and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("ending", ENDINGS)

@@ -189,10 +189,9 @@ def test_the_fused_calls_of_the_built_in_network_give_the_bits_of_the_separate_o
         one.initialise(rng)
     state = rng.normal(size=(50, policy.network.state_size)).astype(np.float32)
     fused = policy.act(bits, state, uniforms[:, 0]), predictor.sample(bits[:, 1:], state, uniforms)
-    heads = predictor.heads.counts, predictor.heads.starts
     separate = (
         act(policy.network, bits, state, uniforms[:, 0]),
-        sample(predictor.network, bits[:, 1:], state, uniforms, *heads),
+        sample(predictor.network, predictor.heads, bits[:, 1:], state, uniforms),
     )
     for one, other in zip(fused, separate, strict=True):
         assert all(np.array_equal(*parts) for parts in zip(one, other, strict=True))

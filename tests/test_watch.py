@@ -413,7 +413,7 @@ def test_predictions_are_those_of_the_training(watch, run, tmp_path):
     for m in range(4):
         share = np.bincount(sources[..., m].ravel()) / sources[..., m].size
         assert constant[m] == pytest.approx(-sum(p * np.log(p) for p in share if p), abs=6e-4)
-    predicted = influence.predict(predictor, inputs)
+    predicted = influence.predict(predictor, inputs, sources)
     assert predicted.shape == (70, 20, 4, 4) and np.allclose(predicted.sum(-1), 1, atol=1e-5)
 
 

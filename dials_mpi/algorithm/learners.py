@@ -296,7 +296,9 @@ class Learners:
         )
         sources = [self._stream(Purpose.SOURCES, k, segment) for k in regions]
         predictors = [self.predictors[k] for k in regions]
-        stacked = self._together("predictor", regions)[0]
+        # The parameters of autoregressive heads lie in the same vectors, which cannot be moved.
+        independent = config.influence.heads == "independent"
+        stacked = self._together("predictor", regions)[0] if independent else None
         return IALS(simulator, predictors, config.envs_per_region, sources, stacked)
 
     def _stream(self, purpose: Purpose, number: int, segment: Segment) -> np.random.Generator:

@@ -62,7 +62,7 @@ def policy_count(config: Config, agent: Agent) -> Count:
 
 
 def predictor_count(config: Config, region: Region) -> Count:
-    """The operations of a region's influence predictor."""
+    """The operations of a region's influence predictor, without the few that autoregressive heads add."""
     return _count(config.influence, *predictor_sizes(region), region.description)
 
 

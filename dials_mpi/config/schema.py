@@ -129,6 +129,13 @@ class Influence:
     )
     adam_epsilon: float = setting(1e-8, "Adam's epsilon (torch's default)", low=1e-16, high=1)
     arguments: PlainMapping = setting(PlainMapping(), _ARGUMENTS, newer=True)
+    heads: str = setting(
+        "independent",
+        "How the sources of a step depend on each other, given the history: independent (Equation 25); "
+        "autoregressive: each on those before it (docs/predictors.md)",
+        choices=("independent", "autoregressive"),
+        newer=True,
+    )
 
     def held_out_episodes(self, episodes: int) -> int:
         """The number of validation episodes of a dataset, at least one; they are its last ones."""

@@ -23,10 +23,10 @@ EXAMPLES = """examples:
   python -m dials_mpi.export runs/city-cologne8-dials-seed0 --traci lights.py
 
 A .pt file is a TorchScript program, which needs only PyTorch: torch.jit.load(FILE)(observation, state)
-returns logits, value and the next state. A .pt2 file is the same for torch.export.load(FILE).module(). An
-.npz file holds the parameters of all policies, for numpy.load. All hold a description of the inputs and
-outputs, in JSON. --traci writes a program that controls the traffic lights of a city in SUMO, which needs
-traci or libsumo and numpy, and an .npz file beside it: python lights.py --help."""
+returns logits, value and the next state. A .pt2 file is the same for torch.export.load(FILE).module(), and an
+.onnx file for ONNX runtimes. An .npz file holds the parameters of all policies, for numpy.load. All hold a
+description of the inputs and outputs, in JSON. --traci writes a program that controls the traffic lights of a
+city in SUMO, which needs traci or libsumo and numpy, and an .npz file beside it: python lights.py --help."""
 
 
 @command_line
@@ -44,7 +44,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         "--traci", metavar="FILE.py", type=word, help="a city: a program that controls it in SUMO"
     )
     parser.add_argument(
-        "--out", metavar="FILE", type=word, help="ends with .pt or .pt2; with --all, .npz; not for --traci"
+        "--out",
+        metavar="FILE",
+        type=word,
+        help="ends with .pt, .pt2 or .onnx; with --all, .npz; not for --traci",
     )
     parser.add_argument(
         "--checkpoint",
@@ -66,7 +69,7 @@ def _export(options: argparse.Namespace) -> str:
     """Write the file; what it holds, in words. BadInput: the options or the run do not allow it."""
     if options.traci:
         return _export_program(options)
-    endings, write = ((".npz",), _write_all) if options.all else ((".pt", ".pt2"), _write_one)
+    endings, write = ((".npz",), _write_all) if options.all else ((".pt", ".pt2", ".onnx"), _write_one)
     better = f"choose a name that ends with {' or '.join(endings)}"
     if options.out is None:
         raise BadInput(f"--out is not given: {better}")

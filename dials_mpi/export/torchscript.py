@@ -1,4 +1,4 @@
-"""A policy as a program of PyTorch: TorchScript (.pt), or that of torch.export (.pt2).
+"""A policy as a program: TorchScript (.pt), that of torch.export (.pt2), or ONNX (.onnx, see onnx_model.py).
 
 Why TorchScript first: one call, ``torch.jit.load``, in Python or C++, loads such a file in all versions. The
 format of torch.export changed in PyTorch 2.8, and older versions cannot read what newer ones write; but it
@@ -12,7 +12,7 @@ import json
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -95,29 +95,47 @@ class Packed(nn.Module):
 def write(policy: Policy, description: Mapping[str, Any], file: Path) -> None:
     """Write a policy with its description, in the format of the file's ending.
 
-    BadInput: this policy cannot be written in that format. OSError: the file cannot be written.
+    BadInput: this policy cannot be written in that format, or a package for it is missing. OSError: the file
+    cannot be written.
     """
     # Into memory first: torch raises no OSError if the disk is full.
-    buffer, module = io.BytesIO(), _module(policy)
+    kind, buffer, module = _format(file.suffix), io.BytesIO(), _module(policy)
     example = torch.zeros(2, policy.agent.observation_size), torch.zeros(2, policy.network.state_size)
     extra = {DESCRIPTION: json.dumps(description, indent=2)}
-    save = _save_exported if file.suffix == ".pt2" else _save_script
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # TorchScript: deprecated, see above; a trace: of Python's branches
         try:
-            save(module, example, buffer, extra)
-            _require_equal(_load(buffer, file), policy)
+            kind.save(module, example, buffer, extra)
+            buffer.seek(0)
+            _require_equal(kind.load(buffer), policy)
         except Exception as error:  # what a module's code leads to
             reason = printable(f"{type(error).__name__}: {' '.join(str(error).split())}")[:200]
-            other = ".pt" if file.suffix == ".pt2" else ".pt2"
+            others = " or ".join(ending for ending in (".pt", ".pt2") if ending != file.suffix)
             raise BadInput(
                 f"this policy cannot be exported as {file.suffix} ({reason}): choose a name that ends with "
-                f"{other}, or write all policies as arrays with --all"
+                f"{others}, or write all policies as arrays with --all"
             ) from error
     file.write_bytes(buffer.getvalue())
 
 
 Example = tuple[torch.Tensor, torch.Tensor]
+
+
+class Format(NamedTuple):
+    """What writes a module to a file in memory, and what makes a function of the file's content."""
+
+    save: Callable[[nn.Module, Example, io.BytesIO, dict[str, str]], None]
+    load: Callable[[io.BytesIO], Callable[..., Any]]
+
+
+def _format(ending: str) -> Format:
+    if ending == ".onnx":
+        from dials_mpi.export import onnx_model  # only this needs the package onnx
+
+        return Format(onnx_model.save, onnx_model.load)
+    if ending == ".pt2":
+        return Format(_save_exported, lambda buffer: torch.export.load(buffer).module())
+    return Format(_save_script, torch.jit.load)
 
 
 def _save_script(module: nn.Module, example: Example, buffer: io.BytesIO, extra: dict[str, str]) -> None:
@@ -130,13 +148,6 @@ def _save_exported(module: nn.Module, example: Example, buffer: io.BytesIO, extr
     batch = torch.export.Dim("batch")
     program = torch.export.export(module, example, dynamic_shapes=({0: batch}, {0: batch}))
     torch.export.save(program, buffer, extra_files=extra)
-
-
-def _load(buffer: io.BytesIO, file: Path) -> Callable[..., Any]:
-    buffer.seek(0)
-    program: Callable[..., Any]
-    program = torch.export.load(buffer).module() if file.suffix == ".pt2" else torch.jit.load(buffer)
-    return program
 
 
 def _require_equal(program: Callable[..., Any], policy: Policy) -> None:

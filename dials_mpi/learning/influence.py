@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,9 +13,16 @@ from dials_mpi.learning.adam import Adam
 from dials_mpi.learning.kernels.activations import exp
 from dials_mpi.learning.kernels.gemm import ROWS
 from dials_mpi.learning.kernels.inputs import by_time, scaled
-from dials_mpi.learning.kernels.sampling import draw_sources, log_sum_exp, source_logits
+from dials_mpi.learning.kernels.sampling import (
+    COUPLING_SCALE,
+    add_coupling,
+    draw_coupled_sources,
+    draw_sources,
+    log_sum_exp,
+    source_logits,
+)
 from dials_mpi.learning.network import FusedNetwork, Network, create
-from dials_mpi.learning.tables import predictor_sizes, source_outputs
+from dials_mpi.learning.tables import predictor_sizes, predictor_table, size, source_outputs
 
 if TYPE_CHECKING:
     from dials_mpi.config import Influence as InfluenceConfig
@@ -39,7 +46,7 @@ class Fit(NamedTuple):
 
 
 class Heads:
-    """Which of a network's K outputs belong to which of M sources.
+    """Which of a network's K outputs belong to which of M sources, which are independent given these outputs.
 
     A source of two classes has one output, the logit of class 1, while that of class 0 is zero; a source of
     more classes has one logit per class. classes, counts [M]: each source's number of classes; starts [M]:
@@ -53,24 +60,77 @@ class Heads:
         self.counts = np.array(classes)
         self.starts = np.cumsum([0, *widths[:-1]])
 
-    def probabilities(self, outputs: np.ndarray) -> np.ndarray:
+    def probabilities(self, outputs: np.ndarray, sources: np.ndarray | None = None) -> np.ndarray:
         """Of the classes: [B, M, C] from outputs [B, K], C the largest number of classes, 0 beyond a source's
-        own."""
-        return _probabilities(outputs, self.counts, self.starts)
+        own.
+
+        sources [B, M]: autoregressive heads need them and give each source's probabilities given those
+        before it.
+        """
+        return _probabilities(self._given(outputs, sources), self.counts, self.starts)
 
     def loss(self, outputs: np.ndarray, sources: np.ndarray) -> float:
-        """Cross-entropy, the mean over rows and sources: outputs [B, K], sources uint8 [B, M]."""
-        return _cross_entropy(outputs, sources, self.counts, self.starts)
+        """Cross-entropy, the mean over rows and sources: outputs [B, K], sources uint8 [B, M].
+
+        M times it is the cross-entropy of the joint distribution, for autoregressive heads by the chain rule.
+        """
+        return _cross_entropy(self._given(outputs, sources), sources, self.counts, self.starts)
 
     def gradient(self, outputs: np.ndarray, sources: np.ndarray) -> np.ndarray:
         """The gradient of ``loss`` in the outputs, [B, K]."""
-        return _gradient(outputs, sources, self.counts, self.starts)
+        return _gradient(self._given(outputs, sources), sources, self.counts, self.starts)
+
+    def draw(self, outputs: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
+        """Sources int64 [B, M] from outputs [B, K], uniforms float32 [B, M] in [0, 1)."""
+        return draw_sources(outputs, uniforms, self.counts, self.starts)
+
+    def _given(self, outputs: np.ndarray, sources: np.ndarray | None) -> np.ndarray:
+        """The outputs [B, K], with what the sources [B, M] add to those of the sources after them."""
+        return outputs
+
+
+class AutoregressiveHeads(Heads):
+    """Heads in which each source depends on those before it, in place of Equation 25.
+
+    Each class of a source but the first adds a learned number to each output of the sources after it: a fully
+    visible sigmoid belief network (Neal, 1992; Frey, 1998), given the network's outputs. couplings [N]: these
+    numbers divided by COUPLING_SCALE, source after source and class after class; places [M]: where a source's
+    begin; widths [M]: how many outputs come after it. If all are zero, the sources are independent.
+    """
+
+    def __init__(
+        self, classes: Sequence[int], couplings: np.ndarray, gradient: np.ndarray | None = None
+    ) -> None:
+        """gradient [N]: the method ``gradient`` writes that in the couplings here."""
+        super().__init__(classes)
+        self.widths = self.outputs - np.cumsum(source_outputs(classes))
+        self.places = np.cumsum([0, *((self.counts - 1) * self.widths)[:-1]])
+        self.couplings, self.couplings_gradient = couplings, gradient
+
+    def gradient(self, outputs: np.ndarray, sources: np.ndarray) -> np.ndarray:
+        """The gradient of ``loss`` in the outputs, [B, K]; ``couplings_gradient`` becomes that in the
+        couplings."""
+        found = super().gradient(outputs, sources)
+        if self.couplings_gradient is not None:
+            _couplings_gradient(found, sources, self.places, self.widths, self.couplings_gradient)
+        return found
+
+    def draw(self, outputs: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
+        """As ``Heads.draw``, source after source."""
+        coupled = self.couplings, self.places, self.widths
+        return draw_coupled_sources(outputs, uniforms, self.counts, self.starts, *coupled)
+
+    def _given(self, outputs: np.ndarray, sources: np.ndarray | None) -> np.ndarray:
+        if sources is None:
+            raise ValueError("autoregressive heads need the sources: each depends on those before it")
+        return _coupled(outputs, sources, self.couplings, self.places, self.widths)
 
 
 class Predictor:
     """A predictor of one region's M influence sources from its d-set (Table 4), and its optimiser.
 
-    optimiser: only if trainable. All that it learns is in ``network.vector`` and the optimiser's state.
+    vector [P]: the parameters, those of the network and after them those of the heads. optimiser: only if
+    trainable. All that it learns is in the vector and the optimiser's state.
     """
 
     def __init__(
@@ -80,30 +140,50 @@ class Predictor:
         vector: np.ndarray | None = None,
         trainable: bool = False,
     ) -> None:
-        """vector: its first P numbers are the network's parameters; by default they are zero."""
+        """vector: its first P numbers are the parameters; by default they are zero."""
         self.config = config
-        self.heads = Heads(region.source_classes)
-        self.network = network = create(config, *predictor_sizes(region), vector, region.description)
-        self._sample = network.sample if isinstance(network, FusedNetwork) else partial(sample, network)
-        if trainable:
-            gradient = self.network.require_gradient()
-            self.optimiser = Adam(self.network.vector, gradient, config.adam_epsilon)
+        length = size(predictor_table(config, region))
+        self.vector = np.zeros(length, np.float32) if vector is None else vector[:length]
+        self.network = create(config, *predictor_sizes(region), self.vector, region.description)
+        gradient = np.zeros_like(self.vector) if trainable else None
+        self.heads = self._heads(region.source_classes, gradient)
+        self._sample = self._sampler()
+        if gradient is not None:
+            self.network.gradient = gradient[: len(self.network.vector)]
+            self.optimiser = Adam(self.vector, gradient, config.adam_epsilon)
 
-    def probabilities(self, inputs: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """I(u | l): inputs [B, D], state [B, H] -> probabilities [B, M, C], new state."""
+    def _heads(self, classes: Sequence[int], gradient: np.ndarray | None) -> Heads:
+        if self.config.heads == "independent":
+            return Heads(classes)
+        own = slice(len(self.network.vector), None)
+        return AutoregressiveHeads(classes, self.vector[own], None if gradient is None else gradient[own])
+
+    def _sampler(self) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+        network, heads = self.network, self.heads
+        if isinstance(network, FusedNetwork) and not isinstance(heads, AutoregressiveHeads):
+            return partial(network.sample, counts=heads.counts, starts=heads.starts)
+        return partial(sample, network, heads)
+
+    def probabilities(
+        self, inputs: np.ndarray, state: np.ndarray, sources: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """I(u | l): inputs [B, D], state [B, H] -> probabilities [B, M, C], new state.
+
+        sources [B, M]: those of this step, which autoregressive heads need; see ``Heads.probabilities``.
+        """
         outputs, state = self.network.advance(scaled(np.ascontiguousarray(inputs)), state)
-        return self.heads.probabilities(np.ascontiguousarray(outputs)), state
+        return self.heads.probabilities(np.ascontiguousarray(outputs), sources), state
 
     def sample(
         self, inputs: np.ndarray, state: np.ndarray, uniforms: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Draw sources: inputs [B, D], state [B, H], uniforms float32 [B, M] in [0, 1) -> sources int64
         [B, M], new state."""
-        return self._sample(inputs, state, uniforms, self.heads.counts, self.heads.starts)
+        return self._sample(inputs, state, uniforms)
 
     def drawn(self, outputs: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
         """The sources that ``sample`` draws where the network's outputs [B, K] are known."""
-        return draw_sources(outputs, uniforms, self.heads.counts, self.heads.starts)
+        return self.heads.draw(outputs, uniforms)
 
     def cross_entropy(self, inputs: np.ndarray, sources: np.ndarray) -> float:
         """Mean over episodes, steps and sources, in nats: inputs [K, T, D], sources [K, T, M]."""
@@ -165,16 +245,33 @@ def _blocks(episodes: int, steps: int) -> list[np.ndarray]:
 
 
 def sample(
-    network: Network,
-    inputs: np.ndarray,
-    state: np.ndarray,
-    uniforms: np.ndarray,
-    counts: np.ndarray,
-    starts: np.ndarray,
+    network: Network, heads: Heads, inputs: np.ndarray, state: np.ndarray, uniforms: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """``Predictor.sample`` for any network; counts, starts: as in ``Heads``."""
+    """``Predictor.sample`` for any network and heads."""
     outputs, state = network.advance(scaled(np.ascontiguousarray(inputs)), state)
-    return draw_sources(np.ascontiguousarray(outputs), uniforms, counts, starts), state
+    return heads.draw(np.ascontiguousarray(outputs), uniforms), state
+
+
+@compiled
+def _coupled(outputs, sources, couplings, places, widths):
+    """A copy of outputs [B, K] with what each source of sources [B, M] adds to those after it."""
+    coupled = outputs.copy()
+    for b in range(sources.shape[0]):
+        for m in range(widths.size):
+            add_coupling(coupled[b], sources[b, m], couplings, places[m], widths[m])
+    return coupled
+
+
+@compiled
+def _couplings_gradient(gradient, sources, places, widths, found):
+    """From the gradient in the outputs [B, K] to that in the couplings, written into ``found`` [N]."""
+    found[:] = 0
+    for b in range(sources.shape[0]):
+        for m in range(widths.size):
+            if sources[b, m]:
+                added, last = places[m] + (sources[b, m] - 1) * widths[m], gradient.shape[1] - widths[m]
+                for k in range(widths[m]):
+                    found[added + k] += COUPLING_SCALE * gradient[b, last + k]
 
 
 @compiled

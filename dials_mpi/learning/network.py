@@ -18,8 +18,8 @@ class Network(Protocol):
     """A network with I inputs and K outputs whose P parameters are one contiguous float32 vector.
 
     vector [P]: the parameters; the optimiser and checkpoints change it in place. table: their names and
-    shapes, in this order. gradient [P]: None before ``require_gradient``. state_size: the length H of the
-    recurrent state, 0 for a network without one.
+    shapes, in this order. gradient [P]: None, until the caller sets it or ``require_gradient`` allocates it.
+    state_size: the length H of the recurrent state, 0 for a network without one.
 
     A recurrent state is a float32 array [B, H], B sequences. It is zero at the beginning of an episode, and
     callers set rows of it to zero in place.

@@ -131,14 +131,28 @@ def predictor_sizes(region: Region) -> tuple[int, int]:
     return region.input_size, sum(source_outputs(region.source_classes))
 
 
+def couplings_table(config: InfluenceConfig, classes: Sequence[int]) -> Table:
+    """What autoregressive heads add to a predictor's table; nothing for independent ones.
+
+    For each source, for each of its classes but the first: what this class adds to the outputs of the sources
+    after it.
+    """
+    if config.heads == "independent":
+        return ()
+    outputs = source_outputs(classes)
+    length = sum((count - 1) * sum(outputs[m + 1 :]) for m, count in enumerate(classes))
+    return (("heads.couplings", (length,)),)
+
+
 def policy_table(config: PolicyConfig, agent: Agent) -> Table:
     """The table of an agent's policy network."""
     return network_table(config, *policy_sizes(agent), agent.description)
 
 
 def predictor_table(config: InfluenceConfig, region: Region) -> Table:
-    """The table of a region's predictor network."""
-    return network_table(config, *predictor_sizes(region), region.description)
+    """The table of a region's predictor: its network's, and the couplings of its heads."""
+    own = network_table(config, *predictor_sizes(region), region.description)
+    return own + couplings_table(config, region.source_classes)
 
 
 def tables(config: Config, domain: Domain) -> dict[str, list[Table]]:
@@ -147,7 +161,7 @@ def tables(config: Config, domain: Domain) -> dict[str, list[Table]]:
     In mode ``global`` there are no predictors, and the kind is absent. BadInput: as of ``network_table`` and
     ``learner.create``.
     """
-    of_sizes = cache(network_table)  # equal tables are one object
+    of_sizes, joined = cache(network_table), cache(tuple.__add__)  # equal tables are one object
 
     def table(config: NetworkConfig, sizes: tuple[int, int], description: Description) -> Table:
         return of_sizes(config, *sizes, () if config.architecture in TABLES else description)
@@ -159,7 +173,11 @@ def tables(config: Config, domain: Domain) -> dict[str, list[Table]]:
         found = {"policy": [table(policy, policy_sizes(agent), agent.description) for agent in domain.agents]}
     if config.mode != "global":
         found["predictor"] = [
-            table(config.influence, predictor_sizes(region), region.description) for region in domain.regions
+            joined(
+                table(config.influence, predictor_sizes(region), region.description),
+                couplings_table(config.influence, region.source_classes),
+            )
+            for region in domain.regions
         ]
     return found
 

@@ -39,7 +39,8 @@ EXAMPLES = """examples:
 A png, svg or pdf file shows the last step, a gif or mp4 file all steps. --influence plays episodes of the
 global simulator and draws two pictures: the probabilities that the region's predictor gives to each influence
 source along one episode, with the observed classes; and over all episodes how often a class is observed,
-against its predicted probability."""
+against its predicted probability. With influence.heads=autoregressive each source is predicted from the
+observed classes of those before it in the same step."""
 
 EPISODES, MOST_EPISODES = 200, 100_000
 MOST_SEED = 2**32 - 1
@@ -178,7 +179,7 @@ def _draw_influence(options: argparse.Namespace, run: Run, policy: str, file: Pa
     episodes = options.episodes or EPISODES
     with _progress("episodes", episodes) as advance:
         dataset = influence.play(run, policy, region, episodes, _seed(options, run), advance)
-    predicted = influence.predict(run.predictors[region], dataset.inputs)
+    predicted = influence.predict(run.predictors[region], dataset.inputs, dataset.sources)
     calibrations, lines = [], []
     names = _drawable(run).sources(region)
     for m, (source, count) in enumerate(zip(names, domain.regions[region].source_classes, strict=True)):

@@ -67,11 +67,14 @@ def play(
     return Dataset(*(np.concatenate(arrays) for arrays in zip(*datasets, strict=True)))
 
 
-def predict(predictor: Predictor, inputs: np.ndarray) -> np.ndarray:
-    """Probabilities float32 [K, T, M, C] of the sources' classes along K episodes of inputs [K, T, D]."""
+def predict(predictor: Predictor, inputs: np.ndarray, sources: np.ndarray) -> np.ndarray:
+    """Probabilities float32 [K, T, M, C] of the sources' classes along K episodes of inputs [K, T, D].
+
+    sources [K, T, M]: those observed; autoregressive heads predict each from those before it.
+    """
     state, predicted = predictor.network.initial_state(len(inputs)), []
     for t in range(inputs.shape[1]):
-        probabilities, state = predictor.probabilities(inputs[:, t], state)
+        probabilities, state = predictor.probabilities(inputs[:, t], state, sources[:, t])
         predicted.append(probabilities)
     return np.stack(predicted, axis=1)
 

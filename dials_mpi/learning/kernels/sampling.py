@@ -6,6 +6,13 @@ import numpy as np
 
 from dials_mpi.core.jit import compiled
 
+COUPLING_SCALE = np.float32(32)
+"""A coupling times this is added to an output.
+
+Adam moves each parameter by about the learning rate. A network moves an output faster than that, with many
+weights; without the scale the couplings would be far behind it at the end of a fit.
+"""
+
 
 @compiled
 def log_sum_exp(logits):
@@ -66,3 +73,32 @@ def draw_sources(outputs, uniforms, counts, starts):
             logits = source_logits(outputs[b], counts[m], starts[m])
             sources[b, m] = draw(logits, log_sum_exp(logits), uniforms[b, m])
     return sources
+
+
+@compiled
+def draw_coupled_sources(outputs, uniforms, counts, starts, couplings, places, widths):
+    """``draw_sources``, where each source depends on those before it.
+
+    couplings, places, widths: as in ``add_coupling``.
+    """
+    sources, row = np.empty(uniforms.shape, np.int64), np.empty_like(outputs[0])
+    for b in range(uniforms.shape[0]):
+        row[:] = outputs[b]
+        for m in range(counts.size):
+            logits = source_logits(row, counts[m], starts[m])
+            sources[b, m] = draw(logits, log_sum_exp(logits), uniforms[b, m])
+            add_coupling(row, sources[b, m], couplings, places[m], widths[m])
+    return sources
+
+
+@compiled
+def add_coupling(row, value, couplings, place, width):
+    """Add what the class of one source adds to the outputs of the sources after it, the last of a row [K].
+
+    value: the class; class 0 adds nothing. place: where the source's part of couplings [N] begins; it has
+    ``width`` numbers for each class but the first.
+    """
+    if value:
+        added, last = place + (value - 1) * width, row.size - width
+        for k in range(width):
+            row[last + k] += COUPLING_SCALE * couplings[added + k]
