@@ -201,11 +201,15 @@ def system(name: str) -> str:
         return f"{file} {chosen}"
 
 
+SLOW = {"warehouse.grid=[32,32]", "policy.share=all"}
+
+
 def trainings() -> Iterator[object]:
-    """All of them; those of a system that another one trains are slow, and that of 1,024 robots."""
+    """All of them; those of a system that another one trains are slow, that of 1,024 robots, and those of a
+    shared policy, which test_sharing.py trains."""
     seen: set[str] = set()
     for name in of_program("train"):
-        slow = system(name) in seen or "warehouse.grid=[32,32]" in COMMANDS[name].arguments
+        slow = system(name) in seen or SLOW & {*COMMANDS[name].arguments}
         seen.add(system(name))
         yield pytest.param(name, marks=pytest.mark.slow if slow else ())
 
