@@ -6,7 +6,7 @@ from dials_mpi.check import network
 from dials_mpi.check.__main__ import main
 
 WRONG = {
-    "OneOutput": "shapes and types: policy.architecture is 'torch_modules:OneOutput', but its",
+    "OneOutput": "shapes, types, no noise: policy.architecture is 'torch_modules:OneOutput', but its",
     "Remembers": "the same outputs for the same inputs: two equal calls differ by 1",
     "Mixes": "a row of a batch does not depend on the others: other rows change its outputs by",
     "KeepsState": "whole sequences agree with single steps: step 1 of a sequence differs by",
@@ -48,7 +48,7 @@ def test_what_breaks_the_contract_is_named(check, name):
 def test_each_kind_of_agent_is_checked(check, tmp_path):
     said = check("--network", "torch_modules:Plain", "unequal_domain:Unequal", "dataset_size=100")
     assert said.code == 0, said.stdout + said.stderr
-    assert len({line for line in said.stdout.splitlines() if "shapes and types" in line}) > 1
+    assert len({line for line in said.stdout.splitlines() if "shapes, types" in line}) > 1
 
 
 @pytest.mark.parametrize(

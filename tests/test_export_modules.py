@@ -154,6 +154,15 @@ def test_without_the_package_onnx(tmp_path, monkeypatch):
     assert "\n" not in str(refusal.value) and not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("ending", [".pt", ".pt2"])
+def test_a_policy_that_cannot_be_converted_is_refused_with_what_pytorch_says_at_last(tmp_path, ending):
+    with pytest.raises(BadInput, match=r"docs/networks\.md says what a module must leave out") as refusal:
+        torchscript.write(policy("torch_modules:FixedBatch"), {}, tmp_path / f"one{ending}")
+    assert "--all" in str(refusal.value) and "choose a name that ends with .pt" not in str(refusal.value)
+    if ending == ".pt":  # its last line, behind a listing of the code that PyTorch made
+        assert "expanded size" in str(refusal.value)
+
+
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_a_policy_whose_program_would_differ_is_refused(tmp_path, ending):
     """Python decides by the values: a trace and an exported program keep one of the branches."""

@@ -307,21 +307,66 @@ class Breaks(Lazy):
         raise ZeroDivisionError("by\nzero")
 
 
+class ReadOnly(Lazy):
+    """Its parameters cannot be assigned, so that a run could not be resumed."""
+
+    def __init__(self, task, rng):
+        self.state = {}
+
+    @property
+    def parameters(self):
+        return {"w": np.zeros(2, np.float32)}
+
+
+class ActsAlone(Lazy):
+    def act(self, observations, state, uniforms):
+        return np.zeros(len(observations), int)
+
+
+class OtherActions(Lazy):
+    def act(self, observations, state, uniforms):
+        return np.full(len(observations), 2), state
+
+
+class Unnamed(Lazy):
+    """Returns a metric that it does not name."""
+
+    metrics = ("policy_loss",)
+
+    def learn(self, environment, steps, rng):
+        return {"policy_los": 1.0}
+
+
+def test_a_metric_without_a_name_is_a_mistake():
+    agent = OwnAgent(configured("Unnamed"), DOMAIN.agents[1])
+    with pytest.raises(
+        RuntimeError, match="learn of Unnamed returned 'policy_los', which is not in its metr"
+    ):
+        agent.learn(environment_of(local()), np.random.default_rng(0))
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [
         ("Nothing", "has no class Nothing"),
+        ("Lasy", "has no class Lasy: did you mean Lazy?"),
+        ("ReadOnly", "fails when its parameters are assigned and it acts (AttributeError"),
+        ("ActsAlone", "act of ActsAlone returns a ndarray: return (actions, state)"),
+        ("OtherActions", "the actions are array([2, 2, 2]): give 3 integers from 0 to 1"),
         ("WithoutLearn", "WithoutLearn has no learn, which every learner needs"),
         ("NoWeights", "parameters of NoWeights is empty"),
-        ("Doubles", "parameters of Doubles is not a mapping of names to float32 arrays"),
-        ("Texts", "state of Texts is not a mapping of names to arrays of numbers"),
+        (
+            "Doubles",
+            "parameters of Doubles is not a dictionary of names and float32 arrays, since w is of type float64",
+        ),
+        ("Texts", "state of Texts is not a dictionary of names and arrays of numbers, since name is"),
         ("Taken", "names a metric 'episode_return'"),
         ("Breaks", "ZeroDivisionError: by zero"),
     ],
 )
 def test_what_is_no_learner_is_refused_in_a_sentence(name, said):
     with pytest.raises(BadInput) as refusal:
-        learner.create(configured(name), Agent(3, 2))
+        learner.sizes(configured(name), Agent(3, 2))
     assert said in str(refusal.value) and "\n" not in str(refusal.value)
 
 

@@ -16,6 +16,7 @@ from dials_mpi.algorithm.evaluation import Evaluation
 from dials_mpi.config import load
 from dials_mpi.core.errors import BadInput, StopAtOnce
 from dials_mpi.run.sinks import SegmentEnd, Session, Sink, Sinks
+from dials_mpi.run.sinks.console import ConsoleSink
 from dials_mpi.run.sinks.csv import CsvSink
 from dials_mpi.run.sinks.registry import find
 
@@ -482,3 +483,13 @@ def test_the_examples_log_a_run(tmp_path):
         assert returns == dict(zip([0, 128, 256], means, strict=True))
         entropies = [line["training/entropy"] for line in lines if "training/entropy" in line]
         assert entropies == pytest.approx(run["training/entropy"].mean(axis=1).tolist())
+
+
+@pytest.mark.parametrize(("after", "warned"), [(0.3, False), (0.6, True)])
+def test_predictors_worse_than_class_frequencies_are_noted(after, warned):
+    shown = []
+    console = ConsoleSink()
+    console.phase = lambda _, text: shown.append(text)
+    console.fit(0, 1.0, ("before", "after", "constant"), np.array([[0.7, after, 0.5], [0.7, after, 0.5]]))
+    assert f"after {after:.3f}, constant 0.500" in shown[0]
+    assert ("worse than class frequencies" in shown[0]) == warned

@@ -245,6 +245,8 @@ def test_a_module_that_cannot_be_built_is_refused_in_one_sentence(words, said):
         (["policy.arguments=3"], "must be a mapping of plain values"),
         (["policy.arguments={a b: 3}"], "must be a mapping of plain values"),
         (["policy.arguments={a: .nan}"], "must be a mapping of plain values"),
+        (["policy.arguments={a:3}"], "with a space after the colon"),
+        (["policy.arguments.width=3"], "set it as 'policy.arguments={width: 1}'"),
     ],
 )
 def test_settings_of_networks_are_checked_without_torch(words, said):

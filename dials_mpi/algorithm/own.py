@@ -66,17 +66,22 @@ class OwnAgent:
     def act(self, observations: np.ndarray, state: Any, uniforms: np.ndarray) -> Acted:
         """See ``Learner.act``. ValueError: the actions are not the agent's."""
         seen = np.ascontiguousarray(observations, np.float32)
-        actions, state = self.learner.act(seen, state, uniforms)
-        return Acted(_checked(actions, len(seen), self.agent.actions), state)
+        actions, state = learner.acted(self.learner, seen, state, uniforms)
+        return Acted(learner.checked(actions, len(seen), self.agent.actions), state)
 
     def learn(self, environment: AgentEnvironment, rng: np.random.Generator) -> np.ndarray:
         """Train for a segment; the mean return of its episodes and the learner's metrics, float64 [1 + M].
 
-        RuntimeError: the learner has left out some of the segment's steps.
+        RuntimeError: the learner has left out some of the segment's steps, or returns a metric that it does
+        not name.
         """
         found = self.learner.learn(environment, environment.left, rng) or {}
+        kind, unknown = type(self.learner).__qualname__, [name for name in found if name not in self.metrics]
+        if unknown:
+            raise RuntimeError(
+                f"learn of {kind} returned {unknown[0]!r}, which is not in its metrics: {self.metrics}"
+            )
         if environment.left:
-            kind = type(self.learner).__qualname__
             raise RuntimeError(f"learn of {kind} has left out {environment.left} steps of the segment")
         values = [float(found.get(name, np.nan)) for name in self.metrics]
         return np.array([*environment.returns.means(), *values])
@@ -122,7 +127,7 @@ class AgentEnvironment:
             raise RuntimeError(
                 "all steps of this segment are taken: learn must take no more than it is given"
             )
-        chosen = _checked(actions, self.envs, self.agent.actions)
+        chosen = learner.checked(actions, self.envs, self.agent.actions)
         self.left -= self.envs
         self.failures.beat()
         try:
@@ -142,14 +147,6 @@ class AgentEnvironment:
 def _numbers(observations: Rows) -> np.ndarray:
     """A copy of the only agent's observations, float32 [E, O]; a simulator may reuse its arrays."""
     return np.array(observations[0], np.float32)
-
-
-def _checked(actions: Any, count: int, number: int) -> np.ndarray:
-    """The actions as int64 [count]. ValueError: they are not so many integers from 0 to number - 1."""
-    given = np.asarray(actions)
-    if given.shape == (count,) and given.dtype.kind in "iu" and given.min() >= 0 and given.max() < number:
-        return given.astype(np.int64)
-    raise ValueError(f"the actions are {given!r:.200}: give {count} integers from 0 to {number - 1}")
 
 
 def _flat(arrays: Mapping[str, np.ndarray], dtype: type) -> np.ndarray:

@@ -73,7 +73,7 @@ def check_network(config: Config, domain: Domain, role: str) -> Iterator[Finding
 
 def _check_kind(subject: Subject) -> Iterator[Finding]:
     for what, look in (
-        ("shapes and types", _shapes),
+        ("shapes, types, no noise", _shapes),
         ("the same parameters from the same seed", _seeds),
         ("the same outputs for the same inputs", _repeats),
         ("a row of a batch does not depend on the others", _rows),

@@ -177,7 +177,8 @@ class Config:
     seed: int = setting(0, "Seed of all random streams; 32 bits", low=0, high=2**32 - 1)
     total_steps: int = setting(
         4_000_000,
-        "Steps (decisions) each agent learns from (Section 5.3); a multiple of evaluate_every",
+        "Steps (decisions) each agent learns from (Section 5.3); a multiple of evaluate_every; a run ends "
+        "with a whole update, and may take some steps more",
         low=1,
         high=10**12,
     )

@@ -4,6 +4,7 @@ point; find the folder of an installed package."""
 from __future__ import annotations
 
 import inspect
+from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.util import find_spec
@@ -53,8 +54,16 @@ def import_class(key: str, name: str, place: str) -> type:
     for part in qualified.split("."):
         found = getattr(found, part, None)
     if not inspect.isclass(found):
-        raise BadInput(f"{key} is {shown(name)}, but {module} has no class {printable(qualified)}")
+        hint = _similar(module, qualified)
+        raise BadInput(f"{key} is {shown(name)}, but {module} has no class {printable(qualified)}{hint}")
     return found
+
+
+def _similar(module: str, name: str) -> str:
+    """A question after the class of a module with a similar name; "" if there is none."""
+    classes = [known for known, value in vars(import_module(module)).items() if inspect.isclass(value)]
+    near = get_close_matches(name, classes, 1)
+    return f": did you mean {near[0]}?" if near else ""
 
 
 def import_subclass(key: str, name: str, base: type, public: str) -> type:

@@ -74,7 +74,8 @@ def _export(options: argparse.Namespace) -> str:
     if options.out is None:
         raise BadInput(f"--out is not given: {better}")
     if not options.out.endswith(endings):
-        raise BadInput(f"--out is {printable(options.out)}: {better}")
+        hint = "; .npz needs --all" if options.out.endswith(".npz") else ""
+        raise BadInput(f"--out is {printable(options.out)}: {better}{hint}")
     run = Run.open(options.directory, options.checkpoint, options.unchecked)
     return f"{write(run, options)} after {run.env_steps:,} steps per agent"
 

@@ -8,6 +8,7 @@ from dials_mpi.config import Config
 from dials_mpi.core.provenance import versions
 from dials_mpi.domains.decisions import decision_steps
 from dials_mpi.learning.policy import Policy
+from dials_mpi.learning.tables import TABLES
 from dials_mpi.results.run import Run
 
 FORMAT_VERSION = 1
@@ -33,11 +34,9 @@ def _trained_by(config: Config) -> dict[str, Any]:
     if config.own_learner:
         return {"learner": config.learner, "learner_arguments": config.learner_arguments}
     policy = config.policy
-    return {
-        "architecture": policy.architecture,
-        "hidden": list(policy.hidden),
-        "arguments": policy.arguments,
-    }
+    built_in = policy.architecture.removeprefix("torch:") in TABLES
+    hidden = {"hidden": list(policy.hidden)} if built_in else {}
+    return {"architecture": policy.architecture, **hidden, "arguments": policy.arguments}
 
 
 def describe_all(run: Run) -> dict[str, Any]:

@@ -109,13 +109,18 @@ def write(policy: Policy, description: Mapping[str, Any], file: Path) -> None:
             buffer.seek(0)
             _require_equal(kind.load(buffer), policy)
         except Exception as error:  # what a module's code leads to
-            reason = printable(f"{type(error).__name__}: {' '.join(str(error).split())}")[:200]
-            others = " or ".join(ending for ending in (".pt", ".pt2") if ending != file.suffix)
             raise BadInput(
-                f"this policy cannot be exported as {file.suffix} ({reason}): choose a name that ends with "
-                f"{others}, or write all policies as arrays with --all"
+                f"this policy cannot be exported as {file.suffix} ({_reason(error)}): docs/networks.md says "
+                "what a module must leave out; correct it, or write all policies as arrays with --all"
             ) from error
     file.write_bytes(buffer.getvalue())
+
+
+def _reason(error: Exception) -> str:
+    """The first and the last line of what PyTorch says; between them is the code that it made."""
+    lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()] or [""]
+    last = f" … {lines[-1]}" if len(lines) > 1 else ""
+    return f"{printable(f'{type(error).__name__}: {lines[0]}')[:200]}{printable(last)[:200]}"
 
 
 Example = tuple[torch.Tensor, torch.Tensor]

@@ -27,6 +27,9 @@ GROUP = "dials_mpi.learners"
 
 PAGE = "docs/trainers.md"
 MEMBERS = ("learn", "act", "parameters", "state")
+TRIAL = 3
+"""Episodes in which a new learner acts before a run begins."""
+
 TAKEN = ("env_steps", "episode_return")
 """Names that ``metrics`` cannot have."""
 
@@ -166,10 +169,13 @@ def _require_contract(learner: Any) -> None:
     missing = [member for member in MEMBERS if not hasattr(learner, member)]
     if missing:
         raise BadInput(f"{kind} has no {missing[0]}, which every learner needs: see {PAGE}")
-    if not _are_arrays(learner.parameters, "f4"):
-        raise BadInput(f"parameters of {kind} is not a mapping of names to float32 arrays: see {PAGE}")
-    if not _are_arrays(learner.state, "biuf"):
-        raise BadInput(f"state of {kind} is not a mapping of names to arrays of numbers: see {PAGE}")
+    kinds = ("parameters", "f4", "float32 arrays"), ("state", "biuf", "arrays of numbers")
+    for member, types, words in kinds:
+        fault = _fault(getattr(learner, member), types)
+        if fault:
+            raise BadInput(
+                f"{member} of {kind} is not a dictionary of names and {words}, {fault}: see {PAGE}"
+            )
     if not sum(array.size for array in learner.parameters.values()):
         raise BadInput(f"parameters of {kind} is empty: see {PAGE}")
     for name in metrics(type(learner)):
@@ -177,13 +183,35 @@ def _require_contract(learner: Any) -> None:
             raise BadInput(f"{kind} names a metric {shown(name)}: use another identifier")
 
 
-def _are_arrays(values: Any, types: str) -> bool:
-    """Whether they are arrays by name; types: the kinds of their types, or "f4", float32."""
-    if not isinstance(values, Mapping) or not all(isinstance(name, str) for name in values):
-        return False
-    arrays = [value for value in values.values() if isinstance(value, np.ndarray)]
-    fit = all(one.dtype == np.float32 if types == "f4" else one.dtype.kind in types for one in arrays)
-    return fit and len(arrays) == len(values)
+def _fault(values: Any, types: str) -> str:
+    """Why they are no arrays by name, "" if they are; types: the kinds of their types, or "f4", float32."""
+    if not isinstance(values, Mapping):
+        return f"but a {type(values).__name__}"
+    for name, value in values.items():
+        if not isinstance(name, str):
+            return f"since a name is {shown(name)}"
+        if not isinstance(value, np.ndarray):
+            return f"since {printable(name)} is a {type(value).__name__}"
+        if not (value.dtype == np.float32 if types == "f4" else value.dtype.kind in types):
+            return f"since {printable(name)} is of type {value.dtype}"
+    return ""
+
+
+def acted(learner: Learner, observations: np.ndarray, state: Any, uniforms: np.ndarray) -> tuple[Any, Any]:
+    """What ``act`` returns. ValueError: it is no pair of actions and state."""
+    found = learner.act(observations, state, uniforms)
+    if isinstance(found, tuple) and len(found) == 2:
+        return found
+    kind = type(learner).__qualname__
+    raise ValueError(f"act of {kind} returns a {type(found).__name__}: return (actions, state)")
+
+
+def checked(actions: Any, count: int, number: int) -> np.ndarray:
+    """The actions as int64 [count]. ValueError: they are not so many integers from 0 to number - 1."""
+    given = np.asarray(actions)
+    if given.shape == (count,) and given.dtype.kind in "iu" and given.min() >= 0 and given.max() < number:
+        return given.astype(np.int64)
+    raise ValueError(f"the actions are {given!r:.200}: give {count} integers from 0 to {number - 1}")
 
 
 def metrics(learner: Any) -> tuple[str, ...]:
@@ -206,8 +234,25 @@ def sizes(config: Config, agent: Agent) -> Sizes:
 @cache
 def _sizes(config: Config, agent: Agent) -> Sizes:
     learner = create(config, agent)
+    _try(config, agent, learner)
     table = tuple((name, array.shape) for name, array in learner.parameters.items())
     return Sizes(table, sum(array.nbytes for array in learner.state.values()))
+
+
+def _try(config: Config, agent: Agent, learner: Any) -> None:
+    """BadInput: the learner cannot act, or its parameters and state cannot be assigned."""
+    try:
+        for member in ("parameters", "state"):
+            setattr(learner, member, {name: one.copy() for name, one in getattr(learner, member).items()})
+        seen = np.zeros((TRIAL, agent.observation_size), np.float32)
+        actions, _ = acted(learner, seen, None, np.full(TRIAL, 0.5, np.float32))
+        checked(actions, TRIAL, agent.actions)
+    except Exception as error:  # the class may raise anything
+        reason = printable(" ".join(f"{type(error).__name__}: {error}".split()))[:300]
+        raise BadInput(
+            f"learner is {shown(config.learner)}, and fails when its parameters are assigned and it acts "
+            f"({reason}): see {PAGE}"
+        ) from error
 
 
 def require_usable(config: Config, domain: Domain) -> None:

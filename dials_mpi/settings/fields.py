@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypeGuard, TypeVar, get_type_hints
 
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.text import printable, shown
+from dials_mpi.settings.mappings import PlainMapping
 from dials_mpi.settings.values import Given, checked
 from dials_mpi.settings.yaml_text import parse_value, scalar
 
@@ -209,10 +210,17 @@ def _unknown(kind: type, key: str, layout: Mapping[str, Any], chosen: Chosen | N
         return f"{text}, did you mean {' or '.join(near)}?"
     parent = key.rpartition(".")[0]
     if parent in layout and not _is_section(layout[parent][1]):
-        return f"{text}, {parent} is not a section: set {parent} itself"
+        return f"{text}, {parent} is not a section: set {_example(parent, key, layout)}"
     parent = parent if parent in layout else ""
     place = f"of {parent} " if parent else ""
     return f"{text}, the keys {place}are {', '.join(_members(parent, layout))}"
+
+
+def _example(parent: str, key: str, layout: Mapping[str, Any]) -> str:
+    """How to set a key that is no section."""
+    if layout[parent][1] is not PlainMapping:
+        return f"{parent} itself"
+    return f"it as '{parent}={{{printable(key.rpartition('.')[2])[:40]}: 1}}'"
 
 
 def _nearest(key: str, layout: Mapping[str, Any]) -> list[str]:

@@ -64,7 +64,7 @@ _NAMES = {
     int: "a whole number",
     float: "a number",
     str: "a text",
-    PlainMapping: "a mapping of plain values, such as {layers: 2}",
+    PlainMapping: "a mapping of plain values, such as {layers: 2} with a space after the colon",
 }
 
 

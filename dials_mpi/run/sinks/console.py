@@ -52,10 +52,12 @@ class ConsoleSink(Sink):
             self.message(f"{clock(wall_time)}  {text}")
 
     def fit(self, env_steps: int, wall_time: float, columns: Sequence[str], losses: np.ndarray) -> None:
-        """Show the mean cross-entropies over the regions."""
-        named = zip(columns, losses.mean(axis=0), strict=True)
-        means = ", ".join(f"{name} {mean:.3f}" for name, mean in named)
-        self.phase(wall_time, f"cross-entropy of the predictors on held-out episodes: {means}")
+        """Show the mean cross-entropies over the regions, and whether the predictors are of any use."""
+        means = dict(zip(columns, losses.mean(axis=0), strict=True))
+        text = ", ".join(f"{name} {mean:.3f}" for name, mean in means.items())
+        if means["after"] > means["constant"]:
+            text += " (worse than class frequencies: raise influence.epochs or influence.learning_rate)"
+        self.phase(wall_time, f"cross-entropy of the predictors on held-out episodes: {text}")
 
     def evaluation(self, env_steps: int, wall_time: float, evaluation: Evaluation) -> None:
         """Show the means, the speed and the time that remains."""
