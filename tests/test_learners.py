@@ -359,7 +359,7 @@ def test_a_metric_without_a_name_is_a_mistake():
             "Doubles",
             "parameters of Doubles is not a dictionary of names and float32 arrays, since w is of type float64",
         ),
-        ("Texts", "state of Texts is not a dictionary of names and arrays of numbers, since name is"),
+        ("Texts", "state of Texts is not a dictionary of names and arrays of numbers, since"),
         ("Taken", "names a metric 'episode_return'"),
         ("Breaks", "ZeroDivisionError: by zero"),
     ],
