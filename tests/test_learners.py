@@ -357,7 +357,7 @@ def test_a_metric_without_a_name_is_a_mistake():
         ("NoWeights", "parameters of NoWeights is empty"),
         (
             "Doubles",
-            "parameters of Doubles is not a dictionary of names and float32 arrays, since w is of type float64",
+            "of Doubles is not a dictionary of names and float32 arrays, since w is of type float64",
         ),
         ("Texts", "state of Texts is not a dictionary of names and arrays of numbers, since"),
         ("Taken", "names a metric 'episode_return'"),
