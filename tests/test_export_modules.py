@@ -138,7 +138,7 @@ def test_models_of_onnx_give_the_outputs_of_the_originals(tmp_path):
 
 def test_a_model_of_onnx_that_would_differ_is_refused(tmp_path):
     pytest.importorskip("onnx")
-    with pytest.raises(BadInput, match=r"exported as \.onnx \(.*ends with \.pt or \.pt2, or"):
+    with pytest.raises(BadInput, match=r"exported as \.onnx \(.*gives other outputs\)"):
         torchscript.write(policy("torch_modules:Branches"), {}, tmp_path / "one.onnx")
     assert not list(tmp_path.iterdir())
 
@@ -160,7 +160,7 @@ def test_a_policy_that_cannot_be_converted_is_refused_with_what_pytorch_says_at_
         torchscript.write(policy("torch_modules:FixedBatch"), {}, tmp_path / f"one{ending}")
     assert "--all" in str(refusal.value) and "choose a name that ends with .pt" not in str(refusal.value)
     if ending == ".pt":  # its last line, behind a listing of the code that PyTorch made
-        assert "expanded size" in str(refusal.value)
+        assert "dimension 0" in str(refusal.value)
 
 
 @pytest.mark.parametrize("ending", ENDINGS)

@@ -77,6 +77,7 @@ def configs(*arguments: str, cwd: Path):
     return launch("-m", "dials_mpi.configs", *arguments, cwd=cwd)
 
 
+@pytest.mark.quick
 def test_the_command_lists_and_copies(tmp_path):
     listed = configs(cwd=tmp_path)
     assert (listed.code, listed.stderr) == (0, "")

@@ -60,15 +60,19 @@ class Rollout:
 
     def _decide(self, observations: Rows) -> Rows:
         agents = self.agents
-        if self.together:
-            x = [np.asarray(own, np.float32) for own in observations]
-            advanced = list(zip(*self.together.advance(x, [agent.state for agent in agents]), strict=True))
-            acts = map(PPO.act, agents, observations, advanced)
-        else:
-            acts = map(PPO.act, agents, observations)
-        actions = np.stack(list(acts))
+        actions = np.stack(self._act(observations))
         outcome = decide(self.environment, actions, self.every)
         for n, agent in enumerate(agents):
             agent.observe(outcome.rewards[n], outcome.done, outcome.observations[n])
         self.returns.add(outcome)
         return self.environment.reset(where=outcome.done) if outcome.done.any() else outcome.observations
+
+    def _act(self, observations: Rows) -> list[np.ndarray]:
+        """The actions of each agent, int64 [E]."""
+        if not self.together:
+            return [agent.act(observations[n]) for n, agent in enumerate(self.agents)]
+        x = [np.asarray(own, np.float32) for own in observations]
+        advanced = zip(*self.together.advance(x, [agent.state for agent in self.agents]), strict=True)
+        return [
+            agent.act(own, pair) for agent, own, pair in zip(self.agents, observations, advanced, strict=True)
+        ]

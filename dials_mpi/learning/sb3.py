@@ -104,7 +104,7 @@ class StableBaselines:
             if hasattr(model, "_last_lstm_states"):
                 model._last_lstm_states = _zeros_like(model._last_lstm_states)
             model.learn(steps, reset_num_timesteps=False, log_interval=None)
-        return means.means()
+        return {name: mean for name, mean in means.means().items() if name in self.metrics}
 
     def act(self, observations: np.ndarray, state: Any, uniforms: np.ndarray) -> tuple[np.ndarray, Any]:
         """See ``Learner``. Algorithms with a stochastic policy draw; those with values take the best one."""
