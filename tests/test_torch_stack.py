@@ -120,6 +120,8 @@ def trained(monkeypatch, *settings: str) -> tuple[dict, dict, int]:
     learners = Learners(config, domain, list(range(len(domain.regions))))
     figures = learners.train(Segment(0, 0, 2, 64, False, False))
     used = [one for pair in learners._stacks.values() for one in pair if one]
+    for predictor in learners.predictors.values():  # moved into a matrix with the others
+        assert np.shares_memory(predictor.vector, predictor.optimiser.parameters)
     vectors = {i: vector.copy() for i, vector in learners.vectors("policy").items()}
     return vectors, figures, len(used)
 

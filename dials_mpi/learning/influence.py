@@ -143,20 +143,25 @@ class Predictor:
         """vector: its first P numbers are the parameters; by default they are zero."""
         self.config = config
         length = size(predictor_table(config, region))
-        self.vector = np.zeros(length, np.float32) if vector is None else vector[:length]
-        self.network = create(config, *predictor_sizes(region), self.vector, region.description)
-        gradient = np.zeros_like(self.vector) if trainable else None
+        self._vector = np.zeros(length, np.float32) if vector is None else vector[:length]
+        self.network = create(config, *predictor_sizes(region), self._vector, region.description)
+        gradient = np.zeros_like(self._vector) if trainable else None
         self.heads = self._heads(region.source_classes, gradient)
         self._sample = self._sampler()
         if gradient is not None:
             self.network.gradient = gradient[: len(self.network.vector)]
-            self.optimiser = Adam(self.vector, gradient, config.adam_epsilon)
+            self.optimiser = Adam(self._vector, gradient, config.adam_epsilon)
+
+    @property
+    def vector(self) -> np.ndarray:
+        """See the class. Where the heads have no parameters, the network's, which can be moved."""
+        return self.network.vector if self.config.heads == "independent" else self._vector
 
     def _heads(self, classes: Sequence[int], gradient: np.ndarray | None) -> Heads:
         if self.config.heads == "independent":
             return Heads(classes)
         own = slice(len(self.network.vector), None)
-        return AutoregressiveHeads(classes, self.vector[own], None if gradient is None else gradient[own])
+        return AutoregressiveHeads(classes, self._vector[own], None if gradient is None else gradient[own])
 
     def _sampler(self) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
         network, heads = self.network, self.heads
