@@ -75,7 +75,7 @@ def _list(found: Sequence[Preset]) -> None:
     width = max(len(preset.name) for preset in found)
     out = BestEffortConsole()
     for preset in found:
-        out.print(f"{preset.name:{width}}  {preset.first}")
+        out.print(f"{preset.name:{width}}  {preset.first}", soft_wrap=True)
 
 
 if __name__ == "__main__":
