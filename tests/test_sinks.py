@@ -485,7 +485,7 @@ def test_the_examples_log_a_run(tmp_path):
         assert entropies == pytest.approx(run["training/entropy"].mean(axis=1).tolist())
 
 
-@pytest.mark.parametrize(("after", "warned"), [(0.3, False), (0.6, True)])
+@pytest.mark.parametrize(("after", "warned"), [(0.3, False), (0.51, False), (0.6, True)])
 def test_predictors_worse_than_class_frequencies_are_noted(after, warned):
     shown = []
     console = ConsoleSink()

@@ -18,6 +18,9 @@ from dials_mpi.domains.base import Statistic
 from dials_mpi.run.sinks.base import Session, Sink
 from dials_mpi.run.walltime import clock
 
+USELESS = 1.1
+"""Predictors with more than so many times the cross-entropy of class frequencies mislead policies."""
+
 
 class ConsoleSink(Sink):
     """Shows progress and results to the user, and logs the same lines. Times are seconds of all sessions."""
@@ -55,7 +58,7 @@ class ConsoleSink(Sink):
         """Show the mean cross-entropies over the regions, and whether the predictors are of any use."""
         means = dict(zip(columns, losses.mean(axis=0), strict=True))
         text = ", ".join(f"{name} {mean:.3f}" for name, mean in means.items())
-        if means["after"] > means["constant"]:
+        if means["after"] > USELESS * means["constant"]:
             text += " (worse than class frequencies: raise influence.epochs or influence.learning_rate)"
         self.phase(wall_time, f"cross-entropy of the predictors on held-out episodes: {text}")
 
