@@ -86,7 +86,7 @@ class IALS:
             x = [scaled(np.ascontiguousarray(inputs)) for inputs in self.inputs]
             outputs, states = self.together.advance(x, self.states)
             self.states = list(states)
-            return [p.drawn(*own) for p, *own in zip(self.predictors, outputs, uniforms, strict=True)]
+            return [p.heads.draw(*own) for p, *own in zip(self.predictors, outputs, uniforms, strict=True)]
         sources = []
         for r, predictor in enumerate(self.predictors):
             drawn, self.states[r] = predictor.sample(self.inputs[r], self.states[r], uniforms[r])

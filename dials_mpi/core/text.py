@@ -28,3 +28,8 @@ def heading(name: str, unit: str) -> str:
 def printable(text: str) -> str:
     """The text for a one-line message: unprintable characters are escaped."""
     return text if text.isprintable() else ascii(text)
+
+
+def told(error: BaseException, most: int = 300) -> str:
+    """An exception on one line, its type and its message, cut to so many characters."""
+    return printable(" ".join(f"{type(error).__name__}: {error}".split()))[:most]

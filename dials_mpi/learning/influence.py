@@ -186,10 +186,6 @@ class Predictor:
         [B, M], new state."""
         return self._sample(inputs, state, uniforms)
 
-    def drawn(self, outputs: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
-        """The sources that ``sample`` draws where the network's outputs [B, K] are known."""
-        return self.heads.draw(outputs, uniforms)
-
     def cross_entropy(self, inputs: np.ndarray, sources: np.ndarray) -> float:
         """Mean over episodes, steps and sources, in nats: inputs [K, T, D], sources [K, T, M]."""
         outputs = np.empty((inputs.shape[1], len(inputs), self.heads.outputs), np.float32)

@@ -15,7 +15,7 @@ import numpy as np
 
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.imports import import_class, is_place, located, registered
-from dials_mpi.core.text import printable, shown
+from dials_mpi.core.text import printable, shown, told
 
 if TYPE_CHECKING:
     from dials_mpi.config import Config
@@ -155,10 +155,9 @@ def create(config: Config, agent: Agent, rng: np.random.Generator | None = None)
     except BadInput as error:
         raise BadInput(f"{name}, and {error}") from error
     except Exception as error:  # the class may raise anything
-        reason = printable(" ".join(f"{type(error).__name__}: {error}".split()))[:300]
         raise BadInput(
             f"{name}, and cannot be created with learner_arguments={shown(dict(config.learner_arguments))} "
-            f"({reason}): correct them"
+            f"({told(error)}): correct them"
         ) from error
     return learner
 
@@ -248,10 +247,9 @@ def _try(config: Config, agent: Agent, learner: Any) -> None:
         actions, _ = acted(learner, seen, None, np.full(TRIAL, 0.5, np.float32))
         checked(actions, TRIAL, agent.actions)
     except Exception as error:  # the class may raise anything
-        reason = printable(" ".join(f"{type(error).__name__}: {error}".split()))[:300]
         raise BadInput(
             f"learner is {shown(config.learner)}, and fails when its parameters are assigned and it acts "
-            f"({reason}): see {PAGE}"
+            f"({told(error)}): see {PAGE}"
         ) from error
 
 

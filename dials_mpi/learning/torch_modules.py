@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.imports import NETWORKS, import_subclass, located
-from dials_mpi.core.text import printable, shown
+from dials_mpi.core.text import printable, shown, told
 from dials_mpi.learning.devices import Device
 from dials_mpi.learning.tables import NetworkConfig, Table
 
@@ -257,8 +257,7 @@ def _refused(config: NetworkConfig, what: str) -> Iterator[None]:
     except BadInput:
         raise
     except Exception as error:  # the module may raise anything
-        reason = printable(f"{type(error).__name__}: {' '.join(str(error).split())}")[:300]
-        raise _refusal(config, f"{what} fails: {reason}") from error
+        raise _refusal(config, f"{what} fails: {told(error)}") from error
 
 
 def _refusal(config: NetworkConfig, why: str) -> BadInput:

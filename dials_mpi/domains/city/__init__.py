@@ -25,6 +25,7 @@ from dials_mpi.core.text import shown
 from dials_mpi.domains.base import Agent, Details, Drawing, OnlyOne, Region, Source, Survey
 from dials_mpi.domains.city import scenario as scenarios
 from dials_mpi.domains.city import survey as surveys
+from dials_mpi.domains.city import vehicle_types
 from dials_mpi.domains.city.approaches import observation_size, parts
 from dials_mpi.domains.city.blocks import groups
 from dials_mpi.domains.city.control import control
@@ -41,7 +42,6 @@ from dials_mpi.domains.city.regions import REACH, Roads, plan, with_upstream
 from dials_mpi.domains.city.rewards import reward_class
 from dials_mpi.domains.city.statistics import STATISTICS, SignalDelay, delay_table
 from dials_mpi.domains.city.tiles import Cutter
-from dials_mpi.domains.city.vehicle_types import demand_classes, vehicle_classes, vehicle_types
 from dials_mpi.domains.sumo import installation
 from dials_mpi.domains.sumo.simulation import Simulation
 from dials_mpi.settings import setting
@@ -153,9 +153,8 @@ class City:
         found = scenarios.find(config.scenario, config.network, config.routes, *_window(config))
         self.scenario = replace(found, end=found.begin + config.horizon)
         files = self._demand_files()
-        self._types = vehicle_types(files)
-        self._classes = vehicle_classes(self._types)
-        net = read(found.network, demand_classes(files, self._classes))
+        self._types = vehicle_types.read(files)
+        net = read(found.network, self._types.driving)
         surveys.require_agents(net)
         self.rules = Rules(
             *(config.decision_every, config.yellow, config.all_red, config.minimum_green),
@@ -235,8 +234,8 @@ class City:
             influence,
             self._cutter.tile(influence.plan, environments),
             self.recorded[regions[0]],
-            self._types,
-            self._classes,
+            self._types.xml,
+            self._types.classes,
             self.rules,
             self.horizon,
             streams[0],

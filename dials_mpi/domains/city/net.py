@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from xml.etree.ElementTree import Element
 
 from dials_mpi.core.errors import BadInput
-from dials_mpi.core.text import printable
+from dials_mpi.core.text import told
 from dials_mpi.domains.city.network_rules import require_network
 from dials_mpi.domains.city.xml_files import elements, shown
 from dials_mpi.domains.sumo import installation
@@ -182,10 +182,9 @@ def read(path: Path, classes: Collection[str] | None = None) -> Net:
     except BadInput:
         raise
     except Exception as error:  # sumolib raises anything for a file that is not as it expects
-        reason = printable(" ".join(f"{type(error).__name__}: {error}".split()))[:200]
         raise BadInput(
-            f"{shown(path)} cannot be read as a network ({reason}): give a network (.net.xml or .net.xml.gz) "
-            "that netconvert wrote"
+            f"{shown(path)} cannot be read as a network ({told(error, 200)}): give a network (.net.xml or "
+            ".net.xml.gz) that netconvert wrote"
         ) from error
     if not net.edges:
         raise BadInput(f"{shown(path)} has no roads: give a network (.net.xml) that netconvert wrote")

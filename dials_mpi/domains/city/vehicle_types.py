@@ -1,10 +1,12 @@
-"""The vehicle types of a city, for the local simulators, and SUMO's class of each."""
+"""The vehicle types of a city and SUMO's class of each, for the local simulators."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
-from xml.etree.ElementTree import Element, fromstring, tostring
+from typing import NamedTuple
+from xml.etree.ElementTree import Element, tostring
 
 from dials_mpi.domains.city.xml_files import elements
 
@@ -17,31 +19,35 @@ DEFAULTS = {
 """SUMO's class of the types that it knows without a definition."""
 
 
-def vehicle_types(files: Iterable[Path]) -> list[str]:
-    """The vTypes in SUMO's files, also those in distributions: XML, each once, in the order of the files."""
-    found: dict[str, str] = {}
-    for path in files:
-        for element in elements(path):
-            for kind in _types(element):
-                kind.attrib.pop("probability", None)  # of a distribution
-                found.setdefault(kind.get("id", ""), tostring(kind, "unicode").strip())
-    return list(found.values())
+class VehicleTypes(NamedTuple):
+    """The vehicle types in SUMO's files.
 
-
-def vehicle_classes(types: Iterable[str]) -> Mapping[str, str]:
-    """SUMO's class (passenger, bus, …) by vehicle type: of these vTypes, as XML, and of SUMO's own."""
-    found = map(fromstring, types)
-    return {**DEFAULTS, **{kind.get("id", ""): kind.get("vClass", "passenger") for kind in found}}
-
-
-def demand_classes(files: Iterable[Path], classes: Mapping[str, str]) -> frozenset[str]:
-    """The classes that vehicles of the demand may have: those of ``classes``, of its types, and passenger.
-
-    One of SUMO's own types counts where a vehicle names it.
+    xml: the vTypes, also those in distributions, each once, in the order of the files. classes: SUMO's class
+    (passenger, bus, …) by type: of these and of SUMO's own. driving: the classes that vehicles of the demand
+    may have: those of these types, passenger, and those of SUMO's own types that a vehicle names.
     """
-    named = {element.get("type", "") for path in files for element in elements(path)}
+
+    xml: list[str]
+    classes: Mapping[str, str]
+    driving: frozenset[str]
+
+
+def read(files: Iterable[Path]) -> VehicleTypes:
+    """The vehicle types in these files. BadInput: a file cannot be read."""
+    found: dict[str, Element] = {}
+    named: set[str] = set()
+    for element in chain.from_iterable(map(elements, files)):
+        named.add(element.get("type", ""))
+        for kind in _types(element):
+            kind.attrib.pop("probability", None)  # of a distribution
+            found.setdefault(kind.get("id", ""), kind)
+    classes = DEFAULTS | {name: kind.get("vClass", "passenger") for name, kind in found.items()}
     used = (kind for kind in classes if kind not in DEFAULTS or kind in named)
-    return frozenset({"passenger", *(classes[kind] for kind in used)})
+    return VehicleTypes(
+        [tostring(kind, "unicode").strip() for kind in found.values()],
+        classes,
+        frozenset({"passenger", *(classes[kind] for kind in used)}),
+    )
 
 
 def _types(element: Element) -> Iterator[Element]:
