@@ -446,11 +446,11 @@ def test_without_a_valid_checkpoint_a_run_does_not_continue(worker, originals, t
 
 
 NEWER: dict[str, tuple[int, Sequence[int], Sequence[int]]] = {
-    "the newest": (3, [384], []),
+    "the newest": (4, [384], []),
     "the newest, far ahead": (10**18, [384], []),
-    "the newest two": (3, [384, 256], []),
-    "all": (3, [384, 256, 128], []),
-    "the newest behind a broken one": (3, [256], [384]),
+    "the newest two": (4, [384, 256], []),
+    "all": (4, [384, 256, 128], []),
+    "the newest behind a broken one": (4, [256], [384]),
 }
 """Checkpoints of a newer program: their version, which ones they are, and which others are damaged."""
 
@@ -472,7 +472,7 @@ def test_a_checkpoint_of_a_newer_program_is_refused(worker, originals, tmp_path,
     line = refused(
         worker, tmp_path, "train", RESUME, [f"checkpoint-{steps[0]}.h5 has format version {version}"]
     )
-    assert line.endswith(", and this dials_mpi reads up to 2: continue with a newer one")
+    assert line.endswith(", and this dials_mpi reads up to 3: continue with a newer one")
 
 
 def test_an_older_checkpoint_of_a_newer_version_is_ignored(worker, originals, tmp_path):
@@ -504,8 +504,8 @@ def test_a_broken_checkpoint_is_not_evaluated(worker, originals, tmp_path, name)
 
 @pytest.mark.parametrize("wanted", ["384", "newest"])
 def test_a_checkpoint_of_a_newer_program_is_not_evaluated(worker, originals, tmp_path, wanted):
-    newer(originals.copy(tmp_path), 3, 384)
-    refused(worker, tmp_path, "evaluate", [*EVALUATED, wanted], ["checkpoint-384.h5 has format version 3"])
+    newer(originals.copy(tmp_path), 4, 384)
+    refused(worker, tmp_path, "evaluate", [*EVALUATED, wanted], ["checkpoint-384.h5 has format version 4"])
 
 
 @table(OTHERS)

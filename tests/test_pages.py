@@ -13,6 +13,7 @@ from made_run import rows_of
 
 from dials_mpi import report
 from dials_mpi.domains import DOMAINS
+from dials_mpi.storage.dimensions import is_coordinate
 
 PAGE = Path(__file__).parents[1] / "docs" / "run-file.md"
 CHECKPOINT_PAGE = PAGE.with_name("checkpoint.md")
@@ -54,6 +55,8 @@ def datasets_of_page(domain):
     rows |= {f"reference/{name}": returns for name in kind.hand_coded}
     of_evaluation = rows.pop("evaluation_statistics/STATISTIC")
     of_reference = rows.pop("reference_statistics/POLICY/STATISTIC")
+    if not kind.statistics:
+        del rows["evaluation_statistics/env_steps"]
     for statistic in kind.statistics:
         rows[f"evaluation_statistics/{statistic.name}"] = [*of_evaluation[:2], statistic.unit]
         for policy in ("random", *kind.hand_coded):
@@ -88,6 +91,7 @@ def test_the_page_lists_the_datasets_of_a_file(any_run):
     found = {}
     with h5py.File(folder / "run.h5") as file:
         file.visititems(lambda name, item: found.update({name: item}) if hasattr(item, "dtype") else None)
+        found = {name: item for name, item in found.items() if not is_coordinate(name) or name in page}
         assert set(found) == set(page)
         letters = {"t": 3, "s": 2, "r": 1, "E": 3, "N": 2, "R": 2, "W": 1, "K": 1, "2": 2}
         for name, dataset in found.items():
@@ -97,8 +101,25 @@ def test_the_page_lists_the_datasets_of_a_file(any_run):
             assert dataset.shape == tuple(letters[letter] for letter in axes), name
             assert type_of(dataset) == kind, name
             assert dataset.attrs.get("unit", "") == unit, name
-            assert ("columns" in dataset.attrs) == (axes[-1:] == ["2"]), name
-        assert list(found["timing/train"].attrs["columns"]) == ["wall", "CPU"]
+            assert ("units" in dataset.attrs) == bool(unit), name
+        assert list(file["timing/clock"].asstr()) == ["wall", "CPU"]
+
+
+def test_the_page_lists_the_dimensions_of_a_file(real_run):
+    """Each axis of each dataset is named as the page's letter says; each name is a scale of that group."""
+    rows = {name: letters.split(", ") for name, (letters, *_) in table_of_page("Dimensions").items()}
+    names = {letter: name for name, letters in rows.items() for letter in letters}
+    page = datasets_of_page("warehouse")
+    with h5py.File(real_run / "run.h5") as file:
+        for name, row in page.items():
+            axes = [letter for letter in row[0].strip("[]").split(", ") if letter]
+            if is_coordinate(name):
+                continue
+            for axis, letter in zip(file[name].dims, axes, strict=True):
+                if file[name].is_scale:
+                    continue
+                (scale,) = axis.values()
+                assert scale.name.rpartition("/")[2] == names[letter], name
 
 
 def test_the_page_lists_the_attributes_of_a_configuration(real_run):

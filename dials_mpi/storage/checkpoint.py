@@ -33,7 +33,7 @@ from dials_mpi.storage.hdf5 import (
 )
 from dials_mpi.storage.progress import Progress
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 DAMAGED = ".damaged"
 _ATTRIBUTES = [entry.name for entry in fields(Progress)]
 _JSON = ("lengths", "seconds")

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,9 +18,12 @@ from dials_mpi.core.errors import BadInput
 from dials_mpi.core.text import printable
 from dials_mpi.storage import superblock
 
-CHECKSUM_BYTES = 512
-"""Length of the user block, the part of an HDF5 file before its content; it holds a checksum of the content.
+TRAILER_BYTES = 128
+"""Length of the last part of a file, which holds a checksum of the rest. For HDF5 it is unused space.
 HDF5's own checksums cover only a part, and with some damaged files the library hangs or crashes."""
+
+USER_BLOCK_BYTES = 512
+"""Length of the first part of files of earlier versions, which held the checksum: HDF5's user block."""
 
 BLOCK = 1 << 20
 PROBE = Path(__file__).with_name("probe.py")
@@ -35,19 +40,47 @@ class InUse(BadInput):
     """Another program has the file open for writing."""
 
 
-def checksum(file: BinaryIO) -> bytes:
-    """The user block [CHECKSUM_BYTES] with the checksum of a file's content, without a writer's mark."""
-    file.seek(CHECKSUM_BYTES)
-    digest = hashlib.sha256(superblock.cleared(file.read(superblock.HEAD)))
-    while block := file.read(BLOCK):
-        digest.update(block)
-    return (_BEGINNING + f"{digest.hexdigest()}\n".encode()).ljust(CHECKSUM_BYTES, b"\0")
+def trailer(file: BinaryIO, length: int) -> bytes:
+    """The checksum of the first ``length`` bytes of a file, without a writer's mark, [TRAILER_BYTES]."""
+    return _line(_digest(file, 0, length), TRAILER_BYTES)
 
 
 def has_valid_checksum(path: Path) -> bool:
     """Whether a file's content is unchanged since it was written. OSError: it cannot be read."""
     with open(path, "rb") as file:
-        return file.read(CHECKSUM_BYTES) == checksum(file)
+        begin, length = content_begin(file), file.seek(0, os.SEEK_END)
+        if begin:
+            file.seek(0)
+            return file.read(begin) == _line(_digest(file, begin, length), begin)
+        content = max(0, length - TRAILER_BYTES)
+        file.seek(content)
+        return file.read() == trailer(file, content)
+
+
+def content_begin(file: BinaryIO) -> int:
+    """Where the HDF5 content of a file begins: behind the user block of earlier versions."""
+    file.seek(0)
+    return USER_BLOCK_BYTES if file.read(len(_BEGINNING)) == _BEGINNING else 0
+
+
+def content_end(file: BinaryIO) -> int:
+    """Where the HDF5 content of a file ends: before the trailer, if that is still at its end."""
+    length = file.seek(0, os.SEEK_END)
+    file.seek(max(0, length - TRAILER_BYTES))
+    return length - TRAILER_BYTES if file.read(len(_BEGINNING)) == _BEGINNING else length
+
+
+def _digest(file: BinaryIO, begin: int, end: int) -> str:
+    """SHA-256 (hex) of a part of a file that begins with a superblock, without a writer's mark."""
+    file.seek(begin)
+    digest = hashlib.sha256(superblock.cleared(file.read(min(superblock.HEAD, end - begin))))
+    while block := file.read(min(BLOCK, end - file.tell())):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _line(digest: str, length: int) -> bytes:
+    return (_BEGINNING + f"{digest}\n".encode()).ljust(length, b"\0")
 
 
 def require_checksum(path: Path, what: str, unchecked: bool = False) -> bool:
@@ -100,7 +133,7 @@ def in_use(path: Path) -> bool:
 def readable(path: Path) -> bool:
     """Whether HDF5 can read all of a file's content, whatever its checksum; tried in a separate process."""
     content = without_writer_mark(path)
-    if not content.startswith(_BEGINNING):
+    if _BEGINNING not in content:  # not written by this program
         return False
     limit = READ_SECONDS + READ_SECONDS_PER_BYTE * len(content)
     command = [sys.executable, "-P", str(PROBE)]
@@ -113,15 +146,16 @@ def readable(path: Path) -> bool:
 def has_writer_mark(path: Path) -> bool:
     """Whether the file has a writer's mark, with which the HDF5 library refuses to open it."""
     with open(path, "rb") as file:
-        file.seek(CHECKSUM_BYTES)
+        file.seek(content_begin(file))
         return superblock.marked(file.read(superblock.HEAD))
 
 
 def without_writer_mark(path: Path) -> bytes:
     """The bytes of the file, without a writer's mark."""
     content = path.read_bytes()
-    end = CHECKSUM_BYTES + superblock.HEAD
-    return content[:CHECKSUM_BYTES] + superblock.cleared(content[CHECKSUM_BYTES:end]) + content[end:]
+    begin = content_begin(io.BytesIO(content))
+    end = begin + superblock.HEAD
+    return content[:begin] + superblock.cleared(content[begin:end]) + content[end:]
 
 
 def damaged(path: Path, what: str, reason: object) -> BadInput:

@@ -22,7 +22,7 @@ from dials_mpi.storage.checksum import require_checksum
 from dials_mpi.storage.files import make_folder
 from dials_mpi.storage.hdf5 import reading, require_version, rewriting
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FOLDER = "datasets"
 WHAT = "a dataset file"
 CHUNK_BYTES = 16 << 20

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,16 +20,18 @@ from dials_mpi.core.signals import deferred
 from dials_mpi.core.text import printable
 from dials_mpi.storage.checksum import (
     BLOCK,
-    CHECKSUM_BYTES,
-    checksum,
+    TRAILER_BYTES,
+    content_begin,
+    content_end,
     damaged,
     has_valid_checksum,
     has_writer_mark,
     readable,
+    trailer,
     without_writer_mark,
 )
 from dials_mpi.storage.files import replacing
-from dials_mpi.storage.superblock import HEAD, cleared
+from dials_mpi.storage.superblock import HEAD, cleared, end, with_end
 
 FORMAT = "v110"
 """Readable by HDF5 1.10 and later. With older formats the library also reads while it writes, which fails
@@ -95,21 +98,33 @@ def rewriting(path: Path, begin_empty: bool = False) -> Iterator[h5py.File]:
             _copy(path, file)
             if file.failure:
                 raise file.failure
-        begin = {"mode": "w", "userblock_size": CHECKSUM_BYTES} if begin_empty else {"mode": "r+"}
-        with h5py.File(file, libver=FORMAT, **begin) as content:
+        with h5py.File(file, "w" if begin_empty else "r+", libver=FORMAT) as content:
             yield content
         if file.failure is None:
-            block = checksum(file)
-            file.seek(0)
-            file.write(block)
+            _seal(file)
 
 
 def _copy(path: Path, to: BinaryIO) -> None:
-    """Copy a file without a writer's mark."""
+    """Copy the HDF5 content of a file, without a writer's mark."""
     with open(path, "rb") as file:
-        to.write(file.read(CHECKSUM_BYTES))
-        to.write(cleared(file.read(HEAD)))
+        begin, length = content_begin(file), content_end(file)
+        file.seek(begin)
+        head = cleared(file.read(HEAD))
+        # Where another program has added content behind the trailer, the trailer stays as unused space.
+        to.write(with_end(head, length - begin) if end(head) >= length - begin else head)
         shutil.copyfileobj(file, to, BLOCK)
+        to.truncate(length - begin)
+
+
+def _seal(file: BinaryIO) -> None:
+    """Append the trailer, and count it as a part of the HDF5 file, which keeps it when it is opened."""
+    file.seek(0)
+    head, length = file.read(HEAD), file.seek(0, os.SEEK_END)
+    file.seek(0)
+    file.write(with_end(head, length + TRAILER_BYTES))
+    checksum = trailer(file, length)
+    file.seek(length)
+    file.write(checksum)
 
 
 def _require_readable(path: Path) -> None:

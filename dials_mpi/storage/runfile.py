@@ -18,11 +18,12 @@ import numpy as np
 
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.text import printable
+from dials_mpi.storage import dimensions
 from dials_mpi.storage.checksum import require_checksum
 from dials_mpi.storage.files import free_name, link_or_copy
 from dials_mpi.storage.hdf5 import float32, network_tables, reading, require_version, rewriting, text_of
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 NAME = "run.h5"
 CHUNK_BYTES = 1 << 20
 
@@ -42,11 +43,11 @@ DESCRIPTIONS: dict[str, dict[str, Any]] = {
     "training/approx_kl": {"unit": "nat"},
     "timing/env_steps": STEPS,
     "events/env_steps": STEPS,
-    "timing": {**SECONDS, "columns": ("wall", "CPU")},
+    "timing": SECONDS,
     "memory": {"unit": "byte"},
     "reference": REWARD,
 }
-"""Attributes of the datasets that have a unit, by name, else by group; ``columns`` names the last axis."""
+"""Attributes of the datasets that have a unit, by name, else by group."""
 
 
 NETWORKS = ("policy", "predictor")
@@ -54,6 +55,9 @@ NETWORKS = ("policy", "predictor")
 
 ARCHIVED = "archived"
 """Attribute of an archived copy."""
+
+FLAGS = ("finished", ARCHIVED)
+"""Attributes that are 1 or 0: netCDF does not read HDF5's booleans, which version 1 had."""
 
 CHANGED = ".changed"
 """Ending of the name under which a run file that another program has changed is kept."""
@@ -110,8 +114,8 @@ class RunFile:
 
         session: attributes of that dataset. An existing file is replaced. Unwritable: it cannot be written.
         """
-        with rewriting(self.path, begin_empty=True) as file:
-            file.attrs.update({"format_version": FORMAT_VERSION, **_libraries(), **attributes})
+        with _changing(self.path, begin_empty=True) as file:
+            file.attrs.update({**_libraries(), **attributes})
             file["config/0"] = configuration
             file["config/0"].attrs.update({**_libraries(), **session})
 
@@ -126,13 +130,13 @@ class RunFile:
 
         The configuration is added as the newest one, with ``session`` as its attributes.
         """
-        with rewriting(self.path) as file:
+        with _changing(self.path) as file:
             for name, series in _series(file).items():
                 if lengths.get(name):
                     series.resize(lengths[name], axis=0)
                 else:
-                    del file[name]
-            file.attrs.update({"format_version": FORMAT_VERSION, **attributes})
+                    dimensions.remove(file, name)
+            file.attrs.update(attributes)
             name = f"config/{1 + max(map(int, file['config']))}"
             file[name] = configuration
             file[name].attrs.update({**_libraries(), **session})
@@ -152,8 +156,8 @@ class RunFile:
                     series[one.name] = _first_rows(one)
         kept = free_name(self.path, CHANGED)
         link_or_copy(self.path, kept)
-        with rewriting(self.path, begin_empty=True) as file:
-            file.attrs.update({**attributes, "finished": False})  # the new file has no networks
+        with _changing(self.path, begin_empty=True) as file:
+            file.attrs.update({**attributes, "finished": False, **file.attrs})  # the new file has no networks
             for name, (text, described) in configurations.items():
                 file[name] = text
                 file[name].attrs.update(described)
@@ -183,7 +187,7 @@ class RunFile:
         """Write all changes since the last call to the file. Unwritable: it cannot be written."""
         if not self._changes:
             return
-        with rewriting(self.path) as file:
+        with _changing(self.path) as file:
             for change in self._changes:
                 change(file)
         self._changes.clear()
@@ -194,8 +198,8 @@ class RunFile:
         Unwritable: it cannot be written.
         """
         copy = RunFile(directory)
-        with self._read() as source, rewriting(copy.path, begin_empty=True) as target:
-            target.attrs.update({**source.attrs, ARCHIVED: True})
+        with self._read() as source, _changing(copy.path, begin_empty=True) as target:
+            target.attrs.update({**source.attrs, ARCHIVED: True, **target.attrs})
             for dataset in _datasets(source):
                 if dataset.name.split("/")[1] not in NETWORKS:
                     _copy_packed(dataset, target)
@@ -226,7 +230,7 @@ class RunFile:
         """Whether the run is finished."""
         with self._read() as file:
             finished = file.attrs.get("finished", False)
-            if not isinstance(finished, bool | np.bool_):
+            if not isinstance(finished, bool | np.bool_ | np.int8) or finished not in (0, 1):
                 raise ValueError("finished is neither true nor false")
             return bool(finished)
 
@@ -270,7 +274,10 @@ class RunFile:
     def last_row(self, group: str) -> dict[str, np.ndarray]:
         """The last row of each series in a group; empty if there is no such group."""
         with self._read() as file:
-            return {name: series[-1] for name, series in file[group].items()} if group in file else {}
+            if group not in file:
+                return {}
+            rows = {name: file[group][name] for name in file[group]}
+            return {k: one[-1] for k, one in rows.items() if not dimensions.is_coordinate(one.name)}
 
     def mean_return(self, env_steps: int) -> float:
         """The mean return of the evaluation at ``env_steps``; NaN if there is none."""
@@ -307,13 +314,13 @@ class RunFile:
                 file[name][...] = array
                 continue
             if name in file:
-                del file[name]
+                dimensions.remove(file, name)
             file[name] = array
             self._describe(file[name])
         file.attrs.update(attributes)
 
     def _describe(self, dataset: h5py.Dataset) -> None:
-        """Set the unit and the columns of a new dataset, if it has any."""
+        """Set the unit of a new dataset, if it has one."""
         name = dataset.name.lstrip("/")
         group, _, last = name.partition("/")
         if group.endswith("_statistics"):
@@ -325,6 +332,18 @@ class RunFile:
     def _read(self) -> Iterator[h5py.File]:
         with reading(self.path, "a run file") as file:
             yield file
+
+
+@contextmanager
+def _changing(path: Path, begin_empty: bool = False) -> Iterator[h5py.File]:
+    """``rewriting`` a run file, whose dimensions get their names."""
+    with rewriting(path, begin_empty) as file:
+        file.attrs["format_version"] = FORMAT_VERSION
+        yield file
+        for name in FLAGS:
+            if name in file.attrs:
+                file.attrs[name] = np.int8(file.attrs[name])
+        dimensions.label(file)
 
 
 def _libraries() -> dict[str, str]:
@@ -346,8 +365,9 @@ def _first_rows(series: h5py.Dataset, rows: int | None = None) -> tuple[dict[str
 
 
 def _simple(attributes: h5py.AttributeManager) -> dict[str, Any]:
-    """The attributes that are texts or numbers; a run writes no others."""
-    return {name: value for name, value in attributes.items() if not isinstance(value, OTHER_TYPES)}
+    """The attributes that are texts or numbers; a run writes no others, but for those of dimensions."""
+    found = {name: attributes[name] for name in attributes if name not in dimensions.ATTRIBUTES}
+    return {name: value for name, value in found.items() if not isinstance(value, OTHER_TYPES)}
 
 
 def _distinct_values(sessions: Sequence[h5py.Dataset]) -> dict[str, list[str]]:
@@ -360,10 +380,12 @@ def _distinct_values(sessions: Sequence[h5py.Dataset]) -> dict[str, list[str]]:
 
 def _series(file: h5py.File) -> dict[str, h5py.Dataset]:
     """The datasets that grow by rows, by name."""
-    return {one.name.lstrip("/"): one for one in _datasets(file) if one.maxshape and one.maxshape[0] is None}
+    growing = (one for one in _datasets(file) if one.maxshape and one.maxshape[0] is None)
+    return {one.name.lstrip("/"): one for one in growing}
 
 
 def _datasets(group: h5py.Group) -> Iterator[h5py.Dataset]:
+    """The datasets in a group, at any depth, without coordinates of dimensions."""
     # visititems is not used: with a damaged dataset it ends in a segmentation fault.
     for name in group:
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
@@ -371,7 +393,7 @@ def _datasets(group: h5py.Group) -> Iterator[h5py.Dataset]:
         thing = group[name]
         if isinstance(thing, h5py.Group):
             yield from _datasets(thing)
-        elif isinstance(thing, h5py.Dataset):
+        elif isinstance(thing, h5py.Dataset) and not dimensions.is_coordinate(thing.name):
             yield thing
 
 
@@ -388,4 +410,4 @@ def _copy_packed(dataset: h5py.Dataset, target: h5py.File) -> None:
             "shuffle": True,
         }
     copy = target.create_dataset(dataset.name, data=dataset[()], dtype=dataset.dtype, **packed)
-    copy.attrs.update(dataset.attrs)
+    copy.attrs.update(_simple(dataset.attrs))

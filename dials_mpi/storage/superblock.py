@@ -11,6 +11,7 @@ HEAD = 48
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _VERSION, _FLAGS = 8, 11
+_BASE, _END = slice(12, 20), slice(28, 36)
 _MASK = 0xFFFFFFFF
 _MIX = ((0, 2, 4, 1), (1, 0, 6, 2), (2, 1, 8, 0), (0, 2, 16, 1), (1, 0, 19, 2), (2, 1, 4, 0))
 _FINAL = ((2, 1, 14), (0, 2, 11), (1, 0, 25), (2, 1, 16), (0, 2, 4), (1, 0, 14), (2, 1, 24))
@@ -24,9 +25,23 @@ def marked(head: bytes) -> bool:
 
 def cleared(head: bytes) -> bytes:
     """The superblock without the mark; bytes without a mark are returned unchanged."""
-    if not marked(head):
-        return head
-    content = head[:_FLAGS] + b"\0" + head[_FLAGS + 1 : -4]
+    return _changed(head, slice(_FLAGS, _FLAGS + 1), 0) if marked(head) else head
+
+
+def end(head: bytes) -> int:
+    """The length of the file that a superblock states: HDF5 appends new content behind it."""
+    return int.from_bytes(head[_END], "little")
+
+
+def with_end(head: bytes, length: int) -> bytes:
+    """The superblock of a file of this length that begins with it."""
+    return _changed(_changed(head, _BASE, 0), _END, length)
+
+
+def _changed(head: bytes, place: slice, value: int) -> bytes:
+    """The superblock with another number in one place, and its checksum."""
+    number = value.to_bytes(place.stop - place.start, "little")
+    content = head[: place.start] + number + head[place.stop : -4]
     return content + _lookup3(content).to_bytes(4, "little")
 
 

@@ -1,0 +1,173 @@
+"""Names of the dimensions of a run file: HDF5's dimension scales, in the way of netCDF-4.
+
+xarray and programs that read netCDF find the names, and the numbers along a dimension as coordinates. Those
+of the whole system are in the root group; a group has its own ``env_steps``, which is one of its series, and
+its own ``rank``, because sessions can have different numbers of ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import h5py
+import numpy as np
+
+SYSTEM = ("agent", "region", "episode")
+"""Dimensions that have the same length in all groups."""
+
+CLOCKS = ("wall", "CPU")
+"""The coordinate of the dimension ``clock``."""
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "evaluation": ("env_steps",),
+    "evaluation_statistics": ("env_steps", "episode"),
+    "influence": ("env_steps", "region"),
+    "training": ("env_steps", "agent"),
+    "timing": ("env_steps", "rank", "clock"),
+    "events": ("env_steps", "rank"),
+    "placement": ("region",),
+    "memory": ("rank",),
+    "reference": ("episode", "agent"),
+    "reference_statistics": ("episode",),
+}
+"""The dimensions of a group's datasets; one with fewer axes has the first of them."""
+
+DATASETS: dict[str, tuple[str, ...]] = {
+    "evaluation/returns": ("env_steps", "episode", "agent"),
+    "evaluation/cross_entropy": ("env_steps", "region"),
+    "policy/parameters": ("agent", "parameter"),
+    "policy/tables": ("table",),
+    "policy/table_of": ("agent",),
+    "predictor/parameters": ("region", "parameter"),
+    "predictor/tables": ("table",),
+    "predictor/table_of": ("region",),
+}
+"""Those of datasets that differ from their group."""
+
+WALL_TIME = ("evaluation/returns", "evaluation/cross_entropy")
+"""Datasets along the time of ``evaluation/wall_time`` too: the CF convention's attribute ``coordinates``."""
+
+CF_UNITS = {"s": "s", "kg": "kg", "byte": "byte"}
+"""Units that the CF convention knows, by the attribute ``unit``; figures in other units are counts to it."""
+
+UNNUMBERED = ("parameter", "table")
+"""Dimensions without coordinates: their scales have a length and no content."""
+
+NETCDF_NAME = "This is a netCDF dimension but not a netCDF variable.{:10d}"
+"""The name by which netCDF-4 recognizes such a scale, with its length."""
+
+COPIES = {"evaluation_statistics/env_steps": "evaluation/env_steps"}
+"""Coordinates of groups without a series of their own."""
+
+ATTRIBUTES = ("CLASS", "NAME", "REFERENCE_LIST", "DIMENSION_LIST")
+"""Attributes by which HDF5 connects datasets and scales. They refer to places in the file, so that a copy of
+a dataset in another file must not have them."""
+
+
+def is_coordinate(name: str) -> bool:
+    """Whether a dataset of this name is made by ``label``; a series is not."""
+    group, _, last = name.strip("/").rpartition("/")
+    if name.strip("/") in COPIES:
+        return True
+    made = SYSTEM if not group else ("rank", "clock", *UNNUMBERED)
+    return last in made and group != "placement"
+
+
+def label(file: h5py.File) -> None:
+    """Name the dimensions of all datasets, with coordinates of the right lengths, and their units."""
+    named = [(dataset, _names(dataset)) for dataset in _datasets(file)]
+    lengths: dict[str, int] = {}
+    for dataset, names in named:
+        for name, length in zip(names, dataset.shape, strict=False):  # names may be empty
+            lengths[name] = max(length, lengths.get(name, 0))
+    for name, length in lengths.items():
+        _make(file, name, length)
+    for dataset, names in named:
+        _attach(file, dataset, names)
+        _describe(dataset)
+
+
+def remove(file: h5py.File, name: str) -> None:
+    """Remove a dataset, and what refers to it."""
+    dataset = file[name]
+    if dataset.is_scale:
+        for other in _datasets(file):
+            for axis in other.dims:
+                if dataset in axis.values():
+                    axis.detach_scale(dataset)
+    else:
+        for axis in dataset.dims:
+            for scale in axis.values():
+                axis.detach_scale(scale)
+    del file[name]
+
+
+def _datasets(file: h5py.File) -> Iterator[h5py.Dataset]:
+    """The datasets of the groups that have named dimensions, at any depth."""
+    for group in (*GROUPS, "policy", "predictor"):
+        if isinstance(file.get(group), h5py.Group):
+            yield from _within(file[group])
+
+
+def _within(group: h5py.Group) -> Iterator[h5py.Dataset]:
+    for name in group:
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            continue  # a link that another program has made
+        thing = group[name]
+        if isinstance(thing, h5py.Group):
+            yield from _within(thing)
+        elif isinstance(thing, h5py.Dataset):
+            yield thing
+
+
+def _names(dataset: h5py.Dataset) -> tuple[str, ...]:
+    """The paths of the coordinates of a dataset; empty for a coordinate, and where they are not known."""
+    name = dataset.name.strip("/")
+    group = name.partition("/")[0]
+    if is_coordinate(name) or not dataset.shape:
+        return ()
+    names = DATASETS.get(name) or GROUPS.get(group, ())[: dataset.ndim]
+    if len(names) != dataset.ndim or name == f"{group}/{names[0]}":
+        return ()
+    return tuple(one if one in SYSTEM else f"{group}/{one}" for one in names)
+
+
+def _make(file: h5py.File, name: str, length: int) -> None:
+    """Make the coordinate, with the length."""
+    last = name.rpartition("/")[2]
+    if last in UNNUMBERED:
+        if name not in file:
+            file.create_dataset(name, (length,), ">f4", chunks=(length,))
+            file[name].make_scale(NETCDF_NAME.format(length))
+        return
+    if is_coordinate(name):
+        values = _values(file, name, length)
+        if name not in file:
+            file.create_dataset(name, data=values, maxshape=(None,), chunks=(max(64, length),))
+        elif len(file[name]) != length:
+            file[name].resize(length, axis=0)
+            file[name][...] = values
+    if name in file and not file[name].is_scale:
+        file[name].make_scale(last)
+
+
+def _values(file: h5py.File, name: str, length: int) -> np.ndarray:
+    if name.endswith("/clock"):
+        return np.array(CLOCKS[:length], dtype=h5py.string_dtype())
+    if name in COPIES and COPIES[name] in file:
+        steps: np.ndarray = file[COPIES[name]][:length]
+        return steps
+    return np.arange(length)
+
+
+def _attach(file: h5py.File, dataset: h5py.Dataset, names: tuple[str, ...]) -> None:
+    for axis, name in zip(dataset.dims, names, strict=False):
+        if name in file and not len(axis):
+            axis.attach_scale(file[name])
+
+
+def _describe(dataset: h5py.Dataset) -> None:
+    if "unit" in dataset.attrs and "units" not in dataset.attrs:
+        dataset.attrs["units"] = CF_UNITS.get(dataset.attrs["unit"], "1")
+    if dataset.name.strip("/") in WALL_TIME and "coordinates" not in dataset.attrs:
+        dataset.attrs["coordinates"] = "wall_time"
