@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from dials_mpi.core import shell
-from dials_mpi.core.errors import BadInput, refuse
+from dials_mpi.core.errors import REFUSED, BadInput, refuse
 from dials_mpi.core.launchers import launched_as_root
 from dials_mpi.core.text import printable, shown
 from dials_mpi.settings import numerals
@@ -100,9 +100,12 @@ def run_of(options: argparse.Namespace) -> Run:
             raise BadInput(f"{printable(directories[0])} is given beside --config: give one of them")
         if not options.config and not overrides:
             raise BadInput("neither a run nor a configuration is given: give its directory, or --config FILE")
-        return Run.of_config(options.config, overrides)
-    require_no_settings(directories[0], [*overrides, *directories[1:]])
-    return Run.open(directories[0], options.checkpoint, options.unchecked)
+        run = Run.of_config(options.config, overrides)
+    else:
+        require_no_settings(directories[0], [*overrides, *directories[1:]])
+        run = Run.open(directories[0], options.checkpoint, options.unchecked)
+    _ = run.domain  # raises BadInput where something is missing
+    return run
 
 
 def policies_of(options: argparse.Namespace, run: Run) -> tuple[str, ...]:
@@ -188,11 +191,21 @@ def agreed(comm: Communicator, decide: Callable[[], T]) -> T | int:
 
     Where ``decide`` raises BadInput, root prints it, and all ranks get the exit code instead.
     """
-    decision: T | int | None = None
+    try:
+        return decided(comm, decide)
+    except BadInput as refusal:
+        return refuse(refusal) if comm.is_root else REFUSED
+
+
+def decided(comm: Communicator, decide: Callable[[], T]) -> T:
+    """What ``decide`` returns on root, on every rank. BadInput, on every rank: ``decide`` raised it."""
+    decision: T | BadInput | None = None
     if comm.is_root:
         try:
             decision = decide()
         except BadInput as refusal:
-            decision = refuse(refusal)
-    shared: T | int = comm.broadcast(decision)
+            decision = refusal
+    shared: T | BadInput = comm.broadcast(decision)
+    if isinstance(shared, BadInput):
+        raise shared
     return shared

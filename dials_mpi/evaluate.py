@@ -94,8 +94,8 @@ def _evaluate(options: argparse.Namespace) -> tuple[Domain, list[Played]]:
         raise BadInput(f"--greedy is given, and {names[0]} is not a trained policy: leave it out")
     folders = _folders(options.tripinfo, run.domain, names)
     if TRAINED in names:
-        _ = run.policies, run.predictors  # BadInput, if there are none, comes before minutes of playing
-        if options.greedy and not all(isinstance(policy, GreedyActor) for policy in run.policies):
+        _ = run.actors, run.predictors  # BadInput, if there are none, comes before minutes of playing
+        if options.greedy and not all(isinstance(policy, GreedyActor) for policy in run.actors):
             raise BadInput(
                 f"--greedy is given, and {run.config.learner} has no method most_probable: leave it out"
             )
@@ -108,7 +108,7 @@ def _play(run: Run, policy: str, episodes: int, greedy: bool, folder: Path | Non
     collected = _DetailsOfEpisodes(domain, folder) if isinstance(domain, Detailed) else None
     if policy == TRAINED:
         result = evaluate(
-            *(config, domain, run.policies, run.predictors, episodes),
+            *(config, domain, run.actors, run.predictors, episodes),
             segment=OTHER_EPISODES,
             observer=collected,
             greedy=greedy,

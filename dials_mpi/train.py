@@ -6,17 +6,19 @@ mpirun -n 101 python -m dials_mpi.train trains the paper's 100-agent warehouse, 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
-from typing import NoReturn
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from dials_mpi.cli import Parser, agreed, word
+from dials_mpi.cli import Parser, agreed, decided, word
 from dials_mpi.config import Config, load
 from dials_mpi.core import signals
 from dials_mpi.core.errors import DONE, STOPPED, BadInput, refuse
 from dials_mpi.core.launchers import launched_as_root
-from dials_mpi.core.logging import open_logs
+from dials_mpi.core.logging import close_logs, open_logs
 from dials_mpi.core.output import command_line
 from dials_mpi.core.shell import command
 from dials_mpi.core.text import printable
@@ -26,6 +28,10 @@ from dials_mpi.parallel.layout import default_ranks, require_usable, usable_rank
 from dials_mpi.run.session import SessionStart, require_time
 from dials_mpi.run.sinks.base import Sink
 from dials_mpi.run.walltime import Deadline, deadline_of
+from dials_mpi.storage.files import unlock_directories
+
+if TYPE_CHECKING:
+    from dials_mpi.results.run import Run
 
 EXAMPLES = """examples:
   mpirun -n 3 python -m dials_mpi.train --config configs/warehouse/fast.yaml
@@ -42,16 +48,23 @@ Exit codes: 0 done, 75 stopped with work left (continue with --resume), 2 bad in
 UNHEEDED = "this is not the main thread: signals stop no run here, and do what they did before"
 
 
-def train(start: SessionStart, comm: Communicator, deadline: Deadline, callbacks: Sequence[Sink] = ()) -> int:
+def train(
+    start: SessionStart,
+    comm: Communicator,
+    deadline: Deadline,
+    callbacks: Sequence[Sink] = (),
+    quiet: bool = False,
+) -> int:
     """Algorithm 1, on every rank: the global ranks have global simulators, the others hold the regions.
 
     In mode untrained no segment refits; in mode global the policies train on the global simulator. In
     the schedule overlapped the global ranks play while the others train. Returns the exit code: done, or
-    stopped with work left. callbacks: sinks beside those of the configuration (docs/sinks.md).
+    stopped with work left. callbacks: sinks beside those of the configuration (docs/sinks.md). quiet: without
+    the console.
     """
     from dials_mpi.run.system import System  # loads numba, which takes a moment
 
-    with System(start, comm, deadline, callbacks) as system:
+    with System(start, comm, deadline, callbacks, quiet) as system:
         system.begin()  # line 1
         for segment in start.segments():  # line 2
             if segment.refit:  # every F steps
@@ -64,6 +77,44 @@ def train(start: SessionStart, comm: Communicator, deadline: Deadline, callbacks
                 return STOPPED
         system.finish()
     return DONE
+
+
+def train_from_python(
+    config: Config | str | None = None,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    resume: bool = False,
+    walltime: str | None = None,
+    callbacks: Sequence[Sink] = (),
+    quiet: bool = False,
+) -> Run:
+    """Train, on this process or on all ranks of an MPI program, each of which calls it; returns the run.
+
+    This is ``dials_mpi.train(...)``. config: of ``dials_mpi.load_config``, or a file or preset such as
+    "warehouse/fast". output, resume, walltime: as the options of the command line. callbacks: sinks, called
+    on rank 0. quiet: no output on the terminal. A run that stops at its walltime is returned unfinished.
+
+    BadInput, on every rank: the run cannot start. An exception in training is raised if there is one rank;
+    if there are more, its traceback is printed and all ranks end, as the others would wait for ever.
+    """
+    from dials_mpi.results.run import Run
+
+    comm, begun = launch.connect(), time.monotonic()
+
+    def plan() -> tuple[Deadline, SessionStart]:
+        wanted = config if isinstance(config, Config) else load(config)
+        return _plan(comm, wanted, os.fspath(output) if output else None, resume, walltime, begun)
+
+    try:
+        deadline, start = _of_root(comm, decided(comm, plan))
+        if not start.finished:
+            open_logs(start.directory, comm.rank, comm.size, every_rank=False)
+            launch.together(comm, lambda: train(start, comm, deadline, callbacks, quiet))
+    finally:
+        close_logs()
+        unlock_directories()
+    comm.barrier()  # rank 0 has written the last results
+    return Run.open(start.directory)
 
 
 @command_line
@@ -104,16 +155,14 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 
 def _program(comm: Communicator, options: argparse.Namespace, begun: float) -> int:
-    deadline = Deadline()  # of root, which decides for all
+    def plan() -> tuple[Deadline, SessionStart]:
+        config = load(options.config, options.overrides)
+        return _plan(comm, config, options.output, options.resume, options.walltime, begun)
 
-    def plan() -> SessionStart:
-        nonlocal deadline
-        deadline, start = _plan(comm, options, begun)
-        return start
-
-    start = agreed(comm, plan)
-    if isinstance(start, int):
-        return start
+    planned = agreed(comm, plan)
+    if isinstance(planned, int):
+        return planned
+    deadline, start = _of_root(comm, planned)
     if start.finished:
         if comm.is_root:
             from dials_mpi.core.console import BestEffortConsole
@@ -126,7 +175,19 @@ def _program(comm: Communicator, options: argparse.Namespace, begun: float) -> i
     return train(start, comm, deadline)
 
 
-def _plan(comm: Communicator, options: argparse.Namespace, begun: float) -> tuple[Deadline, SessionStart]:
+def _of_root(comm: Communicator, planned: tuple[Deadline, SessionStart]) -> tuple[Deadline, SessionStart]:
+    """The plan, without the deadline on other ranks, whose clocks differ: root decides for all."""
+    return planned if comm.is_root else (Deadline(), planned[1])
+
+
+def _plan(
+    comm: Communicator,
+    config: Config,
+    output: str | None,
+    resume: bool,
+    walltime: str | None,
+    begun: float,
+) -> tuple[Deadline, SessionStart]:
     """When the run must stop and where it starts, written to the run file. BadInput: it cannot start."""
     from dials_mpi.algorithm.networks import require_networks
     from dials_mpi.core.provenance import versions
@@ -137,7 +198,6 @@ def _plan(comm: Communicator, options: argparse.Namespace, begun: float) -> tupl
     from dials_mpi.run.sharing import require_simulators
     from dials_mpi.run.sinks import registry
 
-    config = load(options.config, options.overrides)
     domain = create(config.domain, config.domain_section)
     program = {**domain.versions(), **versions(), "mpi_library": comm.library}
     registry.find(config.sinks)
@@ -145,10 +205,10 @@ def _plan(comm: Communicator, options: argparse.Namespace, begun: float) -> tupl
     require_networks(config, domain)
     require_usable(comm.size, len(domain.regions), config.global_ranks)
     require_simulators(config, domain, comm.size)
-    deadline, notes = deadline_of(options.walltime, begun)
+    deadline, notes = deadline_of(walltime, begun)
     agents = len(domain.agents)
-    directory = options.output or f"runs/{config.domain_key}-{agents}-{config.mode}-seed{config.seed}"
-    start = find(config, domain, directory, options.resume)
+    directory = output or f"runs/{config.domain_key}-{agents}-{config.mode}-seed{config.seed}"
+    start = find(config, domain, directory, resume)
     unheeded = () if signals.available() else (UNHEEDED,)
     start = start._replace(notes=(*start.notes, *notes, *unheeded))
     if not start.finished:
@@ -178,5 +238,13 @@ def _ranks_of(config: Config) -> int:
     return usable_ranks(default_ranks(), regions, config.global_ranks, config.mode == "global")
 
 
+class _Callable(ModuleType):
+    """``dials_mpi.train`` names this module; a call of it is one of ``train_from_python``."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Run:
+        return train_from_python(*arguments, **options)
+
+
 if __name__ == "__main__":
     main()
+sys.modules[__name__].__class__ = _Callable

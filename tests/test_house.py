@@ -137,7 +137,10 @@ def test_every_package_has_its_floor():
         ("mpi4py", {"dials_mpi.parallel.communicator"}),
         (
             "h5py",
-            {f"dials_mpi.storage.{name}" for name in ("hdf5", "runfile", "checkpoint", "datasets", "probe")},
+            {
+                f"dials_mpi.storage.{name}"
+                for name in ("hdf5", "runfile", "dimensions", "checkpoint", "datasets", "probe")
+            },
         ),
         ("yaml", {"dials_mpi.settings.yaml_text"}),
         *((name, set()) for name in ("sumo", "sumolib")),  # by name: see below
@@ -145,6 +148,8 @@ def test_every_package_has_its_floor():
         ("gymnasium", {"dials_mpi.gym.libraries", "dials_mpi.learning.sb3"}),
         *((name, {"dials_mpi.learning.sb3"}) for name in ("stable_baselines3", "sb3_contrib")),
         ("pettingzoo", {"dials_mpi.gym.libraries"}),
+        ("xarray", {f"dials_mpi.results.{name}" for name in ("series", "run", "agents")}),
+        ("pandas", {f"dials_mpi.results.{name}" for name in ("series", "run")}),
         ("tensorboard", {"dials_mpi.run.sinks.tensorboard"}),
     ],
 )
@@ -155,6 +160,7 @@ def test_a_library_with_one_door(library, allowed):
 def test_only_sumo_and_classes_from_outside_are_imported_by_name():
     """An import that the walk would not see."""
     assert importers("importlib.import_module") | importers("importlib") <= {
+        "dials_mpi",  # its functions, at their first use
         "dials_mpi.domains.sumo.installation",
         "dials_mpi.core.imports",  # classes that a setting names
         "dials_mpi.core.provenance",  # asks modules for their versions

@@ -10,7 +10,7 @@ import numpy as np
 
 from dials_mpi import settings
 from dials_mpi.bench.flop import fit_flop
-from dials_mpi.config import Config, from_yaml
+from dials_mpi.config import Config
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.text import printable, shown
 
@@ -80,12 +80,11 @@ def read_run(directory: str, unchecked: bool = False) -> Recorded:
     unchecked: also read a file that another program has changed.
     BadInput: there is none, it cannot be read, it has not trained yet, or its mode is global.
     """
+    from dials_mpi.results.run import Run
     from dials_mpi.storage.hdf5 import READ_ERRORS
-    from dials_mpi.storage.runfile import RunFile
 
-    file = RunFile.open(directory, unchecked)
-    where = printable(str(file.path))
-    config = from_yaml(file.configuration(), where)
+    run = Run.open(directory, unchecked=unchecked)
+    file, config, where = run.recorded, run.config, printable(str(run.recorded.path))
     if not file.has("timing/env_steps"):
         raise BadInput(f"{where} holds no timings yet: give a run that has come to its first evaluation")
     require_spread(config, where)

@@ -164,7 +164,7 @@ def _subject(options: argparse.Namespace) -> tuple[Config, Domain, Actors]:
 def _run(options: argparse.Namespace) -> tuple[Config, Domain, Actors]:
     require_no_settings(options.domain, [*options.overrides, *filter(None, [options.config])])
     run = Run.open(options.domain, options.checkpoint, options.unchecked)
-    policies = run.policies
+    policies = run.actors
 
     def policy(agents: Sequence[int], chance: Sequence[np.random.Generator]) -> JointPolicy:
         return TrainedPolicies([policies[i] for i in agents], chance)

@@ -35,6 +35,13 @@ def open_logs(directory: str, rank: int, size: int, every_rank: bool) -> None:
         LOG.setLevel(logging.INFO)
 
 
+def close_logs() -> None:
+    """Close the log files of ``open_logs``."""
+    for handler in [one for one in LOG.handlers if isinstance(one, _File)]:
+        LOG.removeHandler(handler)
+        handler.close()
+
+
 def warn(text: str, rank: int) -> None:
     """Warn the user, from any rank: on stderr, and in the rank's log."""
     print_error(f"rank {rank}: {text}")

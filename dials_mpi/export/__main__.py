@@ -90,7 +90,7 @@ def _export_program(options: argparse.Namespace) -> str:
         raise BadInput(f"--traci is {printable(options.traci)}, the name of a Python module: choose another")
     run = Run.open(options.directory, options.checkpoint, options.unchecked)
     program.write(run, Path(options.traci))
-    number = len(run.policies)
+    number = len(run.actors)
     return f"a program with {number} policies after {run.env_steps:,} steps per agent"
 
 

@@ -9,7 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from dials_mpi.core import launchers, signals
 from dials_mpi.core.errors import CRASHED, REFUSED, STOPPED, BadInput, Unwritable, print_error, refuse
@@ -17,6 +17,8 @@ from dials_mpi.core.launchers import launched_as_root
 from dials_mpi.core.logging import LOG
 from dials_mpi.parallel import shared_memory
 from dials_mpi.parallel.communicator import Communicator, initialise, library
+
+T = TypeVar("T")
 
 ABORT_DELAY = 1.0
 """Seconds that other ranks wait for root to end the job when a signal came to all of them."""
@@ -61,22 +63,40 @@ def run(program: Callable[[Communicator], int]) -> NoReturn:
     try:
         code = program(comm)
         signals.ignore_all()
-    except SystemExit as leaving:
-        # A program returns its code. A rank that exits instead, even with 0, leaves the other ranks waiting.
-        code = (leaving.code if isinstance(leaving.code, int) else CRASHED) or CRASHED
-        reason = f": {leaving.code}" if isinstance(leaving.code, str) else ""
-        _end(comm, code, f"rank {comm.rank} of {comm.size} exits with {code}{reason}")
-    except Unwritable as fault:
-        _end(comm, CRASHED, str(fault))
     except BaseException as error:
-        if stop := signals.stop_request_in(error):
-            if not comm.is_root:
-                time.sleep(ABORT_DELAY)
-            why = f"{stop}: the run ends, its last checkpoint is kept, continue with --resume"
-            _end(comm, STOPPED, why)
-        where = f"rank {comm.rank} of {comm.size} on {comm.host} failed; all ranks end"
-        _end(comm, CRASHED, f"{where}\n{traceback.format_exc()}")
+        _end_after(comm, error)
     sys.exit(code)
+
+
+def together(comm: Communicator, program: Callable[[], T]) -> T:
+    """What ``program`` returns, which all ranks run together as a part of a user's program.
+
+    With several ranks, whatever ends one early ends all, as in ``run``: the others would wait for it.
+    """
+    try:
+        return program()
+    except BaseException as error:
+        if comm.size == 1:
+            raise
+        _end_after(comm, error)
+
+
+def _end_after(comm: Communicator, error: BaseException) -> NoReturn:
+    """End all ranks because of an exception on this one, which is being handled."""
+    if isinstance(error, SystemExit):
+        # A program returns its code. A rank that exits instead, even with 0, leaves the other ranks waiting.
+        code = (error.code if isinstance(error.code, int) else CRASHED) or CRASHED
+        reason = f": {error.code}" if isinstance(error.code, str) else ""
+        _end(comm, code, f"rank {comm.rank} of {comm.size} exits with {code}{reason}")
+    if isinstance(error, Unwritable):
+        _end(comm, CRASHED, str(error))
+    if stop := signals.stop_request_in(error):
+        if not comm.is_root:
+            time.sleep(ABORT_DELAY)
+        why = f"{stop}: the run ends, its last checkpoint is kept, continue with --resume"
+        _end(comm, STOPPED, why)
+    where = f"rank {comm.rank} of {comm.size} on {comm.host} failed; all ranks end"
+    _end(comm, CRASHED, f"{where}\n{traceback.format_exc()}")
 
 
 def _end(comm: Communicator, code: int, why: str) -> NoReturn:

@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dials_mpi import settings
-from dials_mpi.config import Config, from_yaml
+from dials_mpi.config import Config
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.text import printable, shown
 from dials_mpi.domains import find
 from dials_mpi.domains.base import Statistic
+from dials_mpi.results.run import Run
 from dials_mpi.storage.hdf5 import READ_ERRORS
 from dials_mpi.storage.runfile import RunFile
 
@@ -144,13 +145,12 @@ def read_run(directory: str, unchecked: bool = False) -> RunData:
 
     unchecked: also read a file that another program has changed.
     """
-    file = RunFile.open(directory, unchecked)
-    where = printable(str(file.path))
+    run = Run.open(directory, unchecked=unchecked)
+    file, where = run.recorded, printable(str(run.recorded.path))
     if not file.has("evaluation/env_steps"):
         raise BadInput(f"{where} holds no evaluation yet: report it after its first one")
-    config = from_yaml(file.configuration(), where)
     try:
-        return _read_evaluated(file, config)
+        return _read_evaluated(file, run.config)
     except READ_ERRORS as error:
         reason = printable(" ".join(str(error).split()))[:300]
         raise BadInput(f"{where} is not a run file, or a damaged one: {reason}") from error

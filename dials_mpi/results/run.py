@@ -1,35 +1,50 @@
-"""A run read back, or a configuration alone: its domain, its trained networks and its joint policies."""
+"""A run read back, or a configuration alone: its series, trained networks, joint policies and kept data."""
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from dials_mpi.algorithm import joint
 from dials_mpi.config import Config, from_yaml, load
 from dials_mpi.core.errors import BadInput
+from dials_mpi.core.seeding import OTHER_EPISODES, Purpose, streams
 from dials_mpi.core.text import printable
 from dials_mpi.domains import create
-from dials_mpi.domains.base import GlobalSimulator
+from dials_mpi.domains.base import Domain, GlobalSimulator
 from dials_mpi.domains.members import Members
-from dials_mpi.learning.influence import Predictor
 from dials_mpi.learning.stored import stored
 from dials_mpi.learning.tables import layers, tables, widths
+from dials_mpi.results import series
+from dials_mpi.results.agents import KeptDatasets, TrainedAgent
 from dials_mpi.results.checkpoints import require_same_run
 from dials_mpi.storage import checkpoint as checkpoints
 from dials_mpi.storage.checkpoint import Checkpoint, Rows
 from dials_mpi.storage.runfile import RunFile
 
 if TYPE_CHECKING:
+    import pandas
+    import xarray
+
+    from dials_mpi.learning.influence import Predictor
     from dials_mpi.learning.policy import Policy
 
 TRAINED, RANDOM = "trained", "random"
 """The joint policy of a run's trained policies, and the one that draws all actions uniformly."""
+
+
+class Saved(NamedTuple):
+    """A checkpoint: its steps per agent, and the mean return of the evaluation then; NaN without one."""
+
+    env_steps: int
+    mean_return: float
+    path: Path
 
 
 class Run:
@@ -49,11 +64,8 @@ class Run:
         networks at the run's end, or of its newest checkpoint while it is unfinished. unchecked: also read a
         checkpoint that another program has changed.
 
-        BadInput: something that the domain's simulator needs is missing on this machine.
         """
         self.config, self.file = config, file
-        self.domain = create(config.domain, config.domain_section)
-        self.domain.versions()  # raises BadInput where something is missing
         self._checkpoint = None if checkpoint is None else str(checkpoint)
         self._unchecked = unchecked
 
@@ -67,7 +79,7 @@ class Run:
         """The run in a directory; checkpoint: as of the constructor.
 
         unchecked: also read files that another program has changed. BadInput: there is no run that can be
-        read, or as of the constructor.
+        read.
         """
         file = RunFile.open(directory, unchecked)
         config = from_yaml(file.configuration(), printable(str(file.path)))
@@ -77,9 +89,102 @@ class Run:
     def of_config(cls, file: str | None = None, overrides: Sequence[str] = ()) -> Run:
         """A configuration alone: a YAML file (None: the defaults) and overrides ``key=value``.
 
-        BadInput: it is not valid, or as of the constructor.
+        BadInput: it is not valid.
         """
         return cls(load(file, overrides))
+
+    def __repr__(self) -> str:
+        if self.file is None:
+            return f"<configuration of {self.config.domain_key}>"
+        steps = f"{self.file.trained():,} of {self.config.total_steps:,} steps"
+        end = "finished" if self.finished else "not finished"
+        return f"<run {self.file.directory}: {self.config.mode}, seed {self.config.seed}, {steps}, {end}>"
+
+    @cached_property
+    def domain(self) -> Domain:
+        """The domain. BadInput: something that its simulator needs is missing on this machine."""
+        domain = create(self.config.domain, self.config.domain_section)
+        domain.versions()
+        return domain
+
+    # What the run has recorded (docs/python.md). Each is read from the file at its first use.
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run is finished, at this moment."""
+        return self.recorded.finished()
+
+    @cached_property
+    def evaluations(self) -> xarray.Dataset:
+        """``returns`` [env_steps, episode, agent], ``cross_entropy`` [env_steps, region] in nats per source,
+        and the domain's statistics [env_steps, episode]; the coordinate ``wall_time`` in seconds.
+
+        BadInput: there are none yet; this and the following: or xarray is not installed.
+        """
+        return series.series(self.recorded, "evaluation", "evaluation_statistics")
+
+    @cached_property
+    def training(self) -> xarray.Dataset:
+        """What the learners report of each segment, [env_steps, agent]. BadInput: there is none yet."""
+        return series.series(self.recorded, "training")
+
+    @cached_property
+    def influence(self) -> xarray.Dataset:
+        """Cross-entropies of each refit, [env_steps, region], in nats per source. BadInput: there is none."""
+        return series.series(self.recorded, "influence")
+
+    @cached_property
+    def timing(self) -> xarray.Dataset:
+        """Seconds of each phase before each evaluation, [env_steps, rank, clock], and the failures of
+        simulators, [env_steps, rank]. BadInput: there are none yet."""
+        return series.series(self.recorded, "timing", "events")
+
+    @cached_property
+    def references(self) -> xarray.Dataset:
+        """``returns`` [policy, episode, agent] of policies that need no training, and the domain's statistics
+        [policy, episode]. BadInput: the run is not finished."""
+        return series.references(self.recorded)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """The evaluations in long form: one row for each evaluation, episode and agent."""
+        return series.long_form(self.evaluations)
+
+    def checkpoints(self) -> list[Saved]:
+        """The checkpoints of the run, oldest first."""
+        found = reversed(checkpoints.present(self.recorded.directory))
+        steps = [(int(path.stem.rpartition("-")[2]), path) for path in found]
+        return [Saved(env_steps, self.recorded.mean_return(env_steps), path) for env_steps, path in steps]
+
+    @cached_property
+    def datasets(self) -> KeptDatasets:
+        """The datasets that the run has kept (``datasets: last`` or ``all``), by steps per agent."""
+        return KeptDatasets(self.recorded.directory)
+
+    @cached_property
+    def policies(self) -> list[TrainedAgent]:
+        """The trained policies to act with, one per agent. BadInput: there are none yet."""
+        agents, seed = zip(self.actors, self.domain.agents, strict=True), self.config.seed
+        return [TrainedAgent(actor, agent, (seed, k)) for k, (actor, agent) in enumerate(agents)]
+
+    def simulator(self, episodes: int = 1, number: int = 0) -> GlobalSimulator:
+        """A global simulator of the run's system, with so many episodes side by side.
+
+        number: which episodes; equal numbers give the same ones. They differ from those of the evaluations.
+        BadInput: something that the simulator needs is missing on this machine.
+        """
+        keys = range(number * episodes, (number + 1) * episodes)
+        return self.domain.global_simulator(
+            streams(self.config.seed, Purpose.EVALUATION, keys, OTHER_EPISODES)
+        )
+
+    # What programs need to play.
+
+    @property
+    def recorded(self) -> RunFile:
+        """The run file. BadInput: this is a configuration alone."""
+        if self.file is None:
+            raise BadInput("a configuration has no results: give the directory of a run")
+        return self.file
 
     @property
     def joint_policies(self) -> tuple[str, ...]:
@@ -89,8 +194,8 @@ class Run:
         return tuple(dict.fromkeys((*trained, RANDOM, *self.domain.hand_coded)))
 
     @cached_property
-    def policies(self) -> Sequence[joint.Actor]:
-        """The trained policies, one per agent. BadInput: there are none yet."""
+    def actors(self) -> Sequence[joint.Actor]:
+        """The trained policies as joint policies use them, one per agent. BadInput: there are none yet."""
         return joint.policies(self.config, self.domain, self._parameters("policy"))
 
     @property
@@ -101,7 +206,7 @@ class Run:
                 f"the policies are those of learner={printable(self.config.learner)}, which are no networks "
                 "of this package: export their parameters with --all"
             )
-        return list(self.policies)  # type: ignore[arg-type]
+        return list(self.actors)  # type: ignore[arg-type]
 
     @property
     def layers(self) -> list[dict[str, np.ndarray]]:
@@ -133,7 +238,7 @@ class Run:
         BadInput: its networks cannot be read.
         """
         if name == TRAINED:
-            return joint.TrainedPolicies(self.policies, rngs)
+            return joint.TrainedPolicies(self.actors, rngs)
         return joint.scripted(name, self.domain, simulator, rngs)
 
     def _parameters(self, kind: str) -> np.ndarray:
@@ -180,3 +285,35 @@ class Run:
                 )
             )
         return path
+
+
+def open_many(runs: str | Sequence[str | os.PathLike[str]], unchecked: bool = False) -> xarray.Dataset:
+    """The evaluations of several runs along the dimension ``run``: ``Run.evaluations``, stacked.
+
+    runs: directories, or a pattern such as "runs/warehouse-*"; what is not a run is left out of a pattern.
+    Coordinates of ``run`` are its name, and ``domain``, ``agents``, ``mode``, ``F`` (retrain_every) and
+    ``seed``. Entries that one run lacks are NaN. BadInput: there is no run, or one cannot be read.
+    """
+    found = _matching(runs) if isinstance(runs, str) else [Path(one) for one in runs]
+    if not found:
+        raise BadInput(f"no directory {printable(str(runs))} holds a run: give another pattern")
+    opened = [Run.open(directory, unchecked=unchecked) for directory in found]
+    configs = [run.config for run in opened]
+    evaluations = [run.evaluations for run in opened]
+    labels: dict[str, list[Any]] = {
+        "domain": [config.domain for config in configs],
+        "agents": [one.sizes["agent"] for one in evaluations],
+        "mode": [config.mode for config in configs],
+        "F": [config.retrain_every for config in configs],
+        "seed": [config.seed for config in configs],
+    }
+    names = [directory.resolve().name for directory in found]
+    if len(set(names)) < len(names):
+        names = [str(directory) for directory in found]
+    return series.stacked_runs(dict(zip(names, evaluations, strict=True)), labels)
+
+
+def _matching(pattern: str) -> list[Path]:
+    """The directories of runs that a pattern names, sorted by name, seed2 before seed10."""
+    found = sorted(glob.glob(os.path.expanduser(pattern)), key=series.natural)
+    return [Path(one) for one in found if RunFile(one).exists()]

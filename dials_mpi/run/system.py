@@ -48,9 +48,14 @@ class System:
     """One rank's part of the system; global ranks also have the joint policy, root the sinks."""
 
     def __init__(
-        self, start: SessionStart, comm: Communicator, deadline: Deadline, callbacks: Sequence[Sink] = ()
+        self,
+        start: SessionStart,
+        comm: Communicator,
+        deadline: Deadline,
+        callbacks: Sequence[Sink] = (),
+        quiet: bool = False,
     ) -> None:
-        """callbacks: further sinks; root alone calls them."""
+        """callbacks: further sinks; root alone calls them. quiet: without the console."""
         config = start.config
         self.config, self.comm, self.directory = config, comm, start.directory
         self.watch = Stopwatch()
@@ -73,7 +78,8 @@ class System:
         self.store = DatasetStore(config, self.domain, Path(start.directory), comm.rank, shares)
         self.collected: Trajectories | None = None
         self.latest: Evaluation | None = None
-        self.sinks = self._open_sinks(start, hosts, platform, callbacks) if comm.is_root else Sinks()
+        opened = (start, hosts, platform, callbacks, quiet)
+        self.sinks = self._open_sinks(*opened) if comm.is_root else Sinks()
         if not is_warm():
             self._phase("compiling the inner loops, once on this machine")
         warm_up_together(comm, hosts, config, self.domain)
@@ -210,6 +216,7 @@ class System:
         hosts: list[str],
         platform: Mapping[str, list[str]],
         callbacks: Sequence[Sink],
+        quiet: bool,
     ) -> Sinks:
         """Root's sinks, after their call of ``session``."""
         from dials_mpi.run.sinks import registry  # other ranks do not load them, and save the memory
@@ -219,7 +226,8 @@ class System:
         run_file = RunFileSink(self.directory, self.domain.statistics)
         here, earlier = run_file.run.provenance()
         notes = (*start.notes, *differences({**here, **platform}, earlier))
-        others = [ConsoleSink(), *registry.create(self.config.sinks), *callbacks]
+        console = [] if quiet else [ConsoleSink()]
+        others = [*console, *registry.create(self.config.sinks), *callbacks]
         sinks = Sinks(run_file, others, start.progress.wall_time)
         sinks.session(self._session(start, hosts, platform))
         for note in notes:

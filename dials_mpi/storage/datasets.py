@@ -91,6 +91,14 @@ class DatasetFile:
             shapes["inputs"] = (*shapes["inputs"][:-1], int(bits))
         return shapes
 
+    def names(self, k: int) -> RegionNames:
+        """The labels of region k's columns."""
+        with self._read() as file:
+            found = dict(file[f"regions/{k}"].attrs)
+        return RegionNames(
+            found["agents"].tolist(), found["classes"].tolist(), list(found.get("source_names", ()))
+        )
+
     def classes(self, k: int) -> tuple[int, ...]:
         """The number of classes of each source of region k."""
         with self._read() as file:

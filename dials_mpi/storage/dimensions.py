@@ -120,14 +120,23 @@ def _within(group: h5py.Group) -> Iterator[h5py.Dataset]:
             yield thing
 
 
+def names_of(name: str, axes: int) -> tuple[str, ...]:
+    """The names of a dataset's axes; empty where they are not known."""
+    own = name.strip("/")
+    names = DATASETS.get(own) or GROUPS.get(own.partition("/")[0], ())[:axes]
+    return names if len(names) == axes else ()
+
+
+def units_of(dataset: h5py.Dataset) -> dict[str, str]:
+    """The CF convention's attribute ``units`` of a dataset that has a unit."""
+    return {"units": CF_UNITS.get(dataset.attrs["unit"], "1")} if "unit" in dataset.attrs else {}
+
+
 def _names(dataset: h5py.Dataset) -> tuple[str, ...]:
     """The paths of the coordinates of a dataset; empty for a coordinate, and where they are not known."""
-    name = dataset.name.strip("/")
-    group = name.partition("/")[0]
-    if is_coordinate(name) or not dataset.shape:
-        return ()
-    names = DATASETS.get(name) or GROUPS.get(group, ())[: dataset.ndim]
-    if len(names) != dataset.ndim or name == f"{group}/{names[0]}":
+    group, _, last = dataset.name.strip("/").partition("/")
+    names = names_of(dataset.name, dataset.ndim)
+    if is_coordinate(dataset.name) or names[:1] == (last,):
         return ()
     return tuple(one if one in SYSTEM else f"{group}/{one}" for one in names)
 
@@ -167,7 +176,7 @@ def _attach(file: h5py.File, dataset: h5py.Dataset, names: tuple[str, ...]) -> N
 
 
 def _describe(dataset: h5py.Dataset) -> None:
-    if "unit" in dataset.attrs and "units" not in dataset.attrs:
-        dataset.attrs["units"] = CF_UNITS.get(dataset.attrs["unit"], "1")
+    if "units" not in dataset.attrs:
+        dataset.attrs.update(units_of(dataset))
     if dataset.name.strip("/") in WALL_TIME and "coordinates" not in dataset.attrs:
         dataset.attrs["coordinates"] = "wall_time"

@@ -26,6 +26,10 @@ LOCK_RETRY = 0.05
 """Seconds before a second attempt to lock: ``locked_by`` holds a lock for less."""
 
 
+_held: list[int] = []
+"""The file descriptors of the locks that this process has."""
+
+
 class DeferredErrorFile(io.FileIO):
     """A file whose write errors are reported only by ``settle``.
 
@@ -114,11 +118,11 @@ def _unwritable(file: Path, option: str, error: Exception) -> BadInput:
 
 
 def lock_directory(directory: Path) -> str | None:
-    """Lock a directory until this process ends; the system then releases the lock, even after a kill.
+    """Lock a directory until ``unlock_directories``, or the end of this process, even after a kill.
 
     Returns a warning if the file system does not support locks. BadInput: another process has the lock.
     """
-    lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o644)  # stays open, which keeps the lock
+    lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         _lock(lock)
     except BlockingIOError:
@@ -137,7 +141,14 @@ def lock_directory(directory: Path) -> str | None:
     since = time.strftime("%Y-%m-%d %H:%M:%S")
     os.ftruncate(lock, 0)
     os.pwrite(lock, f"process {os.getpid()} on {platform.node()} since {since}\n".encode(), 0)
+    _held.append(lock)  # stays open, which keeps the lock
     return None
+
+
+def unlock_directories() -> None:
+    """Release all locks of this process."""
+    while _held:
+        os.close(_held.pop())
 
 
 def locked_by(directory: Path) -> str | None:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -70,6 +70,14 @@ KEPT_GROUPS = ("memory", "placement")
 
 BY_RANK = ("timing", "events")
 """Groups whose rows have one entry per rank; their width is the largest number of ranks of any session."""
+
+
+class Labelled(NamedTuple):
+    """A dataset of a run file with the names of its dimensions and its attributes."""
+
+    dimensions: tuple[str, ...]
+    values: np.ndarray
+    attributes: dict[str, Any]
 
 
 class RunFile:
@@ -215,6 +223,18 @@ class RunFile:
                 why = "an archived copy has no networks" if archived else "the run has not written it yet"
                 raise BadInput(f"{printable(str(self.path))} has no {name}: {why}")
             return file[name][()] if shape is None else float32(file, name, shape)
+
+    def labelled(self, *groups: str) -> dict[str, Labelled]:
+        """All datasets of some groups, by their names in the group, from one state of the file."""
+        found = {}
+        with self._read() as file:
+            for group in groups:
+                for one in _datasets(file[group]) if group in file else ():
+                    name = one.name.removeprefix(f"/{group}/")
+                    values = one.asstr()[()] if h5py.check_string_dtype(one.dtype) else one[()]
+                    attributes = {**dimensions.units_of(one), **_simple(one.attrs)}
+                    found[name] = Labelled(dimensions.names_of(one.name, one.ndim), values, attributes)
+        return found
 
     def has(self, name: str) -> bool:
         """Whether the file has a dataset or group of this name."""

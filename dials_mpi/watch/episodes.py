@@ -75,7 +75,7 @@ class LocalEpisode:
         actions = [_rng(seed, Purpose.ACTIONS, region)]
         acting: JointPolicy
         if policy == TRAINED:
-            acting = TrainedPolicies([run.policies[i] for i in self._agents], actions)
+            acting = TrainedPolicies([run.actors[i] for i in self._agents], actions)
         else:
             acting = RandomPolicy([run.domain.agents[i] for i in self._agents], actions)
         self._policy = held(acting, decision_steps(run.domain))
