@@ -23,6 +23,7 @@ COMMANDS = {
     "report": "Draw pictures and tables of runs, finished or not.",
     "study": "Train a grid of systems, methods and seeds, one run after another.",
     "watch": "Draw episodes of a system, or the predictions of a region's influence predictor.",
+    "influence": "Fit influence predictors to the kept data of a run.",
     "export": "Write a run's trained policies for use without this package.",
     "archive": "Copy the results of runs, without their networks.",
     "configs": "List the configurations that come with the package, or copy one.",
@@ -32,7 +33,7 @@ COMMANDS = {
 }
 """Each command with the first line of its help."""
 
-PACKAGES = ("report", "study", "watch", "export", "check", "bench", "fidelity")
+PACKAGES = ("report", "study", "watch", "influence", "export", "check", "bench", "fidelity")
 """The commands whose ``main`` is in a module ``__main__``."""
 
 HELP = """usage: dials COMMAND ...

@@ -15,10 +15,10 @@ from test_ranks import differing, results
 from dials_mpi import config as c
 from dials_mpi.domains.base import Region
 from dials_mpi.learning import network, tables
+from dials_mpi.learning.calibration import cross_entropies, predict
 from dials_mpi.learning.influence import AutoregressiveHeads, Heads, Predictor, sample
 from dials_mpi.learning.kernels.sampling import COUPLING_SCALE
 from dials_mpi.learning.network import FusedNetwork
-from dials_mpi.watch.influence import cross_entropies, predict
 
 CLASSES = [(2, 4, 3, 2), (3, 2, 2), (2, 2), (5,), (2, 2, 2, 2)]
 AUTOREGRESSIVE = "influence.heads=autoregressive"

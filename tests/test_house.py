@@ -87,7 +87,7 @@ def test_the_walk_sees_imports():
 
 COMMANDS = (
     *("train", "evaluate", "archive", "fidelity", "configs"),
-    *("report", "watch", "study", "bench", "check", "export"),
+    *("report", "watch", "influence", "study", "bench", "check", "export"),
 )
 FLOORS = {
     "core": set(),
@@ -215,7 +215,8 @@ def test_nothing_imports_the_interfaces_for_others():
 
 def test_pictures_are_drawn_by_few():
     """matplotlib is not on every machine, and takes a second to load."""
-    drawers = ("dials_mpi.report", "dials_mpi.watch", "dials_mpi.results.style", "dials_mpi.results.frame")
+    drawers = ("report", "watch", "influence.picture", "results.style", "results.frame")
+    drawers = tuple(f"dials_mpi.{name}" for name in drawers)
     drawing = {name for name in importers("matplotlib") if not any(within(name, d) for d in drawers)}
     assert drawing and all(name.split(".")[-1] == "drawing" for name in drawing)
     early = {f.importer for f in all_imports() if f.module.endswith(".drawing") and not f.late}

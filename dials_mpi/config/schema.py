@@ -363,3 +363,9 @@ def load(file: str | None, overrides: Sequence[str] = ()) -> Config:
 def from_yaml(text: str, source: str = "the stored configuration") -> Config:
     """The configuration in a YAML text, such as that of ``Config.to_yaml``. BadInput as in ``load``."""
     return settings.build(Config, parse(text, source), source)
+
+
+def load_changed(config: Config, overrides: Sequence[str]) -> Config:
+    """The configuration with some settings changed, written as in ``load``. BadInput as in ``load``."""
+    source = "the configuration of the run"
+    return settings.build(Config, parse(config.to_yaml(), source), source, overrides)

@@ -171,6 +171,7 @@ def _check_region(options: argparse.Namespace, run: Run, policy: str) -> None:
 
 def _draw_influence(options: argparse.Namespace, run: Run, policy: str, file: Path) -> list[str]:
     """Compare the region's predictor with the observed sources; each source's cross-entropies, as text."""
+    from dials_mpi.learning import calibration
     from dials_mpi.results.frame import save
     from dials_mpi.watch import influence
     from dials_mpi.watch.influence_picture import draw
@@ -179,13 +180,13 @@ def _draw_influence(options: argparse.Namespace, run: Run, policy: str, file: Pa
     episodes = options.episodes or EPISODES
     with _progress("episodes", episodes) as advance:
         dataset = influence.play(run, policy, region, episodes, _seed(options, run), advance)
-    predicted = influence.predict(run.predictors[region], dataset.inputs, dataset.sources)
+    predicted = calibration.predict(run.predictors[region], dataset.inputs, dataset.sources)
     calibrations, lines = [], []
     names = _drawable(run).sources(region)
     for m, (source, count) in enumerate(zip(names, domain.regions[region].source_classes, strict=True)):
         own = predicted[:, :, m, :count], dataset.sources[:, :, m]
-        calibrations.append(influence.calibrate(*own))
-        ours, baseline = influence.cross_entropies(*own)
+        calibrations.append(calibration.calibrate(*own))
+        ours, baseline = calibration.cross_entropies(*own)
         lines.append(f"{source.name}: cross-entropy {ours:.3f}, of the class frequencies {baseline:.3f}")
     caption = f"{run.config.domain_key}, influence on region {region}, {policy}"
     steps = options.steps or domain.horizon

@@ -16,7 +16,7 @@ from matplotlib.patches import Patch
 from dials_mpi.algorithm.collect import Dataset
 from dials_mpi.domains.base import Source
 from dials_mpi.domains.pictures import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
-from dials_mpi.watch.influence import Calibration
+from dials_mpi.learning.calibration import Calibration
 
 WIDTH, MIN_HEIGHT = 7.0, 2.9  # inches
 _STRIP, _ROW = 0.4, 0.11  # inches: height of a source's axes without its classes, and of one class
@@ -45,7 +45,7 @@ def draw(
 ) -> Figure:
     """Draw the first ``steps`` steps of the first of K episodes, and the calibration over all of them.
 
-    predicted: [K, T, M, C], from ``influence.predict``; calibrations: one per source.
+    predicted: [K, T, M, C], from ``calibration.predict``; calibrations: one per source.
     """
     heat = any(len(source.classes) > 2 for source in names)
     heights = [_STRIP + _ROW * max(2, len(source.classes)) for source in names]
