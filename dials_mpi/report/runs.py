@@ -15,6 +15,7 @@ from dials_mpi.core.errors import BadInput
 from dials_mpi.core.text import printable, shown
 from dials_mpi.domains import find
 from dials_mpi.domains.base import Statistic
+from dials_mpi.report.details import Details, read_details
 from dials_mpi.storage.hdf5 import READ_ERRORS
 from dials_mpi.storage.runfile import RunFile
 
@@ -69,7 +70,8 @@ class RunData:
     reference_statistics: their means for each policy, by statistic and policy. measure: what the report is
     about.
     timing: seconds of each phase in ``SPENT`` before each evaluation, [T, W, 2] (wall-clock, CPU). peak_rss,
-    pss: bytes of each rank [W]. These three are empty where the file does not hold them.
+    pss: bytes of each rank [W]. These three are empty where the file does not hold them. details: of its
+    sessions and of all phases.
     """
 
     name: str
@@ -86,6 +88,7 @@ class RunData:
     timing: Mapping[str, np.ndarray]
     peak_rss: np.ndarray
     pss: np.ndarray
+    details: Details
     measure: Statistic = RETURN
 
     @property
@@ -203,6 +206,7 @@ def _read_evaluated(file: RunFile, config: Config) -> RunData:
         timing=_read_timing(file, series),
         peak_rss=_memory(file, "peak_rss"),
         pss=_memory(file, "pss"),
+        details=read_details(file, series),
     )
 
 
