@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import warnings
 from fnmatch import fnmatch
 from html import unescape
 from html.parser import HTMLParser
@@ -22,6 +23,8 @@ from dials_mpi import report
 from dials_mpi.core.errors import BadInput
 from dials_mpi.report.__main__ import main
 from dials_mpi.report.page import axes, colours, markup
+from dials_mpi.storage.hdf5 import rewriting
+from dials_mpi.storage.runfile import RunFile
 
 ROOT = Path(__file__).parents[1]
 STUDY = ROOT / "results" / "runs" / "figure-3-warehouse-small"
@@ -182,8 +185,6 @@ def test_a_statistic_takes_the_place_of_the_return(tmp_path):
 
 def test_sessions_failures_and_versions_are_shown(tmp_path):
     run = Path(make_run(tmp_path, finished=False, git_commit="abc" * 14))
-    from dials_mpi.storage.runfile import RunFile
-
     file = RunFile.open(run)
     session = {"env_steps": 1280, "ranks": 5, "hosts": ["node1", "node1", "node2"], "python": "3.99"}
     file.continue_run(file.configuration(), {}, session, file.lengths())
@@ -212,6 +213,39 @@ def test_an_unfinished_run_is_marked(tmp_path):
     assert any("b is unfinished" in text for text, _ in page.texts["li"])
     alone = written(tmp_path, runs[1:])
     assert "Final values" not in [text for text, _ in alone.texts["h2"]]
+
+
+def test_runs_that_have_only_begun_have_a_page(tmp_path):
+    """With one evaluation, without timing in one of two systems, and with predictors that are never wrong."""
+    nothing = {phase: [np.zeros((3, 2))] for phase in TIMING}
+    runs = [make_run(tmp_path, returns=RETURNS[:1], finished=False, timing=nothing, refit=False)]
+    runs.append(make_run(tmp_path, "b", FOUR[:1], False, settings=["warehouse.grid=[2,2]"], refit=False))
+    file = RunFile.open(runs[1])
+    file.write({"evaluation/cross_entropy": np.zeros((1, 4))})
+    file.commit()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        page = written(tmp_path, runs)
+        alone = written(tmp_path, [make_run(tmp_path, "g", RETURNS[:1], False, mode="global")])
+    assert [line["y"] for chart in page.data["charts"] for line in chart["series"]] == [
+        [1],
+        [1],
+        [1.5],
+        [0.6],
+        [0],
+    ]
+    assert "Influence predictors" not in [text for text, _ in alone.texts["h2"]]
+
+
+def test_runs_of_another_program_are_in_the_learning_curves(tmp_path):
+    run = make_city(tmp_path, "a", [[90, 110], [30, 40], [20, 24]])
+    other = {"map": "resco:cologne8", "algorithm": "ppo", "seed": 0}
+    other["evaluations"] = [{"hours": 0, "delay": 150.0}, {"hours": 1, "delay": 31.5}]
+    (tmp_path / "o.json").write_text(json.dumps(other))
+    page = written(tmp_path, [run], statistic="delay", compare=[str(tmp_path / "o.json")])
+    line = page.chart(0)["Stable-Baselines3 ppo on sumo-rl"]
+    assert line["y"] == [150, 31.5] and line["x"][0] == 0
+    assert "Stable-Baselines3 ppo on sumo-rl" in [text for text, _ in page.texts["li"]]
 
 
 def test_names_are_text(tmp_path):
@@ -360,8 +394,6 @@ def test_a_broken_run_among_others_is_refused_and_the_old_page_stays(tmp_path, c
 
 def test_a_text_in_place_of_failures_is_refused(tmp_path):
     run = Path(make_run(tmp_path))
-    from dials_mpi.storage.hdf5 import rewriting
-
     with rewriting(run / "run.h5") as file:
         file["events/simulator_failures"] = [[b"x"], [b"y"]]
     with pytest.raises(BadInput, match=r"run\.h5 is not a run file, or a damaged one"):

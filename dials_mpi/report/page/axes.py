@@ -45,7 +45,7 @@ def axis(
 ) -> Axis:
     """An axis for these values. zero: it begins at 0 if no value is negative. text: of a tick."""
     known = values[np.isfinite(values)]
-    low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
+    low, high = (float(known.min()), float(known.max())) if known.size else (0.1, 1.0)
     if log:
         low, high = low / 1.1, high * 1.1
         return Axis(name, low, high, start, end, True, [(v, text(v)) for v in _log_ticks(low, high)])

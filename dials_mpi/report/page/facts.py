@@ -128,7 +128,8 @@ def has_times(runs: Sequence[RunData]) -> bool:
 def times(groups: Sequence[Group], clock: Clock) -> Markup:
     """Bars of each system's mean time by phase, and the times of each run."""
     keys = [element("li", element("span", class_=f"key fill-{phase}"), phase) for phase in PHASES]
-    bars = [_time_chart(same, clock) for same in by_system(groups)]
+    timed = [group for group in groups if any(run.details.phases for run in group.runs)]
+    bars = [_time_chart(same, clock) for same in by_system(timed)]
     rows = [row for group in groups for run in group.runs for row in _phase_rows(run)]
     return joined(
         [
@@ -141,7 +142,7 @@ def times(groups: Sequence[Group], clock: Clock) -> Markup:
 
 def _time_chart(same: Sequence[Group], clock: Clock) -> Markup:
     bars = {label: seconds for group in same for label, seconds in _bars(group, clock)}
-    unit = time_unit(max((sum(parts.values()) for parts in bars.values()), default=0) / HOUR)
+    unit = time_unit(max(sum(parts.values()) for parts in bars.values()) / HOUR)
     scaled = {
         label: {phase: value / HOUR * unit.factor for phase, value in parts.items()}
         for label, parts in bars.items()
@@ -154,7 +155,8 @@ def _time_chart(same: Sequence[Group], clock: Clock) -> Markup:
 def _bars(group: Group, clock: Clock) -> Iterator[tuple[str, dict[str, float]]]:
     """A label and the seconds by phase, for root and for the mean of the others."""
     column = list(CLOCK_NAMES).index(clock)
-    runs = [_by_part(run) for run in group.finished or group.runs if run.details.phases]
+    known_runs = [run for run in group.runs if run.details.phases]
+    runs = [_by_part(run) for run in [r for r in known_runs if r.finished] or known_runs]
     several = any(OTHERS in parts for parts in runs)
     for part in (ROOT, OTHERS):
         known = [parts[part] for parts in runs if part in parts]
