@@ -3,8 +3,8 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const SVG = "http://www.w3.org/2000/svg";
 
-  const number = (value) =>
-    Math.abs(value) >= 1000 ? Math.round(value).toLocaleString("en") : String(Number(value.toPrecision(4)));
+  const number = (value, digits = 4) =>
+    Math.abs(value) >= 1000 ? Math.round(value).toLocaleString("en") : String(Number(value.toPrecision(digits)));
 
   // Values under the pointer ------------------------------------------------------------------------------
 
@@ -26,7 +26,7 @@
     const entry = document.createElement("span");
     const dot = document.createElement("i");
     dot.style.background = series.colour;
-    const error = series.error && series.error[k] !== null ? ` ± ${number(series.error[k])}` : "";
+    const error = series.error && series.error[k] !== null ? ` ± ${number(series.error[k], 2)}` : "";
     entry.append(dot, `${series.label}: ${number(series.y[k])}${error}`);
     return entry;
   }
