@@ -392,10 +392,19 @@ def test_a_broken_run_among_others_is_refused_and_the_old_page_stays(tmp_path, c
     }
 
 
-def test_a_text_in_place_of_failures_is_refused(tmp_path):
-    run = Path(make_run(tmp_path))
+@pytest.mark.parametrize(
+    ("name", "content"),
+    {
+        "events/simulator_failures": [[b"x"], [b"y"]],
+        "timing/wait": np.zeros((2, 3, 1)),
+        "timing/communicate": np.zeros((1, 3, 2)),
+        "timing/evaluate": 3.0,
+    }.items(),
+)
+def test_other_content_of_a_file_is_refused(tmp_path, name, content):
+    run = Path(make_run(tmp_path, timing=TIMING))
     with rewriting(run / "run.h5") as file:
-        file["events/simulator_failures"] = [[b"x"], [b"y"]]
+        file[name] = content
     with pytest.raises(BadInput, match=r"run\.h5 is not a run file, or a damaged one"):
         written(tmp_path, [run])
 

@@ -1,6 +1,7 @@
 """report --marl-eval: the structure that marl-eval's README describes, with the values of the run files."""
 
 import json
+import sys
 from pathlib import Path
 
 import h5py
@@ -104,6 +105,12 @@ def test_unequal_runs_are_written_and_reported(tmp_path, capsys):
 def test_a_file_that_cannot_be_written_is_refused(tmp_path):
     with pytest.raises(BadInput, match=r"cannot be written .* choose another --marl-eval"):
         report.report([make_run(tmp_path)], marl_eval=str(tmp_path / "none" / "out.json"))
+
+
+def test_the_file_needs_neither_matplotlib_nor_scipy(tmp_path, monkeypatch):
+    for library in ("matplotlib", "scipy"):
+        monkeypatch.setitem(sys.modules, library, None)
+    require_structure(written(tmp_path, [make_run(tmp_path)]))
 
 
 def test_something_must_be_written(tmp_path, capsys):

@@ -52,11 +52,13 @@ Series = Callable[[str, int], np.ndarray]
 
 def read_details(file: RunFile, series: Series) -> Details:
     """The details of a run. ValueError and others of READ_ERRORS: the file is not as a run writes it."""
-    phases = [phase for phase in PHASES if file.has(f"timing/{phase}")]
+    phases = {p: series(f"timing/{p}", 3) for p in PHASES if file.has(f"timing/{p}")}
+    if any(rows.shape[2] != 2 for rows in phases.values()):
+        raise ValueError("timing is not of two clocks")
     failures = "events/simulator_failures"
     return Details(
         _sessions(file),
-        {phase: np.nan_to_num(series(f"timing/{phase}", 3)).sum(axis=0) for phase in phases},
+        {phase: np.nan_to_num(rows).sum(axis=0) for phase, rows in phases.items()},
         series(failures, 2).sum(axis=0) if file.has(failures) else np.empty(0),
         file.archived(),
     )

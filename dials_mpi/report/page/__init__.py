@@ -80,32 +80,23 @@ def _sections(
     """The sections that these runs have something for."""
     tables = {name: table for name, table in tables_of_groups(groups, steps).items() if table.rows}
     compared = [tables.pop(name) for name in ("returns", "finals", "improvement") if name in tables]
-    controllers = tables_of_controllers(groups, others)
-    curves = results.curves(groups, others, clock)
-    first = joined([results.legend(groups, others), curves.content])
-    yield Section("Learning curves", "curves", Part(first, curves.data))
+    yield Section("Learning curves", "curves", results.curves(groups, others, clock))
     if any(run.finished for run in runs):
-        finals = results.final_values(groups)
-        final = joined([finals.content, facts.tables_of([*controllers, *compared])])
-        yield Section("Final values", "final", Part(final))
+        beside = facts.tables_of([*tables_of_controllers(groups, others), *compared])
+        yield Section("Final values", "final", _followed_by(results.final_values(groups), beside))
     if any(group.cross_entropy is not None for group in groups):
-        losses = results.predictors(groups)
-        about = element(
-            "p", "Points: at evaluations and just after refits. Dotted: class frequencies, the baseline."
-        )
-        yield Section(
-            "Influence predictors",
-            "predictors",
-            Part(joined([results.legend(groups), about, losses.content]), losses.data),
-        )
+        yield Section("Influence predictors", "predictors", results.predictors(groups))
     if results.has_maps(groups) and groups[0].measure is RETURN:
         yield Section("Returns of the regions", "maps", results.maps(groups))
     yield Section("Runs", "runs", Part(facts.runs_table(runs)))
-    times = facts.times(groups, clock) if facts.has_times(runs) else Markup("")
-    costs = joined([times, facts.tables_of([*tables.values()])])
-    yield Section("Time and memory", "costs", Part(costs))
+    costs = _followed_by(Part(facts.times(groups, clock)), facts.tables_of([*tables.values()]))
+    yield Section("Time and memory", "costs", costs)
     yield Section("Settings", "settings", Part(facts.settings_of(runs)))
     yield Section("Sessions and versions", "sessions", Part(facts.sessions_of(runs)))
+
+
+def _followed_by(part: Part, content: Markup) -> Part:
+    return part._replace(content=joined([part.content, content]))
 
 
 def _title(runs: Sequence[RunData]) -> str:

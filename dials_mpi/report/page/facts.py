@@ -120,17 +120,14 @@ def _state(run: RunData) -> str:
 # Time and memory -----------------------------------------------------------------------------------------
 
 
-def has_times(runs: Sequence[RunData]) -> bool:
-    """Whether any run file tells the time by phase."""
-    return any(run.details.phases for run in runs)
-
-
 def times(groups: Sequence[Group], clock: Clock) -> Markup:
-    """Bars of each system's mean time by phase, and the times of each run."""
+    """Bars of each system's mean time by phase, and the times of each run, as far as they are known."""
     keys = [element("li", element("span", class_=f"key fill-{phase}"), phase) for phase in PHASES]
     timed = [group for group in groups if any(run.details.phases for run in group.runs)]
+    if not timed:
+        return Markup("")
     bars = [_time_chart(same, clock) for same in by_system(timed)]
-    rows = [row for group in groups for run in group.runs for row in _phase_rows(run)]
+    rows = [row for group in timed for run in group.runs for row in _phase_rows(run)]
     return joined(
         [
             element("ul", *keys, class_="legend"),

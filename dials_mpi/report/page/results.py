@@ -20,6 +20,7 @@ from dials_mpi.report.statistics import mean
 
 OTHER_COLOURS = panels.OTHER_COLOURS
 LEVEL_DASH = "2 3"
+ABOUT_LOSSES = "Points: at evaluations and just after refits. Dotted: class frequencies, the baseline."
 
 
 class Part(NamedTuple):
@@ -35,9 +36,9 @@ def measure_name(groups: Sequence[Group]) -> str:
     return "mean return per agent" if measure is RETURN else named(measure)
 
 
-def legend(groups: Sequence[Group], others: Sequence[Other] = ()) -> Markup:
-    """The colours and lines of all groups, and what the bands are."""
-    looks = {group.label: group for group in groups}
+def _legend(groups: Sequence[Group], shown: Sequence[Group], others: Sequence[Other] = ()) -> Markup:
+    """The colours and lines of the groups that are shown, of all groups of the page, and what bands are."""
+    looks = {group.label: group for group in shown}
     items = [
         element("li", colours.sample(colours.colour(group, groups), colours.dash(group.line)), label)
         for label, group in looks.items()
@@ -46,8 +47,8 @@ def legend(groups: Sequence[Group], others: Sequence[Other] = ()) -> Markup:
         element("li", colours.sample(_other_colour(other, others), "6 3"), label)
         for label, other in {other.label: other for other in others}.items()
     ]
-    items.append(element("li", f"bands: {band_text(groups)}"))
-    if any(group.unfinished for group in groups):
+    items.append(element("li", f"bands: {band_text(shown)}"))
+    if any(group.unfinished for group in shown):
         items.append(element("li", "open circles: ends of unfinished runs"))
     return element("ul", *items, class_="legend")
 
@@ -60,7 +61,7 @@ def curves(groups: Sequence[Group], others: Sequence[Other], clock: Clock) -> Pa
         found.append(_learning_curves(same, groups, theirs, others))
         if all(run.timing for group in same for run in group.runs):
             found.append(_curves_in_time(same, groups, clock))
-    return _charts(found)
+    return _charts(found, _legend(groups, groups, others))
 
 
 def _learning_curves(
@@ -113,9 +114,9 @@ def _other_colour(other: Other, others: Sequence[Other]) -> str:
     return OTHER_COLOURS[labels.index(other.label) % len(OTHER_COLOURS)]
 
 
-def _charts(found: Sequence[Chart]) -> Part:
+def _charts(found: Sequence[Chart], *above: Markup) -> Part:
     grid = element("div", *(chart.figure for chart in found), class_="grid")
-    return Part(grid, [chart.data for chart in found])
+    return Part(joined([*above, grid]), [chart.data for chart in found])
 
 
 # Final values --------------------------------------------------------------------------------------------
@@ -157,7 +158,8 @@ def _compared(same: Sequence[Group]) -> dict[str, float]:
 def predictors(groups: Sequence[Group]) -> Part:
     """Cross-entropies of each system's predictors, with each refit and the baseline: class frequencies."""
     predicted = [group for group in groups if group.cross_entropy is not None]
-    return _charts([_entropy_chart(same, groups) for same in by_system(predicted)])
+    found = [_entropy_chart(same, groups) for same in by_system(predicted)]
+    return _charts(found, _legend(groups, predicted), element("p", ABOUT_LOSSES))
 
 
 def _entropy_chart(same: Sequence[Group], groups: Sequence[Group]) -> Chart:
