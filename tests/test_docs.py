@@ -121,7 +121,7 @@ def with_files(command: Command, run: Path, tmp_path: Path) -> list[str]:
     """The arguments, with a run that there is, files that may be written, and little to do."""
     words, known = [], False
     for before, word in zip(["", *command.arguments], command.arguments, strict=False):
-        if before in ("--out", "--output", "--picture", "--tripinfo", "--traci"):
+        if before in ("--out", "--output", "--picture", "--tripinfo", "--traci", "--html", "--marl-eval"):
             word = str(tmp_path / Path(word).name)
         elif word in ("[DIR", "...]", "DIR") or word.startswith("runs/"):
             if known:  # the same one again would be refused

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -12,6 +13,8 @@ from dials_mpi.core.errors import BadInput, refuse
 from dials_mpi.core.output import command_line
 from dials_mpi.core.text import printable
 from dials_mpi.report import group_runs, notes, report
+from dials_mpi.report.groups import Group
+from dials_mpi.report.marl_eval import inequalities
 from dials_mpi.report.runtimes import CLOCKS
 from dials_mpi.report.tables import summary_table
 
@@ -22,6 +25,8 @@ EXAMPLES = """examples:
   python -m dials_mpi.report runs/warehouse-* --out figures           several methods, sizes, seeds and F
   python -m dials_mpi.report runs/tables/* --out figures --steps 4000000 --clock cpu
   python -m dials_mpi.report runs/cologne8-* runs/cologne1-* --out figures --statistic delay
+  python -m dials_mpi.report runs/warehouse-* --html page.html        one page with everything
+  python -m dials_mpi.report runs/warehouse-* --marl-eval runs.json   evaluations for marl-eval
 
 All runs must be of one domain; those that differ only in their seed are averaged. Pictures (.png and .svg):
   learning-curves     returns against steps, by number of agents, with runtimes (Figures 5 and 6 of the paper)
@@ -32,16 +37,22 @@ All runs must be of one domain; those that differ only in their seed are average
 Tables (tables.md, and each as CSV): returns (interquartile means), improvement (probabilities), runtimes
 (Tables 1 and 2), memory (Table 3); summary.csv has a row per run, curves.csv per evaluation.
 With --statistic, curves and final values are of that statistic, and controllers.csv compares the methods with
-hand-coded policies."""
+hand-coded policies.
+--html writes one file that needs no network: curves, maps, tables, settings, times, memory and sessions. It
+needs scipy, --out needs matplotlib as well (both: extra report)."""
 
 
 @command_line
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The command line; it needs no MPI."""
-    parser = Parser("report", "Draw pictures and tables of runs, finished or not.", EXAMPLES)
+    parser = Parser("report", "Draw pictures, tables and a page of runs, finished or not.", EXAMPLES)
     parser.add_argument("directories", nargs="+", metavar="DIR", help="the directory of a run")
     parser.add_argument(
-        "--out", required=True, metavar="FOLDER", type=word, help="folder for the files; created if missing"
+        "--out", metavar="FOLDER", type=word, help="folder for pictures and tables; created if missing"
+    )
+    parser.add_argument("--html", metavar="FILE", type=word, help="write everything as one page to FILE")
+    parser.add_argument(
+        "--marl-eval", metavar="FILE", type=word, help="write the evaluations to FILE, JSON for marl-eval"
     )
     parser.add_argument(
         "--clock",
@@ -71,9 +82,11 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     try:
         if options.steps is not None and not 1 <= options.steps <= MOST_STEPS:
             raise BadInput(f"--steps is {options.steps}: give a number from 1 to {MOST_STEPS}")
+        if options.out is options.html is options.marl_eval is None:
+            raise BadInput("nothing is to be written: add --out FOLDER, --html FILE or --marl-eval FILE")
         runs, files = report(
             *(options.directories, options.out, options.clock, options.steps, options.unchecked),
-            *(options.statistic, options.compare),
+            *(options.statistic, options.compare, options.html, options.marl_eval),
         )
     except BadInput as refusal:
         sys.exit(refuse(refusal))
@@ -82,13 +95,18 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         console.width = 160
     console.print(summary_table(runs))
     console.print("return: at the end, ± standard error over episodes; GiB: sum of the ranks' peaks")
-    if all(run.cross_entropy is None for run in runs):
+    if options.out is not None and all(run.cross_entropy is None for run in runs):
         console.print("no cross-entropy picture: these runs have no influence predictors")
-    for note in notes(group_runs(runs), options.steps):
+    for note in _notes(options, group_runs(runs)):
         console.print(note, soft_wrap=True)
     for file in files:
         console.print(printable(str(file)), soft_wrap=True)
     sys.exit(0)
+
+
+def _notes(options: Namespace, groups: Sequence[Group]) -> list[str]:
+    unequal = inequalities(groups) if options.marl_eval is not None else []
+    return [*notes(groups, options.steps), *unequal]
 
 
 if __name__ == "__main__":

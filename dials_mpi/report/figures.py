@@ -183,7 +183,7 @@ def _add_legend(figure: Figure, groups: Sequence[Group], bands: bool = True) -> 
         for label, alike in _by_label(groups).items()
     }
     if bands:
-        marks[_band(groups)] = Patch(color=REFERENCE_COLOUR, alpha=0.25, linewidth=0)
+        marks[band_text(groups)] = Patch(color=REFERENCE_COLOUR, alpha=0.25, linewidth=0)
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             marks.setdefault(label, handle)
@@ -202,7 +202,7 @@ def _add_legend(figure: Figure, groups: Sequence[Group], bands: bool = True) -> 
     figure.set_size_inches(width, height + TITLE_ROW * titles + LEGEND_ROW * rows)
 
 
-def _band(groups: Sequence[Group]) -> str:
+def band_text(groups: Sequence[Group]) -> str:
     """The legend's text for the bands."""
     single = [len(group.runs) == 1 for group in groups]
     if all(single):

@@ -59,7 +59,7 @@ def draw_curves_in_time(axes: Axes, groups: Sequence[Group], clock: Clock) -> No
     """The measure against the runtime (Figures 4, 7 and 8); the final level of shorter curves is dotted."""
     times = [mean_elapsed(group, clock) for group in groups]
     end = max(time[-1] for time in times)
-    unit = _time_unit(end)
+    unit = time_unit(end)
     for group, time in zip(groups, times, strict=True):
         _draw_curve(axes, group, time * unit.factor)
         level = group.curve.mean[-1]
@@ -96,7 +96,7 @@ def draw_cross_entropy(axes: Axes, groups: Sequence[Group]) -> None:
 def draw_cross_entropy_in_time(axes: Axes, groups: Sequence[Group], clock: Clock) -> None:
     """Cross-entropy at the evaluations against the runtime (Figures 4, 7 and 8)."""
     times = [mean_elapsed(group, clock) for group in groups]
-    unit = _time_unit(max(time[-1] for time in times))
+    unit = time_unit(max(time[-1] for time in times))
     for group, time in zip(groups, times, strict=True):
         curve = loss_curve(group)
         axes.plot(time * unit.factor, curve.mean, color=group.colour, linestyle=group.line)
@@ -286,7 +286,7 @@ def draw_final_values(axes: Axes, systems: Sequence[Sequence[Group]]) -> None:
     lines = [_compared(groups) for groups in systems]
     values = [run.level[-1] for groups in systems for group in groups for run in group.runs]
     values += [level for known in lines for level in known.values()]
-    wide = measure is not RETURN and _spans_a_decade(np.array(values))
+    wide = measure is not RETURN and spans_a_decade(np.array(values))
     for group, place, width in _places(axes, systems):
         scores = group.scores
         error = scores.std(ddof=1) / np.sqrt(scores.size) if scores.size > 1 else None
@@ -322,7 +322,7 @@ def _compared(groups: Sequence[Group]) -> dict[str, float]:
     return shown | ({RANDOM: levels["random"]} if "random" in levels else {})
 
 
-def _spans_a_decade(values: np.ndarray) -> bool:
+def spans_a_decade(values: np.ndarray) -> bool:
     """Whether all values are positive, and the largest is ten times the least."""
     known = values[np.isfinite(values)]
     return bool(known.size and known.min() > 0 and known.max() >= DECADE * known.min())
@@ -338,7 +338,7 @@ def draw_runtimes(
     """
     shown = [group for groups in systems for group in groups]
     heights = np.array([_bar_hours(group, clock) for group in [*shown, *beside]])
-    unit = _time_unit(np.nanmax(heights, initial=0))
+    unit = time_unit(np.nanmax(heights, initial=0))
     for group, place, width in _places(axes, systems):
         hollow: dict[str, Any] = {"facecolor": "white", "edgecolor": group.colour, "hatch": UNFINISHED}
         how = {"color": group.colour} if group.finished else hollow
@@ -430,7 +430,7 @@ def _label_statistic(axes: Axes, groups: Sequence[Group], levels: Mapping[str, f
     values = np.concatenate([[*levels.values()], *(np.asarray(line.get_ydata()) for line in axes.lines)])
     name = named(groups[0].measure)
     axes.set_ylabel(name[:1].upper() + name[1:])
-    if _spans_a_decade(values):
+    if spans_a_decade(values):
         axes.set_ylim(np.nanmin(values) / 1.15, np.nanmax(values) * 1.15)
         _plain_log_axis(axes, (1, 2, 5))
         return
@@ -455,7 +455,7 @@ class TimeUnit(NamedTuple):
     factor: float
 
 
-def _time_unit(hours: float) -> TimeUnit:
+def time_unit(hours: float) -> TimeUnit:
     """Minutes if all times are below an hour."""
     return TimeUnit("h", 1.0) if not hours < 1 else TimeUnit("min", 60.0)
 

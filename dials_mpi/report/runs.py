@@ -15,6 +15,7 @@ from dials_mpi.core.errors import BadInput
 from dials_mpi.core.text import printable, shown
 from dials_mpi.domains import find
 from dials_mpi.domains.base import Statistic
+from dials_mpi.report.details import Details, read_details
 from dials_mpi.results.run import Run
 from dials_mpi.storage.hdf5 import READ_ERRORS
 from dials_mpi.storage.runfile import RunFile
@@ -70,7 +71,8 @@ class RunData:
     reference_statistics: their means for each policy, by statistic and policy. measure: what the report is
     about.
     timing: seconds of each phase in ``SPENT`` before each evaluation, [T, W, 2] (wall-clock, CPU). peak_rss,
-    pss: bytes of each rank [W]. These three are empty where the file does not hold them.
+    pss: bytes of each rank [W]. These three are empty where the file does not hold them. details: of its
+    sessions and of all phases.
     """
 
     name: str
@@ -87,6 +89,7 @@ class RunData:
     timing: Mapping[str, np.ndarray]
     peak_rss: np.ndarray
     pss: np.ndarray
+    details: Details
     measure: Statistic = RETURN
 
     @property
@@ -203,6 +206,7 @@ def _read_evaluated(file: RunFile, config: Config) -> RunData:
         timing=_read_timing(file, series),
         peak_rss=_memory(file, "peak_rss"),
         pss=_memory(file, "pss"),
+        details=read_details(file, series),
     )
 
 
@@ -217,10 +221,7 @@ def _read_timing(file: RunFile, series: Callable[[str, int], np.ndarray]) -> dic
     """Seconds by phase; NaN, of ranks that a session did not have, becomes 0."""
     if not file.has("timing"):
         return {}
-    seconds = {phase: np.nan_to_num(series(f"timing/{phase}", 3)) for phase in SPENT}
-    if any(rows.shape[2] != 2 for rows in seconds.values()):
-        raise ValueError("timing is not of two clocks")
-    return seconds
+    return {phase: np.nan_to_num(series(f"timing/{phase}", 3)) for phase in SPENT}
 
 
 def _memory(file: RunFile, name: str) -> np.ndarray:

@@ -69,15 +69,20 @@ def _shade(colour: str, amount: float) -> RGB:
 
 
 def require_report_libraries() -> None:
-    """BadInput: matplotlib or scipy, which the report needs, is missing."""
+    """BadInput: matplotlib or scipy, which the report's pictures and tables need, is missing."""
+    require_scipy()
+    with style():
+        pass
+
+
+def require_scipy() -> None:
+    """BadInput: scipy is missing."""
     try:
         import scipy  # noqa: F401
     except ImportError as error:
         raise BadInput(
             "scipy, which makes the report's statistics, is not installed: pip install 'dials_mpi[report]'"
         ) from error
-    with style():
-        pass
 
 
 @contextmanager

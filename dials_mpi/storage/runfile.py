@@ -268,6 +268,11 @@ class RunFile:
         with self._read() as file:
             return [(text_of(one), int(one.attrs.get("env_steps", 0))) for one in _sessions(file)]
 
+    def session_attributes(self) -> list[dict[str, Any]]:
+        """The attributes of each session, texts and numbers, the oldest first."""
+        with self._read() as file:
+            return [_simple(one.attrs) for one in _sessions(file)]
+
     def provenance(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
         """The attributes of the newest session and those of all earlier ones: distinct values by name.
 
