@@ -24,7 +24,7 @@ COMMANDS = {
     "study": "Train a grid of systems, methods and seeds, one run after another.",
     "watch": "Draw episodes of a system, or the predictions of a region's influence predictor.",
     "export": "Write a run's trained policies for use without this package.",
-    "archive": "Copy the results of runs, without their networks.",
+    "archive": "Copy the results of runs, without or with their networks.",
     "configs": "List the configurations that come with the package, or copy one.",
     "check": "Check that a domain keeps its contract, and measure its simulators.",
     "fidelity": "Compare the local simulators with the global one: traffic and cities.",

@@ -91,7 +91,7 @@ class Run:
     @cached_property
     def policies(self) -> Sequence[joint.Actor]:
         """The trained policies, one per agent. BadInput: there are none yet."""
-        return joint.policies(self.config, self.domain, self._parameters("policy"))
+        return joint.policies(self.config, self.domain, self.parameters("policy"))
 
     @property
     def networks(self) -> list[Policy]:
@@ -107,7 +107,7 @@ class Run:
     def layers(self) -> list[dict[str, np.ndarray]]:
         """The parameters of each agent's policy, float32 by name. BadInput: there are none yet."""
         every = tables(self.config, self.domain)["policy"]
-        rows = self._parameters("policy")
+        rows = self.parameters("policy")
         return [layers(table, row) for table, row in zip(every, rows, strict=True)]
 
     @cached_property
@@ -115,7 +115,7 @@ class Run:
         """The influence predictors, one per region; none in mode global. BadInput: there are none yet."""
         if self.config.mode == "global":
             return []
-        return joint.predictors(self.config, self.domain, self._parameters("predictor"))
+        return joint.predictors(self.config, self.domain, self.parameters("predictor"))
 
     @property
     def env_steps(self) -> int:
@@ -136,8 +136,9 @@ class Run:
             return joint.TrainedPolicies(self.policies, rngs)
         return joint.scripted(name, self.domain, simulator, rngs)
 
-    def _parameters(self, kind: str) -> np.ndarray:
-        """The networks' parameters, [N, P] or [R, P]. BadInput: there are none, or of another shape."""
+    def parameters(self, kind: str) -> np.ndarray:
+        """The parameters of the "policy" of each agent, float32 [N, P], or the "predictor" of each region,
+        [R, P]; in mode global there is no predictor. BadInput: there are none, or of another shape."""
         number = Members(self.domain.regions).numbers([kind])[kind]
         width = widths(tables(self.config, self.domain))[kind]
         return self._stored.read(f"{kind}/parameters", (number, width))
@@ -162,6 +163,11 @@ class Run:
 
     def _checkpoint_path(self, file: RunFile) -> Path:
         """BadInput: there is no such checkpoint."""
+        if file.archived():
+            raise BadInput(
+                f"{printable(str(file.path))} is an archived copy, which has no checkpoints: "
+                + ("leave out --checkpoint" if file.finished() else "give the run itself")
+            )
         wanted, present = self._checkpoint or "newest", checkpoints.present(file.directory)
         path: Path | None
         if wanted == "best":

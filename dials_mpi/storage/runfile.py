@@ -50,7 +50,7 @@ DESCRIPTIONS: dict[str, dict[str, Any]] = {
 
 
 NETWORKS = ("policy", "predictor")
-"""Groups of parameters, nearly all of a file's bytes; an archived copy does not have them."""
+"""Groups of parameters, nearly all of a file's bytes; most archived copies do not have them."""
 
 ARCHIVED = "archived"
 """Attribute of an archived copy."""
@@ -188,16 +188,16 @@ class RunFile:
                 change(file)
         self._changes.clear()
 
-    def archive(self, directory: str | os.PathLike[str]) -> RunFile:
-        """Copy the file without the networks, compressed, into another directory; returns the copy.
+    def archive(self, directory: str | os.PathLike[str], with_networks: bool = False) -> RunFile:
+        """Copy the file, compressed, into another directory; returns the copy.
 
-        Unwritable: it cannot be written.
+        with_networks: the copy has the policies and predictors, too. Unwritable: it cannot be written.
         """
         copy = RunFile(directory)
         with self._read() as source, rewriting(copy.path, begin_empty=True) as target:
             target.attrs.update({**source.attrs, ARCHIVED: True})
             for dataset in _datasets(source):
-                if dataset.name.split("/")[1] not in NETWORKS:
+                if with_networks or dataset.name.split("/")[1] not in NETWORKS:
                     _copy_packed(dataset, target)
         return copy
 
@@ -208,7 +208,7 @@ class RunFile:
         with self._read() as file:
             if name not in file:
                 archived = file.attrs.get(ARCHIVED, False)
-                why = "an archived copy has no networks" if archived else "the run has not written it yet"
+                why = "it is a copy without networks" if archived else "the run has not written it yet"
                 raise BadInput(f"{printable(str(self.path))} has no {name}: {why}")
             return file[name][()] if shape is None else float32(file, name, shape)
 
@@ -231,7 +231,7 @@ class RunFile:
             return bool(finished)
 
     def archived(self) -> bool:
-        """Whether this is an archived copy, which has no networks and cannot be continued."""
+        """Whether this is an archived copy, which cannot be continued and may have no networks."""
         return bool(self.attributes().get(ARCHIVED, False))
 
     def configuration(self) -> str:
