@@ -98,9 +98,12 @@ def test_a_resumed_run_does_not_read_the_other_one(trained, tmp_path):
     with h5py.File(tmp_path / "out" / "run.h5") as file:
         begun, continued = (dict(file[f"config/{k}"].attrs) for k in range(2))
     other = Run.open(trained(*OTHER)).config
-    assert (begun["policies_from"], begun["policies_from_env_steps"]) == (str(gone), 128)
+    assert begun["policies_from_env_steps"] == 128
     assert begun["policies_from_digest"] == other.digest() and not any("from" in name for name in continued)
     assert begun["policies_from_numbers"].tolist() == [0, 1, 2, 3]
+    page = (Path(__file__).parents[1] / "docs" / "run-file.md").read_text()
+    added = [name for name in begun if "_from_" in name]
+    assert len(added) == 3 and all(f"`{name}`" in page for name in added)
     refused = train(*SMALL, "ppo.anneal=false", *how, "--resume")
     assert refused.code == 2 and "policies_from was" in refused.stderr
 

@@ -64,7 +64,8 @@ class Run:
         checkpoint: str | int | None = None,
         unchecked: bool = False,
     ) -> Run:
-        """The run in a directory; checkpoint: as of the constructor.
+        """The run in a directory, or one that comes with the package, such as ``trained/warehouse``;
+        checkpoint: as of the constructor.
 
         unchecked: also read files that another program has changed. BadInput: there is no run that can be
         read, or as of the constructor.

@@ -64,7 +64,7 @@ def with_weights(start: SessionStart, domain: Domain) -> SessionStart:
             theirs, env_steps = run.parameters(kind), run.env_steps
             taken = _taken(f"{key}={printable(place)}", kind, start.config, domain, run)
             weights[f"{kind}/parameters"] = _rows(kind, start.config, domain, theirs, taken)
-            weights.described |= _described(key, run, env_steps, taken)
+            weights.described |= _described(key, run.config, env_steps, taken)
             notes.append(_note(kind, place, env_steps, taken))
     return start._replace(weights=weights, notes=(*start.notes, *notes))
 
@@ -179,12 +179,11 @@ def _rows(kind: str, config: Config, domain: Domain, theirs: np.ndarray, taken: 
     return rows
 
 
-def _described(key: str, run: Run, env_steps: int, taken: Sequence[int]) -> dict[str, Any]:
-    """Where weights come from, as attributes of the session in the run file."""
-    assert run.file is not None
+def _described(key: str, other: Config, env_steps: int, taken: Sequence[int]) -> dict[str, Any]:
+    """Which weights of the other run were taken, as attributes of the session in the run file, whose
+    configuration names the run."""
     return {
-        key: str(run.file.directory),
-        f"{key}_digest": run.config.digest(),
+        f"{key}_digest": other.digest(),
         f"{key}_env_steps": env_steps,
         f"{key}_numbers": np.array(taken, np.int64),
     }

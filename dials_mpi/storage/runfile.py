@@ -21,9 +21,9 @@ from dials_mpi.core.text import printable
 from dials_mpi.storage.checksum import require_checksum
 from dials_mpi.storage.files import free_name, link_or_copy
 from dials_mpi.storage.hdf5 import float32, network_tables, reading, require_version, rewriting, text_of
+from dials_mpi.storage.shipped import NAME, located
 
 FORMAT_VERSION = 1
-NAME = "run.h5"
 CHUNK_BYTES = 1 << 20
 
 STEPS, SECONDS, REWARD, NATS = (
@@ -85,9 +85,10 @@ class RunFile:
     def open(cls, directory: str | os.PathLike[str], unchecked: bool = False) -> RunFile:
         """An existing run; ``changed`` tells whether another program has changed its file.
 
+        directory: of the run, or the name of one that comes with the package, such as ``trained/warehouse``.
         unchecked: accept such a file. BadInput: there is none, or it is not readable, or has a newer format.
         """
-        run = cls(directory)
+        run = cls(located(directory))
         if not run.exists():
             where = printable(str(directory))
             raise BadInput(f"there is no {NAME} in {where}: give the directory of a run")
