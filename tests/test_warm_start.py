@@ -229,7 +229,7 @@ DIFFERENT = {
     "heads": (["influence.heads=autoregressive"], "influence.heads=independent, and here it is autoreg"),
     "regions": (["warehouse.block=[1,2]"], "has 4 regions, and this system has 2"),
     "larger regions": (["warehouse.block=[1,2]", "match_by=size"], "the size of region 0 .74 inputs"),
-    "no run": (["policies_from=none"], "there is no run.h5 in none"),
+    "no run": (["policies_from=none"], "policies_from: there is no run.h5 in none"),
     "nothing to match": (
         ["policies_from=''", "predictors_from=''", "match_by=size"],
         "and neither policies_from",
@@ -254,8 +254,11 @@ def test_other_runs_that_cannot_serve_are_refused(trained, tmp_path):
     together = trained(*OTHER, "mode=global")
     for word, reason in (
         (f"policies_from={copy.parent}", "it is a copy without networks"),
-        (f"policies_from={changed}", "has a run file that another program has changed"),
-        (f"predictors_from={together}", "a run with mode=global, which has no predictors"),
+        (f"policies_from={changed}", "policies_from: another program has changed the run in"),
+        (
+            f"predictors_from={together}",
+            "predictors_from: .* is a run with mode=global, which has no predictors",
+        ),
     ):
         with pytest.raises(BadInput, match=reason):
             weights(word)

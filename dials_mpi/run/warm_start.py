@@ -60,8 +60,7 @@ def with_weights(start: SessionStart, domain: Domain) -> SessionStart:
     for kind, key in KEYS.items():
         place = getattr(start.config, key)
         if place:
-            run = _opened(key, place, kind)
-            theirs, env_steps = run.parameters(kind), run.env_steps
+            run, theirs, env_steps = _read(key, place, kind)
             taken = _taken(f"{key}={printable(place)}", kind, start.config, domain, run)
             weights[f"{kind}/parameters"] = _rows(kind, start.config, domain, theirs, taken)
             weights.described |= _described(key, run.config, env_steps, taken)
@@ -69,24 +68,29 @@ def with_weights(start: SessionStart, domain: Domain) -> SessionStart:
     return start._replace(weights=weights, notes=(*start.notes, *notes))
 
 
-def _opened(key: str, place: str, kind: str) -> Run:
-    """The other run. BadInput: it cannot be read, or has no network of this kind."""
+def _read(key: str, place: str, kind: str) -> tuple[Run, np.ndarray, int]:
+    """The other run, its parameters [N or R, P], and the steps after which it had them.
+
+    BadInput: it cannot be read, or has no network of this kind.
+    """
     from dials_mpi.results.run import Run  # loads numba
     from dials_mpi.storage.checksum import Changed
 
     try:
         run = Run.open(place)
-    except Changed as error:
+        if kind == "predictor" and run.config.mode == "global":
+            raise BadInput(
+                f"{printable(place)} is a run with mode=global, which has no predictors: give one with "
+                "mode=dials or untrained"
+            )
+        return run, run.parameters(kind), run.env_steps
+    except Changed as error:  # whose remedies are others
         raise BadInput(
-            f"{key}={printable(place)} has a run file that another program has changed: give another run, or "
-            "an archived copy"
+            f"{key}: another program has changed the run in {printable(place)}: give another run, or an "
+            "archived copy of it as it was"
         ) from error
-    if kind == "predictor" and run.config.mode == "global":
-        raise BadInput(
-            f"{key}={printable(place)} is a run with mode=global, which has no predictors: give one with "
-            "mode=dials or untrained"
-        )
-    return run
+    except BadInput as error:
+        raise BadInput(f"{key}: {error}") from error
 
 
 def _taken(where: str, kind: str, config: Config, domain: Domain, run: Run) -> list[int]:
