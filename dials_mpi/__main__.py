@@ -25,7 +25,7 @@ COMMANDS = {
     "watch": "Draw episodes of a system, or the predictions of a region's influence predictor.",
     "influence": "Fit influence predictors to the kept data of a run.",
     "export": "Write a run's trained policies for use without this package.",
-    "archive": "Copy the results of runs, without their networks.",
+    "archive": "Copy the results of runs, without or with their networks.",
     "configs": "List the configurations that come with the package, or copy one.",
     "check": "Check that a domain keeps its contract, and measure its simulators.",
     "fidelity": "Compare the local simulators with the global one: traffic and cities.",

@@ -156,8 +156,11 @@ def runs_and_settings(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def is_run(word: str) -> bool:
-    """Whether a word of the command line is the directory of a run."""
-    return os.path.exists(f"{word}/run.h5")
+    """Whether a word of the command line is the directory of a run, or the name of one that comes with the
+    package."""
+    from dials_mpi.storage.shipped import NAME, located
+
+    return os.path.exists(located(word) / NAME)
 
 
 def _at_home(text: str) -> str:

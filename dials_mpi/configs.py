@@ -1,4 +1,4 @@
-"""The command ``configs``: the configurations and studies that come with the package.
+"""The command ``configs``: the configurations, studies and trained runs that come with the package.
 
 ``python -m dials_mpi.configs`` lists them; ``python -m dials_mpi.configs NAME`` copies one.
 """
@@ -16,12 +16,14 @@ from dials_mpi.core.console import BestEffortConsole
 from dials_mpi.core.errors import BadInput, refuse
 from dials_mpi.core.output import command_line
 from dials_mpi.core.text import printable, shown
+from dials_mpi.storage import shipped
 
 EXAMPLES = """examples:
   python -m dials_mpi.configs                                    a list
   python -m dials_mpi.configs warehouse/fast --out mine.yaml     a copy, to change
   python -m dials_mpi.train --config warehouse/fast              used as it is
-  python -m dials_mpi.study studies/figure-3-warehouse-small"""
+  python -m dials_mpi.study studies/figure-3-warehouse-small
+  python -m dials_mpi.evaluate trained/warehouse                 policies that come with the package"""
 
 
 @command_line
@@ -39,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         elif options.out:
             raise BadInput("--out is given without a name: name the configuration to copy")
         else:
-            _list(presets())
+            _list([*presets(), *map(_trained, shipped.names())])
     except BadInput as refusal:
         sys.exit(refuse(refusal))
     sys.exit(0)
@@ -66,6 +68,11 @@ def copy(name: str, out: str | None = None) -> Path:
         reason = error.strerror or str(error)
         raise BadInput(f"{printable(str(target))} cannot be written ({reason}): name another file") from None
     return target
+
+
+def _trained(name: str) -> Preset:
+    about = "A trained run: evaluate, watch, check and export take this name in place of DIR."
+    return Preset(name, about, shipped.located(name))
 
 
 def _list(found: Sequence[Preset]) -> None:

@@ -6,6 +6,7 @@ mpirun -n 101 python -m dials_mpi.train trains the paper's 100-agent warehouse, 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import time
@@ -38,6 +39,7 @@ EXAMPLES = """examples:
   mpirun -n 101 python -m dials_mpi.train --resume         the paper's 100-agent warehouse; continue it
   mpirun -n 5 python -m dials_mpi.train --config configs/traffic/4.yaml   four crossings; needs SUMO
   python -m dials_mpi.train --config configs/warehouse/4.yaml seed=1 ppo.learning_rate=1e-4
+  python -m dials_mpi.train --config configs/warehouse/4.yaml --policies-from runs/four --output runs/more
   python -m dials_mpi.train warehouse.grid=[3,3] mode=untrained --print-config
 
 Any number of ranks from 1 to the number of regions + 1 gives the same results, also after --resume;
@@ -134,6 +136,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         action="store_true",
         help="continue the run in the directory; start it if there is none",
     )
+    for kind in ("policies", "predictors"):
+        parser.add_argument(
+            f"--{kind}-from", metavar="DIR", type=word, help=f"start with the {kind} of another run"
+        )
     parser.add_argument(
         "--walltime",
         metavar="H:MM:SS",
@@ -148,6 +154,9 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         "--print-ranks", action="store_true", help="show how many ranks suit this machine's cores and stop"
     )
     options = parser.parse_intermixed_args(argv)
+    for key in ("policies_from", "predictors_from"):
+        if getattr(options, key):
+            options.overrides.append(f"{key}={json.dumps(getattr(options, key))}")  # quoted, as YAML has it
     if options.print_config or options.print_ranks:
         sys.exit(_print(options))
     signals.install_handlers()
@@ -197,6 +206,7 @@ def _plan(
     from dials_mpi.run.resume import begin, find
     from dials_mpi.run.sharing import require_simulators
     from dials_mpi.run.sinks import registry
+    from dials_mpi.run.warm_start import with_weights
 
     domain = create(config.domain, config.domain_section)
     program = {**domain.versions(), **versions(), "mpi_library": comm.library}
@@ -215,6 +225,7 @@ def _plan(
         devices.require(config.learning.device)
         if not start.progress.segments:
             require_fitting(config, domain)
+            start = with_weights(start, domain)
         require_time(start, deadline, comm.size)
         begin(start, program, comm.size)
     return deadline, start

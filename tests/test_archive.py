@@ -1,4 +1,4 @@
-"""Archived copies: no networks, the same reports, and no run can continue from them."""
+"""Archived copies: without or with networks, the same reports, and no run can continue from them."""
 
 import shutil
 
@@ -50,6 +50,50 @@ def test_a_copy_is_the_run_without_its_networks(trained, tmp_path):
     kept, whole = ({k: np.asarray(v) for k, v in content(f).items()} for f in (copy, run / "run.h5"))
     assert all(np.array_equal(kept[k], whole[k], equal_nan=kept[k].dtype.kind == "f") for k in kept)
     RunFile.open(tmp_path / "out")  # its checksum holds
+
+
+def test_with_policies_nothing_is_missing_from_a_copy(trained, tmp_path):
+    run = trained(*SMALL)
+    (copy,) = archive([run], tmp_path, with_policies=True)
+    before, after = (structure(file) for file in (run / "run.h5", copy))
+    assert after["/"].pop("archived") and after == before
+    kept, whole = content(copy), content(run / "run.h5")
+    assert kept.keys() == whole.keys() and kept["policy/parameters"].any()
+    assert all(repr(np.asarray(kept[n]).tolist()) == repr(np.asarray(whole[n]).tolist()) for n in whole)
+    (again,) = archive([copy.parent], tmp_path / "again", with_policies=True)
+    assert str(content(again)) == str(kept)
+
+
+def test_commands_use_the_networks_of_a_copy(trained, tmp_path):
+    run = trained(*SMALL)
+    archive([run], tmp_path, with_policies=True)
+    copy = str(tmp_path / run.name)
+    ours, theirs = (launch("-m", "dials_mpi.evaluate", name, "--episodes", "4") for name in (copy, str(run)))
+    assert (ours.code, ours.stderr) == (0, "") and ours.stdout == theirs.stdout
+    for command in (["export", copy, "--all", "--out", "a.npz"], ["watch", copy, "--out", "a.png"]):
+        done = launch("-m", f"dials_mpi.{command[0]}", *command[1:], cwd=tmp_path)
+        assert (done.code, done.stderr) == (0, ""), command
+    lost = launch("-m", "dials_mpi.evaluate", copy, "--checkpoint", "newest")
+    assert lost.code == 2 and "has no checkpoints: leave out --checkpoint" in lost.stderr
+
+
+def test_policies_that_are_not_there_are_not_promised(trained, tmp_path):
+    half, whole = make_run(tmp_path, "half", finished=False), trained(*SMALL)
+    with pytest.raises(BadInput, match="the run is not finished: finish it with --resume, or omit"):
+        archive([whole, half], tmp_path / "kept", with_policies=True)
+    assert not (tmp_path / "kept").exists()
+    (copy,) = archive([whole], tmp_path / "kept")
+    with pytest.raises(BadInput, match="a copy without them: give the run itself, or omit"):
+        archive([copy.parent], tmp_path / "more", with_policies=True)
+
+
+def test_a_copy_with_policies_is_not_replaced_by_one_without(trained, tmp_path):
+    archive([trained(*SMALL)], tmp_path)
+    (copy,) = archive([trained(*SMALL)], tmp_path, with_policies=True)  # more than before
+    before = copy.read_bytes()
+    with pytest.raises(BadInput, match=r"an archived copy with policies in .* or keep them with"):
+        archive([trained(*SMALL)], tmp_path)
+    assert copy.read_bytes() == before
 
 
 def test_a_copy_of_the_paper_s_networks_is_a_fraction(trained, tmp_path):
@@ -135,9 +179,12 @@ def test_a_finished_run_without_its_checkpoints_keeps_its_results(trained, tmp_p
 def test_what_needs_networks_says_that_there_are_none(trained, tmp_path):
     archive([trained(*SMALL)], tmp_path)
     done = launch("-m", "dials_mpi.evaluate", str(tmp_path / "out"))
-    assert done.code == 2 and "has no policy/parameters: an archived copy has no networks" in done.stderr
+    assert done.code == 2 and "has no policy/parameters: it is a copy without networks" in done.stderr
     scripted = launch("-m", "dials_mpi.evaluate", str(tmp_path / "out"), "--policy", "oldest")
     assert scripted.code == 0
+    (copy,) = archive([make_run(tmp_path, "half", finished=False)], tmp_path / "kept")
+    done = launch("-m", "dials_mpi.evaluate", str(copy.parent))
+    assert done.code == 2 and "which has no checkpoints: give the run itself" in done.stderr
 
 
 def test_as_a_user_starts_it(trained, tmp_path, capsys):

@@ -15,6 +15,7 @@ from dials_mpi.__main__ import COMMANDS
 from dials_mpi.config import load
 from dials_mpi.config.presets import located, presets
 from dials_mpi.core.errors import BadInput
+from dials_mpi.storage import shipped
 from dials_mpi.study.plan import load_study
 
 ROOT = Path(__file__).parents[1]
@@ -111,8 +112,13 @@ def test_bad_input_is_one_sentence(tmp_path, arguments, words):
 def wheel(tmp_path_factory) -> Path:
     """The folder into which a wheel of this tree is unpacked."""
     folder = tmp_path_factory.mktemp("wheel")
-    ignore = shutil.ignore_patterns(".*", "*.egg-info", "build", "results", "__pycache__", "tests")
-    shutil.copytree(ROOT, folder / "tree", ignore=ignore, symlinks=True)
+    ignore = shutil.ignore_patterns(".*", "*.egg-info", "build", "__pycache__")
+
+    def without(place: str, names: list[str]) -> set[str]:
+        """What the wheel does not need; dials_mpi/results is a package."""
+        return {*ignore(place, names), *(("results", "tests") if Path(place) == ROOT else ())}
+
+    shutil.copytree(ROOT, folder / "tree", ignore=without, symlinks=True)
     made = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--wheel-dir", str(folder), "."]
     subprocess.run(made, cwd=folder / "tree", check=True, timeout=200, capture_output=True)
     (file,) = folder.glob("*.whl")
@@ -139,11 +145,23 @@ def test_a_wheel_in_an_empty_folder_finds_configurations_by_name(wheel, tmp_path
     assert "learning_rate: 0.004" in shown.stdout
 
 
+def test_a_wheel_has_the_trained_runs_and_their_readme(wheel, tmp_path):
+    for name in (*shipped.names(), "trained/README.md"):
+        inside = wheel / "dials_mpi" / name / ("" if name.endswith(".md") else "run.h5")
+        assert inside.read_bytes() == (ROOT / inside.relative_to(wheel)).read_bytes()
+    listed = from_wheel(wheel, tmp_path, "configs")
+    assert all(f"{name} " in listed.stdout for name in shipped.names())
+    code = "from dials_mpi.storage.runfile import RunFile; print(RunFile.open('trained/warehouse').directory)"
+    opened = launch("-c", code, cwd=tmp_path, environment={"PYTHONPATH": str(wheel)})
+    assert (opened.code, opened.stdout) == (0, f"{wheel / 'dials_mpi' / 'trained' / 'warehouse'}\n")
+
+
 @pytest.mark.slow  # the wheel's inner loops are compiled
 def test_all_commands_of_a_wheel_help_train_and_draw(wheel, tmp_path):
     for name in COMMANDS:
         helped = from_wheel(wheel, tmp_path, name, "--help")
         assert (helped.code, helped.stderr) == (0, ""), name
+    assert from_wheel(wheel, tmp_path, "evaluate", "trained/warehouse", "--episodes", "1").code == 0
     assert from_wheel(wheel, tmp_path, "train", *SMALL, "--output", "run").code == 0
     drawn = from_wheel(wheel, tmp_path, "report", "run", "--out", "figures")
     assert drawn.code == 0 and list((tmp_path / "figures").glob("*.png"))

@@ -266,6 +266,25 @@ class Config:
         "collection; empty: it collects",
         newer=True,
     )
+    policies_from: str = setting(
+        "",
+        "Another run's directory, or an archived copy of it with policies: the policies start with its "
+        "weights (docs/warm-start.md); empty: with random ones",
+        newer=True,
+    )
+    predictors_from: str = setting(
+        "",
+        "The same of the predictors; in mode untrained they keep these weights, in mode dials each refit "
+        "trains them further",
+        newer=True,
+    )
+    match_by: str = setting(
+        "number",
+        "Whose weights of the other run an agent or a region starts with: number: those of the same number "
+        "there; size: those with networks of the same size take turns (docs/warm-start.md)",
+        choices=("number", "size"),
+        newer=True,
+    )
     sinks: tuple[str, ...] = setting(
         (),
         "Where the run records its results beside the run file: csv, tensorboard, or a class of your own as "

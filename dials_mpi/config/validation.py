@@ -31,6 +31,7 @@ def check(config: Config) -> None:
         require_whole_sequences(config)
     _check_dataset(config)
     _check_datasets(config)
+    _check_weights(config)
     _check_global_training(config)
     _check_learner(config)
     _check_sharing(config)
@@ -142,6 +143,20 @@ def _check_datasets(config: Config) -> None:
     if config.datasets_from and config.mode != "dials":
         raise BadInput(
             f"datasets_from is given, and mode={config.mode} fits no predictors: remove it, or set mode=dials"
+        )
+
+
+def _check_weights(config: Config) -> None:
+    """Weights of another run: mode global has no predictors to start with them."""
+    if config.predictors_from and config.mode == "global":
+        raise BadInput(
+            "predictors_from is given, and mode=global has no predictors: remove it, or set mode=dials or "
+            "untrained"
+        )
+    if config.match_by != "number" and not (config.policies_from or config.predictors_from):
+        raise BadInput(
+            f"match_by is {config.match_by}, and neither policies_from nor predictors_from is given: remove "
+            "it, or give one of them"
         )
 
 

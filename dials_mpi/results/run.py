@@ -76,7 +76,8 @@ class Run:
         checkpoint: str | int | None = None,
         unchecked: bool = False,
     ) -> Run:
-        """The run in a directory; checkpoint: as of the constructor.
+        """The run in a directory, or one that comes with the package, such as ``trained/warehouse``;
+        checkpoint: as of the constructor.
 
         unchecked: also read files that another program has changed. BadInput: there is no run that can be
         read.
@@ -196,7 +197,7 @@ class Run:
     @cached_property
     def actors(self) -> Sequence[joint.Actor]:
         """The trained policies as joint policies use them, one per agent. BadInput: there are none yet."""
-        return joint.policies(self.config, self.domain, self._parameters("policy"))
+        return joint.policies(self.config, self.domain, self.parameters("policy"))
 
     @property
     def networks(self) -> list[Policy]:
@@ -212,7 +213,7 @@ class Run:
     def layers(self) -> list[dict[str, np.ndarray]]:
         """The parameters of each agent's policy, float32 by name. BadInput: there are none yet."""
         every = tables(self.config, self.domain)["policy"]
-        rows = self._parameters("policy")
+        rows = self.parameters("policy")
         return [layers(table, row) for table, row in zip(every, rows, strict=True)]
 
     @cached_property
@@ -220,7 +221,7 @@ class Run:
         """The influence predictors, one per region; none in mode global. BadInput: there are none yet."""
         if self.config.mode == "global":
             return []
-        return joint.predictors(self.config, self.domain, self._parameters("predictor"))
+        return joint.predictors(self.config, self.domain, self.parameters("predictor"))
 
     @property
     def env_steps(self) -> int:
@@ -241,8 +242,9 @@ class Run:
             return joint.TrainedPolicies(self.actors, rngs)
         return joint.scripted(name, self.domain, simulator, rngs)
 
-    def _parameters(self, kind: str) -> np.ndarray:
-        """The networks' parameters, [N, P] or [R, P]. BadInput: there are none, or of another shape."""
+    def parameters(self, kind: str) -> np.ndarray:
+        """The parameters of the "policy" of each agent, float32 [N, P], or the "predictor" of each region,
+        [R, P]; in mode global there is no predictor. BadInput: there are none, or of another shape."""
         number = Members(self.domain.regions).numbers([kind])[kind]
         width = widths(tables(self.config, self.domain))[kind]
         return self._stored.read(f"{kind}/parameters", (number, width))
@@ -267,6 +269,11 @@ class Run:
 
     def _checkpoint_path(self, file: RunFile) -> Path:
         """BadInput: there is no such checkpoint."""
+        if file.archived():
+            raise BadInput(
+                f"{printable(str(file.path))} is an archived copy, which has no checkpoints: "
+                + ("leave out --checkpoint" if file.finished() else "give the run itself")
+            )
         wanted, present = self._checkpoint or "newest", checkpoints.present(file.directory)
         path: Path | None
         if wanted == "best":

@@ -13,7 +13,7 @@ from dials_mpi.core.logging import LOG
 from dials_mpi.core.provenance import versions
 from dials_mpi.domains.base import Domain
 from dials_mpi.learning.tables import tables
-from dials_mpi.run import state
+from dials_mpi.run import state, warm_start
 from dials_mpi.run.session import SessionStart
 from dials_mpi.run.sinks.base import Sinks
 from dials_mpi.run.state import Entry
@@ -44,9 +44,17 @@ class CheckpointManager:
         self.segments = {segment.index: segment for segment in start.segments()}
 
     def restore(self) -> None:
-        """Give every owner the rows that it has in the checkpoint, if there is one."""
-        if self.start.checkpoint:
-            self.exchange.restore(self.entries, self.start.checkpoint, self.start.progress.segments)
+        """Give every owner the rows that it has in the checkpoint, if there is one, else the weights of
+        another run, if the configuration names one."""
+        start = self.start
+        if start.checkpoint:
+            self.exchange.restore(self.entries, start.checkpoint, start.progress.segments)
+            return
+        names = warm_start.names(start.config)
+        if names:
+            kept = [entry for entry in self.entries if entry.name in names]
+            row = (lambda entry, owner: start.weights[entry.name][owner]) if self.comm.is_root else None
+            self.exchange.scatter(kept, row)
 
     def next_refit_is_overdue(self) -> bool:
         """Whether the session starts with a refit on data of the policies a segment earlier, which have not

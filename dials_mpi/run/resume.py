@@ -92,6 +92,7 @@ def begin(start: SessionStart, program: Mapping[str, Any], ranks: int) -> None:
     digest = config.digest()
     attributes = {**identity, "config_digest": digest, "finished": False}
     session = {**program, "env_steps": progress.env_steps, "config_digest": digest, "ranks": ranks}
+    session |= start.weights.described
     try:
         remove_temporary_files(run.directory)
         remove_unfinished(run.directory)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from dials_mpi.config import Config
 from dials_mpi.config.schedule import Segment, segments
@@ -12,12 +14,30 @@ from dials_mpi.run.walltime import Deadline, Pace, work
 from dials_mpi.storage.progress import Progress
 
 
+class InitialWeights(dict[str, np.ndarray]):
+    """Parameters of another run with which a run starts: rows float32 [N or R, P] by dataset's name.
+
+    Root has read them. Sent to another rank, it is empty: a rank gets the rows of its own agents and regions
+    when the run begins. described: attributes of the session in the run file, which say where they come from.
+    """
+
+    described: dict[str, Any]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.described = {}
+
+    def __reduce__(self) -> tuple[type[InitialWeights], tuple[()]]:
+        return InitialWeights, ()
+
+
 class SessionStart(NamedTuple):
     """Where a session starts; the same on every rank.
 
     progress: what is done. checkpoint: the file to restore from, where there is one. continued: the run had a
     session before. finished: nothing is left to do. damaged: newer checkpoints that are damaged. changed: the
-    run file was changed by another program. notes: for the user.
+    run file was changed by another program. notes: for the user. weights: of another run, where there is no
+    checkpoint.
     """
 
     config: Config
@@ -29,6 +49,7 @@ class SessionStart(NamedTuple):
     damaged: tuple[Path, ...] = ()
     changed: bool = False
     notes: tuple[str, ...] = ()
+    weights: InitialWeights = InitialWeights()
 
     def segments(self) -> list[Segment]:
         """The segments that are left."""

@@ -7,7 +7,7 @@ for two blocks, whatever the number of ranks.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,18 +65,22 @@ class StateExchange:
             [entry.name for entry in kept if checkpoint and checkpoint.has(entry.name)]
         )
         kept = [entry for entry in kept if entry.name in present]
+        with _rows_for(checkpoint, kept, self.comm.size) if checkpoint else nullcontext() as row:
+            self.scatter(kept, row)
+
+    def scatter(self, kept: Sequence[Entry], row: Callable[[Entry, int], np.ndarray] | None) -> None:
+        """Give every owner its rows. row: on root, gives an entry's row of an owner; None elsewhere."""
         own = _blocks(kept, self.layout, self.comm.rank)
-        if checkpoint is None:
+        if row is None:
             received = self.comm.receive_blocks([(0, _bytes(block)) for block in own])
             for block, data in zip(own, received, strict=True):
                 self._restore(block, data)
             return
-        with _rows_for(checkpoint, kept, self.comm.size) as row:
-            for block in own:
-                self._restore(block, _pack(block, row))
-            for rank in range(1, self.comm.size):
-                theirs = _blocks(kept, self.layout, rank)
-                self.comm.send_blocks((_pack(block, row) for block in theirs), dest=rank)
+        for block in own:
+            self._restore(block, _pack(block, row))
+        for rank in range(1, self.comm.size):
+            theirs = _blocks(kept, self.layout, rank)
+            self.comm.send_blocks((_pack(block, row) for block in theirs), dest=rank)
 
     def _restore(self, block: Block, data: np.ndarray) -> None:
         for entry, owner, row in _unpack(block, data):

@@ -22,9 +22,9 @@ from dials_mpi.storage import dimensions
 from dials_mpi.storage.checksum import require_checksum
 from dials_mpi.storage.files import free_name, link_or_copy
 from dials_mpi.storage.hdf5 import float32, network_tables, reading, require_version, rewriting, text_of
+from dials_mpi.storage.shipped import NAME, located
 
 FORMAT_VERSION = 2
-NAME = "run.h5"
 CHUNK_BYTES = 1 << 20
 
 STEPS, SECONDS, REWARD, NATS = (
@@ -51,7 +51,7 @@ DESCRIPTIONS: dict[str, dict[str, Any]] = {
 
 
 NETWORKS = ("policy", "predictor")
-"""Groups of parameters, nearly all of a file's bytes; an archived copy does not have them."""
+"""Groups of parameters, nearly all of a file's bytes; most archived copies do not have them."""
 
 ARCHIVED = "archived"
 """Attribute of an archived copy."""
@@ -97,9 +97,10 @@ class RunFile:
     def open(cls, directory: str | os.PathLike[str], unchecked: bool = False) -> RunFile:
         """An existing run; ``changed`` tells whether another program has changed its file.
 
+        directory: of the run, or the name of one that comes with the package, such as ``trained/warehouse``.
         unchecked: accept such a file. BadInput: there is none, or it is not readable, or has a newer format.
         """
-        run = cls(directory)
+        run = cls(located(directory))
         if not run.exists():
             where = printable(str(directory))
             raise BadInput(f"there is no {NAME} in {where}: give the directory of a run")
@@ -200,16 +201,16 @@ class RunFile:
                 change(file)
         self._changes.clear()
 
-    def archive(self, directory: str | os.PathLike[str]) -> RunFile:
-        """Copy the file without the networks, compressed, into another directory; returns the copy.
+    def archive(self, directory: str | os.PathLike[str], with_networks: bool = False) -> RunFile:
+        """Copy the file, compressed, into another directory; returns the copy.
 
-        Unwritable: it cannot be written.
+        with_networks: the copy has the policies and predictors, too. Unwritable: it cannot be written.
         """
         copy = RunFile(directory)
         with self._read() as source, _changing(copy.path, begin_empty=True) as target:
             target.attrs.update({**source.attrs, ARCHIVED: True, **target.attrs})
             for dataset in _datasets(source):
-                if dataset.name.split("/")[1] not in NETWORKS:
+                if with_networks or dataset.name.split("/")[1] not in NETWORKS:
                     _copy_packed(dataset, target)
         return copy
 
@@ -220,7 +221,7 @@ class RunFile:
         with self._read() as file:
             if name not in file:
                 archived = file.attrs.get(ARCHIVED, False)
-                why = "an archived copy has no networks" if archived else "the run has not written it yet"
+                why = "it is a copy without networks" if archived else "the run has not written it yet"
                 raise BadInput(f"{printable(str(self.path))} has no {name}: {why}")
             return file[name][()] if shape is None else float32(file, name, shape)
 
@@ -255,7 +256,7 @@ class RunFile:
             return bool(finished)
 
     def archived(self) -> bool:
-        """Whether this is an archived copy, which has no networks and cannot be continued."""
+        """Whether this is an archived copy, which cannot be continued and may have no networks."""
         return bool(self.attributes().get(ARCHIVED, False))
 
     def configuration(self) -> str:
