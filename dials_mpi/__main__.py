@@ -20,7 +20,7 @@ from dials_mpi.core.text import shown
 COMMANDS = {
     "train": "Train the agents of a networked system with DIALS.",
     "evaluate": "Play joint policies on the global simulator.",
-    "report": "Draw pictures and tables of runs, finished or not.",
+    "report": "Draw pictures, tables and a page of runs, finished or not.",
     "study": "Train a grid of systems, methods and seeds, one run after another.",
     "watch": "Draw episodes of a system, or the predictions of a region's influence predictor.",
     "influence": "Fit influence predictors to the kept data of a run.",

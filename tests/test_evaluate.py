@@ -100,7 +100,7 @@ def test_greedy_policies_are_asked_for_their_most_probable_actions(evaluate, run
         returns.append(json.loads(file.read_text())["returns_by_agent"])
     assert returns[0] != returns[1]
     opened = Run.open(run)
-    policies, domain = opened.policies, opened.domain
+    policies, domain = opened.actors, opened.domain
     simulators = streams(opened.config.seed, Purpose.EVALUATION, range(5), OTHER_EPISODES)
     played = play(domain, simulators, lambda _, part: joint.GreedyPolicies(policies, part.stop - part.start))
     np.testing.assert_allclose(returns[1], played.returns.mean(axis=0))

@@ -100,6 +100,7 @@ def of_files(runs, name):
 
 
 @pytest.mark.quick
+@pytest.mark.quick
 def test_a_page_of_one_run_has_the_numbers_of_its_file(tmp_path):
     run = STUDY / "warehouse-4-dials-seed0"
     page = written(tmp_path, [run])

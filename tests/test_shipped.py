@@ -36,7 +36,7 @@ def test_it_plays_as_well_as_its_run_file_says(name):
     assert run.file.finished() and run.file.archived()
     said = run.file.read("evaluation/returns")[-1].mean(axis=1)
     found = evaluate(
-        *(run.config, run.domain, run.policies, run.predictors, episodes), segment=OTHER_EPISODES
+        *(run.config, run.domain, run.actors, run.predictors, episodes), segment=OTHER_EPISODES
     ).returns.mean(axis=1)
     error = max(said.std(ddof=1), 0.05 * abs(said.mean())) * np.sqrt(1 / len(said) + 1 / episodes)
     assert abs(found.mean() - said.mean()) < 3 * error

@@ -25,6 +25,7 @@ from dials_mpi.core.errors import BadInput
 from dials_mpi.core.seeding import OTHER_EPISODES, Purpose, streams
 from dials_mpi.domains import create
 from dials_mpi.domains.traffic.network import SIDES
+from dials_mpi.learning import calibration
 from dials_mpi.learning.influence import Predictor
 from dials_mpi.learning.tables import tables, widths
 from dials_mpi.storage import files
@@ -347,7 +348,7 @@ def test_calibration_against_a_plain_loop():
     for classes in (2, 4):
         probabilities = stream.dirichlet([0.4] * classes, size=(6, 15)).astype(np.float32)
         sources = stream.integers(classes, size=(6, 15))
-        found = influence.calibrate(probabilities, sources)
+        found = calibration.calibrate(probabilities, sources)
         for k in range(10):
             inside, hits = [], 0
             for e in range(6):
@@ -364,7 +365,7 @@ def test_calibration_against_a_plain_loop():
 
 
 def test_bins_without_predictions_say_nothing():
-    found = influence.calibrate(np.full((3, 4, 2), 0.5, np.float32), np.ones((3, 4), int))
+    found = calibration.calibrate(np.full((3, 4, 2), 0.5, np.float32), np.ones((3, 4), int))
     assert np.flatnonzero(found.number).tolist() == [5]
     assert np.isnan(found.observed[[0, 4, 6, 9]]).all() and found.observed[5] == 1
     assert found.high[5] == pytest.approx(1) and found.low[5] == pytest.approx(
@@ -375,7 +376,7 @@ def test_bins_without_predictions_say_nothing():
 @pytest.mark.parametrize(("hits", "number"), [(0, 7), (3, 7), (7, 7), (40, 1000)])
 def test_intervals_are_wilsons(hits, number):
     wanted = binomtest(hits, number).proportion_ci(method="wilson")
-    assert influence.wilson(hits / number, number) == pytest.approx(tuple(wanted), abs=1e-4)
+    assert calibration.wilson(hits / number, number) == pytest.approx(tuple(wanted), abs=1e-4)
 
 
 @pytest.mark.parametrize("sticky", [False, True])
@@ -386,7 +387,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say(sticky):
         draws = stream.random((60, 1 if sticky else 20)) * np.ones((1, 20))
         sources = (draws < 0.35).astype(int)
         probabilities = np.broadcast_to(np.array([0.65, 0.35], np.float32), (60, 20, 2))
-        found = influence.calibrate(probabilities, sources)
+        found = calibration.calibrate(probabilities, sources)
         covered.append(found.low[3] <= 0.35 <= found.high[3])
     assert 0.91 < np.mean(covered) < 0.985
 
@@ -413,7 +414,7 @@ def test_predictions_are_those_of_the_training(watch, run, tmp_path):
     for m in range(4):
         share = np.bincount(sources[..., m].ravel()) / sources[..., m].size
         assert constant[m] == pytest.approx(-sum(p * np.log(p) for p in share if p), abs=6e-4)
-    predicted = influence.predict(predictor, inputs, sources)
+    predicted = calibration.predict(predictor, inputs, sources)
     assert predicted.shape == (70, 20, 4, 4) and np.allclose(predicted.sum(-1), 1, atol=1e-5)
 
 
