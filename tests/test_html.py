@@ -304,6 +304,7 @@ def test_systems_of_several_sizes_have_charts_each(tmp_path):
 # Parts ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("log", [False, True])
 @pytest.mark.parametrize(
     ("low", "high"), [(0, 1), (0, 14.3), (-3, 250), (1e-5, 2.5), (7, 7), (0.31, 0.33), (1, 1e7)]

@@ -68,7 +68,7 @@ def test_the_first_evaluation_is_of_the_other_run_s_networks(trained, tmp_path):
     both = f"policies_from={trained(*OTHER)}", f"predictors_from={trained(*OTHER)}"
     found = content(started(tmp_path, *both) / "run.h5")
     config = load(None, [*SMALL, *both])
-    expected = evaluate(config, other.domain, other.policies, other.predictors, 3, segment=0)
+    expected = evaluate(config, other.domain, other.actors, other.predictors, 3, segment=0)
     np.testing.assert_array_equal(found["evaluation/returns"][0], expected.returns)
     np.testing.assert_array_equal(found["evaluation/cross_entropy"][0], expected.cross_entropy)
     without = content(trained(*SMALL) / "run.h5")
@@ -118,7 +118,7 @@ def test_in_mode_untrained_the_predictors_of_another_run_stay_as_they_are(traine
 def test_in_mode_global_policies_start_with_others(trained, tmp_path):
     run = started(tmp_path, "mode=global", f"policies_from={trained(*OTHER)}")
     other = Run.open(trained(*OTHER))
-    expected = evaluate(load(None, [*SMALL, "mode=global"]), other.domain, other.policies, [], 3, segment=0)
+    expected = evaluate(load(None, [*SMALL, "mode=global"]), other.domain, other.actors, [], 3, segment=0)
     np.testing.assert_array_equal(content(run / "run.h5")["evaluation/returns"][0], expected.returns)
 
 
