@@ -56,6 +56,7 @@ def weights(*words):
 def same(one, other, *omitted):
     """Whether the contents of two runs are equal, apart from times and memory."""
     kept = [name for name in one if name.split("/")[0] not in ("config", "timing", "memory", "placement")]
+    omitted = (*omitted, "events/rank")  # a coordinate, as long as there are ranks
     kept = [name for name in kept if not name.endswith("wall_time") and name not in omitted]
     assert kept
     for name in kept:

@@ -30,7 +30,7 @@ from dials_mpi.learning.influence import Predictor
 from dials_mpi.learning.tables import tables, widths
 from dials_mpi.storage import files
 from dials_mpi.storage.runfile import RunFile
-from dials_mpi.watch import film, influence
+from dials_mpi.watch import film
 from dials_mpi.watch.__main__ import main
 from dials_mpi.watch.picture import Picture
 

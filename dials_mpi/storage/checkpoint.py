@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from dials_mpi.core.errors import BadInput
+from dials_mpi.storage import dimensions
 from dials_mpi.storage.checksum import require_checksum
 from dials_mpi.storage.files import free_name
 from dials_mpi.storage.hdf5 import (
@@ -147,6 +148,7 @@ def writing(
             opened[name][number] = row
 
         yield put
+        dimensions.label(file)
 
 
 def present(directory: Path) -> list[Path]:

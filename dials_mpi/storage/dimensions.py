@@ -1,4 +1,4 @@
-"""Names of the dimensions of a run file: HDF5's dimension scales, in the way of netCDF-4.
+"""Names of the dimensions of run files and checkpoints: HDF5's dimension scales, in the way of netCDF-4.
 
 xarray and programs that read netCDF find the names, and the numbers along a dimension as coordinates. Those
 of the whole system are in the root group; a group has its own ``env_steps``, which is one of its series, and
@@ -32,15 +32,27 @@ GROUPS: dict[str, tuple[str, ...]] = {
 }
 """The dimensions of a group's datasets; one with fewer axes has the first of them."""
 
+NETWORKS = {"policy": "agent", "predictor": "region", "earlier_policy": "agent"}
+"""Groups of networks, and whose they are."""
+
+OF_NETWORKS = {
+    **dict.fromkeys(("parameters", "first_moment", "second_moment"), ("parameter",)),
+    "adam_steps": ("counter",),
+    "learner": ("byte",),
+}
+"""The dimensions of a network's datasets after that of its owner."""
+
 DATASETS: dict[str, tuple[str, ...]] = {
     "evaluation/returns": ("env_steps", "episode", "agent"),
     "evaluation/cross_entropy": ("env_steps", "region"),
-    "policy/parameters": ("agent", "parameter"),
-    "policy/tables": ("table",),
-    "policy/table_of": ("agent",),
-    "predictor/parameters": ("region", "parameter"),
-    "predictor/tables": ("table",),
-    "predictor/table_of": ("region",),
+    "unrecorded": ("rank", "cost"),
+    **{f"{kind}/tables": ("table",) for kind in NETWORKS},
+    **{f"{kind}/table_of": (owner,) for kind, owner in NETWORKS.items()},
+    **{
+        f"{kind}/{name}": (owner, *others)
+        for kind, owner in NETWORKS.items()
+        for name, others in OF_NETWORKS.items()
+    },
 }
 """Those of datasets that differ from their group."""
 
@@ -50,7 +62,7 @@ WALL_TIME = ("evaluation/returns", "evaluation/cross_entropy")
 CF_UNITS = {"s": "s", "kg": "kg", "byte": "byte"}
 """Units that the CF convention knows, by the attribute ``unit``; figures in other units are counts to it."""
 
-UNNUMBERED = ("parameter", "table")
+UNNUMBERED = ("parameter", "table", "counter", "byte", "cost")
 """Dimensions without coordinates: their scales have a length and no content."""
 
 NETCDF_NAME = "This is a netCDF dimension but not a netCDF variable.{:10d}"
@@ -69,7 +81,7 @@ def is_coordinate(name: str) -> bool:
     group, _, last = name.strip("/").rpartition("/")
     if name.strip("/") in COPIES:
         return True
-    made = SYSTEM if not group else ("rank", "clock", *UNNUMBERED)
+    made = (*SYSTEM, "rank", "cost") if not group else ("rank", "clock", *UNNUMBERED)
     return last in made and group != "placement"
 
 
@@ -103,10 +115,13 @@ def remove(file: h5py.File, name: str) -> None:
 
 
 def _datasets(file: h5py.File) -> Iterator[h5py.Dataset]:
-    """The datasets of the groups that have named dimensions, at any depth."""
-    for group in (*GROUPS, "policy", "predictor"):
-        if isinstance(file.get(group), h5py.Group):
-            yield from _within(file[group])
+    """The datasets that have named dimensions, at any depth."""
+    for name in (*GROUPS, *NETWORKS, "unrecorded"):
+        thing = file.get(name)
+        if isinstance(thing, h5py.Group):
+            yield from _within(thing)
+        elif isinstance(thing, h5py.Dataset):
+            yield thing
 
 
 def _within(group: h5py.Group) -> Iterator[h5py.Dataset]:
@@ -138,7 +153,7 @@ def _names(dataset: h5py.Dataset) -> tuple[str, ...]:
     names = names_of(dataset.name, dataset.ndim)
     if is_coordinate(dataset.name) or names[:1] == (last,):
         return ()
-    return tuple(one if one in SYSTEM else f"{group}/{one}" for one in names)
+    return tuple(one if one in SYSTEM or not last else f"{group}/{one}" for one in names)
 
 
 def _make(file: h5py.File, name: str, length: int) -> None:
