@@ -62,6 +62,9 @@ WALL_TIME = ("evaluation/returns", "evaluation/cross_entropy")
 CF_UNITS = {"s": "s", "kg": "kg", "byte": "byte"}
 """Units that the CF convention knows, by the attribute ``unit``; figures in other units are counts to it."""
 
+GROWING = ("env_steps", "rank")
+"""Dimensions whose length can change: with each row, and from one session to the next."""
+
 UNNUMBERED = ("parameter", "table", "counter", "byte", "cost")
 """Dimensions without coordinates: their scales have a length and no content."""
 
@@ -167,7 +170,8 @@ def _make(file: h5py.File, name: str, length: int) -> None:
     if is_coordinate(name):
         values = _values(file, name, length)
         if name not in file:
-            file.create_dataset(name, data=values, maxshape=(None,), chunks=(max(64, length),))
+            growing = {"maxshape": (None,), "chunks": (max(64, length),)} if last in GROWING else {}
+            file.create_dataset(name, data=values, **growing)
         elif len(file[name]) != length:
             file[name].resize(length, axis=0)
             file[name][...] = values
