@@ -110,7 +110,7 @@ def test_bad_input_is_one_sentence(tmp_path, arguments, words):
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
-    """The folder into which a wheel of this tree is unpacked."""
+    """The folder into which a wheel is unpacked that is built from a source distribution of this tree."""
     folder = tmp_path_factory.mktemp("wheel")
     ignore = shutil.ignore_patterns(".*", "*.egg-info", "build", "__pycache__")
 
@@ -119,8 +119,9 @@ def wheel(tmp_path_factory) -> Path:
         return {*ignore(place, names), *(("results", "tests") if Path(place) == ROOT else ())}
 
     shutil.copytree(ROOT, folder / "tree", ignore=without, symlinks=True)
-    made = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--wheel-dir", str(folder), "."]
-    subprocess.run(made, cwd=folder / "tree", check=True, timeout=200, capture_output=True)
+    made = [sys.executable, "-m", "build", "--outdir", str(folder), "."]  # the wheel, from an sdist
+    subprocess.run(made, cwd=folder / "tree", check=True, timeout=300, capture_output=True)
+    assert len(list(folder.glob("*.tar.gz"))) == 1
     (file,) = folder.glob("*.whl")
     with zipfile.ZipFile(file) as archive:
         archive.extractall(folder / "installed")
