@@ -242,6 +242,9 @@ CHANGES: dict[str, list[str]] = {
     "evaluation_episodes": ["evaluation_episodes=4"],
     "dataset_size": ["dataset_size=120"],
     "datasets_from": ["datasets_from=runs/kept"],
+    "policies_from": ["policies_from=runs/kept"],
+    "predictors_from": ["predictors_from=runs/kept"],
+    "match_by": ["match_by=size", "policies_from=runs/kept"],
     "envs_per_region": ["envs_per_region=8"],
     "warehouse.grid": ["warehouse.grid=[1,4]"],
     "warehouse.block": ["warehouse.block=[1,2]"],
@@ -396,7 +399,7 @@ def test_a_killed_run_without_checkpoints_has_nothing_to_evaluate(worker, origin
 
 REPORTS: dict[str, tuple[list[str], list[str]]] = {
     "nothing": ([], ["DIR", "--help"]),
-    "nowhere to": (["run"], ["--out", "--help"]),
+    "nowhere to": (["run"], ["--out", "--html", "--marl-eval"]),
     "no run": (["nowhere", "--out", "figures"], ["no run.h5 in nowhere"]),
     "no run, odd": ([ODD, "--out", "figures"], ["no run.h5"]),
     "no run, too long": (["x" * 300, "--out", "figures"], ["no run.h5"]),

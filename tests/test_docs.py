@@ -267,6 +267,7 @@ def test_a_command_runs(name, request, tmp_path, capsys, monkeypatch):
     run = request.getfixturevalue("city_run" if command.page == "city.md" else "run")
     monkeypatch.chdir(tmp_path)
     words = with_files(command, run, tmp_path)
+    words = [re.sub(r"samples=\d+", "samples=20", word) for word in words]
     if command.program == "watch" and "--influence" in words:
         words += ["--episodes", "2"]
     if command.program in ("evaluate", "watch") and any("traffic" in word for word in words):

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import SMALL, content, launch
+from conftest import SMALL, content
 
 from dials_mpi.algorithm.collect import Dataset
 from dials_mpi.core.errors import BadInput
@@ -118,7 +118,7 @@ def test_the_command(run, tmp_path, capsys):
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_input_that_cannot_be_used(run, trained, tmp_path):
+def test_input_that_cannot_be_used(run, trained, tmp_path, capsys):
     directory = str(run.recorded.directory)
     without = str(trained(*SMALL, "datasets=none"))
     for words, message in (
@@ -128,8 +128,10 @@ def test_input_that_cannot_be_used(run, trained, tmp_path):
         ([directory, "--steps", "7"], "no dataset of 7 steps"),
         ([directory, "--out", "a.txt"], "--out is a.txt"),
     ):
-        result = launch("-m", "dials_mpi.influence", *words, cwd=tmp_path)
-        assert result.code == 2 and message in result.stderr and result.stderr.count("\n") == 1, words
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        said = capsys.readouterr().err
+        assert ended.value.code == 2 and message in said and said.count("\n") == 1, words
 
 
 # What is said of the results -----------------------------------------------------------------------------

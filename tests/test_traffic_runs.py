@@ -73,7 +73,7 @@ def alone(tmp_path_factory) -> Path:
 def test_every_number_of_ranks_gives_the_same_results_bit_for_bit(alone, tmp_path, ranks):
     result = train(*SMALL, "--output", str(tmp_path / "out"), ranks=ranks, timeout=120)
     assert (result.code, result.stderr) == (0, "")
-    assert_same(alone, tmp_path / "out", "events/simulator_failures")
+    assert_same(alone, tmp_path / "out", "events/simulator_failures", "events/rank")
     with h5py.File(tmp_path / "out" / "run.h5") as file:
         workers = ranks - 1
         assert file["placement/rank"][:].tolist() == [i * workers // 4 + 1 for i in range(4)]
@@ -87,7 +87,7 @@ def test_training_on_the_global_simulator_twice_is_the_same(tmp_path):
         assert (result.code, result.stderr) == (0, "")
     assert_same_global = content(tmp_path / "one"), content(tmp_path / "two")
     for name, values in assert_same_global[0].items():
-        if name != "events/simulator_failures":
+        if name not in ("events/simulator_failures", "events/rank"):
             np.testing.assert_array_equal(values, assert_same_global[1][name], err_msg=name)
     assert "influence/env_steps" not in assert_same_global[0]
 

@@ -41,7 +41,7 @@ def test_attributes_say_where_the_run_came_from(run):
     attributes = dict(run.attrs)
     for name in ("creator", "git_commit", "python", "numba", "numpy", "h5py", "mpi4py", "mpi_library"):
         assert isinstance(attributes[name], str) and attributes[name], name
-    assert attributes["format_version"] == 1
+    assert attributes["format_version"] == 2
     assert attributes["numpy"] == np.__version__ and attributes["numba"] == numba.__version__
     assert (attributes["domain"], attributes["mode"], attributes["seed"]) == ("warehouse", "dials", 0)
     assert attributes["ranks"] == 3 and len(attributes["hosts"]) == 3

@@ -364,7 +364,8 @@ class RunFile:
 def _changing(path: Path, begin_empty: bool = False) -> Iterator[h5py.File]:
     """``rewriting`` a run file, whose dimensions get their names."""
     with rewriting(path, begin_empty) as file:
-        file.attrs["format_version"] = FORMAT_VERSION
+        if begin_empty or file.attrs["format_version"] < FORMAT_VERSION:
+            file.attrs["format_version"] = FORMAT_VERSION
         yield file
         for name in FLAGS:
             if name in file.attrs:
