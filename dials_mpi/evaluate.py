@@ -7,10 +7,9 @@ training. Returns are averaged in ``algorithm/evaluation.py``.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -27,6 +26,7 @@ from dials_mpi.core.seeding import OTHER_EPISODES
 from dials_mpi.core.text import heading, printable
 from dials_mpi.domains.base import Detailed, Details, Domain, GlobalSimulator
 from dials_mpi.results.run import TRAINED, Run
+from dials_mpi.storage.files import write_json
 
 EXAMPLES = """examples:
   python -m dials_mpi.evaluate runs/warehouse-4-dials-seed0
@@ -72,9 +72,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     try:
         domain, played = _evaluate(options)
         if options.json:
-            _write_json(
-                options.json, _all_figures(played) if options.policy == "all" else _figures(played[0])
-            )
+            write_json(options.json, _all_figures(played) if options.policy == "all" else _figures(played[0]))
     except BadInput as refusal:
         sys.exit(refuse(refusal))
     if options.policy == "all":
@@ -249,14 +247,6 @@ def _figures(played: Played) -> dict[str, Any]:
 
 def _finite(number: float) -> float | None:
     return number if math.isfinite(number) else None
-
-
-def _write_json(file: str, figures: Mapping[str, Any]) -> None:
-    try:
-        Path(file).write_text(json.dumps(figures, indent=2) + "\n")
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise BadInput(f"{printable(file)} cannot be written ({reason}): choose another --json") from error
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +26,7 @@ from dials_mpi.influence.variants import PREFIX, variants
 from dials_mpi.results.run import Run
 from dials_mpi.results.style import STILLS, style
 from dials_mpi.storage.datasets import DatasetFile, choose
-from dials_mpi.storage.files import output_file
+from dials_mpi.storage.files import output_file, write_json
 
 EXAMPLES = """examples:
   python -m dials_mpi.influence runs/warehouse-4-dials-seed0
@@ -194,11 +193,7 @@ def _write_json(file: str, fitted: Sequence[Fitted], data: Data) -> None:
         }
         for one in fitted
     ]
-    try:
-        Path(file).write_text(json.dumps(rows, indent=2) + "\n")
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise BadInput(f"{printable(file)} cannot be written ({reason}): choose another --json") from error
+    write_json(file, rows)
 
 
 if __name__ == "__main__":

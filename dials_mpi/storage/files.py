@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import io
+import json
 import os
 import platform
 import shutil
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dials_mpi.core.errors import BadInput, Unwritable
 from dials_mpi.core.text import printable
@@ -110,6 +111,12 @@ def output_file(file: Path, option: str = "--out") -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def write_json(file: str, content: Any) -> None:
+    """Write what ``--json`` asks for, as one file. BadInput as of ``output_file``."""
+    with output_file(Path(file), "--json") as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def _unwritable(file: Path, option: str, error: Exception) -> BadInput:
