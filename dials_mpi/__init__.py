@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from dials_mpi.config import Config
     from dials_mpi.config import load as load_config
     from dials_mpi.core.errors import BadInput
-    from dials_mpi.results.run import Run, open_many
+    from dials_mpi.results.many import open_many
+    from dials_mpi.results.run import Run
     from dials_mpi.train import train_from_python as train
 
     open = Run.open
@@ -35,7 +36,7 @@ _PLACES = {
     "Run": ("results.run", "Run"),
     "load_config": ("config", "load"),
     "open": ("results.run", "Run.open"),
-    "open_many": ("results.run", "open_many"),
+    "open_many": ("results.many", "open_many"),
     "train": ("train", ""),  # the module, which can be called
 }
 

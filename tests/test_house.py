@@ -148,7 +148,7 @@ def test_every_package_has_its_floor():
         ("gymnasium", {"dials_mpi.gym.libraries", "dials_mpi.learning.sb3"}),
         *((name, {"dials_mpi.learning.sb3"}) for name in ("stable_baselines3", "sb3_contrib")),
         ("pettingzoo", {"dials_mpi.gym.libraries"}),
-        ("xarray", {f"dials_mpi.results.{name}" for name in ("series", "run", "agents")}),
+        ("xarray", {f"dials_mpi.results.{name}" for name in ("series", "run", "many", "agents")}),
         ("pandas", {f"dials_mpi.results.{name}" for name in ("series", "run")}),
         ("tensorboard", {"dials_mpi.run.sinks.tensorboard"}),
     ],
