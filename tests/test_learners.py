@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[1]
 HERE = str(Path(__file__).parent)
 LONGER = ("segment_every=128", "evaluate_every=256", "retrain_every=256", "total_steps=512")
 OWN = (*SMALL, *LONGER, "learner=own_learner:Linear")
-TIMES = re.compile(r"timing/|memory/|events/|placement/|config|evaluation/wall_time|unrecorded")
+TIMES = re.compile(r"timing/|memory/|events/|placement/|config|evaluation/wall_time|unrecorded|rank$")
 """Datasets that differ from run to run."""
 
 STOPPER = """

@@ -66,7 +66,7 @@ OVERLAPPED = "schedule=overlapped"
 
 def last_checkpoint(directory: Path) -> dict[str, bytes]:
     """All in it but what was measured, and the configuration, whose number of global ranks may differ."""
-    everything, other = content(present(directory)[0]), ("config", "unrecorded")
+    everything, other = content(present(directory)[0]), ("config", "unrecorded", "rank")
     return {name: repr(value.tolist()).encode() for name, value in everything.items() if name not in other}
 
 
