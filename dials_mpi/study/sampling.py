@@ -29,7 +29,7 @@ class Sampling:
         """sampler: one of SAMPLERS. BadInput: optuna is not installed, or a grid would be endless."""
         self._optuna = _imported()
         options = sweep.options
-        self._kind, self._seed = sampler, options.seed
+        self._kind, self._seed, self._startup = sampler, options.seed, options.startup_trials
         self._grid = combinations(sweep.ranges, f"{sweep.where}: sweep.{RANGES}") if sampler == "grid" else []
         self._ranges = {key: self._distribution(one) for key, one in sweep.ranges.items()}
         pruners = self._optuna.pruners
@@ -52,8 +52,9 @@ class Sampling:
     def _sampler(self, number: int) -> BaseSampler:
         seed = int(np.random.SeedSequence((self._seed, number)).generate_state(1)[0])
         samplers = self._optuna.samplers
-        kind = samplers.TPESampler if self._kind == "optuna" else samplers.RandomSampler
-        return kind(seed=seed)
+        if self._kind == "optuna":
+            return samplers.TPESampler(n_startup_trials=self._startup, seed=seed)
+        return samplers.RandomSampler(seed)
 
     def _distribution(self, one: Range) -> BaseDistribution:
         kinds = self._optuna.distributions

@@ -39,7 +39,12 @@ class Options:
     pruner: str = setting(
         "median", "median: stop a run that is worse than the median of the others", choices=("median", "none")
     )
-    startup_trials: int = setting(5, "Finished trials before the first one is pruned", low=1, high=10_000)
+    startup_trials: int = setting(
+        5,
+        "Trials before the sampler uses their results, and before the first one is pruned",
+        low=1,
+        high=10_000,
+    )
     warmup_steps: int = setting(0, "Steps per agent before a run can be pruned", low=0, high=10**12)
 
 
