@@ -108,12 +108,13 @@ def remaining(runs: Sequence[StudyRun], states: Mapping[str, State]) -> float:
     """The ETA: estimated wall-clock seconds that these runs still need; NaN if no run has started.
 
     It uses the seconds per agent-step of runs of the same system and method, or of all runs without these.
+    Pruned runs do not count: they are short, and the work at the beginning of a run is a large part of them.
     states: of all runs of the study that have started, by name.
     """
     rates: dict[tuple[str, str], list[float]] = {}
     for run in runs:
         state = states.get(run.name)
-        if state and state.env_steps:
+        if state and state.env_steps and state.phase is not Phase.PRUNED:
             rate = state.seconds / (run.agents * state.env_steps)
             rates.setdefault((run.system, run.method), []).append(rate)
     if not rates:

@@ -13,6 +13,7 @@ from dials_mpi.config.presets import located
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.text import printable, shown
 from dials_mpi.domains import create
+from dials_mpi.domains.base import Domain, Statistic
 from dials_mpi.settings import setting
 from dials_mpi.settings.yaml_text import parse, read
 from dials_mpi.study.plan import LARGEST_SEED, SWEEP, StudyRun, configuration_in, mapping, ranks_in, words_of
@@ -52,8 +53,9 @@ class Sweep(NamedTuple):
     """A study file with a sweep, read.
 
     file and overrides: what ``config.load`` takes for the settings that are not swept; base: their
-    configuration. statistic: name of the objective, RETURN or one of the domain. higher: whether higher
-    values are better. ranks: the most for each run, None if the file does not say.
+    configuration, and sizes its numbers of agents and regions. statistic: name of the objective, RETURN or
+    one of the domain. higher: whether higher values are better. ranks: the most for each run, None if the
+    file does not say.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Sweep(NamedTuple):
     file: str
     overrides: tuple[str, ...]
     base: Config
+    sizes: tuple[int, int]
     ranges: Mapping[str, Range]
     options: Options
     statistic: str
@@ -77,8 +80,8 @@ class Sweep(NamedTuple):
         swept = [f"{key}={self.ranges[key].word(value)}" for key, value in (drawn or {}).items()]
         words = (*self.overrides, *swept)
         config = load(self.file, words) if swept else self.base
-        domain = create(config.domain, config.domain_section)
-        name, sizes = f"trial-{number:03}", (len(domain.agents), len(domain.regions))
+        same = config.domain_section == self.base.domain_section
+        name, sizes = f"trial-{number:03}", self.sizes if same else _sizes(_domain(config))
         return StudyRun(
             number + 1, of, name, self.folder / name, self.name, "", self.file, words, config, *sizes
         )
@@ -111,10 +114,11 @@ def load_sweep(file: str, output: str | None = None, overrides: Sequence[str] = 
     _require_free(ranges, fixed, here)
     others = {key: value for key, value in entry.items() if key != RANGES}
     options = settings.build(Options, others, here)
-    higher = _higher(options, base, here)
+    domain = _domain(base)
+    higher = _higher(options, domain.statistics, here)
     folder, ranks = Path(output or f"runs/{name}"), ranks_in(content, where)
     return Sweep(
-        *(name, where, folder, path, tuple(fixed), base, ranges, options),
+        *(name, where, folder, path, tuple(fixed), base, _sizes(domain), ranges, options),
         *(options.statistic, higher, ranks),
     )
 
@@ -134,11 +138,20 @@ def _require_free(ranges: Mapping[str, Range], fixed: Sequence[str], where: str)
             raise BadInput(f"{where}.{RANGES}.{key}: {key} is also set to one value: remove one of the two")
 
 
-def _higher(options: Options, base: Config, where: str) -> bool:
+def _domain(config: Config) -> Domain:
+    """The domain of a configuration."""
+    return create(config.domain, config.domain_section)
+
+
+def _sizes(domain: Domain) -> tuple[int, int]:
+    """The numbers of agents and regions."""
+    return len(domain.agents), len(domain.regions)
+
+
+def _higher(options: Options, statistics: Sequence[Statistic], where: str) -> bool:
     """Whether higher values of the objective are better. BadInput: the domain has no such statistic, or does
     not say."""
-    known = {one.name: one.better for one in create(base.domain, base.domain_section).statistics}
-    better = {RETURN: "higher", **known}
+    better = {RETURN: "higher", **{one.name: one.better for one in statistics}}
     if options.statistic not in better:
         raise BadInput(f"{where}: statistic is {shown(options.statistic)}: choose from {', '.join(better)}")
     direction = better[options.statistic] if options.direction == "auto" else options.direction
