@@ -29,7 +29,7 @@ from dials_mpi.study.process import Ended
 from dials_mpi.study.ranges import Choices, Interval
 from dials_mpi.study.ranking import keep
 from dials_mpi.study.sampling import Sampling
-from dials_mpi.study.state import Phase
+from dials_mpi.study.state import Phase, State, remaining
 from dials_mpi.study.sweep import TrialSeries
 from dials_mpi.study.sweep_plan import load_sweep
 from dials_mpi.study.trials import Trials, evaluations
@@ -355,7 +355,8 @@ def test_the_best_configuration_is_the_system_of_a_study(tmp_path, runs):
 
 @pytest.mark.parametrize("sampler", ["optuna", *SLOW])
 def test_a_sweep_that_is_killed_continues_with_the_same_trials(tmp_path, monkeypatch, sampler):
-    ranges = {**RANGES, "ppo.learning_rate": [1e-4, 1e-3, 1e-2]} if sampler == "grid" else RANGES
+    lists = {"ppo.learning_rate": [1e-3, 1e-2], "ppo.epochs": [6, 2, 4]}
+    ranges = {**RANGES, **lists} if sampler == "grid" else RANGES
     file = write_sweep(tmp_path, ranges=ranges, trials=6, startup_trials=2)
     whole, out, kills = tmp_path / "whole", tmp_path / "killed", 0
     Runs(monkeypatch)
@@ -533,6 +534,16 @@ def test_a_trial_that_another_process_runs_is_waited_for(tmp_path, runs, monkeyp
         code, _ = search(file, tmp_path / "out")
     assert code == DONE
     assert "trial-000 is run by process 7 on another machine: waiting for it" in capsys.readouterr().out
+
+
+def test_pruned_trials_need_no_time_and_do_not_tell_that_of_others(tmp_path):
+    sweep = load_sweep(write_sweep(tmp_path))
+    trials = [sweep.run(number, 3, None) for number in range(3)]
+    states = {
+        "trial-000": State(Phase.FINISHED, 384, 1.0, 60.0),
+        "trial-001": State(Phase.PRUNED, 128, 1.0, 50.0),
+    }
+    assert remaining(trials, states) == pytest.approx(60)
 
 
 def test_a_signal_stops_a_sweep_with_work_left(tmp_path, runs, monkeypatch):
