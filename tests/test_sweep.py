@@ -239,7 +239,7 @@ class Runs:
         self.started.append(directory.name)
         if directory.name in self.fail:
             return Ended(1, ["no more memory"])
-        file = self.opened(directory, config)
+        file = self.opened(directory, config, tick)
         for step in STEPS[file.lengths().get("evaluation/env_steps", 0) :]:
             if self.stop:
                 return Ended(STOPPED, [])
@@ -250,12 +250,16 @@ class Runs:
         file.commit()
         return Ended(DONE, [])
 
-    def opened(self, directory: Path, config) -> RunFile:
+    def opened(self, directory: Path, config, tick: Callable[[], object]) -> RunFile:
         directory.mkdir(parents=True, exist_ok=True)
         file = RunFile(directory)
         if not file.exists():
             attributes = {"finished": False, "config_digest": config.digest(), "ranks": 1}
             file.create(config.to_yaml(), attributes, {"ranks": 1})
+        elif rows := file.lengths():  # the newest checkpoint is older than the last evaluation
+            kept = {name: length - 1 for name, length in rows.items()}
+            file.continue_run(config.to_yaml(), {}, {"ranks": 1}, kept)
+            tick()
         return file
 
     def evaluate(self, file: RunFile, config, step: int) -> None:
@@ -353,6 +357,7 @@ def test_the_best_configuration_is_the_system_of_a_study(tmp_path, runs):
     assert [config.seed for config in configs] == [0, 1]
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("sampler", ["optuna", *SLOW])
 def test_a_sweep_that_is_killed_continues_with_the_same_trials(tmp_path, monkeypatch, sampler):
     lists = {"ppo.learning_rate": [1e-3, 1e-2], "ppo.epochs": [6, 2, 4]}

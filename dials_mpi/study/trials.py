@@ -90,11 +90,17 @@ class Trials:
         return trial.state
 
     def _report(self, trial: Trial, asked: Asked) -> None:
-        """Report the evaluations since the last call, one by one: when they are read has no effect."""
-        known, trial.points = len(trial.points), evaluations(trial.run.directory, self.sweep.statistic)
-        for k, point in enumerate(trial.points[known:], known + 1):
+        """Report new evaluations, one by one: the moment at which they are read has no effect.
+
+        A run that is resumed repeats those after its checkpoint, with identical values.
+        """
+        reported = trial.points[-1].env_steps if trial.points else 0
+        for point in evaluations(trial.run.directory, self.sweep.statistic):
+            if point.env_steps <= reported:
+                continue
+            trial.points += (point,)
             if asked.report(*point) and point.env_steps < trial.run.config.total_steps:
-                trial.points, trial.pruned = trial.points[:k], point.env_steps
+                trial.pruned = point.env_steps
                 return
 
     def end(self, trial: Trial) -> None:
