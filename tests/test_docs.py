@@ -28,6 +28,7 @@ from dials_mpi.learning import learner
 from dials_mpi.parallel.layout import require_usable
 from dials_mpi.run.sharing import require_simulators
 from dials_mpi.study.plan import load_study
+from dials_mpi.study.sweep_plan import load_sweep
 
 ROOT = Path(__file__).parents[1]
 PLACES = ("configs/", "examples/")
@@ -169,6 +170,8 @@ def little(config: Config) -> list[str]:
 def configured(command: Command) -> Config:
     """The configuration of a training, or of a study's first system."""
     words = command.arguments
+    if command.program == "study" and "--sampler" in words:
+        return load_sweep(str(ROOT / words[0])).base
     if command.program == "study":
         return load_study(str(ROOT / words[0]), None).runs[0].config
     file = str(ROOT / words[words.index("--config") + 1]) if "--config" in words else None
@@ -235,15 +238,16 @@ def test_a_training_runs(name, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", of_program("study"))
 def test_a_study_runs(name, tmp_path):
-    """Its first run; of one that compares values of F, which would all be the same here, the list."""
+    """Its first run; of one that compares values of F, which would all be the same here, and of a sweep, the
+    list."""
     command = COMMANDS[name]
     words = [str(ROOT / word) if word.startswith(PLACES) else word for word in command.arguments]
     few = little(configured(command))
     set_here = {word.partition("=")[0] for word in few}
     words = [word for word in words if word.partition("=")[0] not in set_here]  # given twice is refused
     more = ["--only", "1", "--ranks", "1", "--output", "out", *few]
-    if "/figure-4" in words[0]:
-        words, more = [*words, "--list"], ["--output", "out"]
+    if "/figure-4" in words[0] or "--sampler" in words:
+        words, more = [*{**dict.fromkeys(words), "--list": None}], ["--output", "out"]
     done = launch("-m", "dials_mpi.study", *words, *more, cwd=tmp_path)
     assert (done.code, done.stderr) == (0, "")
     if "--list" not in words:

@@ -151,6 +151,7 @@ def test_every_package_has_its_floor():
         ("xarray", {f"dials_mpi.results.{name}" for name in ("series", "run", "many", "agents")}),
         ("pandas", {f"dials_mpi.results.{name}" for name in ("series", "run")}),
         ("tensorboard", {"dials_mpi.run.sinks.tensorboard"}),
+        ("optuna", {"dials_mpi.study.sampling"}),
     ],
 )
 def test_a_library_with_one_door(library, allowed):

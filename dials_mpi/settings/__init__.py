@@ -2,6 +2,7 @@
 
 from dials_mpi.settings.fields import (
     build,
+    checked_setting,
     digest,
     dump,
     flat,
@@ -13,6 +14,7 @@ from dials_mpi.settings.fields import (
 
 __all__ = [
     "build",
+    "checked_setting",
     "digest",
     "dump",
     "flat",

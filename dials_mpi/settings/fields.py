@@ -99,6 +99,18 @@ def build(kind: type[T], content: Mapping[Any, Any], source: str, overrides: Seq
         raise BadInput(f"{source}{' with its overrides' if overrides else ''}: {error}") from None
 
 
+def checked_setting(instance: Any, key: str, value: Any, origin: str) -> Any:
+    """A value for the setting ``key`` of a configuration, converted to its type.
+
+    origin: where the value comes from, for messages. Combinations with other settings are not checked.
+    BadInput: there is no such setting, or the value has a wrong type or is out of bounds.
+    """
+    kind, chosen = type(instance), _chosen_in(instance)
+    layout = _layout(kind, chosen)
+    _require_setting(kind, layout, key, origin, chosen)
+    return checked(key, layout[key], Given(value, origin))
+
+
 def _parse_override(text: str) -> tuple[str, Given]:
     origin = f"override {shown(text)}"
     key, equals, value = text.partition("=")

@@ -20,15 +20,23 @@ from dials_mpi.run.walltime import deadline_of
 from dials_mpi.study.board import show_states
 from dials_mpi.study.launch import plan_launch
 from dials_mpi.study.plan import Study, StudyRun, load_study
+from dials_mpi.study.ranking import begun as begun_runs
+from dials_mpi.study.ranking import keep
+from dials_mpi.study.ranking import show as show_trials
 from dials_mpi.study.reporting import report
+from dials_mpi.study.sampling import SAMPLERS
 from dials_mpi.study.series import Series
 from dials_mpi.study.state import Phase, State, state_of
+from dials_mpi.study.sweep import TrialSeries
+from dials_mpi.study.sweep_plan import load_sweep
+from dials_mpi.study.trials import Trials
 
 EXAMPLES = """examples:
   python -m dials_mpi.study configs/studies/figure-3-warehouse-small.yaml --report figures
   python -m dials_mpi.study configs/studies/figure-3-warehouse.yaml --list      the state of all runs
   python -m dials_mpi.study configs/studies/figure-3-warehouse.yaml --only 1-9 total_steps=1_000_000
   python -m dials_mpi.study configs/studies/table-3.yaml --launcher "srun -n {ranks}" --ranks 101
+  python -m dials_mpi.study configs/studies/sweep-warehouse.yaml --sampler optuna    search for settings
   sbatch --array=1-$(python -m dials_mpi.study FILE --count) jobs/study.sbatch FILE    one job for each run
 
 The same command line again continues a study that was stopped for any reason. Several machines that share a
@@ -77,6 +85,11 @@ def _parser() -> Parser:
     parser.add_argument(
         "--report", metavar="FOLDER", type=word, help="at the end, write a report of these runs to FOLDER"
     )
+    parser.add_argument(
+        "--sampler",
+        choices=SAMPLERS,
+        help="for a FILE with a sweep: how the values in its ranges are chosen (extra: sweep)",
+    )
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--list", action="store_true", help="print the state of all runs, start none")
     instead.add_argument("--count", action="store_true", help="print the number of runs, start none")
@@ -88,6 +101,8 @@ def _program(options: argparse.Namespace, begun: float) -> int:
         raise BadInput(
             "a study starts the ranks of each run itself: start it without mpirun, and with --ranks R"
         )
+    if options.sampler:
+        return _sweep(options, begun)
     study = load_study(options.study, options.output, options.overrides)
     if options.count:
         print(len(study.runs))
@@ -101,6 +116,49 @@ def _program(options: argparse.Namespace, begun: float) -> int:
     return code
 
 
+def _sweep(options: argparse.Namespace, begun: float) -> int:
+    if options.only or options.count:
+        option = "--only" if options.only else "--count"
+        raise BadInput(f"{option} is given with --sampler, and a trial depends on those before it: remove it")
+    if options.report:
+        require_report_libraries()
+    sweep = load_sweep(options.study, options.output, options.overrides)
+    trials = Trials(sweep, options.sampler)
+    if options.list:
+        trials.replay()
+        show_trials(trials)
+        code = DONE
+    else:
+        code = _search(trials, options, begun)
+    if options.report and code != STOPPED:
+        return report(begun_runs(trials), options.report) or code
+    return code
+
+
+def _search(trials: Trials, options: argparse.Namespace, begun: float) -> int:
+    """Run all trials, write the results and print their table."""
+    _require_same_settings(trial.state for trial in trials)
+    trials.replay(leading=True)
+    most = options.ranks or trials.sweep.ranks or default_ranks()
+    deadline, notes = deadline_of(options.walltime, begun)
+    series = TrialSeries(
+        trials,
+        lambda run: plan_launch(most, options.launcher, [run]),
+        *(deadline, options.walltime is not None),
+        lambda: keep(trials),
+    )
+    keep(trials)
+    code = _worked(series, notes)
+    show_trials(trials)
+    return STOPPED if series.processes.stopped and options.report else code
+
+
+def _worked(series: Series, notes: Iterable[str]) -> int:
+    for note in notes:
+        series.board.print(note)
+    return series.work()
+
+
 def _list(study: Study, runs: Sequence[StudyRun]) -> int:
     show_states(study, {run: state_of(run) for run in runs})
     return DONE
@@ -112,9 +170,7 @@ def _work(study: Study, runs: Sequence[StudyRun], options: argparse.Namespace, b
     launch = plan_launch(options.ranks or study.ranks or default_ranks(), options.launcher, runs)
     deadline, notes = deadline_of(options.walltime, begun)
     series = Series(states, launch, deadline, limited=options.walltime is not None)
-    for note in notes:
-        series.board.print(note)
-    code = series.work()
+    code = _worked(series, notes)
     # After a signal that came too late to stop a run, the next session writes the report.
     return STOPPED if series.processes.stopped and options.report else code
 

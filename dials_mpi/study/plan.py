@@ -18,6 +18,8 @@ from dials_mpi.core.text import printable, shown
 from dials_mpi.domains import create
 from dials_mpi.settings.yaml_text import parse, read, scalar
 
+SWEEP = "sweep"
+"""The key of a study file with ranges, which sweep_plan.py reads."""
 KEYS = ("systems", "methods", "settings", "ranks")
 SYSTEM_KEYS = ("config", "seeds", "settings")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,60}")
@@ -76,7 +78,10 @@ def load_study(file: str, output: str | None = None, overrides: Sequence[str] = 
     """
     _require_no_seed(overrides, "the command line")
     name, where, file = Path(file).stem, printable(file), located(file, "studies/")
-    content = _mapping(parse(read(file), where), where, KEYS, needed=("systems", "methods"))
+    content = parse(read(file), where)
+    if SWEEP in content:
+        raise BadInput(f"{where} has a sweep, which needs a sampler: give --sampler optuna")
+    content = mapping(content, where, KEYS, needed=("systems", "methods"))
     systems = _systems(content["systems"], file, where)
     methods = {
         method: _overrides(settings, f"{where}: methods.{method}")
@@ -99,7 +104,7 @@ def load_study(file: str, output: str | None = None, overrides: Sequence[str] = 
         for number, place in enumerate(_grid(systems, methods), 1)
     ]
     _require_distinct(runs, where)
-    return Study(name, runs, _ranks(content.get("ranks"), where))
+    return Study(name, runs, ranks_in(content, where))
 
 
 def _cell(base: _System, overrides: Sequence[str], where: str) -> _Cell:
@@ -132,23 +137,31 @@ def _systems(content: Any, file: str, where: str) -> dict[str, _System]:
     systems = {}
     for name, entry in _named(content, f"{where}: systems").items():
         here = f"{where}: systems.{name}"
-        entry = _mapping(entry, here, SYSTEM_KEYS, needed=("config", "seeds"))
-        if not isinstance(entry["config"], str) or not entry["config"]:
-            raise BadInput(
-                f"{here}.config is {shown(entry['config'])}, but must be the path of a configuration"
-            )
-        path = os.path.normpath(os.path.join(os.path.dirname(file), entry["config"]))
+        entry = mapping(entry, here, SYSTEM_KEYS, needed=("config", "seeds"))
+        path = configuration_in(entry, file, f"{here}.")
         overrides = _overrides(entry.get("settings"), f"{here}.settings")
         systems[name] = _System(path, overrides, _seeds(entry["seeds"], f"{here}.seeds"))
     return systems
 
 
-def _overrides(content: Any, where: str) -> list[str]:
-    """Settings as on the command line of a run, from a mapping of dotted keys."""
+def configuration_in(entry: Mapping[Any, Any], file: str, where: str) -> str:
+    """The path in the key ``config``, which is relative to the study file. BadInput: it is no path."""
+    if not isinstance(entry["config"], str) or not entry["config"]:
+        raise BadInput(f"{where}config is {shown(entry['config'])}, but must be the path of a configuration")
+    return os.path.normpath(os.path.join(os.path.dirname(file), entry["config"]))
+
+
+def words_of(content: Any, where: str) -> list[str]:
+    """Settings as on the command line of a run, from a mapping of dotted keys. BadInput: it is no mapping."""
     settings = {} if content is None else content
     if not isinstance(settings, dict):
         raise BadInput(f"{where} is {shown(content)}, but must be settings: lines like 'ppo.clip: 0.2'")
-    words = [f"{key}={scalar(value)}" for key, value in settings.items()]
+    return [f"{key}={scalar(value)}" for key, value in settings.items()]
+
+
+def _overrides(content: Any, where: str) -> list[str]:
+    """``words_of``, which may not set the seed."""
+    words = words_of(content, where)
     _require_no_seed(words, where)
     return words
 
@@ -176,11 +189,13 @@ def _seeds(content: Any, where: str) -> list[int]:
     return content
 
 
-def _ranks(content: Any, where: str) -> int | None:
-    if content is not None and not _whole(content, 1, MOST_RANKS):
+def ranks_in(content: Mapping[Any, Any], where: str) -> int | None:
+    """The key ``ranks`` of a study file, None without it. BadInput: it is no valid number."""
+    ranks = content.get("ranks")
+    if ranks is not None and not _whole(ranks, 1, MOST_RANKS):
         must = f"a whole number from 1 to {MOST_RANKS}"
-        raise BadInput(f"{where}: ranks is {shown(content)}, but must be {must}")
-    return content
+        raise BadInput(f"{where}: ranks is {shown(ranks)}, but must be {must}")
+    return ranks
 
 
 def _whole(value: Any, low: int, high: int) -> bool:
@@ -189,14 +204,14 @@ def _whole(value: Any, low: int, high: int) -> bool:
 
 def _named(content: Any, where: str) -> dict[str, Any]:
     """A mapping whose keys are names, which become parts of directory names."""
-    named = _mapping(content, where)
+    named = mapping(content, where)
     for name in named:
         if not isinstance(name, str) or not NAME.fullmatch(name):
             raise BadInput(f"{where}: {shown(name)} is no name for directories: use letters, digits, . _ + -")
     return named
 
 
-def _mapping(
+def mapping(
     content: Any, where: str, known: Sequence[str] = (), needed: Sequence[str] = ()
 ) -> dict[Any, Any]:
     """A mapping that is not empty. BadInput: it is no mapping, has an unknown key, or lacks a needed one."""

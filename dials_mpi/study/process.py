@@ -82,6 +82,11 @@ class Processes:
                 self._process = None
             return Ended(process.returncode, _last_lines(stderr))
 
+    def stop_soon(self) -> None:
+        """Send SIGUSR1 to the program that is running; others may be started after it."""
+        if self._process:
+            self._process.send_signal(signal.SIGUSR1)
+
     def _wait(self, process: subprocess.Popen[bytes], tick: Callable[[], object]) -> None:
         while process.poll() is None:
             try:

@@ -26,12 +26,17 @@ POLL_SECONDS = 2.0
 
 
 class Outcome(Enum):
-    """The outcome of a run. ELSEWHERE: another process runs it."""
+    """The outcome of a run. ELSEWHERE: another process runs it. PRUNED: a sweep has stopped it for good."""
 
     DONE = auto()
+    PRUNED = auto()
     FAILED = auto()
     STOPPED = auto()
     ELSEWHERE = auto()
+
+
+OVER = {Phase.FINISHED: Outcome.DONE, Phase.PRUNED: Outcome.PRUNED}
+"""The phases of runs with nothing left to do."""
 
 
 class Series:
@@ -82,9 +87,9 @@ class Series:
 
     def _take(self, run: StudyRun) -> Outcome:
         """Run a run, unless it is finished or another process runs it."""
-        state = self.states[run.name] = state_of(run)
-        if state.phase is Phase.FINISHED:
-            return Outcome.DONE
+        state = self._look_at(run)
+        if state.phase in OVER:
+            return OVER[state.phase]
         if self.processes.stopped:
             return Outcome.STOPPED
         if state.phase is Phase.RUNNING and self.deadline.allows(0):
@@ -126,10 +131,10 @@ class Series:
         command = self.launch.command(run, left)
         before = len(ranks_of_sessions(run))
         try:
-            ended = self.processes.run(command, lambda: self._look(run))
+            ended = self.processes.run(command, lambda: self._tick(run))
         except OSError as error:
             ended = Ended(CRASHED, [f"{command[0]}: {error.strerror}"])
-        state = self.states[run.name] = state_of(run)
+        state = self._look_at(run)
         outcome = self._judge(ended, state)
         if ended.code in (DONE, STOPPED) and (reason := self._other_ranks(run, before)):
             return Outcome.FAILED, ended._replace(last_lines=[reason])
@@ -150,6 +155,8 @@ class Series:
         )
 
     def _judge(self, ended: Ended, state: State) -> Outcome:
+        if state.phase is Phase.PRUNED:
+            return Outcome.PRUNED
         # It may be refused because another process held it, which has finished it since.
         if ended.code in (DONE, REFUSED) and state.phase is Phase.FINISHED:
             return Outcome.DONE
@@ -158,10 +165,15 @@ class Series:
             return Outcome.STOPPED
         return Outcome.ELSEWHERE if state.phase is Phase.RUNNING else Outcome.FAILED
 
-    def _look(self, run: StudyRun) -> None:
+    def _look_at(self, run: StudyRun) -> State:
+        """Read the state of a run, and keep it."""
+        state = self.states[run.name] = state_of(run)
+        return state
+
+    def _tick(self, run: StudyRun) -> None:
+        """What is done every second while a run is running here."""
         if self.board.bar:
-            self.states[run.name] = state_of(run)
-            self.board.show_progress(self.states[run.name])
+            self.board.show_progress(self._look_at(run))
 
     def _time_for(self, run: StudyRun) -> bool:
         """Whether the time suffices for another segment; the first run of a session checks this itself."""
@@ -198,6 +210,8 @@ def _words(outcome: Outcome, ended: Ended, state: State) -> str:
     """The outcome of a run that was started here, in words."""
     if outcome is Outcome.DONE:
         return f"is finished: return {state.mean_return:.2f} in {clock(state.seconds)}"
+    if outcome is Outcome.PRUNED:
+        return f"is pruned at {state.env_steps:,} steps"
     if outcome is Outcome.FAILED:
         return f"has failed with exit code {ended.code}"
     return f"is stopped at {state.env_steps:,} steps: the same command line continues it"

@@ -18,12 +18,14 @@ from dials_mpi.study.plan import StudyRun
 
 
 class Phase(StrEnum):
-    """The phase of a run. OTHER: it has other settings, so that the study cannot continue it."""
+    """The phase of a run. OTHER: it has other settings, so that the study cannot continue it.
+    PRUNED: a sweep has stopped it for good; its file does not say so."""
 
     NOT_STARTED = "not started"
     RUNNING = "running"
     INTERRUPTED = "interrupted"
     FINISHED = "finished"
+    PRUNED = "pruned"
     OTHER = "other settings"
     UNREADABLE = "unreadable"
 
@@ -85,6 +87,15 @@ def _phase(run: StudyRun, file: RunFile) -> tuple[Phase, str]:
     return Phase.FINISHED if same and file.finished() else Phase.INTERRUPTED, ""
 
 
+def version_of(run: StudyRun) -> tuple[int, ...]:
+    """Other numbers for each version of a run's file, which is replaced as a whole; empty without a file."""
+    try:
+        found = RunFile(run.directory).path.stat()
+    except OSError:
+        return ()
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
 def ranks_of_sessions(run: StudyRun) -> list[int]:
     """The number of ranks of each session of a run; empty if there is no readable file."""
     try:
@@ -97,12 +108,13 @@ def remaining(runs: Sequence[StudyRun], states: Mapping[str, State]) -> float:
     """The ETA: estimated wall-clock seconds that these runs still need; NaN if no run has started.
 
     It uses the seconds per agent-step of runs of the same system and method, or of all runs without these.
+    Pruned runs do not count: they are short, and the work at the beginning of a run is a large part of them.
     states: of all runs of the study that have started, by name.
     """
     rates: dict[tuple[str, str], list[float]] = {}
     for run in runs:
         state = states.get(run.name)
-        if state and state.env_steps:
+        if state and state.env_steps and state.phase is not Phase.PRUNED:
             rate = state.seconds / (run.agents * state.env_steps)
             rates.setdefault((run.system, run.method), []).append(rate)
     if not rates:
@@ -118,4 +130,8 @@ def remaining(runs: Sequence[StudyRun], states: Mapping[str, State]) -> float:
 def _steps_left(run: StudyRun, state: State | None) -> int:
     if state is None:
         return run.config.total_steps
-    return 0 if state.phase is Phase.FINISHED else max(0, run.config.total_steps - state.env_steps)
+    return (
+        0
+        if state.phase in (Phase.FINISHED, Phase.PRUNED)
+        else max(0, run.config.total_steps - state.env_steps)
+    )
