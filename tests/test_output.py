@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from dials_mpi.cli import integer, real
+from dials_mpi.core.errors import BadInput
 from dials_mpi.settings import numerals
+from dials_mpi.storage.files import output_file, write_json
 
 PROGRAMS = Path(__file__).parents[1] / "dials_mpi"
 STUDY = Path(__file__).parents[1] / "configs/studies/table-3-small.yaml"
@@ -128,3 +130,23 @@ def test_whole_numbers_and_numbers():
 def test_programs_refuse_a_leading_zero(arguments, tmp_path):
     code, said = started(arguments, tmp_path, True, subprocess.DEVNULL)
     assert code == 2 and said.count("\n") == 1 and "write 10 (or 8)" in said, said
+
+
+# Devices in place of files -------------------------------------------------------------------------------
+
+
+def test_a_device_is_written_and_not_replaced(tmp_path):
+    """It was replaced by a file, which for /dev/full or /dev/stdout harms other programs, too."""
+    null, full = tmp_path / "null", tmp_path / "full"
+    null.symlink_to("/dev/null")
+    full.symlink_to("/dev/full")
+    write_json(str(null), [1])
+    assert null.is_symlink() and null.is_char_device()
+    with pytest.raises(BadInput, match=r"full cannot be written \(No space left on device\)"):
+        write_json(str(full), [1])
+    assert full.is_symlink() and len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_folder_is_refused_before_anything_is_made(tmp_path):
+    with pytest.raises(BadInput, match="Is a directory"), output_file(tmp_path):
+        pytest.fail("nothing is made")

@@ -96,21 +96,28 @@ def replacing(path: Path) -> Iterator[DeferredErrorFile]:
 def output_file(file: Path, option: str = "--out") -> Iterator[Path]:
     """A temporary file to write, which replaces ``file`` when it is complete; option: named the file.
 
-    BadInput: the folder is not writable, or the disk is full.
+    A device or a pipe, such as /dev/stdout, is written itself. BadInput: the folder is not writable, or the
+    disk is full.
     """
     try:
-        temporary = file.with_name(f".partial-{os.getpid()}-{file.name}")
-        temporary.touch(exist_ok=False)  # an error must come now, not after minutes of drawing
+        if special := file.exists() and not file.is_file():
+            temporary = file
+            file.open("ab").close()  # an error must come now, not after minutes of drawing
+        else:
+            temporary = file.with_name(f".partial-{os.getpid()}-{file.name}")
+            temporary.touch(exist_ok=False)
     except (OSError, ValueError) as error:  # ValueError: the name is not valid for a file
         raise _unwritable(file, option, error) from error
     try:
         yield temporary
-        os.replace(temporary, file)
+        if not special:
+            os.replace(temporary, file)
     except OSError as error:
         raise _unwritable(file, option, error) from error
     finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        if not special:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
 
 def write_json(file: str, content: Any) -> None:
