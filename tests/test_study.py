@@ -609,6 +609,7 @@ def test_a_run_that_fails_does_not_keep_the_others(tmp_path):
     assert states(file) == ["not started", "finished", "finished"]
     # What there is was reported.
     assert list(report.glob("*.csv")) and "four-untrained-seed0" in done.stdout
+    assert "four-untrained-seed0" in (report / "report.html").read_text()
 
 
 def test_a_launcher_that_says_0_and_has_not_run(tmp_path):
@@ -861,7 +862,8 @@ def test_runs_with_other_settings_are_not_reported(tmp_path, alone, capfd, monke
 
     monkeypatch.setattr("dials_mpi.study.reporting.subprocess.run", told)
     assert report(runs, "figures") == 0
-    assert commands == [[str(runs[1].directory), "--out", "figures"]]
+    files = ["--out", "figures", "--html", "figures/report.html"]
+    assert commands == [[str(runs[1].directory), *files]]
     assert capfd.readouterr() == ("not reported because of other settings: four-gs-seed0\n", "")
     assert report(runs[:1], "figures") == CRASHED and len(commands) == 1
 

@@ -13,13 +13,15 @@ from dials_mpi.study.process import ended_with_this_process
 from dials_mpi.study.state import Phase, state_of
 
 MOST_NAMED = 5
+PAGE = "report.html"
+"""The page with everything, in the folder of the pictures and tables."""
 
 
 def report(runs: Sequence[StudyRun], folder: str) -> int:
     """Report all runs that have an evaluation; the exit code: that of the first report that failed.
 
-    With several domains, the files of each go to a subfolder of ``folder``. Runs that were started with other
-    settings are left out.
+    With several domains, the files of each go to a subfolder of ``folder``; PAGE is one of them. Runs that
+    were started with other settings are left out.
     """
     states = {run: state_of(run) for run in runs}
     others = [run.name for run, state in states.items() if state.phase is Phase.OTHER]
@@ -39,7 +41,6 @@ def report(runs: Sequence[StudyRun], folder: str) -> int:
             continue
         out = Path(folder) / domain if len(domains) > 1 else Path(folder)
         program = (sys.executable, "-m", "dials_mpi.report")
-        codes.append(
-            subprocess.run(ended_with_this_process([*program, *directories, "--out", str(out)])).returncode
-        )
+        files = ("--out", str(out), "--html", str(out / PAGE))
+        codes.append(subprocess.run(ended_with_this_process([*program, *directories, *files])).returncode)
     return next((code for code in codes if code), DONE)
