@@ -302,7 +302,7 @@ def text_heaps(data: bytes) -> Iterator[int]:
             place += 16 + -(-size // 8) * 8
 
 
-@pytest.mark.parametrize("every", [6, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_flipped_byte_where_texts_are_stored_is_detected(worker, originals, at_hand, every):
     """With such a byte the library has searched for a text without end. every: of how many places one is
     tried; names of dimensions are stored in the same way, so there are many."""
