@@ -75,6 +75,13 @@ def test_nothing_is_read_twice(run, monkeypatch):
     assert run.evaluations is first
 
 
+def test_a_file_that_another_library_has_open_in_this_process_is_read(run):
+    """xarray opens files with locks; HDF5 refuses a second opening without."""
+    with h5py.File(run.recorded.path, "r", locking=True):
+        again = dials_mpi.open(run.recorded.directory)
+        assert again.evaluations.identical(run.evaluations) and len(again.policies) == 4
+
+
 def test_policies_act(run):
     agent, rng = run.policies[1], np.random.default_rng(3)
     observations = rng.random((5, agent.observations)).astype(np.float32)
@@ -162,8 +169,12 @@ def test_several_runs_are_stacked(trained, tmp_path):
         own = content(each / "run.h5")["evaluation/returns"]
         assert np.array_equal(every.returns[number, ..., : own.shape[2]], own)
     assert np.isnan(every.returns[2, ..., 2:]).all()
-    listed = dials_mpi.open_many([runs[0], runs[1]])
-    assert listed.sizes["run"] == 2
+    listed = dials_mpi.open_many([runs[0], str(tmp_path / "run[12]")])
+    assert listed.sizes["run"] == 3 and listed.seed.values.tolist() == [0, 1, 0]
+    with pytest.raises(BadInput, match="is given twice: give each run once"):
+        dials_mpi.open_many([runs[0], tmp_path / "run0"])
+    with pytest.raises(BadInput, match=r"there is no run\.h5"):
+        dials_mpi.open_many([tmp_path / "run9"])
     with pytest.raises(BadInput, match="holds a run: give another pattern"):
         dials_mpi.open_many(str(tmp_path / "none*"))
 
@@ -215,6 +226,8 @@ def test_a_run_that_cannot_start_raises(tmp_path):
         dials_mpi.train(config(), output=tmp_path / "own")
     again = dials_mpi.train(config(), output=tmp_path / "own", resume=True, quiet=True)
     assert again.finished
+    with pytest.raises(BadInput, match="the settings are one text, 'seed=1': give a list"):
+        dials_mpi.load_config("warehouse/fast", "seed=1")
     with pytest.raises(BadInput, match="unknown key nothing"):
         dials_mpi.train(dials_mpi.load_config(None, ["nothing=1"]))
 

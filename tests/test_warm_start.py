@@ -75,6 +75,7 @@ def test_the_first_evaluation_is_of_the_other_run_s_networks(trained, tmp_path):
     without = content(trained(*SMALL) / "run.h5")
     assert not np.array_equal(found["evaluation/returns"][0], without["evaluation/returns"][0])
     assert (found["evaluation/env_steps"] == [0, 128, 256]).all()
+    assert "several" not in next(tmp_path.rglob("log.txt")).read_text(), "the numbers are no versions"
 
 
 def test_any_number_of_ranks_gives_the_same_results(trained, tmp_path):

@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 from dials_mpi import domains, settings
 from dials_mpi.config import validation as combinations
 from dials_mpi.config.presets import located
-from dials_mpi.core.text import printable
+from dials_mpi.core.errors import BadInput
+from dials_mpi.core.text import printable, shown
 from dials_mpi.settings import section, section_chosen_by, setting
 from dials_mpi.settings.mappings import PlainMapping
 from dials_mpi.settings.yaml_text import parse, read
@@ -373,6 +374,8 @@ def load(file: str | None, overrides: Sequence[str] = ()) -> Config:
     file: a path, or the name of a preset such as ``warehouse/fast``. BadInput: the file cannot be read, or a
     key, a value or a combination is refused.
     """
+    if isinstance(overrides, str):  # else each character would be one
+        raise BadInput(f"the settings are one text, {shown(overrides)}: give a list of texts key=value")
     if file is None:
         return settings.build(Config, {}, "the defaults", overrides)
     name = printable(file)

@@ -18,6 +18,11 @@ PROCESSORS = "processors"
 
 IRRELEVANT = (
     *("env_steps", "config_digest", "ranks", "hosts", "rebuilt_from"),
+    *(
+        f"{kind}_from_{what}"
+        for kind in ("policies", "predictors")
+        for what in ("digest", "env_steps", "numbers")
+    ),
     *("mpi4py", "mpi_library", "h5py", "hdf5"),
 )
 """Attributes of a session that do not affect results: these libraries only move and store numbers."""

@@ -18,16 +18,21 @@ if TYPE_CHECKING:
     import xarray
 
 
-def open_many(runs: str | Sequence[str | os.PathLike[str]], unchecked: bool = False) -> xarray.Dataset:
+def open_many(runs: str | Sequence[str | os.PathLike[str]], *, unchecked: bool = False) -> xarray.Dataset:
     """The evaluations of several runs along the dimension ``run``: ``Run.evaluations``, stacked.
 
-    runs: directories, or a pattern such as "runs/warehouse-*"; what is not a run is left out of a pattern.
+    runs: a pattern such as "runs/warehouse-*", or a list of directories and patterns; what is not a run is
+    left out of a pattern.
     Coordinates of ``run`` are its name, and ``domain``, ``agents``, ``mode``, ``F`` (retrain_every) and
-    ``seed``. Entries that one run lacks are NaN. BadInput: there is no run, or one cannot be read.
+    ``seed``. Entries that one run lacks are NaN. BadInput: there is no run, one is there twice, or one
+    cannot be read.
     """
-    found = _matching(runs) if isinstance(runs, str) else [Path(one) for one in runs]
+    found = [path for one in ([runs] if isinstance(runs, str) else runs) for path in _matching(one)]
     if not found:
         raise BadInput(f"no directory {printable(str(runs))} holds a run: give another pattern")
+    for path in found:
+        if [other.resolve() for other in found].count(path.resolve()) > 1:
+            raise BadInput(f"{printable(str(path))} is given twice: give each run once")
     opened = [Run.open(directory, unchecked=unchecked) for directory in found]
     configs = [run.config for run in opened]
     evaluations = [run.evaluations for run in opened]
@@ -44,7 +49,9 @@ def open_many(runs: str | Sequence[str | os.PathLike[str]], unchecked: bool = Fa
     return series.stacked_runs(dict(zip(names, evaluations, strict=True)), labels)
 
 
-def _matching(pattern: str) -> list[Path]:
-    """The directories of runs that a pattern names, sorted by name, seed2 before seed10."""
-    found = sorted(glob.glob(os.path.expanduser(pattern)), key=series.natural)
-    return [Path(one) for one in found if RunFile(one).exists()]
+def _matching(given: str | os.PathLike[str]) -> list[Path]:
+    """A directory, or those of runs that a pattern names, sorted by name, seed2 before seed10."""
+    pattern = os.path.expanduser(os.fspath(given))
+    if not glob.has_magic(pattern) or RunFile(pattern).exists():
+        return [Path(pattern)]
+    return [Path(one) for one in sorted(glob.glob(pattern), key=series.natural) if RunFile(one).exists()]

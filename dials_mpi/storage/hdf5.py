@@ -68,7 +68,13 @@ def reading(path: Path, what: str) -> Iterator[h5py.File]:
 def _opened(path: Path) -> h5py.File:
     if has_writer_mark(path):  # the caller has checked the content
         return h5py.File(io.BytesIO(without_writer_mark(path)), "r")
-    return h5py.File(path, "r", locking=False)  # some file systems do not support locks
+    try:
+        return h5py.File(path, "r", locking=False)  # some file systems do not support locks
+    except OSError as error:
+        if "locking flag" not in str(error):
+            raise
+        # Another library of this process, such as xarray, has the file open with locks.
+        return h5py.File(io.BytesIO(path.read_bytes()), "r")
 
 
 def require_version(file: h5py.File, newest: int, path: Path, to_do: str) -> None:
