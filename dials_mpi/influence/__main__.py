@@ -83,7 +83,7 @@ def _compare(options: argparse.Namespace) -> None:
     run = Run.open(options.directory, unchecked=options.unchecked)
     config = load_changed(run.config, options.overrides)
     compared = variants(config, options.vary or [DEFAULT])
-    file = _file(options.directory, options.steps)
+    file = choose(options.directory) if options.steps is None else run.datasets[options.steps].file
     data = _data(run, file, options.regions)
     if options.out:
         with style(), output_file(Path(options.out)) as picture:
@@ -94,13 +94,6 @@ def _compare(options: argparse.Namespace) -> None:
     if options.json:
         _write_json(options.json, fitted, data)
     _print(fitted, data, len(run.domain.regions))
-
-
-def _file(directory: str, steps: int | None) -> DatasetFile:
-    """The dataset of a run. BadInput: there is none, or there are several and none is chosen."""
-    if steps is None:
-        return choose(directory)
-    return Run.open(directory).datasets[steps].file
 
 
 def _data(run: Run, file: DatasetFile, wanted: Sequence[int] | None) -> Data:

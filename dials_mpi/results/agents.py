@@ -10,6 +10,7 @@ import numpy as np
 
 from dials_mpi.algorithm.joint import Actor, GreedyActor
 from dials_mpi.core.errors import BadInput
+from dials_mpi.core.text import printable
 from dials_mpi.domains.base import Agent
 from dials_mpi.results.series import library
 from dials_mpi.storage import datasets as storage
@@ -105,8 +106,9 @@ class KeptDatasets(Mapping[int, KeptDataset]):
 
     def __getitem__(self, env_steps: int) -> KeptDataset:
         if env_steps not in self._paths:
+            where = printable(str(self._directory))
             has = ", ".join(map(str, self._paths)) or "none; train with datasets=last or all"
-            raise BadInput(f"{self._directory} has no dataset of {env_steps} steps: it has {has}")
+            raise BadInput(f"{where} has no dataset of {env_steps} steps: it has {has}")
         return KeptDataset(self._paths[env_steps])
 
     def __iter__(self) -> Iterator[int]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.text import printable
+from dials_mpi.storage.dimensions import CLOCKS
 
 if TYPE_CHECKING:
     import pandas
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from dials_mpi.storage.runfile import Labelled, RunFile
 
-CLOCKS = ("wall", "CPU")
 NUMBERED = ("agent", "region", "episode", "rank")
 """Dimensions whose coordinate counts from 0."""
 

@@ -122,18 +122,20 @@ def _datasets(file: h5py.File) -> Iterator[h5py.Dataset]:
     for name in (*GROUPS, *NETWORKS, "unrecorded"):
         thing = file.get(name)
         if isinstance(thing, h5py.Group):
-            yield from _within(thing)
+            yield from within(thing)
         elif isinstance(thing, h5py.Dataset):
             yield thing
 
 
-def _within(group: h5py.Group) -> Iterator[h5py.Dataset]:
+def within(group: h5py.Group) -> Iterator[h5py.Dataset]:
+    """The datasets in a group, at any depth, coordinates included."""
+    # visititems is not used: with a damaged dataset it ends in a segmentation fault.
     for name in group:
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            continue  # a link that another program has made
+            continue  # a link that another program has made; its target may not exist
         thing = group[name]
         if isinstance(thing, h5py.Group):
-            yield from _within(thing)
+            yield from within(thing)
         elif isinstance(thing, h5py.Dataset):
             yield thing
 

@@ -413,15 +413,7 @@ def _series(file: h5py.File) -> dict[str, h5py.Dataset]:
 
 def _datasets(group: h5py.Group) -> Iterator[h5py.Dataset]:
     """The datasets in a group, at any depth, without coordinates of dimensions."""
-    # visititems is not used: with a damaged dataset it ends in a segmentation fault.
-    for name in group:
-        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            continue  # a link that another program has made; its target may not exist
-        thing = group[name]
-        if isinstance(thing, h5py.Group):
-            yield from _datasets(thing)
-        elif isinstance(thing, h5py.Dataset) and not dimensions.is_coordinate(thing.name):
-            yield thing
+    return (one for one in dimensions.within(group) if not dimensions.is_coordinate(one.name))
 
 
 def _copy_packed(dataset: h5py.Dataset, target: h5py.File) -> None:
