@@ -3,9 +3,11 @@
 import csv
 
 import numpy as np
+import pytest
 
 from dials_mpi.config import load
 from dials_mpi.domains.city.statistics import STATISTICS
+from dials_mpi.report.__main__ import main
 from dials_mpi.storage.runfile import RunFile
 
 # Two evaluations, two episodes, two agents: means 1 and 4, standard errors 0.5 and 1 over the episodes.
@@ -101,3 +103,12 @@ def make_city(
 def rows_of(file):
     with open(file, newline="") as stream:
         return list(csv.DictReader(stream))
+
+
+def refused(capsys, *arguments):
+    """What the report says, in one line, when it refuses its arguments."""
+    with pytest.raises(SystemExit, match="2"):
+        main(list(map(str, arguments)))
+    said = capsys.readouterr().err
+    assert said.startswith("dials_mpi: ") and said.count("\n") == 1
+    return said

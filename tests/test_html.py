@@ -17,11 +17,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from made_run import FOUR, RETURNS, TIMING, make_city, make_run
+from made_run import FOUR, RETURNS, TIMING, make_city, make_run, refused
 
 from dials_mpi import report
 from dials_mpi.core.errors import BadInput
-from dials_mpi.report.__main__ import main
 from dials_mpi.report.page import axes, colours, markup
 from dials_mpi.storage.hdf5 import rewriting
 from dials_mpi.storage.runfile import RunFile
@@ -350,14 +349,6 @@ def test_the_files_of_the_page_are_in_the_wheel():
 
 
 # Refusals ------------------------------------------------------------------------------------------------
-
-
-def refused(capsys, *arguments):
-    with pytest.raises(SystemExit, match="2"):
-        main(list(map(str, arguments)))
-    said = capsys.readouterr().err
-    assert said.startswith("dials_mpi: ") and said.count("\n") == 1
-    return said
 
 
 def test_a_page_needs_scipy_and_no_matplotlib(tmp_path, capsys, monkeypatch):

@@ -7,7 +7,7 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
-from made_run import FOUR, RETURNS, TIMING, make_run, rows_of
+from made_run import FOUR, RETURNS, TIMING, make_run, refused, rows_of
 from matplotlib.figure import Figure
 
 from dials_mpi import report
@@ -549,14 +549,6 @@ def test_global_runs_have_no_cross_entropy_picture(tmp_path, capsys):
 
 
 # Refusals ------------------------------------------------------------------------------------------------
-
-
-def refused(capsys, *arguments):
-    with pytest.raises(SystemExit, match="2"):
-        main(list(map(str, arguments)))
-    said = capsys.readouterr().err
-    assert said.startswith("dials_mpi: ") and said.count("\n") == 1
-    return said
 
 
 def test_no_run_is_refused(tmp_path, capsys):

@@ -7,7 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from made_run import CONTROLLERS, TIMING, make_city, make_run, rows_of
+from made_run import CONTROLLERS, TIMING, make_city, make_run, refused, rows_of
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -387,14 +387,6 @@ def test_files_of_another_program_must_fit_each_other(tmp_path, capsys):
 
 
 # Refusals ------------------------------------------------------------------------------------------------
-
-
-def refused(capsys, *arguments):
-    with pytest.raises(SystemExit, match="2"):
-        main(list(map(str, arguments)))
-    said = capsys.readouterr().err
-    assert said.startswith("dials_mpi: ") and said.count("\n") == 1
-    return said
 
 
 def test_an_unknown_statistic_is_refused_with_those_of_the_domain(tmp_path, capsys):
