@@ -4,6 +4,7 @@ import gzip
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 from city_common import grid, network, resco
 
@@ -72,6 +73,9 @@ def test_maps_of_resco_are_read_as_sumo_reads_them(name):
     net = compare_with_sumo(scenario.find(f"resco:{name}").network)
     assert list(net.agents) == list(net.signals)
     assert not any(signal.added or signal.never_green for signal in net.signals.values())
+    stops = {s.name: [net.shapes[lane][-1] for lane in s.incoming] for s in net.signals.values()}
+    for signal in net.signals.values():
+        assert np.hypot(*(np.mean(stops[signal.name], axis=0) - net.centre(signal))) < 20  # metres
 
 
 @pytest.mark.skipif(find_spec("sumo_experiments") is None, reason="no sumo-experiments")

@@ -21,7 +21,7 @@ from made_run import FOUR, RETURNS, TIMING, make_city, make_run, refused
 
 from dials_mpi import report
 from dials_mpi.core.errors import BadInput
-from dials_mpi.report.page import axes, colours, markup
+from dials_mpi.report.page import axes, colours, maps, markup
 from dials_mpi.storage.hdf5 import rewriting
 from dials_mpi.storage.runfile import RunFile
 
@@ -153,6 +153,47 @@ def test_a_page_of_a_study_has_its_means_and_intervals(tmp_path):
     assert {row["mode"] for row in differ} == {"dials", "global", "untrained"}
     maps = [how["aria-label"] for tag, how in page.attributes if tag == "svg" and "regions" in str(how)]
     assert len(maps) == 6 and "5 by 5 regions" in maps[-1]
+
+
+def on_map(folder, returns, x, y, names=("a", "<b>", "c")):
+    """A run of a city with three agents that are at these positions, and its page."""
+    run = Path(make_city(folder, "placed", [[30.0, 40.0], [20.0, 24.0]], agents=3, timing={}))
+    with rewriting(run / "run.h5") as file:
+        file["evaluation/returns"][-1] = returns
+    placed = RunFile(run)
+    placed.write({"map/name": list(names), "map/x": x, "map/y": y})
+    placed.commit()
+    return run
+
+
+def test_a_map_shows_each_agent_where_it_is(tmp_path):
+    page = written(tmp_path, [on_map(tmp_path, [-3.0, -1.0, -2.0], [0.0, 100.0, 50.0], [0.0, 50.0, -50.0])])
+    of_viridis = ["#fde725", "#22908c", "#440154"]  # its first, middle and last colours
+    points = [how for tag, how in page.attributes if tag == "circle" and how.get("fill") in of_viridis]
+    hints = [text for text, _ in page.texts["title"] if text[:1] in "a<c"]
+    assert hints == ["<b>: -1", "c: -2", "a: -3"]  # lower returns later, on top
+    x, y = ([float(one[axis]) for one in points] for axis in ("cx", "cy"))
+    assert x == [210.0, 110.0, 10.0]  # 100 m are 200 units
+    assert y == [10.0, 210.0, 110.0]  # north is up
+    assert [one["fill"] for one in points] == of_viridis
+
+
+def test_a_few_outliers_do_not_make_all_others_look_equal():
+    values = np.array([[*np.linspace(-4, 0, 40), -200.0]])
+    low, high = maps._limits(values)
+    assert -20 < low < -4 and high == 0
+    assert maps._limits(values[:, :-1]) == (-4, 0) and maps._limits(np.ones((2, 3))) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "arrays", [{"map/x": [0.0, 1.0]}, {"map/x": [0.0, 1.0, np.nan]}, {"map/name": ["a", "b"]}]
+)
+def test_a_map_that_is_not_of_the_agents_is_refused(tmp_path, capsys, arrays):
+    run = on_map(tmp_path, [-3.0, -1.0, -2.0], [0.0, 100.0, 50.0], [0.0, 50.0, -50.0])
+    changed = RunFile(run)
+    changed.write(arrays)
+    changed.commit()
+    assert "map is not of the agents" in refused(capsys, run, "--html", tmp_path / "page.html")
 
 
 def test_tables_of_the_page_are_those_of_the_folder(tmp_path):

@@ -53,6 +53,12 @@ def test_the_series_are_those_of_the_file(run, plain):
     assert run.finished and run.config.seed == 0 and run.evaluations.attrs["domain"] == "warehouse"
 
 
+def test_the_map_has_the_agents_in_their_cells(run):
+    assert run.map.name.values.tolist() == [f"row {r}, column {c}" for r in (1, 2) for c in (1, 2)]
+    assert run.map.x.values.tolist() == [0, 1, 0, 1] and run.map.y.values.tolist() == [0, 0, -1, -1]
+    assert run.map.x.dims == ("agent",)
+
+
 def test_references_are_stacked_by_policy(run, plain):
     assert set(run.references.policy.values) == {"random", "closest", "oldest"}
     for policy in run.references.policy.values:

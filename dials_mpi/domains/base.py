@@ -17,7 +17,7 @@ caller then gives a simulator the same actions so many times and adds up the rew
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
@@ -78,12 +78,15 @@ def _whole(size: int) -> Description:
 class Agent:
     """Sizes of an agent: length O of its observation, and number of its discrete actions.
 
-    parts: of its observation; a domain may leave them out.
+    parts: of its observation; a domain may leave them out. name, position: shown where results are shown; a
+    domain may leave them out. position: (x, y) on a map of the system, x to the right and y up, in any unit.
     """
 
     observation_size: int
     actions: int
     parts: Description = ()
+    name: str = field(default="", compare=False)
+    position: tuple[float, float] | None = field(default=None, compare=False)
 
     @property
     def description(self) -> Description:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from dials_mpi.core.errors import BadInput
+from dials_mpi.domains.base import Agent
 
 Pair = tuple[int, int]
 
@@ -27,6 +30,16 @@ def blocks(grid: Pair, block: Pair) -> list[tuple[int, ...]]:
         tuple(r * columns + c for r in range(top, top + high) for c in range(left, left + wide))
         for top in range(0, rows, high)
         for left in range(0, columns, wide)
+    ]
+
+
+def placed(agent: Agent, grid: Pair) -> list[Agent]:
+    """Equal agents on a grid, row by row, with their names and positions."""
+    rows, columns = grid
+    return [
+        replace(agent, name=f"row {r + 1}, column {c + 1}", position=(float(c), float(-r)))
+        for r in range(rows)
+        for c in range(columns)
     ]
 
 

@@ -1,4 +1,4 @@
-"""What a run file says beside the results: sessions, versions, time by phase and rank, failures."""
+"""What a run file says beside the results: sessions, versions, time by phase and rank, failures, a map."""
 
 from __future__ import annotations
 
@@ -33,6 +33,14 @@ class Session(NamedTuple):
     rebuilt_from: str
 
 
+class Places(NamedTuple):
+    """Where the agents are on a map of the system: names, and positions [N], x to the right and y up."""
+
+    names: tuple[str, ...]
+    x: np.ndarray
+    y: np.ndarray
+
+
 @dataclass(frozen=True)
 class Details:
     """sessions: the oldest first. phases: seconds (wall-clock, CPU) of each rank in all, [W, 2], of known
@@ -62,6 +70,18 @@ def read_details(file: RunFile, series: Series) -> Details:
         series(failures, 2).sum(axis=0) if file.has(failures) else np.empty(0),
         file.archived(),
     )
+
+
+def read_places(file: RunFile, agents: int) -> Places | None:
+    """The places of the agents, if the file has them. ValueError: they are not those of so many agents."""
+    if not file.has("map/x"):
+        return None
+    found = file.labelled("map")
+    x, y = found["x"].values, found["y"].values
+    names = found["name"].values.tolist() if "name" in found else [f"agent {k}" for k in range(agents)]
+    if not x.shape == y.shape == (agents,) == (len(names),) or not np.isfinite([x, y]).all():
+        raise ValueError("map is not of the agents")
+    return Places(tuple(printable(str(name)) for name in names), x, y)
 
 
 def _sessions(file: RunFile) -> list[Session]:

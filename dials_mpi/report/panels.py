@@ -410,10 +410,14 @@ def three_digits(largest: float) -> int:
     return 2 - sum(round(largest, 3 - power) >= 10**power for power in (1, 2))
 
 
+def final_returns(group: Group) -> np.ndarray:
+    """Mean final returns of the agents [N], over finished runs, or all if none is."""
+    return np.mean([run.returns[-1].mean(axis=0) for run in group.finished or group.runs], axis=0)
+
+
 def regional_returns(group: Group) -> np.ndarray:
-    """Mean final returns of the regions, by row and column, over finished runs, or all if none is."""
-    returns = np.mean([run.returns[-1].mean(axis=0) for run in group.finished or group.runs], axis=0)
-    return returns.reshape(group.runs[0].grid)
+    """``final_returns`` by row and column of a grid."""
+    return final_returns(group).reshape(group.runs[0].grid)
 
 
 # Axes ----------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from dials_mpi.core.errors import BadInput
 from dials_mpi.core.text import printable, shown
 from dials_mpi.domains import find
 from dials_mpi.domains.base import Statistic
-from dials_mpi.report.details import Details, read_details
+from dials_mpi.report.details import Details, Places, read_details, read_places
 from dials_mpi.results.run import Run
 from dials_mpi.storage.hdf5 import READ_ERRORS
 from dials_mpi.storage.runfile import RunFile
@@ -72,7 +72,7 @@ class RunData:
     about.
     timing: seconds of each phase in ``SPENT`` before each evaluation, [T, W, 2] (wall-clock, CPU). peak_rss,
     pss: bytes of each rank [W]. These three are empty where the file does not hold them. details: of its
-    sessions and of all phases.
+    sessions and of all phases. places: of the agents on a map, if the domain gives them.
     """
 
     name: str
@@ -90,6 +90,7 @@ class RunData:
     peak_rss: np.ndarray
     pss: np.ndarray
     details: Details
+    places: Places | None = None
     measure: Statistic = RETURN
 
     @property
@@ -207,6 +208,7 @@ def _read_evaluated(file: RunFile, config: Config) -> RunData:
         peak_rss=_memory(file, "peak_rss"),
         pss=_memory(file, "pss"),
         details=read_details(file, series),
+        places=read_places(file, returns.shape[2]),
     )
 
 

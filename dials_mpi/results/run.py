@@ -145,6 +145,12 @@ class Run:
         [policy, episode]. BadInput: the run is not finished."""
         return series.references(self.recorded)
 
+    @cached_property
+    def map(self) -> xarray.Dataset:
+        """``name``, ``x`` and ``y`` [agent]: names and positions. BadInput: the domain gives none, or the run
+        is older than this part of the file."""
+        return series.series(self.recorded, "map")
+
     def to_pandas(self) -> pandas.DataFrame:
         """The evaluations in long form: one row for each evaluation, episode and agent."""
         return series.long_form(self.evaluations)

@@ -7,9 +7,10 @@ ranks that hold regions fit and train; root writes. Ranks exchange data at the b
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -42,6 +43,8 @@ from dials_mpi.run.state import RankState
 from dials_mpi.run.state_exchange import StateExchange
 from dials_mpi.run.walltime import Deadline
 from dials_mpi.run.warm_up import is_warm, warm_up_together
+
+T = TypeVar("T")
 
 
 class System:
@@ -249,6 +252,8 @@ class System:
             hosts=hosts,
             platform=platform,
             owners=self.layout.region_ranks,
+            agent_names=_of_all(agent.name for agent in self.domain.agents),
+            positions=_of_all(agent.position for agent in self.domain.agents),
         )
 
     def _end_segment(self, segment: Segment) -> None:
@@ -352,3 +357,10 @@ def _require_finite(evaluation: Evaluation, segment: int) -> None:
             last = max(segment - 1, 0)  # the evaluation follows this segment
             owner = f"{'agent' if name == 'return' else 'region'} {number}"
             raise NonFinite(owner, last, f"{name} in the evaluation", found)
+
+
+def _of_all(values: Iterable[T | None]) -> list[T]:
+    """The values, if each agent has one, or else none."""
+    found = list(values)
+    known = [value for value in found if value]
+    return known if len(known) == len(found) else []

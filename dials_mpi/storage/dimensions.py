@@ -26,6 +26,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "timing": ("env_steps", "rank", "clock"),
     "events": ("env_steps", "rank"),
     "placement": ("region",),
+    "map": ("agent",),
     "memory": ("rank",),
     "reference": ("episode", "agent"),
     "reference_statistics": ("episode",),

@@ -65,7 +65,7 @@ CHANGED = ".changed"
 OTHER_TYPES = (h5py.Empty, h5py.Reference, h5py.RegionReference)
 """Types of attributes that only other programs write."""
 
-KEPT_GROUPS = ("memory", "placement")
+KEPT_GROUPS = ("memory", "placement", "map")
 """Groups of arrays that ``rebuild`` copies, because a session may not write them again."""
 
 BY_RANK = ("timing", "events")

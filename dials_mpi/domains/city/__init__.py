@@ -172,6 +172,8 @@ class City:
                 observation_size(signal, config.observe_waiting),
                 len(signal.greens),
                 parts(signal, config.observe_waiting),
+                name=signal.name,
+                position=self.net.centre(signal),
             )
             for signal in self.signals
         ]

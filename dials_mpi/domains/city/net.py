@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 from xml.etree.ElementTree import Element
 
@@ -163,6 +164,11 @@ class Net:
                 *(self.permissions[way.from_lane] & self.permissions[way.to_lane] for way in ways)
             )
         return found
+
+    def centre(self, signal: Signal) -> tuple[float, float]:
+        """The mean position (x, y) of a signal's junctions, metres."""
+        points = [self.junctions[name][1] for name in signal.junctions]
+        return fmean(x for x, _ in points), fmean(y for _, y in points)
 
     @property
     def agents(self) -> dict[str, Signal]:

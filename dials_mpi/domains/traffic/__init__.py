@@ -18,7 +18,7 @@ import numpy as np
 
 from dials_mpi.core.errors import BadInput
 from dials_mpi.domains.base import Agent, Drawing, OnlyOne, Region, Source
-from dials_mpi.domains.blocks import blocks, require_fit
+from dials_mpi.domains.blocks import blocks, placed, require_fit
 from dials_mpi.domains.sumo import installation
 from dials_mpi.domains.sumo.simulation import Simulation
 from dials_mpi.domains.traffic.controllers import CONTROLLERS, TrafficController
@@ -116,7 +116,7 @@ class Traffic:
         bits = len(SIDES) * config.cells
         input_size = bits + len(PHASES) * config.predictor_sees_lights
         agent = Agent(bits + len(PHASES), actions=2, parts=parts(config.cells))
-        self.agents = [agent] * (config.grid[0] * config.grid[1])
+        self.agents = placed(agent, config.grid)
         self._entry_indices = self._network(*config.block, 1).entry_indices()
         inputs = parts(config.cells, config.predictor_sees_lights, config.block[0] * config.block[1])
         self.regions = [

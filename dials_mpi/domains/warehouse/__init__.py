@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dials_mpi.domains.base import Agent, Drawing, Region, Source
-from dials_mpi.domains.blocks import require_fit
+from dials_mpi.domains.blocks import placed, require_fit
 from dials_mpi.domains.warehouse.floor import lay_out
 from dials_mpi.domains.warehouse.region import ACTIONS, OBSERVATION_SIZE, parts
 from dials_mpi.domains.warehouse.scripts import SCRIPTS, Script
@@ -79,7 +79,7 @@ class Warehouse:
         self.config = config
         self.horizon = config.horizon
         self._floor = floor = lay_out(config.grid, config.ring, config.block)
-        self.agents = [Agent(OBSERVATION_SIZE, ACTIONS, parts())] * floor.learners
+        self.agents = placed(Agent(OBSERVATION_SIZE, ACTIONS, parts()), config.grid)
         inputs = parts(floor.regions.shape[1])
         self.regions = [
             Region(

@@ -1,7 +1,7 @@
 """One HTML file with everything about runs: no network, no library of scripts, readable without scripts.
 
 page.html is its frame, page.css its style, page.js shows values under the pointer and sorts tables.
-results.py and facts.py make the parts, charts.py and axes.py draw, markup.py escapes.
+results.py and facts.py make the parts, charts.py, axes.py and maps.py draw, markup.py escapes.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import NamedTuple
 from dials_mpi.report.contents import notes, tables_of_controllers, tables_of_groups
 from dials_mpi.report.groups import Group, by_system
 from dials_mpi.report.others import Other
-from dials_mpi.report.page import colours, facts, results
+from dials_mpi.report.page import colours, facts, maps, results
 from dials_mpi.report.page.markup import Markup, element, joined, json_text
 from dials_mpi.report.page.results import Part
-from dials_mpi.report.runs import RETURN, RunData
+from dials_mpi.report.runs import RunData
 from dials_mpi.report.runtimes import Clock
 from dials_mpi.storage.files import output_file
 
@@ -86,8 +86,8 @@ def _sections(
         yield Section("Final values", "final", _followed_by(results.final_values(groups), beside))
     if any(group.cross_entropy is not None for group in groups):
         yield Section("Influence predictors", "predictors", results.predictors(groups))
-    if results.has_maps(groups) and groups[0].measure is RETURN:
-        yield Section("Returns of the regions", "maps", results.maps(groups))
+    if maps.known(groups):
+        yield Section("Returns of the agents", "maps", Part(maps.of_returns(groups)))
     yield Section("Runs", "runs", Part(facts.runs_table(runs)))
     costs = _followed_by(Part(facts.times(groups, clock)), facts.tables_of([*tables.values()]))
     yield Section("Time and memory", "costs", costs)

@@ -1,4 +1,4 @@
-"""Charts as SVG: lines, intervals, stacked bars and maps. They are 440 units wide, for phones and screens."""
+"""Charts as SVG: lines, intervals and stacked bars. They are 440 units wide, for phones and screens."""
 
 from __future__ import annotations
 
@@ -270,40 +270,3 @@ def stacked_bars(title: str, name: str, rows: Mapping[str, Mapping[str, float]])
             before += value
     chart = _svg(f"{title}, {name}", bottom + BOTTOM, parts)
     return element("figure", element("figcaption", title), chart, class_="chart")
-
-
-# Maps ----------------------------------------------------------------------------------------------------
-
-VIRIDIS = ("440154", "482878", "3e4989", "31688e", "26828e", "1f9e89", "35b779", "6ece58", "b5de2b", "fde725")
-MOST_NUMBERS = 7  # cells in a row of a map that shows its numbers
-
-
-def map_chart(title: str, values: np.ndarray, low: float, high: float, decimals: int) -> Markup:
-    """A map [rows, columns], colours from low to high; in small maps the values are written, too."""
-    rows, columns = values.shape
-    size = WIDTH / 2 / max(rows, columns)
-    parts = []
-    for (row, column), value in np.ndenumerate(values):
-        share = (value - low) / (high - low) if high > low else 0.5
-        text = f"{value:.{decimals}f}"
-        hint = element("title", f"row {row + 1}, column {column + 1}: {value:.4g}")
-        box = {"x": f"{column * size:.2f}", "y": f"{row * size:.2f}"}
-        sides = {"width": f"{size:.2f}", "height": f"{size:.2f}"}
-        parts.append(element("rect", hint, fill=_viridis(share), **box, **sides))
-        if max(rows, columns) <= MOST_NUMBERS:
-            look = f"fill:{'#fff' if share < 0.6 else '#000'};font-size:{0.3 * size:.0f}px"
-            at = {"x": f"{(column + 0.5) * size:.1f}", "y": f"{(row + 0.5) * size:.1f}"}
-            parts.append(element("text", text, style=look, class_="middle", **at))
-    label = f"{title}: returns of {rows} by {columns} regions, from {values.min():.4g} to {values.max():.4g}"
-    frame = f"0 0 {columns * size:g} {rows * size:g}"
-    chart = element("svg", *parts, viewBox=frame, role="img", aria_label=label)
-    return element("figure", element("figcaption", title), chart, class_="map")
-
-
-def _viridis(share: float) -> str:
-    """The colour of a share from 0 to 1."""
-    place = min(max(share, 0.0), 1.0) * (len(VIRIDIS) - 1)
-    k = min(int(place), len(VIRIDIS) - 2)
-    one, other = (np.array([int(VIRIDIS[i][j : j + 2], 16) for j in (0, 2, 4)]) for i in (k, k + 1))
-    red, green, blue = np.round(one + (place - k) * (other - one)).astype(int)
-    return f"#{red:02x}{green:02x}{blue:02x}"

@@ -1,4 +1,4 @@
-"""The parts of the page about results: curves, final values, predictors, maps."""
+"""The parts of the page about results: curves, final values, predictors."""
 
 from __future__ import annotations
 
@@ -188,35 +188,3 @@ def _baseline(group: Group, line: Line) -> Line:
     ends = np.append(refits.env_steps[1:], max(line.x[-1], refits.env_steps[-1]))
     steps, levels = np.stack([refits.env_steps, ends], axis=1).ravel(), np.repeat(refits.constant, 2)
     return Line(f"{line.label}, class frequencies", line.colour, LEVEL_DASH, steps, levels, exact=False)
-
-
-# Maps ----------------------------------------------------------------------------------------------------
-
-
-def has_maps(groups: Sequence[Group]) -> bool:
-    """Whether the regions lie on a grid."""
-    return hasattr(groups[0].runs[0].config.domain_section, "grid")
-
-
-def maps(groups: Sequence[Group]) -> Part:
-    """The regions' final returns, on one scale for each system."""
-    rows = [_maps_of(same) for same in by_system(groups)]
-    return Part(joined(rows))
-
-
-def _maps_of(same: Sequence[Group]) -> Markup:
-    values = [panels.regional_returns(group) for group in same]
-    low, high = min(float(v.min()) for v in values), max(float(v.max()) for v in values)
-    decimals = panels.three_digits(max(abs(low), abs(high)))
-    figures = [
-        charts.map_chart(group.label, value, low, high, decimals)
-        for group, value in zip(same, values, strict=True)
-    ]
-    scale = element(
-        "p",
-        f"{low:.{decimals}f} ",
-        element("span", class_="viridis"),
-        f" {high:.{decimals}f}",
-        class_="scale",
-    )
-    return joined([element("h3", same[0].system.title), element("div", *figures, class_="maps"), scale])

@@ -31,7 +31,8 @@ class Session:
     env_steps: steps per agent in the checkpoint that the session starts from, 0 without one. wall_time:
     seconds that the sessions before took. continued: there was a session before. region_of: the region of
     each agent [N]. hosts: the machine of each rank [W]. owners: the rank that trains each region [R].
-    platform: the kind of processor and the versions of libraries, by name, of each rank [W].
+    platform: the kind of processor and the versions of libraries, by name, of each rank [W]. agent_names,
+    positions: of each agent [N], (x, y) on a map; () where the domain gives none.
     """
 
     directory: Path
@@ -44,6 +45,8 @@ class Session:
     hosts: Sequence[str] = ()
     owners: Sequence[int] = ()
     platform: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    agent_names: Sequence[str] = ()
+    positions: Sequence[tuple[float, float]] = ()
 
     @property
     def agents(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -22,8 +23,10 @@ class RunFileSink(Sink):
         self.run = RunFile(directory, {statistic.name: statistic.unit for statistic in statistics})
 
     def session(self, session: Session) -> None:
-        """The machine, kind of processor and libraries of each rank; the rank that trains each region."""
+        """The machine, kind of processor and libraries of each rank; the rank that trains each region; names
+        and positions of the agents, if the domain gives them."""
         self.run.write({"placement/rank": session.owners}, hosts=session.hosts, ranks=len(session.hosts))
+        self.run.write(_map(session))
         platform = dict(session.platform)
         processors = platform.pop(PROCESSORS)
         versions = {name: distinct(kinds) for name, kinds in platform.items()}
@@ -85,3 +88,14 @@ class RunFileSink(Sink):
     def flush(self) -> None:
         """Replace the file by one with the new records. Unwritable: the disk is full."""
         self.run.commit()
+
+
+def _map(session: Session) -> dict[str, Any]:
+    """The arrays of ``map``: what the domain tells of the agents' names and positions."""
+    found: dict[str, Any] = {}
+    if session.agent_names:
+        found["map/name"] = list(session.agent_names)
+    if session.positions:
+        x, y = np.array(session.positions, np.float64).T
+        found |= {"map/x": x, "map/y": y}
+    return found
