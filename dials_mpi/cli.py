@@ -83,7 +83,12 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
 def add_run_arguments(parser: argparse.ArgumentParser, several: bool = False) -> None:
     """Add the arguments that ``run_of`` and ``policy_of`` read; several: that ``policies_of`` reads."""
     choices = "random, hand-coded or all" if several else "random or hand-coded"
-    parser.add_argument("arguments", nargs="*", metavar="DIR | key=value", help="a run, or settings")
+    parser.add_argument(
+        "arguments",
+        nargs="*",
+        metavar="DIR | key=value",
+        help="a run, or settings; with a run: those without effect on results",
+    )
     parser.add_argument("--config", metavar="FILE", help="a configuration in place of a run")
     parser.add_argument("--policy", type=word, help=f"trained (default for a run), {choices}")
     add_checkpoint(parser)
@@ -102,8 +107,8 @@ def run_of(options: argparse.Namespace) -> Run:
             raise BadInput("neither a run nor a configuration is given: give its directory, or --config FILE")
         run = Run.of_config(options.config, overrides)
     else:
-        require_no_settings(directories[0], [*overrides, *directories[1:]])
-        run = Run.open(directories[0], options.checkpoint, options.unchecked)
+        require_no_settings(directories[0], directories[1:])
+        run = Run.open(directories[0], options.checkpoint, options.unchecked, overrides)
     _ = run.domain  # raises BadInput where something is missing
     return run
 

@@ -163,8 +163,10 @@ def test_nothing_or_too_much_to_evaluate(evaluate, run, tmp_path):
     (tmp_path / "four.yaml").write_text("")
     assert "--config" in refused(evaluate(run, "--config", tmp_path / "four.yaml"))
     assert "is given beside the run" in refused(evaluate(run, run))
-    assert "is given beside the run" in refused(evaluate(run, "seed=1"))
-    assert "seed=1" in refused(evaluate("seed=1", run))
+    assert "seed was 0 and is 1: give only settings" in refused(evaluate(run, "seed=1"))
+    assert "seed was 0 and is 1" in refused(evaluate("seed=1", run))
+    assert "total_steps was" in refused(evaluate(run, "total_steps=8_000_000"))
+    assert "unknown key sed" in refused(evaluate(run, "sed=1"))
 
 
 def test_a_directory_without_a_run(evaluate, tmp_path):

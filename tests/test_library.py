@@ -88,6 +88,25 @@ def test_a_file_that_another_library_has_open_in_this_process_is_read(run):
         assert again.evaluations.identical(run.evaluations) and len(again.policies) == 4
 
 
+def test_a_refit_is_the_runs_own_and_takes_other_settings(run, plain):
+    """The first refit of a run fits new predictors, to the first dataset."""
+    for k in (0, 3):
+        _, fit = run.refit(k, env_steps=0)
+        assert fit.after == plain["influence/cross_entropy_after"][0, k]
+        assert fit.constant == plain["influence/cross_entropy_constant"][0, k]
+    predictor, other = run.refit(1, ["influence.architecture=fnn", "influence.epochs=2"])
+    data = run.datasets[max(run.datasets)].region(1)
+    episodes = run.config.influence.held_out_episodes(data.sizes["episode"])
+    held_out = (data[name].values[-episodes:] for name in ("inputs", "sources"))
+    assert other.after == pytest.approx(predictor.cross_entropy(*held_out), rel=1e-6) != fit.after
+    with pytest.raises(BadInput, match="there is no region 4: give a number from 0 to 3"):
+        run.refit(4)
+    with pytest.raises(BadInput, match="has no dataset of 7 steps"):
+        run.refit(0, env_steps=7)
+    with pytest.raises(BadInput, match="did you mean"):
+        run.refit(0, ["influence.epoch=3"])
+
+
 def test_policies_act(run):
     agent, rng = run.policies[1], np.random.default_rng(3)
     observations = rng.random((5, agent.observations)).astype(np.float32)

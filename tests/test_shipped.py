@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -73,8 +74,34 @@ def test_as_a_user_starts_it(tmp_path):
     words = ("trained/warehouse", "--steps", "2", "--out", "a.png")
     assert launch("-m", "dials_mpi.watch", *words, cwd=tmp_path).code == 0
     refused = launch("-m", "dials_mpi.evaluate", "trained/warehouse", "seed=3", cwd=tmp_path)
-    assert refused.code == 2 and "whose configuration is fixed" in refused.stderr
+    assert refused.code == 2 and "the settings of a run are fixed" in refused.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("Xvfb") is None, reason="no Xvfb")
+def test_trained_lights_are_watched_in_sumos_window(tmp_path):
+    """SUMO's window, on a screen in memory, shows the episode that SUMO without a window plays."""
+    with subprocess.Popen(
+        ["Xvfb", ":91", "-screen", "0", "1200x900x24"], stderr=subprocess.DEVNULL
+    ) as screen:
+        try:
+            words = ("-m", "dials_mpi.evaluate", "trained/traffic", "--episodes", "1")
+            plain = launch(*words, cwd=tmp_path)
+            window = launch(*words, "traffic.gui=true", cwd=tmp_path, environment={"DISPLAY": ":91"})
+        finally:
+            screen.terminate()
+    assert (window.code, window.stdout) == (0, plain.stdout) and plain.code == 0
+
+
+def test_a_run_is_opened_with_settings_that_do_not_affect_its_results():
+    run = Run.open("trained/traffic", settings=["traffic.gui=true", "traffic.sumo=traci", "silence=3"])
+    assert run.config.domain_section.gui and run.config.silence == 3
+    assert run.config.decisive() | {"traffic.gui": False, "traffic.sumo": "auto"} == (
+        Run.open("trained/traffic").config.decisive()
+    )
+    with pytest.raises(BadInput, match=r"fixed, and traffic\.inflow was 0\.1 and is 0\.2: .*traffic\.gui, t"):
+        Run.open("trained/traffic", settings=["traffic.gui=true", "traffic.inflow=0.2"])
 
 
 def test_a_run_starts_from_one(tmp_path):

@@ -660,7 +660,7 @@ def test_libsumo_tells_the_version_that_it_writes_into_its_output(forgetful, tmp
 
 
 def test_libsumo_has_no_window():
-    with pytest.raises(BadInput, match=r"traffic\.gui needs traffic\.sumo=traci"):
+    with pytest.raises(BadInput, match="gui=true needs sumo=traci"):
         Traffic(TrafficConfig(sumo="libsumo", gui=True)).versions()
 
 
@@ -668,7 +668,7 @@ def test_libsumo_has_no_window():
 def test_a_window_needs_a_screen(monkeypatch):
     monkeypatch.delenv("DISPLAY", raising=False)
     installation.module.cache_clear()
-    with pytest.raises(BadInput, match=r"traffic\.gui needs a screen.*traffic\.gui=false"):
+    with pytest.raises(BadInput, match=r"gui=true needs a screen.*leave gui out"):
         Traffic(TrafficConfig(gui=True)).versions()
 
 

@@ -11,11 +11,10 @@ import numpy as np
 
 from dials_mpi.algorithm.collect import Dataset
 from dials_mpi.core.errors import BadInput
-from dials_mpi.core.seeding import Purpose, stream
 from dials_mpi.domains.base import Region
 from dials_mpi.influence.variants import HISTORY, SAMPLES, Variant
 from dials_mpi.learning.calibration import Calibration, calibrate, calibration_error, predict
-from dials_mpi.learning.influence import Fit, Predictor
+from dials_mpi.learning.influence import Fit, Predictor, fit_anew
 
 
 class Fitted(NamedTuple):
@@ -67,9 +66,8 @@ def fit(variant: Variant, data: Data, seed: int, segment: int = 0) -> Iterator[F
     begun, fits, calibrations, parameters = time.perf_counter(), [], [], 0
     for k, region, dataset in zip(*data, strict=True):
         settings, own = _of_variant(variant, dataset)
-        predictor = Predictor(settings, region, trainable=True)
-        predictor.network.initialise(stream(seed, Purpose.PREDICTOR_INITIALISATION, k))
-        fits.append(predictor.fit(own.inputs, own.sources, stream(seed, Purpose.INFLUENCE_FIT, k, segment)))
+        predictor, losses = fit_anew(settings, region, k, (own.inputs, own.sources), seed, segment)
+        fits.append(losses)
         held_out = settings.held_out_episodes(len(own.inputs))
         calibrations.append(_calibrations(predictor, own.inputs[-held_out:], own.sources[-held_out:]))
         parameters = max(parameters, len(predictor.vector))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from dials_mpi.core.jit import compiled
+from dials_mpi.core.seeding import Purpose, stream
 from dials_mpi.learning.adam import Adam
 from dials_mpi.learning.kernels.activations import exp
 from dials_mpi.learning.kernels.gemm import ROWS
@@ -223,6 +224,23 @@ class Predictor:
         rows = outputs.reshape(-1, self.heads.outputs), sources.reshape(-1, sources.shape[2])
         self.network.backward(self.heads.gradient(*rows).reshape(outputs.shape))
         self.optimiser.step(self.config.learning_rate)
+
+
+def fit_anew(
+    settings: InfluenceConfig,
+    region: Region,
+    number: int,
+    data: tuple[np.ndarray, np.ndarray],
+    seed: int,
+    segment: int = 0,
+) -> tuple[Predictor, Fit]:
+    """A new predictor of region ``number``, fitted as a run of this seed fits it before the first segment.
+
+    data: inputs [E, T, D] and sources [E, T, M]. segment: another one gives other minibatches.
+    """
+    predictor = Predictor(settings, region, trainable=True)
+    predictor.network.initialise(stream(seed, Purpose.PREDICTOR_INITIALISATION, number))
+    return predictor, predictor.fit(*data, stream(seed, Purpose.INFLUENCE_FIT, number, segment))
 
 
 def baseline_cross_entropy(train: np.ndarray, test: np.ndarray, classes: Sequence[int]) -> float:

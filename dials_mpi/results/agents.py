@@ -14,7 +14,7 @@ from dials_mpi.core.text import printable
 from dials_mpi.domains.base import Agent
 from dials_mpi.results.series import library
 from dials_mpi.storage import datasets as storage
-from dials_mpi.storage.datasets import DatasetFile
+from dials_mpi.storage.datasets import DatasetFile, RegionData
 
 if TYPE_CHECKING:
     import xarray
@@ -79,14 +79,18 @@ class KeptDataset:
         """The number of regions."""
         return self.file.regions
 
+    def arrays(self, k: int) -> RegionData:
+        """The episodes of region k as numpy arrays. BadInput: there is no such region."""
+        if not 0 <= k < self.regions:
+            raise BadInput(f"there is no region {k}: give a number from 0 to {self.regions - 1}")
+        return self.file.region(k)
+
     def region(self, k: int) -> xarray.Dataset:
         """The episodes of region k: inputs [episode, step, input] of its predictor, sources [episode, step,
         source], actions and rewards [episode, step, agent]. BadInput: there is no such region, no xarray."""
-        if not 0 <= k < self.regions:
-            raise BadInput(f"there is no region {k}: give a number from 0 to {self.regions - 1}")
-        names = self.file.names(k)
+        found, names = self.arrays(k), self.file.names(k)
         axes = {"inputs": "input", "sources": "source", "actions": "agent", "rewards": "agent"}
-        arrays = self.file.region(k)._asdict()
+        arrays = found._asdict()
         return library().Dataset(
             {name: (("episode", "step", axes[name]), array) for name, array in arrays.items()},
             {

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from dials_mpi.algorithm import joint
-from dials_mpi.config import Config, from_yaml, load
+from dials_mpi.config import Config, from_yaml, load, load_changed
+from dials_mpi.config.comparison import changed_for_looking
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.seeding import OTHER_EPISODES, Purpose, streams
 from dials_mpi.core.text import printable
 from dials_mpi.domains import create
 from dials_mpi.domains.base import Domain, GlobalSimulator
 from dials_mpi.domains.members import Members
+from dials_mpi.learning.influence import Fit, Predictor, fit_anew
 from dials_mpi.learning.stored import stored
 from dials_mpi.learning.tables import layers, tables, widths
 from dials_mpi.results import series
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
     import pandas
     import xarray
 
-    from dials_mpi.learning.influence import Predictor
     from dials_mpi.learning.policy import Policy
 
 TRAINED, RANDOM = "trained", "random"
@@ -74,16 +75,18 @@ class Run:
         directory: str | os.PathLike[str],
         checkpoint: str | int | None = None,
         unchecked: bool = False,
+        settings: Sequence[str] = (),
     ) -> Run:
         """The run in a directory, or one that comes with the package, such as ``trained/warehouse``;
         checkpoint: as of the constructor.
 
-        unchecked: also read files that another program has changed. BadInput: there is no run that can be
-        read.
+        unchecked: also read files that another program has changed. settings: in place of the run's, only
+        such as do not affect results, for example "traffic.gui=true". BadInput: there is no run that can be
+        read, or a setting is refused.
         """
         file = RunFile.open(directory, unchecked)
         config = from_yaml(file.configuration(), printable(str(file.path)))
-        return cls(config, file, checkpoint, unchecked)
+        return cls(changed_for_looking(config, settings) if settings else config, file, checkpoint, unchecked)
 
     @classmethod
     def of_config(cls, file: str | None = None, overrides: Sequence[str] = ()) -> Run:
@@ -165,6 +168,21 @@ class Run:
     def datasets(self) -> KeptDatasets:
         """The datasets that the run has kept (``datasets: last`` or ``all``), by steps per agent."""
         return KeptDatasets(self.recorded.directory)
+
+    def refit(
+        self, region: int, settings: Sequence[str] = (), env_steps: int | None = None
+    ) -> tuple[Predictor, Fit]:
+        """A new predictor of a region, fitted to kept data, and its cross-entropies in nats per source.
+
+        settings: what differs from the run's, such as "influence.architecture=fnn". env_steps: which of
+        ``datasets``, by default the newest. BadInput: an invalid setting, or no such region or data.
+        """
+        config = load_changed(self.config, settings)
+        if env_steps is None:
+            env_steps = max(self.datasets, default=0)
+        data = self.datasets[env_steps].arrays(region)
+        pair = data.inputs, data.sources
+        return fit_anew(config.influence, self.domain.regions[region], region, pair, self.config.seed)
 
     @cached_property
     def policies(self) -> list[TrainedAgent]:

@@ -10,6 +10,7 @@ from dials_mpi.settings.fields import (
     section,
     section_chosen_by,
     setting,
+    without_effect,
 )
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "section",
     "section_chosen_by",
     "setting",
+    "without_effect",
 ]

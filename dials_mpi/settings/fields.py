@@ -33,15 +33,19 @@ def setting(
     high: float | None = None,
     choices: tuple[Any, ...] | None = None,
     newer: bool = False,
+    affects_results: bool = True,
 ) -> Any:
     """A dataclass field with its documentation and its valid values (bounds are inclusive).
 
     about: one line: its meaning, unit and source in the paper. newer: the setting was added after files with
     digests existed, which imply its default; digests therefore omit the setting if it has its default.
+    affects_results: a setting that does not can be changed when a run is looked at again; in digests it
+    counts like any other.
     The field's type is bool, int, float, str, a tuple of these, whose bounds and choices apply to each
     element, or PlainMapping.
     """
     metadata = {"about": about, "low": low, "high": high, "choices": choices, "newer": newer}
+    metadata["affects_results"] = affects_results
     return field(default=default, metadata=metadata)
 
 
@@ -265,6 +269,11 @@ def _assemble(kind: type[T], chosen: Chosen | None, values: Mapping[str, Any], p
 def flat(instance: Any) -> dict[str, Any]:
     """Every setting of a configuration by its dotted key."""
     return {key: value for key, _, value in _walk(instance) if not is_dataclass(value)}
+
+
+def without_effect(instance: Any) -> set[str]:
+    """The keys of the settings that are marked not to affect results."""
+    return {key for key, entry, _ in _walk(instance) if not entry.metadata.get("affects_results", True)}
 
 
 def newer_defaults(instance: Any) -> set[str]:

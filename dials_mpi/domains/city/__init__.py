@@ -100,9 +100,12 @@ class CityConfig:
     )
     emissions: bool = setting(False, "Whether SUMO computes CO2 in evaluations; it is a fifth slower then")
     sumo: str = setting(
-        "auto", "auto: libsumo, or traci if it is missing; traci is slower", choices=installation.BACKENDS
+        "auto",
+        "auto: libsumo, or traci if it is missing; traci is slower",
+        choices=installation.BACKENDS,
+        affects_results=False,
     )
-    gui: bool = setting(False, "Show SUMO's window; only with traci")
+    gui: bool = setting(False, "Show SUMO's window; only with traci", affects_results=False)
 
     def __post_init__(self) -> None:
         if self.begin >= 0 and self.end >= 0:

@@ -160,9 +160,9 @@ def module(backend: str, gui: bool) -> ModuleType:
     """libsumo or traci. BadInput: it cannot be loaded, or another module of its name is found first."""
     _prepare()
     if backend == "libsumo" and gui:
-        raise BadInput("traffic.gui needs traffic.sumo=traci: libsumo has no window")
+        raise BadInput("gui=true needs sumo=traci: libsumo has no window")
     if gui and sys.platform == "linux" and not os.environ.get("DISPLAY"):
-        raise BadInput("traffic.gui needs a screen, and DISPLAY is not set: set it, or traffic.gui=false")
+        raise BadInput("gui=true needs a screen, and DISPLAY is not set: set it, or leave gui out")
     names = ["traci"] if gui else ["libsumo", "traci"] if backend == "auto" else [backend]
     _require_sumos_modules()
     reason: ImportError | None = None

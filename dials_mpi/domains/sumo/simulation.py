@@ -25,6 +25,9 @@ from dials_mpi.domains.sumo.traci_backend import TraciBackend
 OPTIONS = ("--time-to-teleport", "-1", "--no-step-log", "--no-warnings", "--duration-log.disable")
 """Of SUMO's command line, for every simulation."""
 
+WINDOW = ("--start", "--quit-on-end", "--delay", "100", "--window-size", "1000,800")
+"""The same for sumo-gui: milliseconds after each step, which the window can change, and pixels."""
+
 
 class Insertion(NamedTuple):
     """A vehicle of a type to insert on the first edge of a route: its front in metres from the beginning of
@@ -122,7 +125,7 @@ class Simulation:
             *("-n", str(network)),
             *(("-a", ",".join(map(str, additional))) if additional else ()),
             *OPTIONS,
-            *(("--start", "--quit-on-end") if gui else ()),
+            *(WINDOW if gui else ()),
             *options,
         ]
         self._backend = (LibsumoBackend if in_process else TraciBackend)(module, command, self._lanes)

@@ -82,9 +82,12 @@ class TrafficConfig:
         choices=("hold", "drop"),
     )
     sumo: str = setting(
-        "auto", "auto: libsumo, or traci if it is missing; traci is slower", choices=installation.BACKENDS
+        "auto",
+        "auto: libsumo, or traci if it is missing; traci is slower",
+        choices=installation.BACKENDS,
+        affects_results=False,
     )
-    gui: bool = setting(False, "Show SUMO's window; only with traci")
+    gui: bool = setting(False, "Show SUMO's window; only with traci", affects_results=False)
 
     def __post_init__(self) -> None:
         require_fit("traffic", self.grid, self.block)
