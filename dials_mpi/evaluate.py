@@ -24,7 +24,7 @@ from dials_mpi.core.errors import BadInput, refuse
 from dials_mpi.core.output import command_line
 from dials_mpi.core.seeding import OTHER_EPISODES
 from dials_mpi.core.text import heading, printable
-from dials_mpi.domains.base import Detailed, Details, Domain, GlobalSimulator
+from dials_mpi.domains.base import Detailed, Details, Domain, GlobalSimulator, KeepsFiles
 from dials_mpi.results.run import TRAINED, Run
 from dials_mpi.storage.files import write_json
 
@@ -128,7 +128,7 @@ class _DetailsOfEpisodes:
 
     def begin(self, simulator: GlobalSimulator, numbers: range) -> None:
         """BadInput: the folder of the episode's files cannot be made."""
-        if self._folder:
+        if self._folder and isinstance(self._domain, KeepsFiles):
             self._domain.keep_files(simulator, _made(self._folder / f"episode-{numbers[0]}"))
 
     def end(self, simulator: GlobalSimulator, numbers: range) -> None:
@@ -147,7 +147,7 @@ def _folders(given: str | None, domain: Domain, policies: Sequence[str]) -> dict
     """
     if given is None:
         return {}
-    if not isinstance(domain, Detailed):
+    if not isinstance(domain, KeepsFiles):
         raise BadInput(f"--tripinfo is given, and the domain {domain.name} has no such files: leave it out")
     folders = {policy: _made(Path(given, policy)) for policy in policies}
     for folder in folders.values():

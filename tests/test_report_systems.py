@@ -286,6 +286,14 @@ def test_core_seconds_are_those_before_each_evaluation(tmp_path):
     np.testing.assert_allclose(runtimes.core_seconds(late), [0, first])
 
 
+def test_a_statistic_that_a_run_has_no_value_of_is_refused(tmp_path, capsys):
+    """A committed run is from before ``time_spent``; it is read all the same."""
+    run = ROOT / "results" / "runs" / "traffic-4-gs-seed0"
+    assert np.isnan(report.read_run(str(run)).statistics["time_spent"]).all()
+    said = refused(capsys, run, "--statistic", "time_spent", "--out", tmp_path / "out")
+    assert "traffic-4-gs-seed0 has no value of it" in said
+
+
 def test_a_domain_without_decisions_of_several_steps_counts_steps(tmp_path):
     runs = ROOT / "results" / "runs"
     out = written(tmp_path / "out", [str(runs / "traffic-4-gs-seed0")], statistic="time_lost")

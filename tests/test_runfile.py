@@ -62,6 +62,22 @@ def test_nothing_is_in_the_file_before_the_commit(run):
     assert len(run.read("steps")) == 1
 
 
+def test_a_series_that_begins_late_has_unknown_rows_before(tmp_path):
+    """A newer program resumes a run: its domain has one more statistic."""
+    run = RunFile(tmp_path, {"arrived": "vehicles", "spent": "s"})
+    run.create(YAML, {}, {})
+    for steps in (0, 10):
+        run.append({"evaluation/env_steps": steps, "evaluation_statistics/arrived": [3.0, 4.0]})
+        run.commit()
+    late = {"evaluation_statistics/arrived": [5.0, 6.0], "evaluation_statistics/spent": [7.0, 8.0]}
+    run.append({"evaluation/env_steps": 20, **late, "training/loss": 1.0, "training/env_steps": 20})
+    run.commit()
+    assert run.read("evaluation_statistics/arrived").tolist() == [[3, 4], [3, 4], [5, 6]]
+    spent = run.read("evaluation_statistics/spent")
+    assert np.isnan(spent[:2]).all() and spent[2].tolist() == [7, 8]
+    assert run.read("training/loss").tolist() == [1] and run.read("training/env_steps").tolist() == [20]
+
+
 def test_append_copies_the_row(run):
     """The caller may change the array after the call."""
     row = np.zeros(3)

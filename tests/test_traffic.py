@@ -342,13 +342,17 @@ class Book:
             self.sumos_own[name] = self.lost[name][0]
 
     def statistics(self):
+        lost = [lost for lost, _ in self.lost.values()]
         mean = {
             "travel_time": list(self.travel.values()),
-            "time_lost": [lost for lost, _ in self.lost.values()],
+            "time_spent": [self.travel.get(v, self.steps - begin) for v, begin in self.wanted.items()],
+            "time_lost": lost,
         }
         return {
             "arrived": len(self.travel),
+            "scheduled": len(self.wanted),
             **{name: sum(values) / len(values) if values else np.nan for name, values in mean.items()},
+            "time_lost_p90": np.quantile(lost, 0.9) if lost else np.nan,
             "waiting_inside": self.standing / self.steps,
             "waiting_outside": self.outside / self.steps,
         }
@@ -377,6 +381,41 @@ def test_statistics_agree_with_a_book_of_every_vehicle():
     assert simulator.statistics()["time_lost"] == pytest.approx(sumos, abs=1.5)
 
 
+def test_each_approach_has_the_delay_and_the_queues_that_sumo_tells():
+    """Three episodes, one of them restarted; SUMO is asked for each vehicle after each step."""
+    domain, rng = Traffic(TrafficConfig(grid=(1, 2), inflow=0.2)), np.random.default_rng(0)
+    simulator = domain.global_simulator(generators(3))
+    simulator.reset()
+    lanes = [f"{name}_{side}_0" for name in simulator.junctions.names for side in SIDES]
+    entered, lost, queues = np.zeros((3, 8)), np.zeros((3, 8)), [[[] for _ in range(8)] for _ in range(3)]
+    known = [set() for _ in lanes]
+    for t in range(120):
+        simulator.step(random_actions(rng, 2, 3))
+        for k, lane in enumerate(lanes):
+            e, edge = divmod(k, 8)
+            there = api(simulator).lane.getLastStepVehicleIDs(lane)
+            speeds = [api(simulator).vehicle.getSpeed(vehicle) for vehicle in there]
+            entered[e, edge] += len(set(there) - known[k])
+            known[k] |= set(there)
+            lost[e, edge] += len(speeds) - sum(speeds) / 10
+            queues[e][edge].append(sum(speed < 0.1 for speed in speeds))
+        if t == 50:
+            simulator.reset(np.array([False, True, False]))
+            entered[1] = lost[1] = 0
+            queues[1] = [[] for _ in range(8)]
+    details = domain.merged_details([domain.details(simulator)])
+    names = [f"row 1, column {c}, {side}" for c in (1, 2) for side in SIDES]
+    assert details.name == "approaches" and [row[0] for row in details.rows] == names
+    for edge, (_, passed, delay, mean, high, longest) in enumerate(details.rows):
+        together = sorted(q for e in range(3) for q in queues[e][edge])
+        assert passed == entered[:, edge].sum() / 3
+        assert delay == pytest.approx(lost[:, edge].sum() / entered[:, edge].sum())
+        assert (mean, longest) == (pytest.approx(np.mean(together)), together[-1])
+        assert high == together[int(np.ceil(0.95 * len(together))) - 1]
+    twice = domain.merged_details([domain.details(simulator)] * 2)
+    assert twice.rows == details.rows
+
+
 @pytest.mark.quick
 def test_statistics_of_an_empty_road_are_undefined_means():
     simulator = Traffic(TrafficConfig(inflow=0)).global_simulator(generators(2))
@@ -388,8 +427,11 @@ def test_statistics_of_an_empty_road_are_undefined_means():
     assert str(found) == str(
         {
             "arrived": nothing,
+            "scheduled": nothing,
             "travel_time": [np.nan] * 2,
+            "time_spent": [np.nan] * 2,
             "time_lost": [np.nan] * 2,
+            "time_lost_p90": [np.nan] * 2,
             "waiting_inside": nothing,
             "waiting_outside": nothing,
         }
@@ -408,6 +450,8 @@ def test_lights_that_never_change_starve_the_traffic():
     assert (served["arrived"] > 1.5 * starved["arrived"]).all()
     assert (served["waiting_outside"] < 1).all() and (starved["waiting_outside"] > 10).all()
     assert (served["time_lost"] < 30).all() and (starved["time_lost"] > 50).all()
+    assert (starved["time_spent"] > 1.5 * served["time_spent"]).all()
+    assert (starved["travel_time"] < served["travel_time"]).all()  # of those that arrived, the lucky ones
 
 
 # --- demand, against SUMO's own ---

@@ -34,8 +34,11 @@ SMALL = (
 
 STATISTICS = {
     "arrived": "vehicles",
+    "scheduled": "vehicles",
     "travel_time": "s",
+    "time_spent": "s",
     "time_lost": "s",
+    "time_lost_p90": "s",
     "waiting_inside": "vehicles",
     "waiting_outside": "vehicles",
 }

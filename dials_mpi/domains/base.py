@@ -400,24 +400,27 @@ class Details(NamedTuple):
 
 @runtime_checkable
 class Detailed(Protocol):
-    """What a domain may also provide, for ``python -m dials_mpi.evaluate``: more than the statistics.
+    """What a domain may also provide, for ``python -m dials_mpi.evaluate``: more than the statistics."""
 
-    All that these methods get comes from global simulators of one episode each.
-    """
+    def details(self, simulator: Any) -> Any:
+        """What ``merged_details`` needs of a global simulator's episodes, which have just ended."""
+        ...
+
+    def merged_details(self, episodes: Sequence[Any]) -> Details:
+        """The table over all episodes, from what ``details`` returned for each simulator."""
+        ...
+
+
+@runtime_checkable
+class KeepsFiles(Protocol):
+    """What a domain may also provide, for ``python -m dials_mpi.evaluate --tripinfo``, if its global
+    simulators have one episode each."""
 
     def keep_files(self, simulator: Any, folder: Path) -> None:
         """Let the simulator leave its own files of the coming episode in a folder, which exists.
 
         It is called before the first ``reset``. BadInput: the folder cannot be used.
         """
-        ...
-
-    def details(self, simulator: Any) -> Any:
-        """What ``merged_details`` needs of the episode that has just ended."""
-        ...
-
-    def merged_details(self, episodes: Sequence[Any]) -> Details:
-        """The table over several episodes, from what ``details`` returned for each."""
         ...
 
 

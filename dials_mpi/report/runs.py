@@ -68,7 +68,8 @@ class RunData:
     env_steps: [T] per agent; wall_time: [T] in seconds; returns: [T, E, N]; cross_entropy: [T], nats per
     source averaged over regions, where there are predictors. references: mean return of each policy that
     needs no training, empty in an unfinished run. statistics: [T, E] each, the domain's own, and
-    reference_statistics: their means for each policy, by statistic and policy. measure: what the report is
+    reference_statistics: their means for each policy, by statistic and policy; those that the domain did not
+    have yet are NaN. measure: what the report is
     about.
     timing: seconds of each phase in ``SPENT`` before each evaluation, [T, W, 2] (wall-clock, CPU). peak_rss,
     pss: bytes of each rank [W]. These three are empty where the file does not hold them. details: of its
@@ -197,8 +198,9 @@ def _read_evaluated(file: RunFile, config: Config) -> RunData:
             if file.has(f"reference/{name}")
         },
         statistics={
-            statistic.name: series(f"evaluation_statistics/{statistic.name}", 2)
+            statistic.name: series(name, 2) if file.has(name) else np.full(returns.shape[:2], np.nan)
             for statistic in domain.statistics
+            for name in [f"evaluation_statistics/{statistic.name}"]
         },
         reference_statistics={
             statistic.name: _read_references(file, policies, statistic.name)
@@ -284,13 +286,19 @@ def read_runs(
 
 
 def measure_of(run: RunData, name: str) -> Statistic:
-    """The statistic of this name of the run's domain. BadInput: it has none of this name."""
+    """The statistic of this name of the run's domain. BadInput: it has none of this name, or the run has no
+    value of it."""
     domain: type[Any] = find(run.config.domain)[0]
     known = {statistic.name: statistic for statistic in domain.statistics}
     if name not in known:
         choice = f"choose one of {', '.join(known)}" if known else "leave the option out"
         has = "has no statistic of this name" if known else "has no statistics"
         raise BadInput(f"--statistic is {shown(name)}, but the domain {run.config.domain} {has}: {choice}")
+    if not np.isfinite(run.statistics[name]).any():
+        raise BadInput(
+            f"--statistic is {name}, and {run.name} has no value of it (it is older than this statistic, "
+            "or did not compute it): choose another statistic, or leave the run out"
+        )
     return known[name]
 
 

@@ -313,13 +313,14 @@ class RunFile:
             return float(file["evaluation/returns"][rows[-1]].mean()) if rows.size else float("nan")
 
     def _append(self, file: h5py.File, rows: Mapping[str, np.ndarray]) -> None:
+        before = {name: _rows_before(file, name) for name in rows}
         for name, row in rows.items():
             by_rank = row.ndim and name.partition("/")[0] in BY_RANK
             if name not in file:
                 chunk = max(1, min(64, CHUNK_BYTES // max(1, row.nbytes)))
                 file.create_dataset(
                     name,
-                    (0, *row.shape),
+                    (before[name], *row.shape),  # those before it was recorded are not known
                     row.dtype,
                     maxshape=(None, None, *row.shape[1:]) if by_rank else (None, *row.shape),
                     chunks=(chunk, *row.shape),
@@ -383,6 +384,13 @@ def _sessions(file: h5py.File) -> list[h5py.Dataset]:
     if not len(group):
         raise ValueError("it has no configuration")
     return [group[name] for name in sorted(group, key=int)]
+
+
+def _rows_before(file: h5py.File, name: str) -> int:
+    """The number of rows that the series of the same group have, which a new one is added to."""
+    group, slash, _ = name.partition("/")
+    members = _datasets(file[group]) if slash and group in file else ()
+    return max((len(one) for one in members if not dimensions.is_coordinate(one.name)), default=0)
 
 
 def _first_rows(series: h5py.Dataset, rows: int | None = None) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -3,6 +3,7 @@
 network.py builds the roads; trial.py starts SUMO once before a run; junctions.py sets signals, reads edges;
 simulators.py has the global and the local simulator; demand.py is the traffic that enters the grid,
 insertion.py and platoons.py the vehicles that enter a local region; vehicles.py has the vehicle type,
+approaches.py the delays and queues on them,
 controllers.py the hand-coded policies, kernels.py the compiled loops of every step. throughput.py and
 command_log.py measure the cost beside SUMO alone, fidelity.py compares local simulators with the global one,
 drawing.py draws pictures.
@@ -17,10 +18,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dials_mpi.core.errors import BadInput
-from dials_mpi.domains.base import Agent, Drawing, OnlyOne, Region, Source
+from dials_mpi.domains.base import Agent, Details, Drawing, OnlyOne, Region, Source
 from dials_mpi.domains.blocks import blocks, placed, require_fit
 from dials_mpi.domains.sumo import installation
 from dials_mpi.domains.sumo.simulation import Simulation
+from dials_mpi.domains.traffic.approaches import Counts, table
 from dials_mpi.domains.traffic.controllers import CONTROLLERS, TrafficController
 from dials_mpi.domains.traffic.demand import STATISTICS
 from dials_mpi.domains.traffic.insertion import Drop, Hold, InsertionRule
@@ -176,6 +178,14 @@ class Traffic:
         if name not in CONTROLLERS:
             raise ValueError(f"no hand-coded traffic policy {name!r}; there are {', '.join(CONTROLLERS)}")
         return TrafficController(name, simulator)
+
+    def details(self, simulator: TrafficGlobalSimulator) -> Counts:
+        """What happened on each approach."""
+        return simulator.approaches()
+
+    def merged_details(self, episodes: Sequence[Counts]) -> Details:
+        """Vehicles, delay and queues on each approach."""
+        return table(episodes, [agent.name for agent in self.agents])
 
     def sources(self, region: int) -> tuple[Source, ...]:
         """Whether a vehicle enters each entry edge of the region in the step."""

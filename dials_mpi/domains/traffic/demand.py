@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 from dials_mpi.domains.base import Statistic
 from dials_mpi.domains.sumo.simulation import Insertion, Simulation
 from dials_mpi.domains.traffic import kernels
+from dials_mpi.domains.traffic.approaches import Approaches
 from dials_mpi.domains.traffic.junctions import Junctions
-from dials_mpi.domains.traffic.network import Network
-from dials_mpi.domains.traffic.vehicles import CAR, INSERTION_POSITION, copy_of, vehicle_name
+from dials_mpi.domains.traffic.network import SIDES, Network
+from dials_mpi.domains.traffic.vehicles import CAR, INSERTION_POSITION, vehicle_name
 
 STATISTICS = (
     Statistic("arrived", "vehicles", "that reached the end of their route", "higher"),
+    Statistic("scheduled", "vehicles", "that should enter"),
     Statistic("travel_time", "s", "of those that arrived, from their scheduled departure; mean"),
+    Statistic(
+        "time_spent",
+        "s",
+        "of all scheduled vehicles, from their scheduled departure until arrival or the end of the episode; "
+        "mean",
+        "lower",
+    ),
     Statistic(
         "time_lost",
         "s",
@@ -24,11 +33,16 @@ STATISTICS = (
         "until arrival or the end of the episode; mean",
         "lower",
     ),
+    Statistic("time_lost_p90", "s", "the same; nine in ten of these vehicles lost less", "lower"),
     Statistic("waiting_inside", "vehicles", "that halt on an incoming edge; mean over the steps", "lower"),
     Statistic(
         "waiting_outside", "vehicles", "that do not fit on their first edge; mean over the steps", "lower"
     ),
 )
+
+
+Lists: TypeAlias = list[list[float]]
+"""A number of each vehicle, by episode."""
 
 
 class Trip(NamedTuple):
@@ -51,7 +65,9 @@ class Demand:
         self._junction_length = 0.0  # metres from stop line to next edge; 0 until SUMO has been asked
         self._is_entry = np.tile(network.entry_mask().reshape(-1), len(streams))
         self._trips: dict[str, Trip] = {}
+        self.approaches = Approaches(len(streams), len(self._is_entry) // len(SIDES) // len(streams))
         names = ("steps", "wanted", "entered", "inside", "outside", "arrived", "travel", "lost")
+        self._lost: Lists = [[] for _ in streams]  # of the vehicles that arrived
         self._sum = {name: np.zeros(len(streams)) for name in names}
         self._each_step = tuple(self._sum[name] for name in names[:5])
 
@@ -62,6 +78,9 @@ class Demand:
             del self._trips[name]
         for values in self._sum.values():
             values[where] = 0
+        for e in np.flatnonzero(where):
+            self._lost[e].clear()
+        self.approaches.reset(where)
         return removed
 
     def draw(self) -> list[Insertion]:
@@ -86,6 +105,7 @@ class Demand:
         entered, count = junctions.entered.reshape(-1), junctions.count.reshape(-1)
         halting = np.array(simulation.halting(count.tolist()), np.int64)
         kernels.count_step(self._is_entry, entered, count, halting, self._each_step)
+        self.approaches.update(junctions, halting)
         steps = total["steps"].tolist()
         for name in simulation.arrived():
             if name in self._trips:  # else a reset removed it
@@ -93,30 +113,51 @@ class Demand:
                 time = steps[e] - begin
                 total["arrived"][e] += 1
                 total["travel"][e] += time
-                total["lost"][e] += time - self._free_time(simulation, side)
+                lost = time - self._free_time(simulation, side)
+                total["lost"][e] += lost
+                self._lost[e].append(lost)
 
     def statistics(self, simulation: Simulation) -> dict[str, np.ndarray]:
         """STATISTICS of the episodes so far, float64 [E] each; NaN for the mean of no vehicles."""
         total = self._sum
-        lost = total["lost"] + self._lost_so_far(simulation)
+        elapsed, driven = self._under_way(simulation)
+        lost = total["lost"] + (_sums(elapsed) - _sums(driven) / self._network.speed_limit)
         with np.errstate(invalid="ignore"):
             return {
                 "arrived": total["arrived"].copy(),
+                "scheduled": total["wanted"].copy(),
                 "travel_time": total["travel"] / total["arrived"],
+                "time_spent": (total["travel"] + _sums(elapsed)) / total["wanted"],
                 "time_lost": lost / total["wanted"],
+                "time_lost_p90": self._percentiles(elapsed, driven),
                 "waiting_inside": total["inside"] / total["steps"],
                 "waiting_outside": total["outside"] / total["steps"],
             }
 
-    def _lost_so_far(self, simulation: Simulation) -> np.ndarray:
-        """Seconds lost by the vehicles of each episode that have not arrived, float64 [E]."""
-        steps, elapsed, driven = self._sum["steps"].tolist(), *np.zeros((2, len(self._streams)))
-        for e, begin, _ in self._trips.values():
-            elapsed[e] += steps[e] - begin
+    def _under_way(self, simulation: Simulation) -> tuple[Lists, Lists]:
+        """Of the vehicles of each episode that have not arrived: seconds since they should have departed, and
+        metres driven, 0 for those outside."""
+        steps = self._sum["steps"].tolist()
         names = simulation.vehicles()
-        for name, metres in zip(names, simulation.distances(names), strict=True):
-            driven[copy_of(name)] += metres
-        return elapsed - driven / self._network.speed_limit
+        metres = dict(zip(names, simulation.distances(names), strict=True))
+        elapsed: Lists = [[] for _ in steps]
+        driven: Lists = [[] for _ in steps]
+        for name, (e, begin, _) in self._trips.items():
+            elapsed[e].append(steps[e] - begin)
+            driven[e].append(metres.get(name, 0.0))
+        return elapsed, driven
+
+    def _percentiles(
+        self, elapsed: Sequence[Sequence[float]], driven: Sequence[Sequence[float]]
+    ) -> np.ndarray:
+        """The 90th percentile of the seconds lost by each episode's vehicles, float64 [E]; NaN for none."""
+        limit = self._network.speed_limit
+        found = np.full(len(elapsed), np.nan)
+        for e, arrived in enumerate(self._lost):
+            lost = [*arrived, *(np.array(elapsed[e]) - np.array(driven[e]) / limit)]
+            if lost:
+                found[e] = np.quantile(lost, 0.9)
+        return found
 
     def _free_time(self, simulation: Simulation, side: str) -> float:
         """Seconds from the insertion to the end of the route at the speed limit."""
@@ -125,3 +166,7 @@ class Demand:
         network, junctions = self._network, self._network.route_length(side)
         metres = (junctions + 1) * network.edge_length + junctions * self._junction_length
         return (metres - INSERTION_POSITION) / network.speed_limit
+
+
+def _sums(values: Lists) -> np.ndarray:
+    return np.array([sum(each) for each in values], np.float64)

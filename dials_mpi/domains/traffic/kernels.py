@@ -155,3 +155,30 @@ def count_step(
                 lane += 1
         steps[e] += 1
         waiting[e] += drawn[e] - inserted[e]
+
+
+@compiled_exactly
+def count_approaches(
+    entered: np.ndarray,
+    count: np.ndarray,
+    speed_sum: np.ndarray,
+    halting: np.ndarray,
+    limit: float,
+    vehicles: np.ndarray,
+    lost: np.ndarray,
+    queues: np.ndarray,
+) -> None:
+    """Add a step to the sums of each edge: int64 [L], vehicles that entered it; float64 [L], seconds lost on
+    it; int64 [L, Q], steps with a queue of 0 to Q - 1 vehicles.
+
+    entered, count, halting: as of ``count_step``; speed_sum: of the vehicles on each edge, m/s.
+    """
+    lane = 0
+    for edge in range(len(count)):
+        queue = 0
+        if count[edge]:
+            queue = halting[lane]
+            lane += 1
+        vehicles[edge] += entered[edge]
+        lost[edge] += count[edge] - speed_sum[edge] / limit
+        queues[edge, min(queue, queues.shape[1] - 1)] += 1

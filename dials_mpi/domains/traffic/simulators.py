@@ -9,6 +9,7 @@ import numpy as np
 from dials_mpi.domains.base import GlobalStep, LocalStep, Rows, State
 from dials_mpi.domains.blocks import joined
 from dials_mpi.domains.clocks import Clocks
+from dials_mpi.domains.traffic.approaches import Counts
 from dials_mpi.domains.traffic.demand import Demand
 from dials_mpi.domains.traffic.insertion import InsertionRule
 from dials_mpi.domains.traffic.junctions import Junctions
@@ -70,6 +71,10 @@ class TrafficGlobalSimulator:
     def statistics(self) -> dict[str, np.ndarray]:
         """demand.STATISTICS of the episodes so far, float64 [E] each."""
         return self._demand.statistics(self.junctions.simulation)
+
+    def approaches(self) -> Counts:
+        """What happened on each approach in the episodes so far."""
+        return self._demand.approaches.counts()
 
     def _state(self) -> State:
         episodes, agents = self._shape
