@@ -274,7 +274,7 @@ def test_a_command_runs(name, request, tmp_path, capsys, monkeypatch):
     words = [re.sub(r"samples=\d+", "samples=20", word) for word in words]
     if command.program == "watch" and "--influence" in words:
         words += ["--episodes", "2"]
-    if command.program in ("evaluate", "watch") and any("traffic" in word for word in words):
+    if "--config" in words and any("traffic" in word for word in words):
         words += ["traffic.horizon=10", "dataset_size=100"]
     find_modules(command, monkeypatch)
     main = importlib.import_module(f"dials_mpi.{command.program}")
