@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from dials_mpi.domains.pictures import add_legend
 from dials_mpi.results.frame import caption, framed_beside
 from dials_mpi.results.style import style
 from dials_mpi.storage.runfile import RunFile
+from dials_mpi.watch.episodes import Moment
+from dials_mpi.watch.picture import Picture
 
 sys.path.append(str(Path(__file__).parents[1] / "examples" / "relays"))
 sys.path.append(str(Path(__file__).parents[1] / "examples" / "river"))
@@ -26,6 +29,7 @@ import river
 from relays_drawing import COLOURS
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+PAGE = Path(__file__).parents[1] / "docs" / "domain.md"
 EPISODES = 5
 
 
@@ -149,6 +153,20 @@ def test_the_bars_of_relays_are_its_queues():
     assert max(heights(drawing)) > 2
     colours = [to_hex(bar.get_facecolor()).upper() for bar in drawing.bars]
     assert colours == [COLOURS[value] for value in domain.line.value.tolist()]
+
+
+def test_the_drawing_on_the_page_runs():
+    (block,) = re.findall(r"```python\n(class QueuesDrawing.*?)```", PAGE.read_text(), re.S)
+    names = {}
+    exec(block, names)
+    simulator = relays.Relays(relays.RelaysConfig()).global_simulator(generators(1))
+    simulator.reset()
+    simulator.packets[0] = np.arange(simulator.packets.shape[1]) % 6
+    with style():
+        picture = Picture(6, 6, "relays", lambda axes: names["QueuesDrawing"](simulator, axes, 5))
+        picture.follow(Moment(0, np.zeros(6)))
+        picture.pixels()
+    assert [bar.get_height() for bar in picture.drawing.artists] == simulator.packets[0].tolist()
 
 
 def test_the_bars_of_the_river_are_its_levels():
