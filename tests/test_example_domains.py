@@ -122,7 +122,8 @@ def test_the_river_is_learnt(tmp_path):
         assert (done.code, done.stderr) == (0, "")
         file = RunFile.open(str(tmp_path / mode))
         found[mode] = file.read("evaluation/returns")[-1].mean()
-    assert found["dials"] - 10 > found["untrained"] > file.read("reference/random").mean() + 10
+    random = file.read("reference/random").mean()
+    assert found["dials"] > found["untrained"] + 4 and found["untrained"] > random + 20
 
 
 # Pictures ------------------------------------------------------------------------------------------------
