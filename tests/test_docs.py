@@ -208,7 +208,7 @@ SLOW = {"warehouse.grid=[32,32]", "policy.share=all", "examples/river/river.yaml
 
 
 def trainings() -> Iterator[object]:
-    """All of them. Slow are those of a system that another one trains, 1,024 robots, those of a shared policy,
+    """All of them. Slow are those of a system that another one trains, 1,024 robots, shared policies,
     which test_sharing.py trains, and the river, which test_example_domains.py does."""
     seen: set[str] = set()
     for name in of_program("train"):
