@@ -43,6 +43,15 @@ def played(city: City, steps: int, axes=None):
     return simulator, drawing
 
 
+def test_roads_are_drawn_in_the_order_of_the_file(city):
+    """A region keeps its roads in a set, whose order differs between processes."""
+    influence = city.influences[0]
+    net, kept = influence.net, sorted(influence.plan.edges)
+    drawn = [drawings.Roads(net, roads, kept, fresh_axes(2)) for roads in (kept, kept[::-1])]
+    assert list(drawn[0].inner) == list(drawn[1].inner) and drawn[0].lanes == drawn[1].lanes
+    assert len(drawn[0].inner) > 3
+
+
 def test_cars_are_where_sumo_has_them(city):
     simulator, drawing = played(city, 60)
     drawing.update(None)

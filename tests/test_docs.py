@@ -204,12 +204,12 @@ def system(name: str) -> str:
         return f"{file} {chosen}"
 
 
-SLOW = {"warehouse.grid=[32,32]", "policy.share=all"}
+SLOW = {"warehouse.grid=[32,32]", "policy.share=all", "examples/river/river.yaml"}
 
 
 def trainings() -> Iterator[object]:
-    """All of them; those of a system that another one trains are slow, that of 1,024 robots, and those of a
-    shared policy, which test_sharing.py trains."""
+    """All of them. Slow are those of a system that another one trains, 1,024 robots, shared policies,
+    which test_sharing.py trains, and the river, which test_example_domains.py does."""
     seen: set[str] = set()
     for name in of_program("train"):
         slow = system(name) in seen or SLOW & {*COMMANDS[name].arguments}

@@ -216,7 +216,7 @@ def test_nothing_imports_the_interfaces_for_others():
 
 def test_pictures_are_drawn_by_few():
     """matplotlib is not on every machine, and takes a second to load."""
-    drawers = ("report", "watch", "influence.picture", "results.style", "results.frame")
+    drawers = ("report", "watch", "influence.picture", "results.style", "results.frame", "domains.pictures")
     drawers = tuple(f"dials_mpi.{name}" for name in drawers)
     drawing = {name for name in importers("matplotlib") if not any(within(name, d) for d in drawers)}
     assert drawing and all(name.split(".")[-1] == "drawing" for name in drawing)

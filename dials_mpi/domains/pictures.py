@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.cm import ScalarMappable
+    from matplotlib.transforms import Transform
 
 BLUE, SKY, GREEN, YELLOW = "#0072B2", "#56B4E9", "#009E73", "#F0E442"  # Okabe and Ito
 ORANGE, VERMILION, PURPLE = "#E69F00", "#D55E00", "#CC79A7"
@@ -56,11 +57,12 @@ def add_colour_bar(axes: Axes, colours: ScalarMappable, label: str, more: bool =
 
 
 def add_legend(axes: Axes, handles: Sequence[Artist]) -> None:
-    """Add a legend in one row below the picture."""
+    """Add a legend in one row below the picture, and below the labels of its x axis if it has one."""
     axes.legend(
         handles=handles,
         loc="upper left",
         bbox_to_anchor=(0, 0),
+        bbox_transform=_below(axes),
         ncols=len(handles),
         borderpad=0,
         borderaxespad=0.4,
@@ -69,6 +71,17 @@ def add_legend(axes: Axes, handles: Sequence[Artist]) -> None:
         columnspacing=1.2,
         fontsize=SMALL_PRINT,
     )
+
+
+def _below(axes: Axes) -> Transform:
+    """Coordinates of the axes, moved below the labels of the x axis, whatever the figure's height will be."""
+    from matplotlib.transforms import ScaledTranslation
+
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    labels = axes.xaxis.get_tightbbox() if axes.axison else None
+    depth = (axes.get_window_extent().y0 - labels.y0) / figure.dpi if labels else 0.0
+    return axes.transAxes + ScaledTranslation(0, -depth, figure.dpi_scale_trans)
 
 
 def _width(axes: Axes) -> float:

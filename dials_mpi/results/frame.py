@@ -1,19 +1,33 @@
-"""A figure around one drawing or several beside each other: as wide as suits the number of regions, and as
-high as the drawing's aspect ratio requires."""
+"""A figure around one drawing or several beside each other: as wide as suits the number of regions, as high
+as the drawing's aspect ratio requires, with room for its labels and its legend."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 FILM_DPI = 160
-LEFT, RIGHT, TOP, BOTTOM = 0.06, 0.55, 0.24, 0.24
-"""Inches around the drawing."""
+
+
+class Margins(NamedTuple):
+    """Inches around a drawing."""
+
+    left: float
+    right: float
+    top: float
+    bottom: float
+
+
+USUAL = Margins(0.06, 0.55, 0.24, 0.24)
+LEFT, RIGHT, TOP, BOTTOM = USUAL
+
+_HEIGHT = 0.5
+"""Of a drawing without an aspect ratio, as a share of its width."""
 
 _MIN_HEIGHT = 1.1  # inches of the drawing: a single row needs room for the scale beside it
 
@@ -33,12 +47,14 @@ def framed(regions: int, draw: Callable[[Axes], T]) -> tuple[Figure, T]:
 
 def framed_beside(regions: int, draw: Sequence[Callable[[Axes], T]]) -> tuple[Figure, list[T]]:
     """As ``framed``, with drawings of the same size beside each other."""
-    wide, cell = width(regions), LEFT + width(regions) + RIGHT
-    whole = cell * len(draw)
-    figure = Figure((whole, wide), dpi=FILM_DPI)
-    axes = [figure.add_axes(((LEFT + k * cell) / whole, 0, wide / whole, 1)) for k in range(len(draw))]
+    wide = width(regions)
+    figure = Figure((wide * len(draw), wide), dpi=FILM_DPI)
+    share = 1 / len(draw)
+    axes = [figure.add_axes((k * share, 0, share, 1)) for k in range(len(draw))]
     drawn = [one(own) for one, own in zip(draw, axes, strict=True)]
-    _fit_height(figure, axes, wide)
+    high = _height(axes[0], wide)
+    _arrange(figure, axes, wide, high, USUAL)
+    _arrange(figure, axes, wide, high, _needed(figure, axes))
     return figure, drawn
 
 
@@ -60,12 +76,32 @@ def save(figure: Figure, file: Path) -> None:
     figure.savefig(file, metadata=undated.get(file.suffix.lower()))
 
 
-def _fit_height(figure: Figure, axes: Sequence[Axes], wide: float) -> None:
-    """Give the figure the height that the drawings' aspect ratio requires."""
-    (left, right), (bottom, top) = axes[0].get_xlim(), axes[0].get_ylim()
-    high = max(_MIN_HEIGHT, wide * abs((top - bottom) / (right - left)))
-    whole = TOP + high + BOTTOM
-    figure.set_figheight(whole)
+def _height(axes: Axes, wide: float) -> float:
+    """The height of a drawing in inches."""
+    (left, right), (bottom, top), aspect = axes.get_xlim(), axes.get_ylim(), axes.get_aspect()
+    if aspect == "auto":
+        return max(_MIN_HEIGHT, _HEIGHT * wide)
+    return max(_MIN_HEIGHT, wide * float(aspect) * abs((top - bottom) / (right - left)))
+
+
+def _arrange(figure: Figure, axes: Sequence[Axes], wide: float, high: float, around: Margins) -> None:
+    """Give all drawings this size and these margins, inches."""
+    cell, whole = around.left + wide + around.right, around.top + high + around.bottom
+    total = cell * len(axes)
+    figure.set_size_inches(total, whole)
+    for k, own in enumerate(axes):
+        place = ((around.left + k * cell) / total, around.bottom / whole, wide / total, high / whole)
+        own.set_position(place)
+
+
+def _needed(figure: Figure, axes: Sequence[Axes]) -> Margins:
+    """The margins in which all that lies around the drawings has room, at least the usual ones."""
+    around = np.zeros(4)
     for own in axes:
-        box = own.get_position(original=True)
-        own.set_position((box.x0, BOTTOM / whole, box.width, high / whole))
+        outer = own.get_tightbbox()
+        if outer is not None:
+            frame = own.get_position(original=True).transformed(figure.transFigure)
+            beyond = frame.x0 - outer.x0, outer.x1 - frame.x1, outer.y1 - frame.y1, frame.y0 - outer.y0
+            around = np.maximum(around, np.array(beyond) / figure.dpi)
+    around[2] += TOP - LEFT  # the line above the drawing remains free
+    return Margins(*np.where(around > USUAL, around + LEFT, USUAL).tolist())

@@ -10,12 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dials_mpi.domains.base import Agent, GlobalStep, LocalStep, Region, State
+from dials_mpi.domains.base import Agent, GlobalStep, LocalStep, Region, Source, State
 from dials_mpi.domains.clocks import Clocks
 from dials_mpi.settings import setting
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from relays_drawing import QueuesDrawing
 
 
 @dataclass(frozen=True)
@@ -204,3 +209,15 @@ class Relays:
     def controller(self, name: str, simulator: GlobalLine, streams: Sequence[np.random.Generator]) -> Longest:
         """The only hand-coded policy."""
         return Longest(simulator)
+
+    def sources(self, region: int) -> list[Source]:
+        """Does a packet enter this queue? For pictures."""
+        count = len(self.regions[region].source_classes)
+        return [Source(f"queue {queue}", ("no packet", "a packet")) for queue in range(count)]
+
+    def drawing(self, simulator: GlobalLine | LocalLine, axes: Axes, region: int | None) -> QueuesDrawing:
+        """All queues, or those of one node."""
+        from relays_drawing import QueuesDrawing  # only pictures need matplotlib
+
+        nodes = range(self.config.nodes) if region is None else [region]
+        return QueuesDrawing(simulator, axes, self.line, nodes)

@@ -85,7 +85,8 @@ class Roads:
     def __init__(self, net: Net, roads: Collection[str], centre: Iterable[str], axes: Axes) -> None:
         """centre: the roads that must lie within the limits."""
         self._net = net
-        self.lanes = [lane for road in net.edges if road in roads for lane in net.edges[road].drivable]
+        roads = [road for road in net.edges if road in roads]  # a set has another order in each process
+        self.lanes = [lane for road in roads for lane in net.edges[road].drivable]
         self._aside = {}
         for road in roads:
             for place, lane in enumerate(reversed(net.edges[road].lanes)):
