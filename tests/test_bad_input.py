@@ -282,6 +282,7 @@ CHANGES: dict[str, list[str]] = {
     "influence.adam_epsilon": ["influence.adam_epsilon=1e-7"],
     "influence.arguments": ["influence.architecture=torch_modules:Plain", "influence.arguments={width: 3}"],
     "influence.heads": ["influence.heads=autoregressive"],
+    "influence.patience": ["influence.patience=1"],
     "learner": ["learner=own_learner:Linear"],
     "learner_arguments": ["learner=own_learner:Linear", "learner_arguments={rate: 0.1}"],
     "learning.device": ["policy.architecture=torch:gru", "learning.device=cuda"],

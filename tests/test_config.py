@@ -477,6 +477,7 @@ CHANGES = {
     "influence.hidden": "[64,32]",
     "influence.held_out": "0.2",
     "influence.heads": "autoregressive",
+    "influence.patience": 3,
     "datasets": "all",
     "datasets_from": "runs/kept",
     "policies_from": "runs/kept",

@@ -280,6 +280,34 @@ def test_a_fit_reports_the_held_out_cross_entropy_before_and_after():
     assert first.constant == baseline_cross_entropy(sources[:27], sources[27:], (3, 2))
 
 
+@pytest.mark.quick
+@pytest.mark.parametrize(("architecture", "patience"), [("gru", 2), ("fnn", 3)])
+def test_with_patience_a_fit_ends_with_the_state_of_the_lowest_loss(architecture, patience):
+    """Against fits of 0, 1, 2, ... epochs, which have the same minibatches."""
+    inputs, sources = bits(30, 4, 3), some_sources((3, 2), 30, 4)
+    held_out = inputs[27:], sources[27:]
+
+    def fitted(epochs, **how):
+        made = predictor((3, 2), architecture=architecture, epochs=epochs, learning_rate=1e-2, **how)
+        fit = made.fit(inputs, sources, np.random.default_rng(0))
+        return fit, made.cross_entropy(*held_out), made.optimiser.state()
+
+    (first, before, _), most = fitted(0), 14
+    losses = [before, *(fitted(epochs)[1] for epochs in range(1, most))]
+    best = 0
+    for epoch, loss in enumerate(losses):
+        if loss < losses[best]:
+            best = epoch
+        if epoch - best == patience:
+            break
+    assert 0 < best < most - patience - 1 and min(losses) in (losses[best], *losses[best + patience :])
+    found, loss, state = fitted(most, patience=patience)
+    assert (found.before, found.after, found.constant) == (first.before, losses[best], first.constant)
+    assert loss == losses[best]
+    for name, array in fitted(best)[2].items():
+        np.testing.assert_array_equal(state[name], array)
+
+
 @pytest.mark.parametrize(
     ("episodes", "share", "kept"), [(20, 0.1, 2), (4, 0.1, 1), (10, 0.25, 2), (10, 0.5, 5)]
 )

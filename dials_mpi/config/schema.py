@@ -137,6 +137,14 @@ class Influence:
         choices=("independent", "autoregressive"),
         newer=True,
     )
+    patience: int = setting(
+        0,
+        "Epochs without a lower held-out loss after which a refit stops, with the parameters of the lowest; "
+        "0: never, as in Table 4",
+        low=0,
+        high=100_000,
+        newer=True,
+    )
 
     def held_out_episodes(self, episodes: int) -> int:
         """The number of validation episodes of a dataset, at least one; they are its last ones."""

@@ -200,7 +200,8 @@ class Predictor:
         """Train on whole episodes, inputs [K, T, D], sources [K, T, M], except the last share, held out.
 
         It continues from the present parameters and moments. A recurrent network learns from minibatches of
-        at most batch_size episodes, another one from minibatches of steps.
+        at most batch_size episodes, another one from minibatches of steps. With ``patience`` it ends early,
+        and takes back what it learnt after the epoch with the lowest held-out loss.
         """
         train = len(inputs) - self.config.held_out_episodes(len(inputs))
         held_out = inputs[train:], sources[train:]
@@ -209,13 +210,17 @@ class Predictor:
         constant = baseline_cross_entropy(sources, held_out[1], self.heads.classes)
         if not self.network.state_size:  # each step is a sequence of its own
             inputs, sources = (part.reshape(-1, 1, part.shape[-1]) for part in (inputs, sources))
+        best = _Best(before, self.config.patience, self.optimiser)
         for _ in range(self.config.epochs):
             order = stream.permutation(len(inputs))
             # Of nearly equal sizes: the network allocates memory for two sizes at most.
             for chosen in np.array_split(order, -(-len(order) // self.config.batch_size)):
                 self._step(by_time(inputs, chosen), by_time(sources, chosen))
+            if self.config.patience and best.is_over(self.cross_entropy(*held_out)):
+                break
         self.network.release()  # whole episodes need more memory than what follows
-        return Fit(before, self.cross_entropy(*held_out), constant)
+        after = best.taken_back() if self.config.patience else self.cross_entropy(*held_out)
+        return Fit(before, after, constant)
 
     def _step(self, inputs: np.ndarray, sources: np.ndarray) -> None:
         """One gradient step on a minibatch: inputs [S, B, D], sources [S, B, M]."""
@@ -224,6 +229,31 @@ class Predictor:
         rows = outputs.reshape(-1, self.heads.outputs), sources.reshape(-1, sources.shape[2])
         self.network.backward(self.heads.gradient(*rows).reshape(outputs.shape))
         self.optimiser.step(self.config.learning_rate)
+
+
+class _Best:
+    """The state of an optimiser at the lowest loss so far."""
+
+    def __init__(self, loss: float, patience: int, optimiser: Adam) -> None:
+        self.loss, self._patience, self._optimiser = loss, patience, optimiser
+        self._epochs = 0
+        self._state = self._copy() if patience else {}
+
+    def is_over(self, loss: float) -> bool:
+        """Note the loss after an epoch; whether it has not fallen for too long."""
+        self._epochs += 1
+        if loss < self.loss:
+            self.loss, self._epochs, self._state = loss, 0, self._copy()
+        return self._epochs >= self._patience
+
+    def taken_back(self) -> float:
+        """Restore the state; returns its loss."""
+        for name, array in self._optimiser.state().items():
+            array[...] = self._state[name]
+        return self.loss
+
+    def _copy(self) -> dict[str, np.ndarray]:
+        return {name: array.copy() for name, array in self._optimiser.state().items()}
 
 
 def fit_anew(
