@@ -140,7 +140,10 @@ def check(config: Config, domain: Domain, actors: Actors, episodes: int) -> Iter
         if finding.verdict is Verdict.WRONG:
             return
     recorded = play_globally(domain, config.seed, episodes, policy=actors.policy)
-    yield check_replay(domain, config.seed, recorded)
+    replayed = check_replay(domain, config.seed, recorded, actors.random)
+    yield replayed
+    if replayed.verdict is Verdict.WRONG:
+        return
     yield from check_influence(domain, config.seed, recorded, actors)
     yield from check_speed(config, domain)
 
