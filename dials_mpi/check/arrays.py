@@ -18,6 +18,10 @@ Named = list[tuple[str, np.ndarray]]
 """Arrays, and what they are."""
 
 
+GIVEN, RETURNED = BOTH = "given", "returned"
+"""Arrays of the caller."""
+
+
 class Call(NamedTuple):
     """A call of a simulator, the arrays that it is given, and its name."""
 
@@ -42,7 +46,7 @@ def require_own_arrays(
     make: a simulator with these episodes side by side, of equal streams each time; regions: of a local one.
     """
 
-    def play(overwritten: str = "") -> list[Kept]:
+    def play(overwritten: Sequence[str] = ()) -> list[Kept]:
         return _play(_calls(domain, seed, make(), episodes, regions), overwritten)
 
     plain = play()
@@ -50,13 +54,20 @@ def require_own_arrays(
         require(
             np.array_equal(kept.array, kept.copy), f"the simulator changes {kept.name}: it must copy them"
         )
-    for overwritten, what in (("result", "returns"), ("given", "is given")):
-        for one, other in zip(plain, play(overwritten), strict=True):
-            same = np.array_equal(one.copy, other.copy)
-            require(same, f"writing into what the simulator {what} changes {one.name}: it must copy arrays")
+    if not _changed(plain, play(BOTH)):
+        return
+    for overwritten, what in ((GIVEN, "is given"), (RETURNED, "returns")):
+        changed = _changed(plain, play(overwritten))
+        require(not changed, f"writing into what the simulator {what} changes {changed}: it must copy arrays")
 
 
-def _play(calls: Iterator[Call], overwritten: str) -> list[Kept]:
+def _changed(plain: Sequence[Kept], again: Sequence[Kept]) -> str:
+    """The first array that had other numbers in the second play; "": there is none."""
+    pairs = zip(plain, again, strict=True)
+    return next((one.name for one, other in pairs if not np.array_equal(one.copy, other.copy)), "")
+
+
+def _play(calls: Iterator[Call], overwritten: Sequence[str]) -> list[Kept]:
     """Make the calls; overwritten: the caller's arrays in which it writes after each call."""
     kept = []
     for call in calls:
@@ -67,9 +78,10 @@ def _play(calls: Iterator[Call], overwritten: str) -> list[Kept]:
             Kept(f"the {name} that {call.name} returns", array, array.copy())
             for name, array in _arrays(call.make())
         ]
-        for one in {"": [], "given": given, "result": result}[overwritten]:
-            if one.array.flags.writeable:
-                one.array[...] = int(overwritten == "result")
+        for whose, those, value in ((GIVEN, given, 0), (RETURNED, result, 1)):
+            for one in those if whose in overwritten else ():
+                if one.array.flags.writeable:
+                    one.array[...] = value
         kept += given + result
     return kept
 
