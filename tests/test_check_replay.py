@@ -14,7 +14,7 @@ from dials_mpi.check.play import play_globally, play_locally
 from dials_mpi.domains.traffic import Traffic
 from dials_mpi.domains.warehouse import Warehouse, WarehouseConfig, WarehouseLocalSimulator
 
-SEEDS = range(3)
+SEEDS = range(2)
 
 
 def ponds(**settings):

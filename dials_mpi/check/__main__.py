@@ -51,13 +51,14 @@ EXAMPLES = """examples:
 
 A domain that reads files, as city does, first reports on them: a row for each of its parts, and what stands
 in the way of a good result. The command checks shapes, types and ranges; the time limit and resets; that the
-seed decides all results, and other episodes none; what the local simulators do under the true influence
-sources (Definition 3). It measures how far other sources change the return of random policies, or of those of
-a run, and of a run also the return under its predictors; and the speed of both simulators.
+seed decides all results, and other episodes none; that arrays are not shared with the caller; and that the
+local simulators repeat recorded episodes under the true influence sources (Definition 3). It measures how far
+other sources change the return of random policies, or of those of a run; of a run, it judges the return that
+the predictors promise; and it measures the speed of both simulators (docs/domain.md has the rules).
 With --network it checks a torch.nn.Module with the sizes of a domain instead (docs/networks.md): shapes, that
 equal inputs give equal outputs, that sequences agree with steps and the state with episodes, gradients,
 loading, and its speed beside the built-in network.
-Exit codes: 0 the contract is kept, 1 it is not, 2 bad input."""
+Exit codes: 0 nothing is wrong, 1 something is, 2 bad input."""
 SMALL = ("warehouse.grid=[2,2]",)
 
 EPISODES, MOST_EPISODES = 32, 100_000

@@ -190,7 +190,11 @@ class GlobalSimulator(Protocol):
         ...
 
     def step(self, actions: np.ndarray) -> GlobalStep:
-        """Advance all episodes by one step; actions: int [N, E]."""
+        """Advance all episodes by one step; actions: int [N, E].
+
+        The caller gives existing actions in this shape, and resets episodes at their end before the next
+        step: a simulator need not check either.
+        """
         ...
 
     def statistics(self) -> dict[str, np.ndarray]:
