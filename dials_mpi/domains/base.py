@@ -212,6 +212,8 @@ class RegionDraws(Protocol):
         Those of region k are what its local simulator of E environments draws from its stream in the same
         call: arrays [E, ...], one for each call of a method of the generator, in the same order. A region
         that draws nothing has an empty sequence. It is called only if all episodes were reset or advanced.
+        The local simulator must call the methods of its stream from Python: ``check`` gives it another
+        generator, whose methods return these numbers.
         """
         ...
 
