@@ -44,6 +44,16 @@ def test_shared_random_numbers_make_the_replay_exact(policy, ring):
         assert found.verdict is Verdict.GOOD and "the abstraction is exact" in found.seen
 
 
+def test_draws_of_episodes_and_regions_that_are_simulated_one_by_one_are_put_together():
+    beside, alone = ponds(), ponds()
+    alone.side_by_side = 1
+    recorded = [play_globally(domain, 0, 5) for domain in (beside, alone)]
+    for one, other in zip(*(played.draws for played in recorded), strict=True):
+        np.testing.assert_array_equal(one, other)
+    found = replay.check_replay(alone, 0, recorded[1])
+    assert found.verdict is Verdict.GOOD and "the abstraction is exact" in found.seen
+
+
 @pytest.mark.parametrize("policy", [None, eager])
 def test_without_shared_random_numbers_a_correct_domain_is_good(policy):
     for seed in SEEDS:
