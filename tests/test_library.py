@@ -11,7 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from conftest import SMALL, content, launch
+from conftest import SMALL, content, generators, launch
 
 import dials_mpi
 from dials_mpi.archive import archive
@@ -137,6 +137,28 @@ def test_a_whole_episode_can_be_played_by_hand(run):
             actions.append(action)
         assert np.array_equal(actions, theirs(observations))
         observations = simulator.step(np.array(actions)).state.observations
+
+
+def test_a_step_that_makes_no_sense_is_refused(run):
+    simulator, plain = run.simulator(2), run.domain.global_simulator(generators(2))
+    assert type(simulator) is type(plain)
+    actions = np.zeros((len(run.domain.agents), 2), int)
+    with pytest.raises(BadInput, match="episode 0 has ended or not begun: call reset"):
+        simulator.step(actions)
+    simulator.reset(elapsed=np.array([0, run.domain.horizon - 1]))
+    for wrong, said in (
+        ([0], r"int64 of shape \[1\]: give whole numbers of shape \[4, 2\]"),
+        (actions * 1.0, "actions are float64 of shape"),
+        (actions - np.eye(4, 2, dtype=int), "the action of agent 0 in episode 0 is -1: give one from 0 to 3"),
+    ):
+        with pytest.raises(BadInput, match=said):
+            simulator.step(wrong)
+    done = simulator.step(actions.tolist()).done
+    assert done.tolist() == [False, True]
+    with pytest.raises(BadInput, match="episode 1 has ended"):
+        simulator.step(actions)
+    simulator.reset(where=done)
+    assert not simulator.step(actions).done.any()
 
 
 def test_checkpoints_and_their_returns(run, plain):

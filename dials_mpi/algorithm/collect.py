@@ -19,7 +19,7 @@ PolicyOfEpisodes = Callable[[GlobalSimulator, slice], JointPolicy]
 
 
 class Step(NamedTuple):
-    """One step of E episodes, as it is recorded; the simulator may overwrite its arrays later.
+    """One step of E episodes, as it is recorded, with the arrays of the simulator.
 
     inputs [R, E, D]: of the predictors, before the step. sources [R, E, M], actions [N, E] and rewards
     [N, E]: of the step itself.

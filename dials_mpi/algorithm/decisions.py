@@ -23,7 +23,7 @@ def decide(environment: Environment, actions: np.ndarray, every: int) -> Outcome
     the rewards."""
     outcome = environment.step(actions)
     for _ in range(every - 1):
-        earned = np.array(outcome.rewards)  # a copy, since a simulator may reuse its arrays
+        earned = np.array(outcome.rewards)  # a copy, even if a simulator wrongly reuses its arrays
         outcome = environment.step(actions)
         outcome = outcome._replace(rewards=earned + outcome.rewards)
     return outcome

@@ -145,7 +145,7 @@ class AgentEnvironment:
 
 
 def _numbers(observations: Rows) -> np.ndarray:
-    """A copy of the only agent's observations, float32 [E, O]; a simulator may reuse its arrays."""
+    """A copy of the only agent's observations, float32 [E, O], which the learner may keep."""
     return np.array(observations[0], np.float32)
 
 

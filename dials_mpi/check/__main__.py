@@ -14,6 +14,7 @@ from dials_mpi.algorithm.joint import JointPolicy, TrainedPolicies
 from dials_mpi.check.contract import check_contract
 from dials_mpi.check.findings import Finding, Verdict
 from dials_mpi.check.influence import Actors, check_influence, random_actors
+from dials_mpi.check.learner import check_learner
 from dials_mpi.check.network import ROLES, check_network, require_class
 from dials_mpi.check.play import play_globally
 from dials_mpi.check.replay import check_replay
@@ -35,6 +36,7 @@ from dials_mpi.core.output import command_line
 from dials_mpi.core.text import printable
 from dials_mpi.domains import create
 from dials_mpi.domains.base import Domain, Mapped, Surveyed
+from dials_mpi.learning.learner import require_usable
 from dials_mpi.results.run import Run
 from dials_mpi.results.style import STILLS, style
 from dials_mpi.settings.yaml_text import scalar
@@ -47,17 +49,21 @@ EXAMPLES = """examples:
   python -m dials_mpi.check traffic --config configs/traffic/4.yaml
   python -m dials_mpi.check --config configs/city/cologne8.yaml --survey --picture cologne8.png
   python -m dials_mpi.check --network my_package:MyPolicy policy.arguments={heads: 4}
+  python -m dials_mpi.check --learner my_package:MyTrainer learner_arguments={rate: 0.1}
   python -m dials_mpi.check runs/mine                       with the trained policies and predictors of a run
 
 A domain that reads files, as city does, first reports on them: a row for each of its parts, and what stands
 in the way of a good result. The command checks shapes, types and ranges; the time limit and resets; that the
-seed decides all results, and other episodes none; what the local simulators do under the true influence
-sources (Definition 3). It measures how far other sources change the return of random policies, or of those of
-a run, and of a run also the return under its predictors; and the speed of both simulators.
+seed decides all results, and other episodes none; that arrays are not shared with the caller; and that the
+local simulators repeat recorded episodes under the true influence sources (Definition 3). It measures how far
+other sources change the return of random policies, or of those of a run; of a run, it judges the return that
+the predictors promise; and it measures the speed of both simulators (docs/domain.md has the rules).
 With --network it checks a torch.nn.Module with the sizes of a domain instead (docs/networks.md): shapes, that
 equal inputs give equal outputs, that sequences agree with steps and the state with episodes, gradients,
 loading, and its speed beside the built-in network.
-Exit codes: 0 the contract is kept, 1 it is not, 2 bad input."""
+With --learner it checks a trainer (docs/trainers.md): its actions, that equal seeds give equal training, and
+that a restored one trains on as before.
+Exit codes: 0 nothing is wrong, 1 something is, 2 bad input."""
 SMALL = ("warehouse.grid=[2,2]",)
 
 EPISODES, MOST_EPISODES = 32, 100_000
@@ -97,11 +103,14 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     parser.add_argument(
         "--role", choices=ROLES, default="policy", help="what --network is used as (default: policy)"
     )
+    parser.add_argument(
+        "--learner", metavar="NAME", type=word, help="check this trainer, such as my_package:MyTrainer"
+    )
     add_unchecked(parser)
     options = parser.parse_intermixed_args(argv)
     try:
-        if options.network:
-            sys.exit(_check_network(options))
+        if options.network or options.learner:
+            sys.exit(_check_class(options))
         if not 2 <= options.episodes <= MOST_EPISODES:
             raise BadInput(f"--episodes is {options.episodes}: give a number from 2 to {MOST_EPISODES}")
         config, domain, actors = _subject(options)
@@ -116,21 +125,34 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     sys.exit(int(Verdict.WRONG in verdicts))
 
 
-def _check_network(options: argparse.Namespace) -> int:
-    """Check the network of the command line; 1: it breaks the contract. BadInput: there is none."""
+def _check_class(options: argparse.Namespace) -> int:
+    """Check a network or learner; 1: it breaks the contract. BadInput: the command line names none."""
     given = [*filter(None, [options.domain]), *options.overrides]
+    option = "--network" if options.network else "--learner"
+    if options.network and options.learner:
+        raise BadInput("--network and --learner are given: check one after the other")
     if options.checkpoint or options.survey or options.picture:
-        raise BadInput("--network is given beside an option that is for domains or runs: leave that out")
+        raise BadInput(f"{option} is given beside an option that is for domains or runs: leave that out")
     names, words = runs_and_settings(given)
     words = [*(f"domain={name}" for name in names[:1]), *names[1:], *words]
     small = () if options.config or any(word.startswith("domain=") for word in words) else SMALL
-    chosen = f"{options.role}.architecture={scalar(options.network)}"
-    config = load(options.config, [*small, *words, chosen])
+    key = f"{options.role}.architecture" if options.network else "learner"
+    config = load(options.config, [*small, *words, f"{key}={scalar(options.network or options.learner)}"])
     domain = create(config.domain, config.domain_section)
-    require_class(config.policy if options.role == "policy" else config.influence)
     console = PlainConsole(soft_wrap=True)
-    verdicts = [_show(console, finding) for finding in check_network(config, domain, options.role)]
+    verdicts = [_show(console, finding) for finding in _of_class(config, domain, options)]
     return int(Verdict.WRONG in verdicts)
+
+
+def _of_class(config: Config, domain: Domain, options: argparse.Namespace) -> Iterator[Finding]:
+    """The findings on a network or learner. BadInput: it is none, or not for this domain."""
+    if options.network:
+        require_class(config.policy if options.role == "policy" else config.influence)
+        return check_network(config, domain, options.role)
+    if not config.own_learner:
+        raise BadInput("--learner is ppo, the built-in trainer: name a class of your own as module:Class")
+    require_usable(config, domain)
+    return check_learner(config, domain)
 
 
 def check(config: Config, domain: Domain, actors: Actors, episodes: int) -> Iterator[Finding]:
@@ -140,7 +162,10 @@ def check(config: Config, domain: Domain, actors: Actors, episodes: int) -> Iter
         if finding.verdict is Verdict.WRONG:
             return
     recorded = play_globally(domain, config.seed, episodes, policy=actors.policy)
-    yield check_replay(domain, config.seed, recorded)
+    replayed = check_replay(domain, config.seed, recorded, actors.random)
+    yield replayed
+    if replayed.verdict is Verdict.WRONG:
+        return
     yield from check_influence(domain, config.seed, recorded, actors)
     yield from check_speed(config, domain)
 

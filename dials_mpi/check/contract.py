@@ -12,6 +12,8 @@ import numpy as np
 
 from dials_mpi.algorithm.collect import parts
 from dials_mpi.algorithm.decisions import held
+from dials_mpi.check.arrays import require_own_arrays
+from dials_mpi.check.draws import simulator_of
 from dials_mpi.check.findings import Breach, Finding, Verdict, good, note, require
 from dials_mpi.check.play import (
     Played,
@@ -38,10 +40,12 @@ def check_contract(domain: Domain, seed: int) -> Iterator[Finding]:
         ("the global simulator: the same for the same seed", _check_global_seeds),
         ("the global simulator: an episode does not depend on others beside it", _check_global_alone),
         ("the global simulator: episodes that begin later, restarts", _check_global_restarts),
+        ("the global simulator: arrays belong to the caller", _check_global_arrays),
         ("the local simulators: shapes, types, ranges", _check_local),
         ("the local simulators: the same for the same seed", _check_local_seeds),
         ("the local simulators: a region does not depend on others beside it", _check_local_alone),
         ("the local simulators: environments that begin later, restarts", _check_local_restarts),
+        ("the local simulators: arrays belong to the caller", _check_local_arrays),
         ("hand-coded policies act on the global simulator", _check_controllers),
     ):
         try:
@@ -295,6 +299,23 @@ def _check_clock(
     which = "the second one" if late else "the only one"
     require(shorter, f"episodes end at {ends}: elapsed={half} does not shorten {which}")
     require(episodes == 1 or (horizon, 0) in ends, "a restart of one episode changes the clock of another")
+    return good(what)
+
+
+def _check_global_arrays(what: str, domain: Domain, seed: int) -> Finding:
+    episodes = _side_by_side(domain)
+    make = partial(_global_simulator, domain, seed, episodes)
+    require_own_arrays(domain, seed, make, episodes)
+    return good(what)
+
+
+def _global_simulator(domain: Domain, seed: int, episodes: int) -> Any:
+    return domain.global_simulator(streams(seed, Purpose.EVALUATION, episodes))
+
+
+def _check_local_arrays(what: str, domain: Domain, seed: int) -> Finding:
+    group = groups(domain, range(len(domain.regions)), 2)[0]
+    require_own_arrays(domain, seed, partial(simulator_of, domain, group, 2, seed), 2, group)
     return good(what)
 
 

@@ -32,6 +32,11 @@ def note(what: str, seen: str) -> Finding:
     return Finding(what, Verdict.NOTE, seen)
 
 
+def wrong(what: str, seen: str) -> Finding:
+    """A finding: against the contract."""
+    return Finding(what, Verdict.WRONG, seen)
+
+
 class Breach(Exception):
     """The domain breaks the contract; the message says what was found where."""
 

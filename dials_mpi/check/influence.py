@@ -15,21 +15,27 @@ import numpy as np
 from dials_mpi.algorithm.decisions import held
 from dials_mpi.algorithm.ials import IALS, Environment, Outcome
 from dials_mpi.algorithm.joint import JointPolicy, RandomPolicy
-from dials_mpi.check.findings import Finding, good, note
+from dials_mpi.check.draws import Draws, simulator_of
+from dials_mpi.check.findings import Breach, Finding, good, note, wrong
+from dials_mpi.check.gaps import SIGNIFICANT, difference
 from dials_mpi.check.play import Maker, Played, agents_of, groups
-from dials_mpi.check.replay import difference
 from dials_mpi.core.seeding import Purpose, streams
 from dials_mpi.domains.base import Domain, LocalSimulator, Rows
 from dials_mpi.domains.decisions import decision_steps
 from dials_mpi.learning.influence import Predictor
 
+SPREADS, SHARE = 1.0, 0.1
+"""The return that predictors promise may differ by so many standard deviations of an agent's return between
+episodes, or by this share of the mean size of a return, whichever is larger."""
+
 
 class Actors(NamedTuple):
-    """The policies that act; predictors: of a run."""
+    """The policies that act; predictors: of a run; random: they do not heed observations."""
 
     name: str
     policy: Maker
     predictors: Sequence[Predictor] = ()
+    random: bool = False
 
 
 def random_actors(domain: Domain) -> Actors:
@@ -38,18 +44,30 @@ def random_actors(domain: Domain) -> Actors:
     def policy(agents: Sequence[int], chance: Sequence[np.random.Generator]) -> JointPolicy:
         return RandomPolicy([domain.agents[i] for i in agents], chance)
 
-    return Actors("random policies", policy)
+    return Actors("random policies", policy, random=True)
 
 
-def check_influence(domain: Domain, seed: int, recorded: Played, actors: Actors) -> Iterator[Finding]:
-    """Differences of the mean return under other sources from that under the recorded sources."""
+def check_influence(domain: Domain, seed: int, recorded: Played, actors: Actors) -> list[Finding]:
+    """Differences of the mean return under other sources from that under the recorded sources.
+
+    The local simulators get the recorded random numbers, if these are known and are what they draw.
+    """
+    try:
+        return list(_influence(domain, seed, recorded, actors, recorded.draws))
+    except Breach:  # what they draw depends on the sources
+        return list(_influence(domain, seed, recorded, actors, None))
+
+
+def _influence(
+    domain: Domain, seed: int, recorded: Played, actors: Actors, draws: Sequence[Draws] | None
+) -> Iterator[Finding]:
     regions, episodes = range(len(domain.regions)), recorded.returns.shape[1]
 
     def returns(environment: Callable[[LocalSimulator, list[int]], Environment]) -> np.ndarray:
         """[A, E], of the agents region after region."""
-        own, found = streams(seed, Purpose.SIMULATOR, len(regions)), []
+        found = []
         for group in groups(domain, regions, episodes):
-            simulator = domain.local_simulator(group, episodes, [own[k] for k in group])
+            simulator = simulator_of(domain, group, episodes, seed, draws)
             chance = streams(seed, Purpose.EVALUATION_ACTIONS, episodes, group[0])
             acting = actors.policy(sorted(agents_of(domain, group)), chance)
             found.append(local_returns(domain, environment(simulator, group), acting, group))
@@ -83,14 +101,24 @@ def check_influence(domain: Domain, seed: int, recorded: Played, actors: Actors)
             predictors = [actors.predictors[k] for k in group]
             return IALS(simulator, predictors, episodes, [chance[k] for k in group])
 
-        learnt = returns(predicted)
-        order = agents_of(domain, regions)
-        yield note(
-            "sources sampled from the run's predictors",
-            f"give {actors.name} a mean return of {learnt.mean():.4g}: {difference(learnt, true)} from that "
-            "under recorded sources, "
-            f"{difference(learnt, recorded.returns[order])} from that on the global simulator",
-        )
+        yield _promise(returns(predicted), recorded.returns[agents_of(domain, regions)], actors.name)
+
+
+def _promise(promised: np.ndarray, real: np.ndarray, whose: str) -> Finding:
+    """Whether the return under the predictors is that on the global simulator, from returns [A, E]."""
+    gap, spread = difference(promised, real), real.std(axis=1, ddof=1).mean()
+    allowed = max(SPREADS * spread, SHARE * gap.typical)
+    told = (
+        f"give {whose} a mean return of {promised.mean():.4g}, {gap} from that on the global simulator; "
+        f"{allowed:.2g} is allowed"
+    )
+    what, chance = "sources sampled from the run's predictors", SIGNIFICANT * gap.error
+    if abs(gap.mean) > max(allowed, chance):
+        return wrong(what, told)
+    if chance > allowed:
+        enough = int(np.ceil(real.shape[1] * (chance / allowed) ** 2))
+        return note(what, f"{told}: give --episodes {enough} or more for a verdict")
+    return good(what, told)
 
 
 class ReplayedSources:

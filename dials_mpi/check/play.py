@@ -12,6 +12,7 @@ import numpy as np
 from dials_mpi.algorithm.collect import parts
 from dials_mpi.algorithm.decisions import held
 from dials_mpi.algorithm.joint import JointPolicy
+from dials_mpi.check.draws import Draws, region_draws, simulator_of
 from dials_mpi.core.seeding import Purpose, streams
 from dials_mpi.domains.base import Domain, Rows, State
 from dials_mpi.domains.decisions import decision_steps
@@ -23,7 +24,11 @@ Maker = Callable[[Sequence[int], Sequence[np.random.Generator]], JointPolicy]
 
 @dataclass
 class Played:
-    """T steps of E episodes: states before each step and after the last, and the results of each step."""
+    """T steps of E episodes: states before each step and after the last, and the results of each step.
+
+    draws: of the reset and of each step, where the global simulator says them, else None. streams: of the
+    local simulators' regions, after the episodes.
+    """
 
     states: list[State] = field(default_factory=list)
     actions: list[np.ndarray] = field(default_factory=list)
@@ -31,6 +36,8 @@ class Played:
     rewards: list[np.ndarray] = field(default_factory=list)
     done: list[np.ndarray] = field(default_factory=list)
     statistics: dict[str, np.ndarray] = field(default_factory=dict)
+    draws: list[Draws] | None = None
+    streams: list[np.random.Generator] = field(default_factory=list)
 
     @property
     def returns(self) -> np.ndarray:
@@ -88,7 +95,19 @@ def _beside(played: Sequence[Played]) -> Played:
         [np.hstack(those) for those in zip(*(part.rewards for part in played), strict=True)],
         [np.hstack(those) for those in zip(*(part.done for part in played), strict=True)],
         {name: np.hstack([part.statistics[name] for part in played]) for name in played[0].statistics},
+        None if played[0].draws is None else [_joined(those) for those in _calls(played)],
     )
+
+
+def _calls(played: Sequence[Played]) -> Iterator[tuple[Draws, ...]]:
+    """The draws of each call, by part."""
+    return zip(*(part.draws or [] for part in played), strict=True)
+
+
+def _joined(parts: Sequence[Draws]) -> Draws:
+    """The draws of one call in several parts of the episodes, as if all were played side by side."""
+    regions = zip(*parts, strict=True)
+    return [[np.concatenate(arrays) for arrays in zip(*region, strict=True)] for region in regions]
 
 
 def _together(played: Sequence[Played]) -> Played:
@@ -111,6 +130,7 @@ def _together(played: Sequence[Played]) -> Played:
         sources=[joined(those) for those in zip(*(group.sources for group in played), strict=True)],
         rewards=[np.vstack(those) for those in zip(*(group.rewards for group in played), strict=True)],
         done=[np.hstack(those) for those in zip(*(group.done for group in played), strict=True)],
+        streams=list(chain.from_iterable(group.streams for group in played)),
     )
 
 
@@ -151,13 +171,16 @@ def _play_part(domain: Domain, seed: int, episodes: int, part: slice, policy: Ma
         own = streams(seed, Purpose.EVALUATION_ACTIONS, episodes)[part]
         acting = held(policy(everybody, own), decision_steps(domain))
     state = simulator.reset()
-    played = Played([_copied(state)])
+    played, size = Played([_copied(state)]), (len(domain.regions), len(range(episodes)[part]))
+    draws = [region_draws(simulator, *size)]
     for _ in range(domain.horizon):
         actions = acting(state.observations)
         step = simulator.step(actions)
         state = step.state
         played.actions.append(actions)
         _record(played, step, step.sources)
+        draws.append(region_draws(simulator, *size))
+    played.draws = [call for call in draws if call is not None] or None
     played.statistics = simulator.statistics()
     return played
 
@@ -170,11 +193,12 @@ def play_locally(
     sources: Sequence[Any] | None = None,
     actions: Sequence[np.ndarray] | None = None,
     actions_seed: int | None = None,
+    draws: Sequence[Draws] | None = None,
 ) -> Played:
     """Whole episodes of some regions, as many side by side as suits the domain.
 
     sources [T][R][E, M] and actions [T][A, E]: default random. actions_seed: seed of random actions and
-    sources, default ``seed``.
+    sources, default ``seed``. draws: recorded ones, [T + 1] calls with all regions; default new ones.
     """
     order, places = agents_of(domain, regions), {k: place for place, k in enumerate(regions)}
     played = []
@@ -186,6 +210,7 @@ def play_locally(
                 None if sources is None else [[step[places[k]] for k in group] for step in sources],
                 None if actions is None else [step[own] for step in actions],
                 seed if actions_seed is None else actions_seed,
+                draws,
             )
         )
     return _together(played)
@@ -199,9 +224,9 @@ def _play_group(
     sources: Sequence[Any] | None,
     actions: Sequence[np.ndarray] | None,
     chance: int,
+    draws: Sequence[Draws] | None,
 ) -> Played:
-    own = [streams(seed, Purpose.SIMULATOR, len(domain.regions))[k] for k in regions]
-    simulator = domain.local_simulator(regions, episodes, own)
+    simulator = simulator_of(domain, regions, episodes, seed, draws)
     given = iter(random_sources(domain, regions, chance, episodes) if sources is None else sources)
     agents = agents_of(domain, regions)
     chosen = iter(random_actions(domain, agents, chance, episodes) if actions is None else actions)
@@ -209,6 +234,7 @@ def _play_group(
     for _ in range(domain.horizon):
         influence = next(given)
         _record(played, simulator.step(next(chosen), influence), influence)
+    played.streams = list(simulator.streams)
     return played
 
 
@@ -245,5 +271,5 @@ def _record(played: Played, step: Any, sources: Any) -> None:
 
 
 def _copied(state: State) -> State:
-    """A copy, since a simulator may reuse its arrays."""
+    """A copy, since a simulator that breaks the contract may change its arrays later."""
     return State([np.array(part) for part in state.observations], [np.array(part) for part in state.inputs])

@@ -12,6 +12,18 @@ Time: ``observations`` and ``inputs`` belong to the state before a step, ``sourc
 sources that acted during the step (Algorithm 2 of the paper: the pair (l_t, u_t)). A domain whose agents do
 not decide at every step has an attribute ``decision_every``: int, the number of steps per decision. The
 caller then gives a simulator the same actions so many times and adds up the rewards.
+
+Arrays: those that ``reset`` and ``step`` return belong to the caller. No later call changes them, and what
+the caller writes into them does not change the simulator: return new arrays or copies. Those that a simulator
+is given (``where``, ``elapsed``, ``actions``, ``sources``) belong to the caller, too: a simulator neither
+changes them nor keeps them after the call.
+
+Random numbers: if regions draw random numbers, the global simulator also provides ``RegionDraws``, so that
+``check`` can give the local simulators the draws of a recorded episode.
+
+Approximations: a domain whose local simulators only approximate the regions has an attribute
+``return_tolerance``: float, the largest share of the mean return by which, under the true influence sources
+and random policies, that of the local simulators may differ. Without it ``check`` demands that they agree.
 """
 
 from __future__ import annotations
@@ -181,11 +193,31 @@ class GlobalSimulator(Protocol):
         ...
 
     def step(self, actions: np.ndarray) -> GlobalStep:
-        """Advance all episodes by one step; actions: int [N, E]."""
+        """Advance all episodes by one step; actions: int [N, E].
+
+        The caller gives existing actions in this shape, and resets episodes at their end before the next
+        step: a simulator need not check either.
+        """
         ...
 
     def statistics(self) -> dict[str, np.ndarray]:
         """The domain's statistics of the current episodes up to now, by name: float64 [E] each."""
+        ...
+
+
+@runtime_checkable
+class RegionDraws(Protocol):
+    """What a global simulator also provides if its regions draw random numbers."""
+
+    def region_draws(self) -> Sequence[Sequence[np.ndarray]]:
+        """The random numbers of the last ``reset`` or ``step`` on which each region depends: R sequences.
+
+        Those of region k are what its local simulator of E environments draws from its stream in the same
+        call: arrays [E, ...], one for each call of a method of the generator, in the same order. A region
+        that draws nothing has an empty sequence. It is called only if all episodes were reset or advanced.
+        The local simulator must call the methods of its stream from Python: ``check`` gives it another
+        generator, whose methods return these numbers.
+        """
         ...
 
 

@@ -25,6 +25,7 @@ from dials_mpi.learning.tables import layers, tables, widths
 from dials_mpi.results import series
 from dials_mpi.results.agents import KeptDatasets, TrainedAgent
 from dials_mpi.results.checkpoints import require_same_run
+from dials_mpi.results.guard import guarded
 from dials_mpi.storage import checkpoint as checkpoints
 from dials_mpi.storage.checkpoint import Checkpoint, Rows
 from dials_mpi.storage.runfile import RunFile
@@ -194,12 +195,12 @@ class Run:
         """A global simulator of the run's system, with so many episodes side by side.
 
         number: which episodes; equal numbers give the same ones. They differ from those of the evaluations.
-        BadInput: something that the simulator needs is missing on this machine.
+        BadInput: something that the simulator needs is missing on this machine; or, from ``step``, see
+        ``guarded``.
         """
         keys = range(number * episodes, (number + 1) * episodes)
-        return self.domain.global_simulator(
-            streams(self.config.seed, Purpose.EVALUATION, keys, OTHER_EPISODES)
-        )
+        own = streams(self.config.seed, Purpose.EVALUATION, keys, OTHER_EPISODES)
+        return guarded(self.domain.global_simulator(own), self.domain, episodes)
 
     # What programs need to play.
 

@@ -151,7 +151,7 @@ class LocalLine:
         for r, (packets, value) in enumerate(zip(self.packets, self.values, strict=True)):
             chosen = np.asarray(actions[r])[:, None]
             earned = serve(packets, chosen)[:, 0] * value[chosen[:, 0]]
-            self.arrivals[r] = np.asarray(sources[r], np.int64)
+            self.arrivals[r] = np.array(sources[r], np.int64)  # a copy: they belong to the caller
             lost = arrive(packets, self.arrivals[r], self.config.room)
             rewards.append(earned - np.add.reduce(lost * value, axis=1))
         return LocalStep(self._state(), np.array(rewards, np.float32), self.clocks.tick())

@@ -148,6 +148,7 @@ class City:
     hand_coded = tuple(CONTROLLERS)
     statistics = STATISTICS
     side_by_side = 1
+    return_tolerance = 0.1  # docs/city.md: jams in the city and in the tile differ
 
     def __init__(self, config: CityConfig) -> None:
         """BadInput: files are missing or cannot be used, or there is no signal that has a choice."""

@@ -125,7 +125,7 @@ class CityGlobalSimulator:
     def reset(self, where: np.ndarray | None = None, elapsed: np.ndarray | None = None) -> State:
         """As GlobalSimulator: SUMO starts ``elapsed`` seconds after the window's begin, without traffic."""
         if not self._clocks.restart(where, elapsed).any():
-            return self._state
+            return self._visible()
         self._start(self._scenario.begin + float(self._clocks.gone[0]))
         self._seconds = 0
         self._summary: dict[str, float] | None = None
@@ -136,7 +136,7 @@ class CityGlobalSimulator:
         self._read()
         inputs = self.influence.reset(self.simulation, self.lights, float(self._clocks.gone[0]))
         self._state = State(self._observations(), inputs)
-        return self._state
+        return self._visible()
 
     def step(self, actions: np.ndarray) -> GlobalStep:
         """One second; actions: int [N, 1], taken at the first second of a decision."""
@@ -157,7 +157,7 @@ class CityGlobalSimulator:
         inputs, sources = self.influence.second(simulation, self.lights)
         self._state = State(observations, inputs)
         paid = (rewards * rules.reward_scale).astype(np.float32)[:, None]
-        return GlobalStep(self._state, sources, paid, self._clocks.tick())
+        return GlobalStep(self._visible(), sources, paid, self._clocks.tick())
 
     def statistics(self) -> dict[str, np.ndarray]:
         """statistics.STATISTICS of the episode so far, float64 [1] each.
@@ -207,6 +207,10 @@ class CityGlobalSimulator:
                 greens = self.approaches.signals[k].greens
                 if state in greens:
                     self.lights.green[k] = greens.index(state)
+
+    def _visible(self) -> State:
+        """A copy of the state: observations serve again until the next decision."""
+        return State(*([part.copy() for part in parts] for parts in self._state))
 
     def _observations(self) -> list[np.ndarray]:
         return [row[None] for row in self.approaches.observe(self.lights)]

@@ -178,7 +178,7 @@ class CityLocalSimulator:
         occupied = self._occupancy.read(self.simulation, names, lanes)
         seen = inputs(self.influence, occupied, green, gone)
         self._history.mark(seen)
-        return State(self._observations, [seen])
+        return State([part.copy() for part in self._observations], [seen])  # they serve for a whole decision
 
 
 class Rim:

@@ -113,6 +113,7 @@ class Traffic:
     hand_coded = tuple(CONTROLLERS)
     statistics = STATISTICS
     side_by_side = SIDE_BY_SIDE
+    return_tolerance = 0.05  # the source does not say where in its second a vehicle enters
 
     def __init__(self, config: TrafficConfig) -> None:
         self.config = config

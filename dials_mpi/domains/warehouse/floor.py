@@ -34,6 +34,12 @@ class Floor:
     regions: np.ndarray
     beyond: np.ndarray
 
+    @property
+    def shelves_of_regions(self) -> np.ndarray:
+        """The shelf cells of each region on the map, int [R, S], in the order of the block's numbers."""
+        _, first = np.unique(self.block.shelves, return_index=True)
+        return self.shelves[self.regions].reshape(len(self.regions), -1)[:, first[1:]]
+
 
 @dataclass(frozen=True)
 class Block:

@@ -52,6 +52,7 @@ class WarehouseGlobalSimulator:
         self._items = np.zeros((episodes, floor.shelf_cells + 1), dtype=np.int32)
         self._shelves = floor.shelves
         self._regions, self._beyond, self._sides = floor.regions, floor.beyond, floor.block.sides
+        self._shelves_of_regions = floor.shelves_of_regions
         self._first = np.arange(0, self._items.size, self._items.shape[1])
         self._slots = self._first[:, None] + floor.shelves[:, None, :]
         self.ages = np.zeros((robots, episodes, SLOTS), dtype=np.int32)
@@ -95,6 +96,10 @@ class WarehouseGlobalSimulator:
     def statistics(self) -> dict[str, np.ndarray]:
         """There are none."""
         return {}
+
+    def region_draws(self) -> list[tuple[np.ndarray]]:
+        """As RegionDraws: the numbers of each region's shelf cells, float32 [E, S]."""
+        return [(self._draws[:, shelves - 1],) for shelves in self._shelves_of_regions]
 
     def _draw(self, where: np.ndarray | None) -> np.ndarray:
         """Uniform numbers in [0, 1), float32 [E, shelf cells + scripted robots], drawn in the mask ``where``.
