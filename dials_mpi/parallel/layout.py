@@ -72,7 +72,7 @@ def meaning(ranks: int, regions: int, global_ranks: int, on_root: bool) -> str:
     plural = "" if regions == 1 else "s"
     return (
         f"{ranks} ranks, for mpirun -n: {global_ranks} for the global simulator and {ranks - global_ranks} "
-        f"for {regions} region{plural}, as many as suit the cores here (a run can use {regions + global_ranks})"
+        f"for {regions} region{plural}, which suits the cores here (a run can use {regions + global_ranks})"
     )
 
 
