@@ -113,10 +113,13 @@ class Network:
         if temporary and Path(temporary.name, "net.xml").is_file():
             return _files(Path(temporary.name))
         folder = cache.folder(f"networks/{key}")
+        if folder:
+            cache.hold(folder)
         if folder and all(cache.read(folder / name) is not None for name in FILES):
             return _files(folder)
         built = _build(*self._documents())
         if folder and all(cache.write(folder / name, content) for name, content in built.items()):
+            cache.hold(folder)
             return _files(folder)
         return _files(_write_temporary(key, built))
 
