@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from dials_mpi.cli import Parser, agreed, decided, word
 from dials_mpi.config import Config, load
-from dials_mpi.core import signals
+from dials_mpi.core import first_start, signals
 from dials_mpi.core.errors import DONE, STOPPED, BadInput, print_error, refuse
 from dials_mpi.core.launchers import launched_as_root
 from dials_mpi.core.logging import close_logs, open_logs
@@ -111,7 +111,8 @@ def train_from_python(
         deadline, start = _of_root(comm, decided(comm, plan))
         if not start.finished:
             open_logs(start.directory, comm.rank, comm.size, every_rank=False)
-            launch.together(comm, lambda: train(start, comm, deadline, callbacks, quiet))
+            with first_start.announced(not quiet):
+                launch.together(comm, lambda: train(start, comm, deadline, callbacks, quiet))
     finally:
         close_logs()
         unlock_directories()

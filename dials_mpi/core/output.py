@@ -10,6 +10,7 @@ from functools import wraps
 from typing import Any, NoReturn
 
 from dials_mpi.core.errors import CRASHED, DONE, print_error
+from dials_mpi.core.first_start import announced
 from dials_mpi.core.shell import running_command
 
 
@@ -55,7 +56,7 @@ def command_line(main: Callable[..., NoReturn]) -> Callable[..., NoReturn]:
         plain, watched = sys.stdout, _ErrorRecorder(sys.stdout)
         sys.stdout = watched  # type: ignore[assignment]
         try:
-            with running_command(main.__module__):
+            with running_command(main.__module__), announced():
                 _call_and_flush(main, arguments)
         except OSError as error:
             if error is not watched.error:

@@ -17,7 +17,7 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
-from dials_mpi.core import cache
+from dials_mpi.core import cache, first_start
 from dials_mpi.domains.sumo import installation
 from dials_mpi.domains.traffic import vehicles
 
@@ -117,7 +117,8 @@ class Network:
             cache.hold(folder)
         if folder and all(cache.read(folder / name) is not None for name in FILES):
             return _files(folder)
-        built = _build(*self._documents())
+        with first_start.making("building the road network", brief=True):
+            built = _build(*self._documents())
         if folder and all(cache.write(folder / name, content) for name, content in built.items()):
             cache.hold(folder)
             return _files(folder)
