@@ -22,7 +22,7 @@ from dials_mpi.core.timing import PHASES
 from dials_mpi.domains import create
 from dials_mpi.parallel.layout import require_usable
 
-CLOSE = 1.05
+CLOSE = 1.1
 """Schedules whose times differ by less than this factor are equally good; the simplest one is suggested."""
 
 GLOBAL_RANKS = (1, 2, 4, 8, 16, 32)

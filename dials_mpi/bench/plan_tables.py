@@ -133,10 +133,12 @@ def _assumptions(plan: Plan) -> list[str]:
     how = "measured between these ranks" if link.measured else "assumed, since one rank cannot measure it"
     lines = [
         f"Measured here, with episodes of {plan.sample.played}; a core for each rank, as fast as this one.",
-        "Twice the regions: with twice the workers, on as many nodes.",
+        *([] if plan.alone else ["Twice the regions: with twice the workers, on as many nodes."]),
         f"Exchanges: {link.bytes_per_second / 1e9:.2f} GB/s, {how}.",
         "Not included: the start of the program, and what the MPI library allocates for its ranks.",
     ]
+    if getattr(plan.config.domain_section, "sumo", "") == "traci":
+        lines.append("Not included either: the memory of SUMO, which is in processes of its own (traci).")
     if plan.config.shared:
         lines.append("Not included either: adding up the gradients of shared policies at every step.")
     return lines
