@@ -30,6 +30,7 @@ COMMANDS = {
     "check": "Check that a domain keeps its contract, and measure its simulators.",
     "fidelity": "Compare the local simulators with the global one: traffic and cities.",
     "bench": "Measure training speed, and compare it with the machine's limits.",
+    "cache": "Show what is kept between starts, and its size, or remove it.",
 }
 """Each command with the first line of its help."""
 
@@ -58,17 +59,18 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 @command_line
 def _answer(words: Sequence[str]) -> NoReturn:
-    """Without a command: print help or version, or why the words are refused, and exit; only root prints."""
+    """Without a command: print help or version, or why the words are refused, and exit; only root prints.
+
+    Without any word the help is printed, and the exit code is still that of bad input.
+    """
     asked = bool(words) and words[0] in ("-h", "--help", "-V", "--version")
     if not launched_as_root():
         sys.exit(DONE if asked else REFUSED)
-    if asked:
-        version = words[0] in ("--version", "-V")
+    if asked or not words:
+        version = asked and words[0] in ("--version", "-V")
         lines = "\n".join(f"  {name:<10}{about}" for name, about in COMMANDS.items())
-        print(f"dials_mpi {__version__}" if version else HELP.format(commands=lines))
-        sys.exit(DONE)
-    if not words:
-        sys.exit(refuse(f"no command is given: give one of {', '.join(COMMANDS)}; see dials --help"))
+        print(f"dials_mpi {__version__}" if version else HELP.format(commands=lines), flush=True)
+        sys.exit(DONE if asked else refuse("no command is given: give one of these"))
     near = get_close_matches(words[0], COMMANDS, n=1)
     remedy = f"the nearest is {near[0]}" if near else f"give one of {', '.join(COMMANDS)}"
     sys.exit(refuse(f"there is no command {shown(words[0])}: {remedy}; see dials --help"))

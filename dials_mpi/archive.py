@@ -16,6 +16,7 @@ from dials_mpi.config import from_yaml
 from dials_mpi.config.comparison import differences
 from dials_mpi.core.errors import BadInput, Unwritable, refuse
 from dials_mpi.core.output import command_line
+from dials_mpi.core.shell import option
 from dials_mpi.core.text import printable
 from dials_mpi.storage.runfile import RunFile
 
@@ -97,7 +98,7 @@ def _require_networks(run: RunFile) -> None:
     """BadInput: the run file has no policies."""
     if not run.has(POLICIES):
         why = "it is a copy without them" if run.archived() else "the run is not finished"
-        remedy = "give the run itself" if run.archived() else "finish it with --resume"
+        remedy = "give the run itself" if run.archived() else f"finish it with {option('resume')}"
         raise BadInput(
             f"{printable(str(run.path))} has no policies, {why}: {remedy}, or omit --with-policies"
         )

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from dials_mpi.cli import Parser, agreed, decided, word
 from dials_mpi.config import Config, load
-from dials_mpi.core import signals
-from dials_mpi.core.errors import DONE, STOPPED, BadInput, refuse
+from dials_mpi.core import first_start, signals
+from dials_mpi.core.errors import DONE, STOPPED, BadInput, print_error, refuse
 from dials_mpi.core.launchers import launched_as_root
 from dials_mpi.core.logging import close_logs, open_logs
 from dials_mpi.core.output import command_line
@@ -25,7 +25,7 @@ from dials_mpi.core.shell import command
 from dials_mpi.core.text import printable
 from dials_mpi.parallel import launch
 from dials_mpi.parallel.communicator import Communicator
-from dials_mpi.parallel.layout import default_ranks, require_usable, usable_ranks
+from dials_mpi.parallel.layout import default_ranks, meaning, require_usable, usable_ranks
 from dials_mpi.run.session import SessionStart, require_time
 from dials_mpi.run.sinks.base import Sink
 from dials_mpi.run.walltime import Deadline, deadline_of
@@ -111,7 +111,8 @@ def train_from_python(
         deadline, start = _of_root(comm, decided(comm, plan))
         if not start.finished:
             open_logs(start.directory, comm.rank, comm.size, every_rank=False)
-            launch.together(comm, lambda: train(start, comm, deadline, callbacks, quiet))
+            with first_start.announced(not quiet):
+                launch.together(comm, lambda: train(start, comm, deadline, callbacks, quiet))
     finally:
         close_logs()
         unlock_directories()
@@ -151,7 +152,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     )
     parser.add_argument("--print-config", action="store_true", help="show the whole configuration and stop")
     parser.add_argument(
-        "--print-ranks", action="store_true", help="show how many ranks suit this machine's cores and stop"
+        "--print-ranks",
+        action="store_true",
+        help="print the number of ranks, for mpirun -n, that suits this machine's cores, and stop: one per "
+        "core and one more, or fewer if the run cannot use them (stderr: what the number means)",
     )
     options = parser.parse_intermixed_args(argv)
     for key in ("policies_from", "predictors_from"):
@@ -236,17 +240,24 @@ def _print(options: argparse.Namespace) -> int:
         return DONE
     try:
         config = load(options.config, options.overrides)
-        print(_ranks_of(config) if options.print_ranks else config.to_yaml().rstrip("\n"))
+        if options.print_ranks:
+            _print_ranks(config)
+        else:
+            print(config.to_yaml().rstrip("\n"))
     except BadInput as refusal:
         return refuse(refusal)
     return DONE
 
 
-def _ranks_of(config: Config) -> int:
+def _print_ranks(config: Config) -> None:
+    """Scripts read the bare number on stdout; what it means is on stderr."""
     from dials_mpi.domains import create
 
     regions = len(create(config.domain, config.domain_section).regions)
-    return usable_ranks(default_ranks(), regions, config.global_ranks, config.mode == "global")
+    run = (regions, config.global_ranks, config.mode == "global")
+    ranks = usable_ranks(default_ranks(), *run)
+    print(ranks, flush=True)
+    print_error(meaning(ranks, *run))
 
 
 class _Callable(ModuleType):

@@ -79,7 +79,7 @@ def test_commands_use_the_networks_of_a_copy(trained, tmp_path):
 
 def test_policies_that_are_not_there_are_not_promised(trained, tmp_path):
     half, whole = make_run(tmp_path, "half", finished=False), trained(*SMALL)
-    with pytest.raises(BadInput, match="the run is not finished: finish it with --resume, or omit"):
+    with pytest.raises(BadInput, match="the run is not finished: finish it with resume=True, or omit"):
         archive([whole, half], tmp_path / "kept", with_policies=True)
     assert not (tmp_path / "kept").exists()
     (copy,) = archive([whole], tmp_path / "kept")

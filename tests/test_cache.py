@@ -22,7 +22,6 @@ from dials_mpi.domains.sumo import installation
 from dials_mpi.domains.traffic import platoons
 from dials_mpi.domains.traffic.network import FILES, Network
 from dials_mpi.domains.traffic.platoons import recorded_platoons
-from dials_mpi.run.warm_up import is_warm
 
 
 def triple(number):
@@ -219,7 +218,6 @@ def test_without_a_home_nothing_is_cached(home, monkeypatch, capsys):
     assert all(file.is_file() for file in Network(1, 1, 1, 101.0, 10.0).files())
     [line] = said(capsys)
     assert "nothing is cached, because the home folder is unknown: set XDG_CACHE_HOME" in line
-    assert not is_warm()
 
 
 @pytest.mark.parametrize("given", ["", "cache", "~/cache"])
@@ -352,10 +350,9 @@ def test_versions_do_not_replace_each_others_code(library, home, monkeypatch):
     with monkeypatch.context() as other:
         other.setattr(sys.modules[library], "__version__", "0.0.other")
         compiled._digest.cache_clear()
-        assert not is_warm()
-        assert not tripled() and tripled() and is_warm()
+        assert not tripled() and tripled()
     compiled._digest.cache_clear()
-    assert tripled() and is_warm()
+    assert tripled()
 
 
 def test_processors_and_options_have_their_own_code():

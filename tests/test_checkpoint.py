@@ -427,7 +427,7 @@ def test_how_long_work_took_is_known_only_with_as_many_global_ranks(three):
 
 
 def test_a_run_that_is_there_is_not_begun_again(three):
-    with pytest.raises(BadInput, match="--resume"):
+    with pytest.raises(BadInput, match="continue it with resume=True"):
         find(CONFIG, DOMAIN, str(three), resume=False)
 
 

@@ -85,6 +85,18 @@ def test_a_block_of_all_signals_has_no_signal_outside():
     assert not influence.exits and not influence.entries and region.source_classes == (2,)
 
 
+def test_a_tile_that_has_gone_from_the_cache_is_cut_again(tmp_path, monkeypatch):
+    """As if somebody had removed the cache while a run trains."""
+    domain = city("B1+A1")
+    simulator = domain.local_simulator([1], 2, np.random.default_rng(0).spawn(1))
+    before = simulator.reset()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
+    after = simulator.reset()
+    assert len(list((tmp_path / "elsewhere").rglob("tile.net.xml"))) == 1
+    assert all(map(np.array_equal, before.observations, after.observations))
+    simulator.close()
+
+
 def test_the_local_simulator_of_a_block_has_its_agents_in_order():
     domain = city("B1+A1")
     simulator = domain.local_simulator([1], 2, np.random.default_rng(0).spawn(1))

@@ -251,7 +251,7 @@ def test_a_tile_is_cut_once_and_again_if_it_is_damaged(generated, monkeypatch, c
     first = Cutter(net).tile(region, 2)
     content = first.network.read_bytes()
     monkeypatch.setattr(cutting, "cut", lambda sheet, roads: pytest.fail("cut again"))
-    assert Cutter(net).tile(region, 2) == first
+    assert Cutter(net).tile(region, 2).network == first.network
     monkeypatch.undo()
     first.network.write_bytes(content[:1000])
     assert Cutter(net).tile(region, 2).network.read_bytes() == content
@@ -265,7 +265,7 @@ def test_without_a_cache_a_tile_is_cut_once_into_a_temporary_folder(generated, t
     assert not first.network.is_relative_to(tmp_path)
     assert {"0/A2", "0/A1", "0/B2"} <= set(read(first.network).signals)
     monkeypatch.setattr(cutting, "cut", lambda sheet, roads: pytest.fail("cut again"))
-    assert Cutter(net).tile(plan(net, ["A2"]), 1) == first
+    assert Cutter(net).tile(plan(net, ["A2"]), 1).network == first.network
 
 
 def test_a_signal_that_is_not_cut_exactly_is_named(generated, monkeypatch):

@@ -477,6 +477,6 @@ run(program)
     result = launch("-c", script, ranks=ranks)
     assert result.code == 75
     assert result.ours() == [
-        "dials_mpi: SIGTERM: the run ends, its last checkpoint is kept, continue with --resume"
+        "dials_mpi: SIGTERM: the run ends, its last checkpoint is kept, continue with resume=True"
     ]
     assert "Traceback" not in result.stderr

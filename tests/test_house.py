@@ -86,7 +86,7 @@ def test_the_walk_sees_imports():
 
 
 COMMANDS = (
-    *("train", "evaluate", "archive", "fidelity", "configs"),
+    *("train", "evaluate", "archive", "fidelity", "configs", "cache"),
     *("report", "watch", "influence", "study", "bench", "check", "export"),
 )
 FLOORS = {

@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import without_first_start
 
+from dials_mpi.__main__ import COMMANDS as EVERY
 from dials_mpi.cli import integer, real
 from dials_mpi.core.errors import BadInput
 from dials_mpi.settings import numerals
@@ -35,7 +37,7 @@ def started(arguments: tuple[str, ...], folder: Path, buffered: bool, stdout: in
     done = subprocess.run(
         command, stdout=stdout, stderr=subprocess.PIPE, text=True, cwd=folder, env=environment, timeout=120
     )
-    return done.returncode, done.stderr
+    return done.returncode, without_first_start(done.stderr)
 
 
 @pytest.mark.parametrize("buffered", [True, False])
@@ -51,6 +53,42 @@ def test_a_reader_that_has_exited_gives_no_traceback(name, buffered, tmp_path):
     assert said == "" and code in (
         (1,) if buffered else (0, 1)
     )  # argparse ignores errors when it prints --help
+
+
+EVERY_COMMAND = """
+import os, sys
+from dials_mpi.__main__ import COMMANDS, main
+for words in [[], ["--help"], ["configs"], ["cache"], *([name, "--help"] for name in COMMANDS)]:
+    if not os.fork():
+        main(words)
+    print(os.waitstatus_to_exitcode(os.wait()[1]), *words, file=sys.stderr)
+os._exit(0)
+"""
+
+
+@pytest.mark.slow
+def test_every_command_bears_a_reader_that_has_exited(tmp_path):
+    """Each in a process of its own, which has loaded what they share."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-c", EVERY_COMMAND]
+    done = subprocess.run(
+        command, stdout=writer, stderr=subprocess.PIPE, text=True, cwd=tmp_path, timeout=120
+    )
+    os.close(writer)
+    codes = dict(line.partition(" ")[::2][::-1] for line in done.stderr.splitlines())
+    assert len(codes) == 4 + len(EVERY) and set(codes) >= {"configs", "cache", "train --help"}
+    assert {code for words, code in codes.items() if words} <= {"0", "1"}, done.stderr
+
+
+def test_a_reader_of_errors_that_has_exited_changes_no_exit_code(tmp_path):
+    """As with ``2>&1 | head``."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "dials_mpi.evaluate", "nowhere"]
+    done = subprocess.run(command, stdout=writer, stderr=writer, cwd=tmp_path, timeout=120)
+    os.close(writer)
+    assert done.returncode == 2
 
 
 @pytest.mark.parametrize("name", ["evaluate", "study --list", "train --print-config"])

@@ -151,10 +151,20 @@ def test_work_hides_behind_training_as_long_as_that_lasts():
     assert (terms["collect"], terms["evaluate"]) == (10, 6)  # the first datasets, the last evaluation
 
 
-def test_several_ranks_share_the_episodes():
-    config = load(None, [*SMALL, "global_ranks=2"])
+def test_several_ranks_share_the_episodes_in_blocks():
+    few = ["global_ranks=2", "dataset_size=500", "evaluation_episodes=7"]
+    config = load(None, [*SMALL, *few])
     model = Model.of(config, [Costs(4, 0, 0, 4.0, 4.0)], 0.0, FREE)
-    assert (model.collect(4), model.evaluate(4)) == (3 * 4, 2 * 4)  # 3 of 5 episodes, 2 of 3
+    # 25 episodes in blocks of 8, 8, 8 and 1: two blocks each; 7 are one block, which one rank plays.
+    assert (model.collect(4), model.evaluate(4)) == (16 * 4, 7 * 4)
+
+
+def test_fewer_workers_hold_several_regions_and_a_single_rank_hides_nothing():
+    config = load(None, [*SMALL, "schedule=overlapped"])
+    model = Model(9 / 256, 2.0, Line(0, 1), Line(0, 1), 0, FREE)
+    assert project(config, model, 8, 3)["train"] == pytest.approx(3 * 9)  # 3, 3 and 2 regions
+    alone, plain = project(config, model, 8, 0), project(load(None, SMALL), model, 8, 1)
+    assert alone == plain and alone["fit"] == pytest.approx(2 * 8 * 2)
 
 
 def test_a_run_is_compared_with_its_own_projection(tmp_path):

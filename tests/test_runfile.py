@@ -87,6 +87,19 @@ def test_append_copies_the_row(run):
     assert not run.read("rows").any()
 
 
+def test_a_folder_of_runs_is_refused_with_the_runs_below_it(tmp_path):
+    for name in ("b/seed0", "b/seed1", "a", "c/d/too deep"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "run.h5").touch()
+    (tmp_path / "none").mkdir()
+    below = ", ".join(str(tmp_path / name) for name in ("a", "b/seed0", "b/seed1"))
+    assert refused(RunFile.open, tmp_path).endswith(f"give the directory of a run below it: {below}")
+    (tmp_path / "e" / "f").mkdir(parents=True)
+    (tmp_path / "e" / "f" / "run.h5").touch()
+    assert refused(RunFile.open, tmp_path).endswith(f"{below}, 1 more")
+    assert refused(RunFile.open, tmp_path / "none").endswith("none: give the directory of a run")
+
+
 @pytest.mark.quick
 def test_series_grow_by_one_row(run):
     for t in range(5):

@@ -58,7 +58,7 @@ def test_version(dials):
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        ([], "no command is given: give one of train, evaluate, "),
+        ([], "no command is given: give one of these"),
         (["trian", "seed=1"], "there is no command 'trian': the nearest is train"),
         (["x\ny"], "there is no command 'x\\ny': give one of train, evaluate, "),
         (["--train"], "there is no command '--train': the nearest is train"),
@@ -66,7 +66,7 @@ def test_version(dials):
 )
 def test_what_is_no_command_is_refused_in_one_sentence(dials, words, reason):
     done = launch(dials, *words)
-    assert (done.code, done.stdout) == (2, "")
+    assert (done.code, bool(done.stdout)) == (2, not words)  # without any word, the list of commands
     assert done.stderr.startswith(f"dials_mpi: {reason}") and done.stderr.count("\n") == 1
 
 

@@ -301,7 +301,7 @@ def test_a_run_reports_that_another_program_has_damaged_its_file(run):
     whole = run.path.read_bytes()
     run.path.write_bytes(whole[: len(whole) // 2])
     run.append({"steps": 1})
-    with pytest.raises(Unwritable, match=r"run\.h5 was damaged by another program.*--resume$"):
+    with pytest.raises(Unwritable, match=r"run\.h5 was damaged by another program.*resume=True$"):
         run.commit()
 
 

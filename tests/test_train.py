@@ -14,7 +14,7 @@ import numba
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL, Program, content, launch, mpirun, train
+from conftest import SMALL, Program, content, launch, mpirun, train, without_first_start
 
 from dials_mpi.algorithm import joint
 from dials_mpi.algorithm.collect import collect
@@ -311,8 +311,10 @@ def test_the_script_for_a_laptop_starts_no_more_ranks_than_can_be_used(tmp_path)
             text=True,
             timeout=120,
         )
-        assert (done.returncode, done.stderr) == (0, "")
         started = len(content(tmp_path / str(k) / "run.h5")["memory/pss"])
+        said = without_first_start(done.stderr)
+        assert done.returncode == 0 and said.startswith(f"dials_mpi: {started} rank")
+        assert said.count("\n") == 1  # what --print-ranks says of its number
         assert started == (1 if words else min(5, cores + 1))
 
 
@@ -331,4 +333,9 @@ def test_the_ranks_that_suit_a_machine(monkeypatch, capsys, cores, words, ranks)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(cores))
     with pytest.raises(SystemExit, match="0"):
         train_main([*SMALL, *words, "--print-ranks"])
-    assert capsys.readouterr().out == f"{ranks}\n"
+    printed = capsys.readouterr()
+    assert printed.out == f"{ranks}\n"  # for scripts
+    assert printed.err.startswith(f"dials_mpi: {ranks} rank") and printed.err.count("\n") == 1
+    if ranks > 1:
+        workers, used = ranks - (3 if words else 1), 7 if words else 5
+        assert f"and {workers} for 4 regions" in printed.err and f"can use {used})" in printed.err

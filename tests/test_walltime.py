@@ -85,7 +85,7 @@ def test_a_scheduler_that_does_not_tell_is_no_reason_to_fail_but_said(tmp_path, 
     monkeypatch.setenv("SLURM_JOB_ID", "1")
     monkeypatch.delenv("SLURM_JOB_END_TIME", raising=False)
     deadline, notes = deadline_of(None, time.monotonic())
-    assert deadline.left() == float("inf") and "--walltime" in notes[0]
+    assert deadline.left() == float("inf") and "give the argument walltime" in notes[0]
 
 
 def test_a_job_without_a_limit_has_no_end(tmp_path, monkeypatch):
@@ -131,7 +131,7 @@ def test_a_job_whose_end_is_over_begins_nothing(monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "1")
     monkeypatch.setenv("SLURM_JOB_END_TIME", "1000000000")
     deadline, _ = deadline_of(None, time.monotonic())
-    with pytest.raises(BadInput, match="give more with --walltime"):
+    with pytest.raises(BadInput, match="give more with the argument walltime"):
         require_time(SessionStart(Config(), "somewhere"), deadline, 3)
 
 

@@ -26,9 +26,14 @@ EXAMPLES = """examples:
   mpirun -n 3 python -m dials_mpi.bench --config configs/warehouse/4.yaml --json bench.json
   python -m dials_mpi.bench --config configs/traffic/4.yaml --tiles
   python -m dials_mpi.bench --config configs/warehouse/fast.yaml --torch
+  python -m dials_mpi.bench --plan configs/traffic/100.yaml traffic.grid=[20,20]
+  python -m dials_mpi.bench --plan configs/warehouse/100.yaml --ranks 32 --nodes 2
   mpirun -n 3 python -m dials_mpi.bench --project --config configs/warehouse/100.yaml
   mpirun -n 3 python -m dials_mpi.bench --project runs/short --config configs/warehouse/100.yaml
   mpirun -n 3 python -m dials_mpi.bench --project runs/4 runs/25 --compare runs/100
+
+--plan measures for about a minute, and prints what a run of FILE needs: hours, memory and disk, which of
+these grow with what, and the schedule and number of global ranks that suit it.
 
 --project prints the wall-clock time with one core per rank for several numbers of regions. It uses the CPU
 seconds that the runs DIR have recorded; without DIR it measures them first. Two runs of different size
@@ -81,6 +86,11 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         action="store_true",
         help="also train with the networks in PyTorch (torch:gru, torch:fnn)",
     )
+    parser.add_argument("--plan", metavar="FILE", type=word, help="print what a run of this YAML file needs")
+    parser.add_argument(
+        "--ranks", metavar="N", type=integer, help="with --plan: ranks (default: one per region, and more)"
+    )
+    parser.add_argument("--nodes", metavar="K", type=integer, help="with --plan: nodes (default: 1)")
     parser.add_argument(
         "--project", action="store_true", help="print the wall-clock time with one core per rank"
     )
@@ -107,14 +117,16 @@ def _program(comm: Communicator, options: argparse.Namespace) -> int:
     if isinstance(task, int):
         return task
     found: dict[str, Any] = {}
-    if not task.runs:
+    if options.plan:
+        found = _show_plan(comm, task, options)
+    elif not task.runs:
         found = _measure(comm, task.config, options)
     if options.project:
         found |= _project(comm, task, options.folder, found)
     if comm.is_root and options.json:
         flat: dict[str, Any] = {}
         for group, own in found.items():
-            flat |= {group: own} if group in ("shares", "projection", "comparison") else own
+            flat |= {group: own} if group in ("shares", "projection", "comparison", "plan") else own
         Path(options.json).write_text(json.dumps(flat, indent=2) + "\n")
     comm.barrier()
     return 0
@@ -158,11 +170,31 @@ def _project(comm: Communicator, task: Task, folder: str, figures: dict[str, Any
     return found
 
 
+def _show_plan(comm: Communicator, task: Task, options: argparse.Namespace) -> dict[str, Any]:
+    """Measure and print a plan, on root."""
+    from dials_mpi.bench import plan, plan_tables
+    from dials_mpi.bench.checkpoints import write_seconds_per_region
+    from dials_mpi.bench.link import measure_link
+    from dials_mpi.bench.sample import take
+
+    link = measure_link(comm)
+    if not comm.is_root:
+        return {}
+    config = task.config
+    sample = take(config)
+    checkpoint = write_seconds_per_region(config, options.folder)
+    own = plan.Plan(config, sample, checkpoint, link, plan.usual_ranks(config, options.ranks), options.nodes)
+    compared = plan.choices(own, fixed=options.ranks is not None)
+    plan_tables.show_plan(own, compared)
+    return {"plan": plan_tables.figures(own, compared)}
+
+
 def _plan(options: argparse.Namespace) -> Task:
     """The task of the command line. BadInput: the options, a run or the configuration cannot be used."""
     if options.updates < 1:
         raise BadInput(f"--updates is {options.updates}: give at least 1")
     _require_places(options)
+    _require_plan_alone(options)
     directories, overrides = runs_and_settings(options.arguments)
     if not options.project:
         for name, given in (("a directory", directories), ("--regions", options.regions)):
@@ -172,7 +204,9 @@ def _plan(options: argparse.Namespace) -> Task:
         raise BadInput("--compare is given without --project: give --project as well")
     runs = [read_run(directory, options.unchecked) for directory in directories]
     config = runs[0].config if runs and not (options.config or overrides) else None
-    config = config or load(options.config, overrides)
+    config = config or load(options.plan or options.config, overrides)
+    if options.plan:
+        return Task(config, [], None, _planned(config, options))
     comparison = read_run(options.compare, options.unchecked) if options.compare else None
     if options.project:
         _require_one_kind(config, [*zip(directories, runs, strict=True)], options.compare or "", comparison)
@@ -193,6 +227,34 @@ def _plan(options: argparse.Namespace) -> Task:
     if options.tiles and config.domain != "traffic":
         raise BadInput(f"--tiles is given, and the {config.domain} has none: leave it out")
     return Task(config, runs, comparison, _region_counts(options.regions))
+
+
+def _require_plan_alone(options: argparse.Namespace) -> None:
+    """BadInput: --plan is given with options of the other tasks, or its own options are given without it."""
+    names = ("config", "tiles", "torch", "project", "regions", "compare", "matmul")
+    others = [name for name in names if getattr(options, name)]
+    if options.plan and others:
+        raise BadInput(f"--{others[0]} is given beside --plan: give one of them")
+    for name in () if options.plan else ("ranks", "nodes"):
+        if getattr(options, name) is not None:
+            raise BadInput(f"--{name} is given without --plan, which needs it: give --plan FILE as well")
+
+
+def _planned(config: Config, options: argparse.Namespace) -> list[int]:
+    """BadInput: the configuration cannot be run, or not on so many ranks and nodes."""
+    from dials_mpi.algorithm.networks import require_networks
+    from dials_mpi.bench.plan import usual_ranks
+    from dials_mpi.learning import learner
+
+    domain = create(config.domain, config.domain_section)
+    domain.versions()
+    learner.require_usable(config, domain)
+    require_networks(config, domain)
+    options.nodes = 1 if options.nodes is None else options.nodes
+    ranks = usual_ranks(config, options.ranks)
+    if not 1 <= options.nodes <= ranks:
+        raise BadInput(f"--nodes is {options.nodes}, and there are {ranks} ranks: give 1 to {ranks}")
+    return []
 
 
 def _require_places(options: argparse.Namespace) -> None:

@@ -80,20 +80,32 @@ class Model:
                 }
             )
 
-        # Whole episodes are distributed among the ranks with a global simulator.
         return cls(
             train=max(one.train for one in costs),
             fit=max(one.fit for one in costs) * fit_flop(config),
-            collect=line("collect", -(-config.dataset_episodes // config.global_ranks)),
-            evaluate=line("evaluate", -(-config.evaluation_episodes // config.global_ranks)),
+            collect=line("collect", most_episodes(config, config.dataset_episodes)),
+            evaluate=line("evaluate", most_episodes(config, config.evaluation_episodes)),
             checkpoint=checkpoint,
             link=link,
         )
 
 
-def project(config: Config, model: Model, regions: int) -> dict[str, float]:
-    """Seconds of the whole run by TERMS, with one worker per region."""
-    terms = _terms(config, model, regions, segments(config), 1, config.overlapped)
+def most_episodes(config: Config, episodes: int) -> int:
+    """The most episodes that one of the global ranks plays: they are dealt out in blocks."""
+    from dials_mpi.algorithm.collect import shares
+
+    dealt = shares(create(config.domain, config.domain_section), episodes, config.global_ranks)
+    return max(share.stop - share.start for share in dealt)
+
+
+def project(config: Config, model: Model, regions: int, workers: int | None = None) -> dict[str, float]:
+    """Seconds of the whole run by TERMS.
+
+    workers: one for each region by default; 0: a single rank, which also does the work of root.
+    """
+    held = -(-regions // (regions if workers is None else workers or 1))
+    hidden = config.overlapped and workers != 0
+    terms = _terms(config, model, regions, segments(config), held, hidden)
     # The policies that need no training are played at the end.
     references = 1 + len(create(config.domain, config.domain_section).hand_coded)
     return {**terms, "evaluate": terms["evaluate"] + references * model.evaluate(regions)}
@@ -146,7 +158,7 @@ def _terms(
         "collect": collecting,
         "evaluate": evaluating,
         "communicate": _exchanges(config, schedule, model.link, regions, -(-regions // held)),
-        "checkpoint": _checkpoints(config, schedule) * model.checkpoint * regions,
+        "checkpoint": checkpoints(config, schedule) * model.checkpoint * regions,
     }
 
 
@@ -173,7 +185,7 @@ def _exposed(
 
 def _exchanges(config: Config, schedule: Sequence[Segment], link: Link, regions: int, workers: int) -> float:
     """Seconds of all exchanges of a run: bytes, messages, and a poll interval in each."""
-    from dials_mpi.algorithm.learners import TRAINING
+    from dials_mpi.algorithm.learners import training_figures
     from dials_mpi.domains.members import Members
     from dials_mpi.learning import tables
     from dials_mpi.learning.influence import Fit
@@ -193,11 +205,11 @@ def _exchanges(config: Config, schedule: Sequence[Segment], link: Link, regions:
     policies = 4 * members.largest * widths["policy"]
     # Each line: how often; exchanges, with one message per worker each; bytes of a region in them all.
     exchanges = (
-        (len(schedule), 1, members.largest * 8 * len(TRAINING)),  # metrics
+        (len(schedule), 1, members.largest * 8 * len(training_figures(config))),  # metrics
         (evaluations, 3, policies + 8 * (2 * len(PHASES) + 3)),  # policies, costs of each rank
         (refits, 1, config.dataset_size * sample),  # datasets
         (refits, 2, 4 * widths.get("predictor", 0) + 8 * len(Fit._fields)),  # predictors and their losses
-        (_checkpoints(config, schedule), 1, row),
+        (checkpoints(config, schedule), 1, row),
     )
     return sum(
         often
@@ -209,6 +221,6 @@ def _exchanges(config: Config, schedule: Sequence[Segment], link: Link, regions:
     )
 
 
-def _checkpoints(config: Config, schedule: Sequence[Segment]) -> int:
+def checkpoints(config: Config, schedule: Sequence[Segment]) -> int:
     """The number of checkpoints of a run; one if only ``checkpoint_minutes`` is set."""
     return -(-len(schedule) // config.checkpoint_every) if config.checkpoint_every else 1

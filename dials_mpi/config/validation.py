@@ -74,6 +74,7 @@ def _check_schedule(config: Config) -> None:
     if config.segment_every:
         _require_update("segment_every", config.segment_every, memory)
         _require_multiple("evaluate_every", every, "segment_every", config.segment_every)
+    _require_update("total_steps", config.total_steps, memory)
     _require_multiple("total_steps", config.total_steps, "evaluate_every", every)
     if config.retrain_every < config.total_steps:
         _require_multiple("retrain_every", config.retrain_every, "evaluate_every", every)
@@ -203,10 +204,12 @@ def _require_update(key: str, value: int, memory: int) -> None:
 
 
 def _require_multiple(key: str, value: int, of: str, unit: int) -> None:
-    """Refuse a value that is not a multiple of ``unit``; the message names the nearest multiples."""
+    """Refuse a value that is not a multiple of ``unit``; the message names the nearest multiples,
+    and for a value below the first one that the unit can be lowered instead."""
     if value % unit:
         below = value - value % unit
-        _refuse(key, value, f"is not a multiple of {of}={unit}", [below, below + unit])
+        other = "" if below else f", or lower {of} to {value}"
+        _refuse(key, value, f"is not a multiple of {of}={unit}", [below, below + unit], other)
 
 
 def _require_divisor(key: str, value: int, of: str, total: int) -> None:
@@ -217,6 +220,7 @@ def _require_divisor(key: str, value: int, of: str, total: int) -> None:
         _refuse(key, value, f"does not divide {of}={total}", [below, above])
 
 
-def _refuse(key: str, value: int, why: str, better: list[int]) -> None:
+def _refuse(key: str, value: int, why: str, better: list[int], other: str = "") -> None:
+    """other: what else can be done, beside using one of the better values."""
     remedy = " or ".join(str(n) for n in sorted(set(better)) if n > 0)
-    raise BadInput(f"{key} is {value}, which {why}: use {remedy}")
+    raise BadInput(f"{key} is {value}, which {why}: use {remedy}{other}")

@@ -10,6 +10,7 @@ group in DIALS_MPI_TRUST_GROUP have permission to write or replace it or to rena
 
 from __future__ import annotations
 
+import fcntl
 import grp
 import os
 import secrets
@@ -29,6 +30,7 @@ GROUP = "DIALS_MPI_TRUST_GROUP"
 
 _ELSEWHERE = "set XDG_CACHE_HOME to a folder of your own"
 _warned: set[str] = set()
+_held: dict[tuple[int, int], int] = {}
 
 
 def folder(name: str) -> Path | None:
@@ -102,6 +104,21 @@ def write(path: Path, content: bytes) -> bool:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
     return True
+
+
+def hold(place: Path) -> None:
+    """Keep a folder of the cache, whose files another library reads in place, until this process ends.
+
+    Cleaning leaves folders alone that a process holds. Without such a folder nothing happens.
+    """
+    with suppress(OSError):  # it is missing, or the file system has no locks
+        opened = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        identity = os.fstat(opened).st_dev, os.fstat(opened).st_ino
+        if identity in _held:
+            os.close(opened)
+        else:
+            _held[identity] = opened
+            fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
 def warn_damaged(path: Path) -> None:

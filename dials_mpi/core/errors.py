@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 
 DONE, CRASHED, REFUSED, STOPPED = 0, 1, 2, 75
 """Exit codes: finished; unexpected error; bad input; stopped before the end (EX_TEMPFAIL of sysexits.h)."""
+
+
+PREFIX = "dials_mpi: "
+"""What lines on stderr begin with."""
 
 
 class BadInput(Exception):
@@ -27,5 +32,6 @@ def refuse(reason: object) -> int:
 
 
 def print_error(text: object) -> None:
-    """Print a line on stderr, prefixed with the program's name."""
-    print(f"dials_mpi: {text}", file=sys.stderr, flush=True)
+    """Print a line on stderr, prefixed with the program's name; if nobody can read it, nothing happens."""
+    with suppress(OSError):
+        print(f"{PREFIX}{text}", file=sys.stderr, flush=True)

@@ -18,6 +18,7 @@ from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 
 from dials_mpi.core import cache
+from dials_mpi.core.first_start import compiling
 
 
 class KernelCache(FunctionCache):
@@ -36,16 +37,17 @@ class KernelCache(FunctionCache):
         target_context.refresh()
         path = self._path(sig, target_context.codegen())
         stored = cache.read(path)
-        if stored is None:
-            return None
-        try:
-            return CompileResult._rebuild(target_context, *pickle.loads(stored))
-        except Exception:  # the checksum is right, but this numba cannot read it
-            cache.warn_damaged(path)
-            return None
+        if stored is not None:
+            try:
+                return CompileResult._rebuild(target_context, *pickle.loads(stored))
+            except Exception:  # the checksum is right, but this numba cannot read it
+                cache.warn_damaged(path)
+        compiling.begin()
+        return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        """Store the code for a signature, if possible."""
+        """Store the code for a signature, if possible; it was compiled since ``load_overload``."""
+        compiling.pause()
         if not data.library.has_dynamic_globals:  # these are addresses of this process
             cache.write(self._path(sig, data.codegen), dumps(data._reduce()))
 

@@ -10,6 +10,8 @@ from functools import wraps
 from typing import Any, NoReturn
 
 from dials_mpi.core.errors import CRASHED, DONE, print_error
+from dials_mpi.core.first_start import announced
+from dials_mpi.core.shell import running_command
 
 
 class _ErrorRecorder:
@@ -54,7 +56,8 @@ def command_line(main: Callable[..., NoReturn]) -> Callable[..., NoReturn]:
         plain, watched = sys.stdout, _ErrorRecorder(sys.stdout)
         sys.stdout = watched  # type: ignore[assignment]
         try:
-            _call_and_flush(main, arguments)
+            with running_command(main.__module__), announced():
+                _call_and_flush(main, arguments)
         except OSError as error:
             if error is not watched.error:
                 raise

@@ -1,10 +1,38 @@
-"""Command lines to paste into a shell."""
+"""Command lines to paste into a shell, and options as the user gives them: in a shell or in Python."""
 
 from __future__ import annotations
 
 import os
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+FLAGS = ("resume", "unchecked")
+"""Options without a value."""
+
+_commands: list[str] = []
+"""The command that this process runs, if it is one of this package."""
+
+
+@contextmanager
+def running_command(name: str) -> Iterator[None]:
+    """Inside, the user has started this process as a command, not called a function in Python."""
+    _commands.append(name)
+    try:
+        yield
+    finally:
+        _commands.pop()
+
+
+def option(name: str) -> str:
+    """An option for a message: ``--resume`` for a user of a command, ``resume=True`` for one of Python.
+
+    An option with a value is ``--output`` or ``the argument output``.
+    """
+    if _commands:
+        return f"--{name}"
+    return f"{name}=True" if name in FLAGS else f"the argument {name}"
 
 
 def program(name: str) -> str:

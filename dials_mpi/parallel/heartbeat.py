@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from dials_mpi.core.logging import warn
+from dials_mpi.core.shell import option
 
 BEATS = 10
 """Heartbeats in the time after which a rank counts as silent."""
@@ -65,6 +66,7 @@ class Heartbeat:
                 self._silent.add(rank)
                 warn(
                     f"rank {rank} on {self._hosts[rank]} has sent no heartbeat for {now - heard:.0f} s: it "
-                    "hangs, or its machine does; if this lasts, end the run, and continue it with --resume",
+                    "hangs, or its machine does; if this lasts, end the run, and continue it with "
+                    f"{option('resume')}",
                     self._rank,
                 )

@@ -15,6 +15,7 @@ from dials_mpi.core import launchers, signals
 from dials_mpi.core.errors import CRASHED, REFUSED, STOPPED, BadInput, Unwritable, print_error, refuse
 from dials_mpi.core.launchers import launched_as_root
 from dials_mpi.core.logging import LOG
+from dials_mpi.core.shell import option
 from dials_mpi.parallel import shared_memory
 from dials_mpi.parallel.communicator import Communicator, initialise, library
 
@@ -93,7 +94,7 @@ def _end_after(comm: Communicator, error: BaseException) -> NoReturn:
     if stop := signals.stop_request_in(error):
         if not comm.is_root:
             time.sleep(ABORT_DELAY)
-        why = f"{stop}: the run ends, its last checkpoint is kept, continue with --resume"
+        why = f"{stop}: the run ends, its last checkpoint is kept, continue with {option('resume')}"
         _end(comm, STOPPED, why)
     where = f"rank {comm.rank} of {comm.size} on {comm.host} failed; all ranks end"
     _end(comm, CRASHED, f"{where}\n{traceback.format_exc()}")

@@ -63,6 +63,19 @@ def usable_ranks(available: int, regions: int, global_ranks: int, on_root: bool)
     return ranks if not on_root and ranks > global_ranks else 1
 
 
+def meaning(ranks: int, regions: int, global_ranks: int, on_root: bool) -> str:
+    """What a number from ``usable_ranks`` means, in a sentence."""
+    if on_root:
+        return "1 rank: mode=global trains on one rank"
+    if ranks == 1:
+        return f"1 rank: the cores here are too few for more than global_ranks={global_ranks}"
+    plural = "" if regions == 1 else "s"
+    return (
+        f"{ranks} ranks, for mpirun -n: {global_ranks} for the global simulator and {ranks - global_ranks} "
+        f"for {regions} region{plural}, which suits the cores here (a run can use {regions + global_ranks})"
+    )
+
+
 def require_usable(ranks: int, regions: int, global_ranks: int) -> None:
     """BadInput: so many ranks cannot share the work; a single one can do all of it."""
     if ranks > regions + global_ranks:

@@ -15,6 +15,7 @@ from dials_mpi.config import Config, from_yaml, load, load_changed
 from dials_mpi.config.comparison import changed_for_looking
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.seeding import OTHER_EPISODES, Purpose, streams
+from dials_mpi.core.shell import option
 from dials_mpi.core.text import printable
 from dials_mpi.domains import create
 from dials_mpi.domains.base import Domain, GlobalSimulator
@@ -296,7 +297,7 @@ class Run:
         if file.archived():
             raise BadInput(
                 f"{printable(str(file.path))} is an archived copy, which has no checkpoints: "
-                + ("leave out --checkpoint" if file.finished() else "give the run itself")
+                + (f"leave out {option('checkpoint')}" if file.finished() else "give the run itself")
             )
         wanted, present = self._checkpoint or "newest", checkpoints.present(file.directory)
         path: Path | None

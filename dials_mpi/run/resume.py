@@ -15,6 +15,7 @@ from dials_mpi.config import Config, from_yaml
 from dials_mpi.config.comparison import differences
 from dials_mpi.config.schedule import segments
 from dials_mpi.core.errors import BadInput, Unwritable
+from dials_mpi.core.shell import option
 from dials_mpi.core.text import printable
 from dials_mpi.domains.base import Domain
 from dials_mpi.results.checkpoints import require_same_run
@@ -39,8 +40,8 @@ def find(config: Config, domain: Domain, directory: str, resume: bool) -> Sessio
     run, where = RunFile(directory), printable(directory)
     if run.exists() and not resume:
         raise BadInput(
-            f"there is a run in {where} already: continue it with --resume, or choose another directory "
-            "with --output"
+            f"there is a run in {where} already: continue it with {option('resume')}, or choose another "
+            f"directory with {option('output')}"
         )
     before = None
     if run.exists():
@@ -50,7 +51,7 @@ def find(config: Config, domain: Domain, directory: str, resume: bool) -> Sessio
     if before is None and checkpoints.present(run.directory):
         raise BadInput(
             f"there are checkpoints and no {run.path.name} in {where}: put it back, or choose another "
-            "directory with --output"
+            f"directory with {option('output')}"
         )
     warning = _lock(run.directory)
     notes = ((warning,) if warning else ()) + ((_kept(run),) if run.changed else ())
@@ -66,7 +67,7 @@ def find(config: Config, domain: Domain, directory: str, resume: bool) -> Sessio
     if newest is None and _is_past_checkpoints(run, before):  # never begin again over results
         raise BadInput(
             f"{where} holds results and no checkpoint to continue from: put its newest one back, or choose "
-            "another directory with --output"
+            f"another directory with {option('output')}"
         )
     begun = begun._replace(
         damaged=tuple(damaged), notes=(*begun.notes, *damaged.values(), _from_where(newest))
@@ -148,7 +149,7 @@ def _require_same(before: Config, config: Config, where: str) -> None:
     if changed:
         raise BadInput(
             f"the run in {printable(where)} has other settings: {changed}: give the same ones, or "
-            "choose another directory with --output"
+            f"choose another directory with {option('output')}"
         )
 
 
@@ -164,7 +165,7 @@ def _lock(directory: Path) -> str | None:
         reason = getattr(error, "strerror", None) or error
         raise BadInput(
             f"the run directory {printable(str(directory))} cannot be written ({reason}): "
-            "choose another one with --output"
+            f"choose another one with {option('output')}"
         ) from error
 
 
@@ -185,7 +186,7 @@ def _newest(directory: Path, config: Config, domain: Domain) -> tuple[Checkpoint
         first = next(iter(damaged.values()))
         raise BadInput(
             f"none of the checkpoints in {printable(str(directory))} can be used ({first}): put back a good "
-            "one, or choose another directory with --output"
+            f"one, or choose another directory with {option('output')}"
         )
     return None, damaged
 
@@ -197,13 +198,14 @@ def _require_rows(run: RunFile, checkpoint: Checkpoint) -> None:
     if missing:
         raise BadInput(
             f"{printable(str(run.path))} has fewer rows of {missing[0]} than {checkpoint.path.name} "
-            "needs: put back the run file that belongs to it, or choose another directory with --output"
+            "needs: put back the run file that belongs to it, or choose another directory with "
+            f"{option('output')}"
         )
     for name, rows in checkpoint.progress.lengths.items() if run.changed else ():
         if not _is_plausible(name, run.read(name)[:rows], checkpoint.progress.env_steps):
             raise BadInput(
                 f"{printable(str(run.path))} was changed by another program, and its {name} cannot be what "
-                "the run wrote: put it back as it was, or choose another directory with --output"
+                f"the run wrote: put it back as it was, or choose another directory with {option('output')}"
             )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from dials_mpi.config import Config
 from dials_mpi.config.schedule import Segment, segments
 from dials_mpi.core.errors import BadInput
+from dials_mpi.core.shell import option
 from dials_mpi.run.walltime import Deadline, Pace, work
 from dials_mpi.storage.progress import Progress
 
@@ -64,8 +65,8 @@ def require_time(start: SessionStart, deadline: Deadline, ranks: int) -> None:
     progress, left = start.progress, start.segments()
     if left and deadline.left() <= 0:
         raise BadInput(
-            "the time is over before the run has begun: give more with --walltime (without it the end of the "
-            "SLURM job counts, which an old SLURM_JOB_END_TIME in the environment may give)"
+            f"the time is over before the run has begun: give more with {option('walltime')} (without it the "
+            "end of the SLURM job counts, which an old SLURM_JOB_END_TIME in the environment may give)"
         )
     if not left or progress.ranks != ranks:
         return

@@ -42,7 +42,7 @@ from dials_mpi.run.sinks.base import SegmentEnd, Session, Sink, Sinks
 from dials_mpi.run.state import RankState
 from dials_mpi.run.state_exchange import StateExchange
 from dials_mpi.run.walltime import Deadline
-from dials_mpi.run.warm_up import is_warm, warm_up_together
+from dials_mpi.run.warm_up import warm_up_together
 
 T = TypeVar("T")
 
@@ -83,8 +83,6 @@ class System:
         self.latest: Evaluation | None = None
         opened = (start, hosts, platform, callbacks, quiet)
         self.sinks = self._open_sinks(*opened) if comm.is_root else Sinks()
-        if not is_warm():
-            self._phase("compiling the inner loops, once on this machine")
         warm_up_together(comm, hosts, config, self.domain)
         exchange = StateExchange(comm, self.layout, self.state)
         self.checkpoints = CheckpointManager(start, self.domain, exchange, deadline, self.sinks)

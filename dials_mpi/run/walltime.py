@@ -16,6 +16,7 @@ from statistics import median_low
 from dials_mpi.config import Config
 from dials_mpi.config.schedule import Segment, evaluates
 from dials_mpi.core.errors import BadInput
+from dials_mpi.core.shell import option
 from dials_mpi.core.text import shown
 
 RECENT = 3
@@ -31,11 +32,11 @@ def seconds(text: str) -> float:
     """A walltime such as ``3:50:00`` or ``2-00:00:00`` in seconds. BadInput: it is not one."""
     match = re.fullmatch(r"(?:(\d{1,4})-)?(\d{1,4}):([0-5]\d):([0-5]\d)", text.strip(), re.ASCII)
     if not match:
-        raise BadInput(f"--walltime is {shown(text)}: write hours:minutes:seconds, such as 3:50:00")
+        raise BadInput(f"{option('walltime')} is {shown(text)}: write hours:minutes:seconds, such as 3:50:00")
     days, hours, minutes, rest = (int(part or 0) for part in match.groups())
     total = ((days * 24 + hours) * 60 + minutes) * 60 + rest
     if not total:
-        raise BadInput(f"--walltime is {shown(text)}: give more than no time, such as 3:50:00")
+        raise BadInput(f"{option('walltime')} is {shown(text)}: give more than no time, such as 3:50:00")
     return float(total)
 
 
@@ -153,7 +154,7 @@ def deadline_of(walltime: str | None, begun: float) -> tuple[Deadline, tuple[str
     try:
         end = scheduler_end()
     except LookupError as error:
-        unknown = f"the end of this job is not known ({error}): it may be cut off, give --walltime"
+        unknown = f"the end of this job is not known ({error}): it may be cut off, give {option('walltime')}"
         return Deadline(), (unknown,)
     if end is None:
         return Deadline(), ()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dials_mpi.core.jit import code_folder
+from dials_mpi.core.first_start import compiling
 from dials_mpi.core.signals import deferred
 from dials_mpi.domains.base import SimulatorFailure
 from dials_mpi.learning.influence import Predictor
@@ -19,14 +19,6 @@ if TYPE_CHECKING:
     from dials_mpi.config import Config
     from dials_mpi.domains.base import Agent, Domain
     from dials_mpi.parallel.communicator import Communicator
-
-
-def is_warm() -> bool:
-    """Whether the cache holds compiled code of this package already."""
-    place = code_folder()
-    with suppress(OSError):
-        return place is not None and any(place.glob("*.nbc"))
-    return False
 
 
 def warm_up_together(comm: Communicator, hosts: Sequence[str], config: Config, domain: Domain) -> None:
@@ -39,6 +31,7 @@ def warm_up_together(comm: Communicator, hosts: Sequence[str], config: Config, d
     if first:
         with deferred():
             warm_up(config, domain)
+        compiling.end()
     comm.barrier()
     if not first:
         with deferred():

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from dials_mpi.core.errors import BadInput
+from dials_mpi.core.shell import option
 from dials_mpi.core.text import printable
 from dials_mpi.storage import superblock
 
@@ -105,8 +106,8 @@ def require_checksum(path: Path, what: str, unchecked: bool = False) -> bool:
         return True
     raise Changed(
         f"{where} was changed by another program since the run wrote it (it can be read, but its checksum is "
-        "wrong): read it as it is with --unchecked, or continue the run with --resume, which uses what the "
-        "checkpoint needs of it"
+        f"wrong): read it as it is with {option('unchecked')}, or continue the run with {option('resume')}, "
+        "which uses what the checkpoint needs of it"
     )
 
 

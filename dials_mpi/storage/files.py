@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dials_mpi.core.errors import BadInput, Unwritable
+from dials_mpi.core.shell import option
 from dials_mpi.core.text import printable
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def replacing(path: Path) -> Iterator[DeferredErrorFile]:
             raise
         raise Unwritable(
             f"{printable(str(path))} cannot be written ({failure.strerror or failure}), its earlier content "
-            "is intact: free disk space or make it writable, then continue with --resume"
+            f"is intact: free disk space or make it writable, then continue with {option('resume')}"
         ) from error
 
 
@@ -144,7 +145,7 @@ def lock_directory(directory: Path) -> str | None:
         os.close(lock)
         raise BadInput(
             f"another run is active in {printable(str(directory))} ({owner}): wait for its end, or choose "
-            "another directory with --output"
+            f"another directory with {option('output')}"
         ) from None
     except OSError as error:
         os.close(lock)
@@ -240,5 +241,5 @@ def make_folder(folder: Path) -> None:
     except OSError as error:
         raise Unwritable(
             f"the folder {printable(str(folder))} cannot be made ({error.strerror}): make its parent "
-            "writable, then continue with --resume"
+            f"writable, then continue with {option('resume')}"
         ) from error

@@ -16,6 +16,7 @@ import numpy as np
 
 from dials_mpi.core.errors import BadInput, Unwritable
 from dials_mpi.core.logging import LOG
+from dials_mpi.core.shell import option
 from dials_mpi.core.signals import deferred
 from dials_mpi.core.text import printable
 from dials_mpi.storage.checksum import (
@@ -140,7 +141,7 @@ def _require_readable(path: Path) -> None:
     if not readable(path):
         raise Unwritable(
             f"{printable(str(path))} was damaged by another program during the run: replace it by a good "
-            "copy, then continue with --resume"
+            f"copy, then continue with {option('resume')}"
         )
     LOG.warning("%s was changed by another program: its changes are kept", path)
 

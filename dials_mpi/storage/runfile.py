@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,6 +72,9 @@ KEPT_GROUPS = ("memory", "placement", "map")
 BY_RANK = ("timing", "events")
 """Groups whose rows have one entry per rank; their width is the largest number of ranks of any session."""
 
+NAMED, SEARCHED = 3, 1000
+"""Run directories below a folder that a message names, and folders in which they are looked for."""
+
 
 class Labelled(NamedTuple):
     """A dataset of a run file with the names of its dimensions and its attributes."""
@@ -103,7 +107,7 @@ class RunFile:
         run = cls(located(directory))
         if not run.exists():
             where = printable(str(directory))
-            raise BadInput(f"there is no {NAME} in {where}: give the directory of a run")
+            raise BadInput(f"there is no {NAME} in {where}: {_nearest_runs(run.directory)}")
         run.changed = require_checksum(run.path, "a run file", unchecked)
         with run._read() as file:
             require_version(file, FORMAT_VERSION, run.path, "read it")
@@ -438,3 +442,15 @@ def _copy_packed(dataset: h5py.Dataset, target: h5py.File) -> None:
         }
     copy = target.create_dataset(dataset.name, data=dataset[()], dtype=dataset.dtype, **packed)
     copy.attrs.update(_simple(dataset.attrs))
+
+
+def _nearest_runs(folder: Path) -> str:
+    """What to give in place of a folder without a run: the run directories below it, if there are any."""
+    below: list[str] = []
+    with suppress(OSError, ValueError):
+        places = islice(chain(folder.glob("*/"), folder.glob("*/*/")), SEARCHED)
+        below = sorted(printable(str(place)) for place in places if (place / NAME).is_file())
+    if not below:
+        return "give the directory of a run"
+    more = [f"{len(below) - NAMED} more"] if len(below) > NAMED else []
+    return f"give the directory of a run below it: {', '.join([*below[:NAMED], *more])}"

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
-from dials_mpi.core import cache
+from dials_mpi.core import cache, first_start
 from dials_mpi.domains.city import influence, regions, tracking
 from dials_mpi.domains.city.influence import Influence
 from dials_mpi.domains.city.scenario import Scenario
@@ -69,7 +69,8 @@ def recorded(scenario: Scenario, influences: Sequence[Influence], backend: str =
     folder = cache.folder("city")
     stored = cache.read(folder / f"{key}.json") if folder else None
     if stored is None:
-        stored = json.dumps([asdict(each) for each in _record(scenario, influences, backend)]).encode()
+        with first_start.making("recording the vehicles of the city"):
+            stored = json.dumps([asdict(each) for each in _record(scenario, influences, backend)]).encode()
         if folder:
             cache.write(folder / f"{key}.json", stored)
     return [_loaded(each) for each in json.loads(stored)]

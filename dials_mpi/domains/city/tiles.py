@@ -6,7 +6,7 @@ with gaps where links are missing, so that a recorded state of the city can be s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -30,7 +30,12 @@ class Tile:
 
     plan: RegionPlan
     copies: int
-    network: Path
+    _made: Callable[[], Path]
+
+    @property
+    def network(self) -> Path:
+        """The file, which is made again if somebody has removed it from the cache."""
+        return self._made()
 
     def name(self, copy: int, original: str) -> str:
         """The name in a copy of an edge, lane, junction or signal of the city."""
@@ -48,8 +53,12 @@ class Cutter:
         """The tile of a region. BadInput, with the signal's name: its links or phases are not the city's."""
         edges = " ".join(sorted(plan.edges))
         key = cache.key(self._source, self._digest, edges, *sorted(plan.signals), str(copies))
-        folder = made_files.folder(f"tiles/{key}", (_FILE,), lambda: self._make(plan, copies))
-        return Tile(plan, copies, folder / _FILE)
+
+        def made() -> Path:
+            return made_files.folder(f"tiles/{key}", (_FILE,), lambda: self._make(plan, copies)) / _FILE
+
+        made()
+        return Tile(plan, copies, made)
 
     @cached_property
     def _digest(self) -> str:

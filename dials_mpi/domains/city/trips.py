@@ -6,7 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from dials_mpi.core import cache
+from dials_mpi.core import cache, first_start
 from dials_mpi.core.errors import BadInput
 from dials_mpi.domains.city.xml_files import shown
 from dials_mpi.domains.sumo import installation, made_files
@@ -28,7 +28,7 @@ def random_trips(network: Path, vehicles: int, begin: float, end: float) -> Path
 
 
 def _make(network: Path, window: tuple[str, ...]) -> dict[str, bytes]:
-    with TemporaryDirectory(prefix="dials_mpi-") as work:
+    with first_start.making("making random trips"), TemporaryDirectory(prefix="dials_mpi-") as work:
         files = (f"--output-trip-file={work}/trips.xml", f"--route-file={work}/{_FILE}")
         try:
             installation.tool("randomTrips.py", [f"--net-file={network}", *files, *window, *_OPTIONS])

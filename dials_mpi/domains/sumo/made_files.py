@@ -21,10 +21,13 @@ def folder(name: str, files: Sequence[str], make: Callable[[], Mapping[str, byte
     if name in _temporary:
         return Path(_temporary[name].name)
     place = cache.folder(name)
+    if place:
+        cache.hold(place)
     if place and all(cache.read(place / file) is not None for file in files):
         return place
     made = make()
     if place and all(cache.write(place / file, content) for file, content in made.items()):
+        cache.hold(place)
         return place
     _temporary[name] = TemporaryDirectory(prefix="dials_mpi-")
     for file, content in made.items():

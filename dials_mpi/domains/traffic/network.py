@@ -17,7 +17,7 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
-from dials_mpi.core import cache
+from dials_mpi.core import cache, first_start
 from dials_mpi.domains.sumo import installation
 from dials_mpi.domains.traffic import vehicles
 
@@ -113,10 +113,14 @@ class Network:
         if temporary and Path(temporary.name, "net.xml").is_file():
             return _files(Path(temporary.name))
         folder = cache.folder(f"networks/{key}")
+        if folder:
+            cache.hold(folder)
         if folder and all(cache.read(folder / name) is not None for name in FILES):
             return _files(folder)
-        built = _build(*self._documents())
+        with first_start.making("building the road network", brief=True):
+            built = _build(*self._documents())
         if folder and all(cache.write(folder / name, content) for name, content in built.items()):
+            cache.hold(folder)
             return _files(folder)
         return _files(_write_temporary(key, built))
 

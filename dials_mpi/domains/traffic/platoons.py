@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dials_mpi.core import cache
+from dials_mpi.core import cache, first_start
 from dials_mpi.domains.sumo import installation
 from dials_mpi.domains.traffic.demand import Demand
 from dials_mpi.domains.traffic.junctions import Junctions
@@ -52,7 +52,8 @@ def recorded_platoons(
     stored = cache.read(folder / f"{name}.json") if folder else None
     if stored is None:
         network = Network(_GRID, _GRID, _COPIES, edge_length, speed_limit)
-        stored = json.dumps(_record(network, inflow, yellow, backend)).encode()
+        with first_start.making("recording platoons of vehicles"):
+            stored = json.dumps(_record(network, inflow, yellow, backend)).encode()
         if folder:
             cache.write(folder / f"{name}.json", stored)
     return Platoons(json.loads(stored))

@@ -12,7 +12,7 @@ from dials_mpi.algorithm.evaluation import Evaluation
 from dials_mpi.core.console import BestEffortConsole
 from dials_mpi.core.launchers import launched
 from dials_mpi.core.logging import LOG
-from dials_mpi.core.shell import command
+from dials_mpi.core.shell import command, option
 from dials_mpi.core.text import heading, printable
 from dials_mpi.domains.base import Statistic
 from dials_mpi.run.sinks.base import Session, Sink
@@ -93,7 +93,7 @@ class ConsoleSink(Sink):
         self.close()
         self.message(
             f"{clock(wall_time)}  stopped at {env_steps:,} of {self.total_steps:,} steps, with a checkpoint: "
-            "continue with the same command line and --resume"
+            f"start it again with {option('resume')}"
         )
 
     def close(self) -> None:
