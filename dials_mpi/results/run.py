@@ -174,7 +174,7 @@ class Run:
         """
         keys = range(number * episodes, (number + 1) * episodes)
         return self.domain.global_simulator(
-            streams(self.config.seed, Purpose.EVALUATION, keys, OTHER_EPISODES)
+            streams(self.config.episodes_seed, Purpose.EVALUATION, keys, OTHER_EPISODES)
         )
 
     # What programs need to play.

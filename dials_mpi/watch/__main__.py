@@ -263,7 +263,7 @@ def _frames(
 
 
 def _seed(options: argparse.Namespace, run: Run) -> int:
-    return run.config.seed if options.seed is None else int(options.seed)
+    return run.config.episodes_seed if options.seed is None else int(options.seed)
 
 
 @contextmanager
