@@ -136,8 +136,8 @@ def _returns(results: Mapping[str, Evaluation], agents: int) -> Table:
     first = baseline(results)
     table = Table(title=f"Mean return per agent and episode, {agents} agents, global simulator")
     for column in ("policy", "return", "standard error", "episodes", f"minus {first}", "standard error"):
-        name = column == "policy"
-        table.add_column(column, justify="left" if name else "right", no_wrap=name)
+        named = column == "policy"
+        table.add_column(column, justify="left" if named else "right", no_wrap=named)
     for name, result in results.items():
         episodes = str(len(result.returns))
         minus = ["" if name == first else f"{number:.2f}" for number in result.minus(results[first])]
