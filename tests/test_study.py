@@ -31,6 +31,7 @@ from dials_mpi.algorithm.evaluation import Evaluation
 from dials_mpi.config import load
 from dials_mpi.core.errors import CRASHED, DONE, REFUSED, STOPPED, BadInput
 from dials_mpi.domains.base import Statistic
+from dials_mpi.results import membership
 from dials_mpi.run.sinks.base import Session
 from dials_mpi.run.sinks.console import ConsoleSink
 from dials_mpi.run.walltime import RESERVE, Deadline, clock, seconds
@@ -555,6 +556,7 @@ def test_a_study_that_is_stopped_goes_on_and_ends_as_if_unbroken(tmp_path, train
     for method, times in (("gs", 1), ("dials", 2), ("untrained", 1)):
         directory = out / f"four-{method}-seed0"
         assert sessions(directory) == times
+        assert membership.read(directory).method == method
         assert RunFile.open(directory).attributes()["ranks"] == (1 if method == "gs" else 3)
 
     assert_same_results(out / "four-dials-seed0", trained(*LONG, "mode=dials", "evaluation_seed=0"))
