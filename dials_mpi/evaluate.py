@@ -233,14 +233,15 @@ def _all_figures(played: Sequence[Played]) -> dict[str, Any]:
     name, first = _baseline(played)
     return {
         "episodes": len(played[0].result.returns),
+        "policies": {one.policy: _figures(one) for one in played},
         "baseline": name,
-        "policies": {one.policy: {**_figures(one), **_differences(one.result, first)} for one in played},
+        "differences": {one.policy: _difference(one.result, first) for one in played},
     }
 
 
-def _differences(result: Evaluation, first: Evaluation) -> dict[str, float | None]:
-    difference, error = result.minus(first)
-    return {"difference": difference, "difference_standard_error": _finite(error)}
+def _difference(result: Evaluation, first: Evaluation) -> dict[str, float | None]:
+    mean, error = result.minus(first)
+    return {"mean": mean, "standard_error": _finite(error)}
 
 
 def _figures(played: Played) -> dict[str, Any]:

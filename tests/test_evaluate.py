@@ -194,9 +194,8 @@ def test_a_table_of_evaluate_has_paired_differences(evaluate, run, tmp_path):
         differences = (results[name].returns - results["oldest"].returns).mean(axis=1)
         error = differences.std(ddof=1) / math.sqrt(6)
         assert shown[name][1] == f"{differences.mean():.3f} +- {error:.3f}"
-        figures = written["policies"][name]
-        assert figures["difference"] == pytest.approx(differences.mean())
-        assert figures["difference_standard_error"] == pytest.approx(error)
+        assert written["differences"][name]["mean"] == pytest.approx(differences.mean())
+        assert written["differences"][name]["standard_error"] == pytest.approx(error)
 
 
 def test_seeds_that_share_evaluation_episodes(trained, run):

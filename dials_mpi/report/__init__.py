@@ -115,6 +115,6 @@ def _write_tables(
     }
     files = [tables.write_csv(folder / f"{name}.csv", rows) for name, rows in everything.items() if rows]
     titled = [*tables_of_controllers(groups, others), *by_group.values()]
-    written = {table.title: table.rows for table in titled if table.rows}
+    written = {table.title: tables.to_read(table.rows) for table in titled if table.rows}
     files.append(tables.write_markdown(folder / "tables.md", written, notes(groups, steps)))
     return [*files, write_latex(folder / "tables.tex", written)] if written else files

@@ -201,6 +201,12 @@ def write_csv(file: Path, rows: Sequence[Row]) -> Path:
     return file
 
 
+def to_read(rows: Sequence[Row]) -> list[Row]:
+    """The rows without the columns in which all cells are empty."""
+    known = [key for key in rows[0] if any(cell(row[key], 1) != "" for row in rows)]
+    return [{key: row[key] for key in known} for row in rows]
+
+
 def write_markdown(file: Path, tables: Mapping[str, Sequence[Row]], notes: Sequence[str]) -> Path:
     """Write tables, each below its title, then notes; all rows have the same keys; NaN is an empty cell."""
     parts = []
