@@ -96,9 +96,15 @@ def test_methods_without_a_common_seed_are_not_compared(tmp_path):
     )
 
 
-def test_unfinished_runs_are_in_no_difference(tmp_path):
+def test_unfinished_runs_are_in_no_difference_and_said_so(tmp_path):
     make_study(tmp_path / "lr", finished=False)
-    assert paired.comparisons(groups_of(str(tmp_path / "lr"))) == []
+    assert paired.comparisons(groups := groups_of(str(tmp_path / "lr"))) == []
+    assert not any("paired" in note for note in report.notes(groups, None))
+    make_run(tmp_path / "lr", f"four-{FAST}-seed0", settings=["evaluation_seed=0", "ppo.learning_rate=0.001"])
+    groups = groups_of(str(tmp_path / "lr"))
+    assert paired.comparisons(groups) == []
+    said = f"2 agents: no finished run of {SLOW}, so no paired difference."
+    assert said in report.notes(groups, None)
 
 
 @pytest.mark.parametrize(

@@ -31,14 +31,18 @@ class Comparison(NamedTuple):
 
 
 def comparisons(groups: Sequence[Group]) -> list[Comparison]:
-    """Each method with the first one of the report, by system; none where either has no finished run."""
+    """Each method with the first one, by system; none where either has no finished run."""
     found = []
     for same in by_system(groups):
-        first = next((group for group in same if group.label == groups[0].label), None)
-        if first is not None and first.finished:
-            others = [group for group in same if group is not first and group.finished]
-            found += [_comparison(group, first) for group in others]
+        first = _first(same, groups)
+        others = [group for group in same if group is not first and group.finished]
+        found += [_comparison(group, first) for group in others if first.finished]
     return found
+
+
+def _first(same: Sequence[Group], groups: Sequence[Group]) -> Group:
+    """The first method of the report, if the system has it; else the system's own first one."""
+    return next((group for group in same if group.label == groups[0].label), same[0])
 
 
 def _comparison(method: Group, first: Group) -> Comparison:
@@ -68,12 +72,15 @@ def seed_rows(groups: Sequence[Group]) -> list[dict[str, Any]]:
 def notes(groups: Sequence[Group]) -> list[str]:
     """Which seeds are in no difference, and why there may be no standard error."""
     lines = [
-        f"{one.method.label} minus {one.first.label}, {one.method.system.title}: "
-        + (f"seed {', '.join(map(str, one.alone))} of one method alone is in no paired difference."
-           if one.pairs else "no seed in common, so no paired difference.")
+        f"{one.method.label} minus {one.first.label}, {one.method.system.title}: {_about(one)}"
         for one in comparisons(groups)
         if one.alone
-    ]  # fmt: skip
+    ]
+    lines += [
+        f"{same[0].system.title}: no finished run of {first.label}, so no paired difference."
+        for same in by_system(groups)
+        if not (first := _first(same, groups)).finished and any(group.finished for group in same)
+    ]
     pairs = [pair for one in comparisons(groups) for pair in one.pairs.values()]
     if pairs:
         lines.append(
@@ -86,6 +93,13 @@ def notes(groups: Sequence[Group]) -> list[str]:
             "(studies set evaluation_seed, with which all runs share them)."
         )
     return lines
+
+
+def _about(one: Comparison) -> str:
+    """What is said of seeds without a pair."""
+    if not one.pairs:
+        return "no seed in common, so no paired difference."
+    return f"seed {', '.join(map(str, one.alone))} of one method alone is in no paired difference."
 
 
 def same_episodes(one: RunData, other: RunData) -> bool:
