@@ -158,8 +158,9 @@ def test_the_names_of_a_study_are_those_of_its_report(tmp_path, tables_alone):
         texts = [text.get_text() for text in figure.legends[0].get_texts()]
         assert texts[:2] == [f"{SLOW} (2 seeds)", f"{FAST} (2 seeds)"]
     report.report([folder], str(tmp_path / "out"))
-    methods = {row["run"]: row["method"] for row in rows_of(tmp_path / "out" / "summary.csv")}
-    assert methods == {f"four-{m}-seed{s}": m for m in (SLOW, FAST) for s in (0, 1)}
+    for name in ("summary", "curves"):
+        methods = {row["run"]: row["method"] for row in rows_of(tmp_path / "out" / f"{name}.csv")}
+        assert methods == {f"four-{m}-seed{s}": m for m in (SLOW, FAST) for s in (0, 1)}
 
 
 def test_a_name_that_two_methods_have_names_neither(tmp_path):

@@ -109,7 +109,7 @@ def _write_tables(
     by_group, labels = tables_of_groups(groups, steps), labels_of(groups)
     everything = {
         "summary": [tables.summary_row(run, labels[run.name]) for run in runs],
-        "curves": [row for run in runs for row in tables.curve_rows(run)],
+        "curves": [row for run in runs for row in tables.curve_rows(run, labels[run.name])],
         **{name: table.rows if table.data is None else table.data for name, table in by_group.items()},
         "controllers": wide_controllers(groups, others),
     }

@@ -50,12 +50,16 @@ def summary_row(run: RunData, label: str) -> dict[str, Any]:
     }
 
 
-def curve_rows(run: RunData) -> list[dict[str, Any]]:
-    """One row per evaluation: wall_time in seconds, cross_entropy in nats per source, statistics."""
+def curve_rows(run: RunData, label: str) -> list[dict[str, Any]]:
+    """One row per evaluation: wall_time in seconds, cross_entropy in nats per source, statistics.
+
+    label: of the run's method.
+    """
     losses = np.full(len(run.env_steps), np.nan) if run.cross_entropy is None else run.cross_entropy
     return [
         {
             "run": run.name,
+            "method": label,
             "env_steps": int(steps),
             "wall_time": float(seconds),
             "mean_return": float(mean),
