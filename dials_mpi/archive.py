@@ -18,6 +18,7 @@ from dials_mpi.core.errors import BadInput, Unwritable, refuse
 from dials_mpi.core.output import command_line
 from dials_mpi.core.shell import option
 from dials_mpi.core.text import printable
+from dials_mpi.results import membership
 from dials_mpi.storage.runfile import RunFile
 
 EXAMPLES = """examples:
@@ -86,6 +87,8 @@ def archive(
         try:
             copy.directory.mkdir(parents=True, exist_ok=True)
             run.archive(copy.directory, with_policies)
+            if found := membership.read(run.directory):
+                membership.write(copy.directory, found)
         except (OSError, ValueError, Unwritable) as error:
             cause = error.__cause__ or error  # the text of Unwritable is about runs
             reason = getattr(cause, "strerror", None) or cause

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 from rich.table import Table
 
-from dials_mpi.algorithm.evaluation import Evaluation, evaluate, evaluate_scripted
+from dials_mpi.algorithm.evaluation import Evaluation, baseline, evaluate, evaluate_scripted
 from dials_mpi.algorithm.joint import GreedyActor
 from dials_mpi.cli import Parser, add_run_arguments, integer, policies_of, run_of, word
 from dials_mpi.core.console import PlainConsole
@@ -102,17 +102,15 @@ def _evaluate(options: argparse.Namespace) -> tuple[Domain, list[Played]]:
 
 
 def _play(run: Run, policy: str, episodes: int, greedy: bool, folder: Path | None) -> Played:
+    """All policies play the same episodes, which are none of those of the run's evaluations."""
     config, domain = run.config, run.domain
     collected = _DetailsOfEpisodes(domain, folder) if isinstance(domain, Detailed) else None
     if policy == TRAINED:
         result = evaluate(
-            *(config, domain, run.actors, run.predictors, episodes),
-            segment=OTHER_EPISODES,
-            observer=collected,
-            greedy=greedy,
+            *(config, domain, run.actors, run.predictors, episodes), OTHER_EPISODES, collected, greedy
         )
     else:
-        result = evaluate_scripted(config, domain, policy, episodes, observer=collected)
+        result = evaluate_scripted(config, domain, policy, episodes, OTHER_EPISODES, collected)
     return Played(policy, result, collected.merged() if collected else None)
 
 
@@ -190,18 +188,28 @@ def _print_table(table: Table) -> None:
 
 
 def _comparison(domain: Domain, played: Sequence[Played]) -> Table:
-    """One row per policy: its return and the domain's statistics, with standard errors."""
-    episodes = len(played[0].result.returns)
+    """One row per policy: its return, the difference from that of the baseline in the same episodes, and the
+    domain's statistics, with standard errors."""
+    episodes, (name, first) = len(played[0].result.returns), _baseline(played)
     table = Table(title=f"Means of {episodes} episode{'s' * (episodes > 1)} +- standard error")
     table.add_column("policy")
     table.add_column("return", justify="right")
+    table.add_column(f"return minus {name}", justify="right")
     for statistic in domain.statistics:
         table.add_column(heading(statistic.name, statistic.unit), justify="right")
     for policy, result, _ in played:
         names = [statistic.name for statistic in domain.statistics]
         figures = [_shown(result.statistic(name), result.statistic_error(name)) for name in names]
-        table.add_row(policy, _shown(result.mean, result.standard_error, 3), *figures)
+        minus = "" if policy == name else _shown(*result.minus(first), digits=3)
+        table.add_row(policy, _shown(result.mean, result.standard_error, 3), minus, *figures)
     return table
+
+
+def _baseline(played: Sequence[Played]) -> tuple[str, Evaluation]:
+    """The name and the result of the policy that others are compared with."""
+    results = {one.policy: one.result for one in played}
+    name = baseline(results)
+    return name, results[name]
 
 
 def _details_table(details: Details) -> Table:
@@ -221,10 +229,19 @@ def _shown(mean: float | None, error: float = math.nan, digits: int = 1) -> str:
 
 
 def _all_figures(played: Sequence[Played]) -> dict[str, Any]:
+    """With the differences from the baseline's returns in the same episodes."""
+    name, first = _baseline(played)
     return {
         "episodes": len(played[0].result.returns),
         "policies": {one.policy: _figures(one) for one in played},
+        "baseline": name,
+        "differences": {one.policy: _difference(one.result, first) for one in played},
     }
+
+
+def _difference(result: Evaluation, first: Evaluation) -> dict[str, float | None]:
+    mean, error = result.minus(first)
+    return {"mean": mean, "standard_error": _finite(error)}
 
 
 def _figures(played: Played) -> dict[str, Any]:

@@ -240,6 +240,7 @@ CHANGES: dict[str, list[str]] = {
     "segment_every": ["segment_every=128"],
     "schedule": ["schedule=overlapped"],
     "evaluation_episodes": ["evaluation_episodes=4"],
+    "evaluation_seed": ["evaluation_seed=7"],
     "dataset_size": ["dataset_size=120"],
     "datasets_from": ["datasets_from=runs/kept"],
     "policies_from": ["policies_from=runs/kept"],

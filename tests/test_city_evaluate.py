@@ -14,6 +14,7 @@ from city_common import busy, settings
 
 from dials_mpi.algorithm.evaluation import Evaluation, evaluate_scripted
 from dials_mpi.config import load
+from dials_mpi.core.seeding import OTHER_EPISODES
 from dials_mpi.domains import create
 from dials_mpi.domains.city.net import read
 from dials_mpi.domains.city.statistics import STATISTICS, SignalDelay, approach, delay_table
@@ -128,7 +129,7 @@ def test_all_policies_of_a_city_in_one_table(evaluate, run, tmp_path):
     for row in table:
         figures = written["policies"][row[0]]
         assert row[1] == f"{figures['mean_return']:.3f} +- {figures['standard_error']:.3f}"
-        for statistic, cell in zip(STATISTICS, row[2:], strict=True):
+        for statistic, cell in zip(STATISTICS, row[3:], strict=True):
             mean, error = figures[statistic.name], figures["standard_errors"][statistic.name]
             assert cell == ("-" if mean is None else f"{mean:.1f} +- {error:.1f}")
         assert len(figures["signals"]) == 4
@@ -146,12 +147,12 @@ def test_all_policies_of_another_domain(evaluate, tmp_path):
     assert code == 0 and [row[0] for row in table] == ["random", "oldest", "closest"] == list(written)
     config = load(None, FOUR)
     domain = create(config.domain, config.domain_section)
-    for policy, cell in table:
-        returns = evaluate_scripted(config, domain, policy, 3).returns.mean(axis=1)
+    for policy, cell, _ in table:
+        returns = evaluate_scripted(config, domain, policy, 3, OTHER_EPISODES).returns.mean(axis=1)
         assert cell == f"{returns.mean():.3f} +- {returns.std(ddof=1) / math.sqrt(3):.3f}"
         assert "signals" not in written[policy]
     _, stdout, _ = evaluate(*FOUR, "--policy", "all", "--episodes", 1)
-    assert all(re.fullmatch(r"-?\d+\.\d{3}", cell) for _, cell in rows_of(stdout))
+    assert all(re.fullmatch(r"-?\d+\.\d{3}", cell) for _, cell, _ in rows_of(stdout))
 
 
 def test_the_error_of_a_statistic_is_over_the_episodes_that_have_it():

@@ -12,14 +12,14 @@ from collections.abc import Callable
 import h5py
 import numpy as np
 import pytest
-from conftest import SMALL, Said, launch
+from conftest import SMALL, Said, launch, train
 
 from dials_mpi.algorithm import joint
 from dials_mpi.algorithm.collect import play
 from dials_mpi.algorithm.evaluation import Evaluation, evaluate_scripted
 from dials_mpi.algorithm.evaluation import evaluate as evaluate_trained
 from dials_mpi.config import load
-from dials_mpi.core.seeding import OTHER_EPISODES, Purpose, streams
+from dials_mpi.core.seeding import OTHER_EPISODES, Purpose, stream, streams
 from dials_mpi.domains import create
 from dials_mpi.evaluate import main
 from dials_mpi.learning.tables import tables, widths
@@ -133,10 +133,82 @@ def test_policies_that_need_no_training(evaluate, run, tmp_path, policy):
         "--config", tmp_path / "four.yaml", "--policy", policy, "--episodes", 20, "warehouse.horizon=20"
     )
     assert by_file == evaluate(*FOUR, "--policy", policy, "--episodes", 20)
-    assert by_file == evaluate(run, "--policy", policy, "--episodes", 20)
+    assert by_file == evaluate(run, "--policy", policy, "--episodes", 20)  # of the same seed
     mean, error, episodes, _ = figures(by_file)
     assert episodes == 20 and error > 0
     assert (mean > 1) == (policy != "random")
+
+
+# Differences in the same episodes -------------------------------------------------------------------------
+
+
+def cells(text: str) -> dict[str, list[str]]:
+    """The rows of a printed table, by their first cell."""
+    lines = [line.split("│")[1:-1] for line in text.splitlines() if line.startswith("│")]
+    return {name.strip(): [cell.strip() for cell in row] for name, *row in lines}
+
+
+@pytest.mark.parametrize("words", [(), ("evaluation_seed=5", "schedule=overlapped")])
+def test_the_last_table_of_a_run_has_paired_differences(tmp_path, words):
+    """All policies have played the episodes of the last evaluation, which are played again here. The
+    differences are computed by hand from the run file."""
+    out = tmp_path / "run"
+    printed = train(*SMALL, *words, "--output", str(out)).stdout
+    run = Run.open(out)
+    with h5py.File(out / "run.h5") as file:
+        returns = {
+            name: file[f"reference/{name}"][:].mean(axis=1) for name in ("random", "oldest", "closest")
+        }
+        returns["trained"] = file["evaluation/returns"][-1].mean(axis=1)
+        assert file.attrs["references_paired"] == 1
+    key = (5, 0) if words else (0, 2)  # two segments
+    for name in ("random", "oldest", "closest", "trained"):
+        simulators, actions = (
+            [stream(key[0], purpose, episode, key[1]) for episode in range(3)]
+            for purpose in (Purpose.EVALUATION, Purpose.EVALUATION_ACTIONS)
+        )
+        scores = play(
+            run.domain, simulators, lambda it, part, n=name, a=actions: run.joint_policy(n, it, a[part])
+        )
+        np.testing.assert_array_equal(scores.returns.mean(axis=1), returns[name])
+    shown = cells(printed)
+    assert list(shown) == ["random", "trained", "oldest", "closest"]
+    for name, row in shown.items():
+        differences = returns[name] - returns["oldest"]
+        by_hand = differences.mean(), differences.std(ddof=1) / math.sqrt(3)
+        assert row[3:] == (["", ""] if name == "oldest" else [f"{number:.2f}" for number in by_hand])
+
+
+def test_a_table_of_evaluate_has_paired_differences(evaluate, run, tmp_path):
+    said = evaluate(run, "--policy", "all", "--episodes", 6, "--json", tmp_path / "all.json")
+    opened = Run.open(run)
+    arguments = (opened.config, opened.domain)
+    results = {
+        name: evaluate_scripted(*arguments, name, 6, OTHER_EPISODES)
+        for name in ("oldest", "closest", "random")
+    }
+    results["trained"] = evaluate_trained(*arguments, opened.actors, opened.predictors, 6, OTHER_EPISODES)
+    shown, written = cells(said.stdout), json.loads((tmp_path / "all.json").read_text())
+    assert written["baseline"] == "oldest" and shown["oldest"][1] == ""
+    for name in ("closest", "random", "trained"):
+        differences = (results[name].returns - results["oldest"].returns).mean(axis=1)
+        error = differences.std(ddof=1) / math.sqrt(6)
+        assert shown[name][1] == f"{differences.mean():.3f} +- {error:.3f}"
+        assert written["differences"][name]["mean"] == pytest.approx(differences.mean())
+        assert written["differences"][name]["standard_error"] == pytest.approx(error)
+
+
+def test_seeds_that_share_evaluation_episodes(trained, run):
+    """A policy that learns nothing returns the same for each seed, and the run trains as without it."""
+    shared, episodes = trained(*SMALL, "evaluation_seed=3"), 3
+    other = load(None, [*SMALL, "evaluation_seed=3", "seed=1"])
+    same = evaluate_scripted(other, create(other.domain, other.domain_section), "random", episodes, 0)
+    with h5py.File(shared / "run.h5") as with_it, h5py.File(run / "run.h5") as without:
+        assert np.array_equal(with_it["reference/random"], same.returns)
+        assert not np.array_equal(with_it["reference/random"], without["reference/random"])
+        assert not np.array_equal(with_it["evaluation/returns"], without["evaluation/returns"])
+        for kind in ("policy", "predictor"):
+            assert np.array_equal(with_it[f"{kind}/parameters"], without[f"{kind}/parameters"])
 
 
 def test_a_run_on_the_global_simulator_has_no_predictors(evaluate, trained, tmp_path):
@@ -276,7 +348,7 @@ def test_memory_does_not_grow_with_the_episodes(policy):
 
     def evaluator(episodes: int) -> Evaluation:
         if policy == "random":
-            return evaluate_scripted(config, domain, "random", episodes)
+            return evaluate_scripted(config, domain, "random", episodes, 0)
         return evaluate_trained(config, domain, policies, predictors, episodes, segment=0)
 
     evaluator(128)  # compiles

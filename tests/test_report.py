@@ -18,6 +18,7 @@ from dials_mpi.report.groups import by_system
 from dials_mpi.report.runs import require_same_system
 
 PICTURES = ("learning-curves", "overview", "cross-entropy", "refresh-intervals", "regions")
+TEXTS = {"tables.md", "tables.tex"}
 TABLES = ("summary", "curves", "returns", "runtimes", "memory")
 
 
@@ -34,6 +35,7 @@ def test_summary_and_curves_hold_the_hand_computed_numbers(tmp_path):
     assert rows_of(tmp_path / "out" / "summary.csv") == [
         {
             "run": "run",
+            "method": "DIALS, F = 4M",
             "finished": "yes",
             "domain": "warehouse",
             "agents": "2",
@@ -314,7 +316,7 @@ def test_the_same_runs_give_the_same_bytes(tmp_path):
     _, files = report.report(runs, str(tmp_path / "one"))
     report.report(runs, str(tmp_path / "two"))
     names = {f"{name}.{kind}" for name in PICTURES for kind in ("png", "svg")}
-    assert {file.name for file in files} == names | {f"{name}.csv" for name in TABLES} | {"tables.md"}
+    assert {file.name for file in files} == names | {f"{name}.csv" for name in TABLES} | TEXTS
     for file in files:
         assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes()
 

@@ -31,6 +31,7 @@ from dials_mpi.algorithm.evaluation import Evaluation
 from dials_mpi.config import load
 from dials_mpi.core.errors import CRASHED, DONE, REFUSED, STOPPED, BadInput
 from dials_mpi.domains.base import Statistic
+from dials_mpi.results import membership
 from dials_mpi.run.sinks.base import Session
 from dials_mpi.run.sinks.console import ConsoleSink
 from dials_mpi.run.walltime import RESERVE, Deadline, clock, seconds
@@ -96,7 +97,7 @@ systems:
   a: {config: configs/a.yaml, seeds: 3}
   b: {config: b.yaml, seeds: [7, 2], settings: {traffic.grid: [1, 2], evaluate_every: 50_000}}
 methods:
-  gs: {mode: global, ppo.clip: 0.2}
+  gs: {mode: global, ppo: {clip: 0.2}, policy: {}, influence: {arguments: {}}}
   F: {retrain_every: 500_000}
 settings: {total_steps: 500_000, evaluate_every: 100_000}
 ranks: 9
@@ -109,7 +110,12 @@ ranks: 9
         ):
             for method, more in (("gs", ["mode=global", "ppo.clip=0.2"]), ("F", ["retrain_every=500000"])):
                 if place < len(seeds):
-                    last = ["total_steps=500000", "schedule=overlapped", f"seed={seeds[place]}"]
+                    last = [
+                        "total_steps=500000",
+                        "schedule=overlapped",
+                        f"seed={seeds[place]}",
+                        "evaluation_seed=0",
+                    ]
                     config = load(str(path), [*words, *more, *last])
                     expected.append((f"{system}-{method}-seed{seeds[place]}", config))
     found = load_study(str(file), str(tmp_path / "out"), ["schedule=overlapped"])
@@ -125,6 +131,40 @@ ranks: 9
 def test_runs_go_to_a_folder_of_the_studys_name(tmp_path):
     runs = load_study(str(write_study(tmp_path))).runs
     assert [str(run.directory) for run in runs] == [f"runs/tiny/four-{name}-seed0" for name in METHODS]
+
+
+@pytest.mark.quick
+def test_all_runs_of_a_study_share_episodes_unless_it_says_otherwise(tmp_path):
+    def seeds(*overrides: str, **changes: object) -> set[int]:
+        file = write_study(tmp_path, seeds=2, **changes)
+        return {run.config.evaluation_seed for run in load_study(str(file), str(tmp_path), overrides).runs}
+
+    assert seeds() == {0}
+    assert seeds("evaluation_seed=4") == {4}
+    assert seeds("evaluation_seed=-1") == {-1}
+    assert seeds(settings={"evaluation_seed": 9}) == {9}
+    assert seeds(methods={"gs": {"mode": "global"}, "own": {"evaluation_seed": -1}}) == {0, -1}
+    file = write_study(tmp_path)
+    (tmp_path / "base.yaml").write_text("evaluation_seed: 7\n")
+    assert {run.config.evaluation_seed for run in load_study(str(file)).runs} == {7}
+
+
+def test_a_study_that_was_begun_without_shared_episodes_goes_on_without(tmp_path):
+    """Its runs are not refused, and those that it has not begun are evaluated as they are."""
+    file, begun = write_study(tmp_path), tmp_path / "out" / "four-dials-seed0"
+    config = load(str(tmp_path / "base.yaml"), [*SMALL, "mode=dials"])
+    begun.mkdir(parents=True)
+    run = RunFile(begun)
+    run.create(config.to_yaml(), {"finished": False, "config_digest": config.digest()}, {})
+    run.commit()
+    runs = load_study(str(file), str(tmp_path / "out")).runs
+    assert [run.config.evaluation_seed for run in runs] == [-1] * 3
+    assert runs[1].config == config and state_of(runs[1]).phase is Phase.INTERRUPTED
+    assert all(load(run.file, run.overrides) == run.config for run in runs)
+    told = load_study(str(file), str(tmp_path / "out"), ["evaluation_seed=0"]).runs[1]
+    assert state_of(told).phase is Phase.OTHER
+    elsewhere = load_study(str(file), str(tmp_path / "other")).runs
+    assert [run.config.evaluation_seed for run in elsewhere] == [0] * 3
 
 
 # The paper's studies -------------------------------------------------------------------------------------
@@ -206,6 +246,7 @@ def test_a_study_of_the_paper_is_the_papers(name):
             "mode",
             "seed",
             "retrain_every",
+            "evaluation_seed",  # the episodes of evaluations
             *(("total_steps", "evaluate_every") * (name == "table-3")),
         }
 
@@ -286,7 +327,16 @@ CONTENTS: dict[str, tuple[str, list[str]]] = {
         GOOD.replace("global", "gobal"),
         ["four with gs", "mode is 'gobal'", "dials, untrained"],
     ),
-    "a section": (GOOD.replace("mode: global", "ppo: {clip: 1}"), ["ppo is a section", "ppo."]),
+    "a section": (GOOD.replace("mode: global", "ppo: 1"), ["ppo is a section", "ppo."]),
+    "a setting in two ways": (
+        GOOD.replace("mode: global", "ppo.clip: 1, ppo: {clip: 0.5}"),
+        ["methods.gs: ppo.clip is set twice, dotted and nested"],
+    ),
+    "a nested seed": (GOOD.replace("mode: global", "seed: {a: 1}"), ["unknown key seed.a"]),
+    "an unknown nested key": (
+        GOOD.replace("mode: global", "ppo: {learning_rat: 1}"),
+        ["unknown key ppo.learning_rat, did you mean ppo.learning_rate?"],
+    ),
     "a combination": (
         GOOD + "settings: {total_steps: 5}\n",
         ["good.yaml with its overrides", "total_steps is 5"],
@@ -468,7 +518,7 @@ def assert_same_results(one: Path, other: Path) -> None:
 @pytest.fixture
 def alone(tmp_path, trained) -> StudyRun:
     """The run by DIALS of a small study; a finished one of its settings is in ``finished``."""
-    shutil.copytree(trained(*SMALL, "mode=dials", ranks=2), tmp_path / "finished")
+    shutil.copytree(trained(*SMALL, "mode=dials", "evaluation_seed=0", ranks=2), tmp_path / "finished")
     return load_study(str(write_study(tmp_path)), str(tmp_path / "out")).runs[1]
 
 
@@ -506,9 +556,10 @@ def test_a_study_that_is_stopped_goes_on_and_ends_as_if_unbroken(tmp_path, train
     for method, times in (("gs", 1), ("dials", 2), ("untrained", 1)):
         directory = out / f"four-{method}-seed0"
         assert sessions(directory) == times
+        assert membership.read(directory).method == method
         assert RunFile.open(directory).attributes()["ranks"] == (1 if method == "gs" else 3)
 
-    assert_same_results(out / "four-dials-seed0", trained(*LONG, "mode=dials"))
+    assert_same_results(out / "four-dials-seed0", trained(*LONG, "mode=dials", "evaluation_seed=0"))
 
     before = tree(out)
     again = study(*arguments[2:], cwd=tmp_path)
@@ -925,4 +976,4 @@ def test_text_is_shown_as_it_is(tmp_path, capsys):
     console.session(Session(Path(odd), load(None), range(4), [Statistic("delay", odd, "of all")]))
     console.references(result, {"random": result, odd: result})
     shown = capsys.readouterr().out
-    assert re.search(rf"\bdelay\b.*\n.*{re.escape(odd)}", shown) and shown.count(odd) == 5
+    assert re.search(rf"\bdelay\b.*\n.*{re.escape(odd)}", shown) and shown.count(odd) == 6

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol, cast
 
@@ -43,10 +43,36 @@ class Evaluation(NamedTuple):
         """Of the mean, over the episodes (agents of one episode are not independent); NaN for one."""
         return _standard_error(self.returns.mean(axis=1))
 
+    def minus(self, other: Evaluation) -> Difference:
+        """The difference of the returns from those of another policy in the same episodes."""
+        return paired(self.returns.mean(axis=1), other.returns.mean(axis=1))
+
     def statistic_error(self, name: str) -> float:
         """The standard error of ``statistic``, over the episodes that have it; NaN for fewer than two."""
         values = self.statistics[name]
         return _standard_error(values[np.isfinite(values)])
+
+
+class Difference(NamedTuple):
+    """The mean of a difference over episodes, and its standard error (NaN for fewer than two)."""
+
+    mean: float
+    standard_error: float
+
+
+def paired(these: np.ndarray, those: np.ndarray) -> Difference:
+    """These values [E] minus those in the same episodes [E]; an episode that lacks one of them is left out.
+
+    The noise that both have in common cancels, so the error is smaller than that of two separate means.
+    """
+    differences = (these - those)[np.isfinite(these - those)]
+    mean = float(differences.mean()) if differences.size else float("nan")
+    return Difference(mean, _standard_error(differences))
+
+
+def baseline(policies: Iterable[str]) -> str:
+    """The policy that others are compared with: the first hand-coded one; random where there is none."""
+    return next((name for name in policies if name not in ("trained", "random")), "random")
 
 
 def _standard_error(values: np.ndarray) -> float:
@@ -128,7 +154,7 @@ class Evaluator:
 
     def _part(self, policy: Maker, numbers: range, predictors: Sequence[Predictor]) -> np.ndarray:
         actions, simulators = (
-            streams(self.config.seed, purpose, numbers, self.segment)
+            streams(self.config.episodes_seed, purpose, numbers, self.segment)
             for purpose in (Purpose.EVALUATION_ACTIONS, Purpose.EVALUATION)
         )
         recorder = Recorder(self.domain, len(numbers)) if predictors else None
@@ -181,7 +207,7 @@ def evaluate_scripted(
     domain: Domain,
     name: str,
     episodes: int,
-    segment: int = 0,
+    segment: int,
     observer: Observer | None = None,
 ) -> Evaluation:
     """The random policy or one of ``domain.hand_coded``, all episodes."""

@@ -28,6 +28,8 @@ _NETWORK = (
 _ARGUMENTS = "Arguments by name for the constructor of a network of your own, such as {heads: 4}"
 PPO_LEARNER = "ppo"
 """The setting ``learner`` of the built-in one."""
+OWN_EPISODES = -1
+"""The setting ``evaluation_seed`` of runs that share no episodes."""
 
 MAINTENANCE = (
     *("checkpoint_every", "checkpoint_minutes", "checkpoint_keep"),
@@ -224,6 +226,14 @@ class Config:
         high=10_000,
     )
     evaluation_episodes: int = setting(32, "Episodes per evaluation", low=1, high=10_000)
+    evaluation_seed: int = setting(
+        OWN_EPISODES,
+        "Seed of the episodes of all evaluations: runs with the same one are evaluated on the same episodes, "
+        "whatever their seed (docs/studies.md); -1: each evaluation has episodes of its own, from seed",
+        low=OWN_EPISODES,
+        high=2**32 - 1,
+        newer=True,
+    )
     dataset_size: int = setting(
         10_000,
         "Samples per region and refit, one for each simulator step; a multiple of the horizon (Table 4)",
@@ -337,6 +347,16 @@ class Config:
     def shared(self) -> bool:
         """Whether agents train one policy together."""
         return self.policy.share != "none"
+
+    @property
+    def shares_episodes(self) -> bool:
+        """Whether all evaluations play the same episodes, also those of other runs with the same setting."""
+        return self.evaluation_seed != OWN_EPISODES
+
+    @property
+    def episodes_seed(self) -> int:
+        """The seed of the streams of evaluation episodes."""
+        return self.evaluation_seed if self.shares_episodes else self.seed
 
     @property
     def steps_per_env(self) -> int:

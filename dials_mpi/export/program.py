@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from dials_mpi.config import Config
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.seeding import OTHER_EPISODES, Purpose
 from dials_mpi.core.text import printable
@@ -36,15 +37,16 @@ def write(run: Run, file: Path) -> None:
             f"{OPTION} is given, and its program has the built-in networks alone, not "
             f"{printable(architecture)}: use --all"
         )
-    description = {**describe_all(run), "control": run.domain.control(), "streams": _streams()}
+    description = {**describe_all(run), "control": run.domain.control(), "streams": _streams(run.config)}
     with output_file(file, OPTION) as program, output_file(file.with_suffix(".npz"), OPTION) as parameters:
         program.write_bytes(PROGRAM.read_bytes())
         arrays.write(run.layers, description, parameters)
 
 
-def _streams() -> dict[str, Any]:
+def _streams(config: Config) -> dict[str, Any]:
     """The keys of the random streams of ``evaluate``: see core/seeding.py."""
     return {
+        "seed": config.episodes_seed,
         "simulator": int(Purpose.EVALUATION),
         "actions": int(Purpose.EVALUATION_ACTIONS),
         "segment": OTHER_EPISODES,

@@ -250,7 +250,7 @@ def options(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace,
         action="store_true",
         help="take the most probable action; default: draw one, as in training",
     )
-    parser.add_argument("--seed", type=int, help="of SUMO and of the actions (default: that of the training)")
+    parser.add_argument("--seed", type=int, help="of SUMO and of the actions (default: of the evaluations)")
     parser.add_argument("--episode", type=int, default=0, help="another one with the same seed (default 0)")
     parser.add_argument("--tripinfo", metavar="FILE", help="keep SUMO's tripinfo file")
     parser.add_argument("--backend", choices=("auto", "libsumo", "traci"), default="auto")
@@ -265,7 +265,7 @@ def main() -> None:
     chosen, further = options()
     description, networks = load()
     control, streams = description["control"], description["streams"]
-    seed = description["seed"] if chosen.seed is None else chosen.seed
+    seed = description["streams"]["seed"] if chosen.seed is None else chosen.seed
     simulator, actions = (stream_of(streams, kind, seed, chosen.episode) for kind in ("simulator", "actions"))
     with tempfile.TemporaryDirectory() as work:
         tripinfo = chosen.tripinfo or os.path.join(work, "tripinfo.xml")

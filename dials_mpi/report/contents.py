@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from dials_mpi.report import controllers, tables
+from dials_mpi.report import controllers, paired, tables
 from dials_mpi.report.groups import Group
 from dials_mpi.report.others import Other
 from dials_mpi.report.runs import RETURN, named
@@ -13,27 +13,37 @@ from dials_mpi.report.runtimes import timed
 from dials_mpi.report.statistics import ENOUGH
 from dials_mpi.report.tables import Row
 
+RESULTS = ("returns", "finals", "paired", "paired-seeds", "improvement", "statistics")
+"""The names of the tables about results; the others are about costs."""
+
 
 class Titled(NamedTuple):
-    """A table and its title; it may have no rows."""
+    """A table and its title; it may have no rows. data: the rows of its CSV file, None: the same ones."""
 
     title: str
     rows: Sequence[Row]
+    data: Sequence[Row] | None = None
 
 
 def tables_of_groups(groups: Sequence[Group], steps: int | None) -> dict[str, Titled]:
     """The tables of groups, by the names of their files; steps: to which runtimes are scaled."""
     measure = groups[0].measure
     finals, better = ("returns", "higher") if measure is RETURN else ("finals", measure.better or "higher")
+    compared = f"final {'returns' if measure is RETURN else named(measure)}"
     return {
-        finals: Titled(
-            f"Final {'returns' if measure is RETURN else named(measure)}", tables.final_rows(groups)
-        ),
+        finals: Titled(f"F{compared[1:]}", tables.final_rows(groups)),
+        "paired": Titled(f"Paired differences of {compared}", paired.difference_rows(groups)),
+        "paired-seeds": Titled(f"Paired differences of {compared}, by seed", paired.seed_rows(groups)),
         "improvement": Titled(
             f"Probability of a {better} final {measure.name.replace('_', ' ')}",
             tables.improvement_rows(groups),
         ),
-        "runtimes": Titled("Runtimes (Tables 1 and 2)", tables.runtime_rows(groups, steps)),
+        "statistics": Titled("Statistics of the domain at the end", tables.statistic_rows(groups)),
+        "runtimes": Titled(
+            "Runtimes (Tables 1 and 2)",
+            tables.runtime_rows(groups, steps, unit=None),
+            tables.runtime_rows(groups, steps),
+        ),
         "memory": Titled("Memory (Table 3)", tables.memory_rows(groups)),
     }
 
@@ -78,6 +88,7 @@ def notes(groups: Sequence[Group], steps: int | None) -> list[str]:
         f"probabilities, by a bootstrap for interquartile means of at least {ENOUGH} runs of each size; with "
         f"{ENOUGH} runs the bootstrap interval contains the true value in about 90 % of cases."
     )
+    lines += paired.notes(groups)
     if groups[0].measure is not RETURN:
         lines.append(
             "better than the best: whether all of the interval is better than the best hand-coded policy; "

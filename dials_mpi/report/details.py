@@ -15,6 +15,7 @@ PHASES = ("collect", "influence", "train", "wait", "communicate", "evaluate")
 OTHER_ATTRIBUTES = (
     *("format_version", "archived", "finished", "domain", "mode", "seed"),
     *("env_steps", "config_digest", "ranks", "hosts", "rebuilt_from"),
+    "references_paired",
 )
 """Attributes of a file and of its sessions that are no versions."""
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from textwrap import wrap
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dials_mpi.domains.pictures import SMALL_PRINT
 from dials_mpi.report import panels
 from dials_mpi.report.groups import Group, by_system
 from dials_mpi.report.others import Other
@@ -17,9 +19,9 @@ from dials_mpi.report.runs import RETURN
 from dials_mpi.report.runtimes import Clock
 from dials_mpi.results.style import (
     BAR_WIDTH,
+    FONT_SIZE,
     HEIGHT,
     LEGEND_ROW,
-    LONGEST_LABEL,
     MAP_COLOURS,
     MAP_SIDE,
     OPEN_CIRCLE,
@@ -28,12 +30,17 @@ from dials_mpi.results.style import (
     TITLE_ROW,
     UNFINISHED,
     WIDTH,
+    font_scale,
 )
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+POINTS = 72  # in an inch
+BESIDE_LABEL = 4.4  # font sizes: the line of a legend's label, and the space around it
+LEAST_LINE = 8  # characters of a wrapped text
 
 Draw = Callable[["Figure", Sequence[Group], Clock], None]
 
@@ -56,16 +63,36 @@ def pictures(groups: Sequence[Group], others: Sequence[Other] = ()) -> dict[str,
     return {name: draw for name, draw in drawn.items() if draw}
 
 
-def save_picture(stem: Path, draw: Draw, groups: Sequence[Group], clock: Clock) -> list[Path]:
-    """Draw ``stem``.png and ``stem``.svg; their paths. The same runs give the same bytes within ``style``."""
-    from matplotlib.figure import Figure
+Size = tuple[float, float]
+"""Width and height of a picture, inches."""
 
-    figure = Figure(layout="constrained")
+
+def save_picture(
+    stem: Path, draw: Draw, groups: Sequence[Group], clock: Clock, size: Size | None = None
+) -> list[Path]:
+    """Draw ``stem``.png and ``stem``.svg; their paths. The same runs give the same bytes within ``style``.
+
+    size: None, if the picture is as large as what is drawn in it needs.
+    """
+    figure = _figure(size)
     draw(figure, groups, clock)
     files = [stem.with_suffix(".png"), stem.with_suffix(".svg")]
     figure.savefig(files[0])
     figure.savefig(files[1], metadata={"Date": None})
     return files
+
+
+def _figure(size: Size | None) -> Figure:
+    """A figure; if a size is given, drawing does not change it."""
+    from matplotlib.figure import Figure
+
+    class Sized(Figure):
+        def set_size_inches(self, *_: Any, **__: Any) -> None:
+            pass
+
+    if size is None:
+        return Figure(layout="constrained")
+    return Sized(figsize=size, layout="constrained")
 
 
 def draw_learning_curves(
@@ -130,19 +157,22 @@ def draw_regions(figure: Figure, groups: Sequence[Group], clock: Clock) -> None:
 
     systems = by_system(groups)
     columns = max(map(len, systems))
+    figure.set_size_inches(MAP_SIDE * (columns + 0.4), MAP_SIDE * len(systems))
+    side = figure.get_size_inches()[0] / (columns + 0.4)  # another one, if the size was given
+    narrow = max(LEAST_LINE, int(panels.NARROW * side / MAP_SIDE / font_scale()))
     grid = figure.subplots(len(systems), columns, squeeze=False)
     for row, same in zip(grid, systems, strict=True):
         values = [regional_returns(group) for group in same]
         low, high = min(map(np.min, values)), max(map(np.max, values))
         for axes, group in zip(row, same, strict=False):
-            panels.draw_map(axes, group, low, high)
+            panels.draw_map(axes, group, low, high, min(narrow, panels.NARROW))
         for axes in row[len(same) :]:
             axes.set_axis_off()
         bar = figure.colorbar(ScalarMappable(Normalize(low, high), MAP_COLOURS), ax=row, shrink=0.8)
         bar.set_label("Return per episode")
         bar.outline.set_visible(False)
-    titles = max(axes.get_title().count("\n") for axes in grid.flat)
-    figure.set_size_inches(MAP_SIDE * (columns + 0.4), (MAP_SIDE + TITLE_ROW * titles) * len(systems))
+    titles = font_scale() * TITLE_ROW * max(axes.get_title().count("\n") for axes in grid.flat)
+    figure.set_size_inches(MAP_SIDE * (columns + 0.4), (MAP_SIDE + titles) * len(systems))
 
 
 def _panels(figure: Figure, count: int, widths: Sequence[float] = (WIDTH, WIDTH)) -> list[Axes]:
@@ -166,7 +196,11 @@ def _name_system(axes: Axes, same: Sequence[Group], systems: Sequence[Sequence[G
     ]
     system = same[0].system
     titles = [system.title] if system.name or len(systems) > 1 else []
-    axes.set_title("\n".join(titles + missing))
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    room = axes.get_position().width * figure.get_size_inches()[0] * POINTS
+    size = FONT_SIZE * font_scale()
+    axes.set_title("\n".join(line for title in titles + missing for line in wrapped(title, room / size)))
 
 
 def _listed(numbers: Sequence[int]) -> str:
@@ -194,12 +228,47 @@ def _add_legend(figure: Figure, groups: Sequence[Group], bands: bool = True) -> 
             facecolor="white", edgecolor=REFERENCE_COLOUR, hatch=UNFINISHED
         )
     width, height = figure.get_size_inches()
-    room = max(1, int(width / WIDTH * 2))
-    columns = room if max(map(len, marks)) <= LONGEST_LABEL else max(1, room // 2)
-    figure.legend(marks.values(), marks, loc="outside upper center", ncols=columns)
+    labels, columns, rows = _arranged(list(marks), width)
+    figure.legend(marks.values(), labels, loc="outside upper center", ncols=columns)
     titles = max(axes.get_title().count("\n") + bool(axes.get_title()) for axes in figure.axes)
-    rows = -(-len(marks) // columns)
-    figure.set_size_inches(width, height + TITLE_ROW * titles + LEGEND_ROW * rows)
+    figure.set_size_inches(width, height + font_scale() * (TITLE_ROW * titles + LEGEND_ROW * rows))
+
+
+def _arranged(labels: Sequence[str], width: float) -> tuple[list[str], int, int]:
+    """The labels of a legend of so many inches, wrapped where they are too long; its columns, and its rows of
+    text: as few as possible."""
+    size = SMALL_PRINT * font_scale()
+    most = max(1, int(width / WIDTH * 2 / font_scale()))
+
+    def arranged(columns: int) -> tuple[list[list[str]], int]:
+        room = width * POINTS / size / columns - BESIDE_LABEL
+        lines = [wrapped(label, room) for label in labels]
+        return lines, max(sum(map(len, part)) for part in _split(lines, columns))
+
+    def cost(columns: int) -> float:
+        lines, rows = arranged(columns)
+        return rows + 0.5 * sum(len(one) > 1 for one in lines)
+
+    columns = min(range(most, 0, -1), key=cost)
+    lines, rows = arranged(columns)
+    return ["\n".join(one) for one in lines], columns, rows
+
+
+def _split(lines: Sequence[Sequence[str]], columns: int) -> list[Sequence[Sequence[str]]]:
+    """The labels in each column, as matplotlib fills them: the first columns have one more."""
+    each, more = divmod(len(lines), columns)
+    ends = np.cumsum([0, *(each + (k < more) for k in range(columns))])
+    return [lines[ends[k] : ends[k + 1]] for k in range(columns)]
+
+
+def wrapped(text: str, room: float) -> list[str]:
+    """The text in lines of at most ``room`` times the font size."""
+    from matplotlib.textpath import TextPath
+
+    width = TextPath((0, 0), text, size=1).get_extents().width
+    if width <= room:
+        return [text]
+    return wrap(text, max(LEAST_LINE, int(0.92 * len(text) * room / width)))
 
 
 def band_text(groups: Sequence[Group]) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from dials_mpi.config import Config
 from dials_mpi.domains import find
 from dials_mpi.domains.base import Statistic
-from dials_mpi.report.runs import Refits, RunData, System, mean_of_known, standard_error
+from dials_mpi.report.runs import Refits, RunData, System, mean_of_known, standard_error, training
 from dials_mpi.results.style import RGB, look
 
 METHODS = {"dials": "DIALS", "untrained": "untrained", "global": "global simulator"}
@@ -106,11 +106,12 @@ class Group:
 def group_runs(runs: Sequence[RunData]) -> list[Group]:
     """Group runs that differ only in their seed, in order of system, method, and descending F.
 
+    The methods of a study have its names and order.
     Groups with one label, in different systems, have one colour and line; so has each F in all
     reports.
     """
     seeds = _by_configuration(runs)
-    labels = _labels(seeds)
+    labels = _named_by_study(_labels(seeds), seeds)
     known: dict[System, set[int]] = {run.system: set() for run in runs}
     for run in runs:
         known[run.system].add(run.config.seed)
@@ -136,13 +137,20 @@ def _by_configuration(runs: Sequence[RunData]) -> list[list[RunData]]:
     groups: dict[str, list[RunData]] = {}
     for run in runs:
         groups.setdefault(_without_seed(run.config).digest(), []).append(run)
-    methods = list(METHODS)
+    methods, orders = list(METHODS), [run.membership.order for run in runs if run.membership]
 
     def place(group: Sequence[RunData]) -> tuple[System, int, int]:
         config = group[0].config
+        if len(orders) == len(runs):  # all are of a study
+            return group[0].system, min(run.membership.order for run in group if run.membership), 0
         return group[0].system, methods.index(config.mode), -_without_seed(config).retrain_every
 
     return sorted(groups.values(), key=place)
+
+
+def labels_of(groups: Sequence[Group]) -> dict[str, str]:
+    """The label of each run's group, by the run's name."""
+    return {run.name: group.label for group in groups for run in group.runs}
 
 
 def by_system(groups: Sequence[Group]) -> list[list[Group]]:
@@ -196,6 +204,25 @@ def _labels(seeds: Sequence[Sequence[RunData]]) -> list[str]:
     return [_label(group[0], named[_method(group)]) for group in seeds]
 
 
+def _named_by_study(labels: Sequence[str], seeds: Sequence[Sequence[RunData]]) -> list[str]:
+    """The names of methods in their study, where they have one; else these labels.
+
+    A name that two groups of one system would have names neither.
+    """
+    names = [_study_name(group) or label for group, label in zip(seeds, labels, strict=True)]
+    places = [(group[0].system, name) for group, name in zip(seeds, names, strict=True)]
+    return [
+        name if places.count(place) == 1 else label
+        for name, place, label in zip(names, places, labels, strict=True)
+    ]
+
+
+def _study_name(group: Sequence[RunData]) -> str | None:
+    """The name that all runs of a group have for their method."""
+    names = {run.membership.method if run.membership else None for run in group}
+    return names.pop() if len(names) == 1 else None
+
+
 def _own_labels(alike: Sequence[Sequence[RunData]]) -> list[str]:
     """The labels of groups of one system and method."""
     keys = _varying([_without_seed(group[0].config) for group in alike])
@@ -215,7 +242,7 @@ def _system_and_method(group: Sequence[RunData]) -> tuple[System, str]:
 def _without_seed(config: Config) -> Config:
     """The configuration without its seed and, where there are no refits, without F."""
     every = config.retrain_every if config.mode == "dials" else config.total_steps
-    return replace(config, seed=0, retrain_every=every)
+    return replace(training(config), seed=0, retrain_every=every)
 
 
 def _varying(configs: Sequence[Config]) -> list[str]:

@@ -13,8 +13,8 @@ from dials_mpi.domains.pictures import SMALL_PRINT
 from dials_mpi.report.groups import Curve, Group, best_controller, reference_levels, short
 from dials_mpi.report.others import Other
 from dials_mpi.report.runs import RETURN, Refits, named
-from dials_mpi.report.runtimes import CLOCKS, Clock, mean_runtime, runtime, spent
-from dials_mpi.results.style import LEVEL, MAP_COLOURS, OPEN_CIRCLE, REFERENCE_COLOUR, UNFINISHED
+from dials_mpi.report.runtimes import CLOCKS, Clock, TimeUnit, mean_runtime, runtime, spent, time_unit
+from dials_mpi.results.style import LEVEL, MAP_COLOURS, OPEN_CIRCLE, REFERENCE_COLOUR, UNFINISHED, font_scale
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,6 +26,7 @@ DECADE = 10.0
 MOST_TICKS = 14  # labels of a log axis
 OTHER_COLOURS = ("#CC79A7", "#E69F00", "#56B4E9")  # of other programs
 LINE_HEIGHT = 0.065  # of small print, as a share of the height of the axes
+SMALLEST = 5.5  # points, of numbers in a map
 DASHED: dict[str, Any] = {
     "color": REFERENCE_COLOUR,
     "linewidth": 0.8,
@@ -202,7 +203,7 @@ def _draw_level(axes: Axes, level: float, label: str, above: bool) -> None:
         textcoords="offset points",
         ha="right",
         va="bottom" if above else "top",
-        fontsize=SMALL_PRINT,
+        fontsize=SMALL_PRINT * font_scale(),
         color=REFERENCE_COLOUR,
         path_effects=[withStroke(linewidth=1.5, foreground="white")],
     )
@@ -217,7 +218,7 @@ def _draw_levels(axes: Axes, levels: Mapping[str, float]) -> None:
         axes.axhline(level, **DASHED)
     inside = axes.transScale + axes.transLimits
     heights = {name: float(inside.transform((0, level))[1]) for name, level in levels.items()}
-    places = apart(list(heights.values()), LINE_HEIGHT)
+    places = apart(list(heights.values()), LINE_HEIGHT * font_scale())
     for (name, height), place in zip(heights.items(), places, strict=True):
         axes.annotate(
             name,
@@ -226,7 +227,7 @@ def _draw_levels(axes: Axes, levels: Mapping[str, float]) -> None:
             xytext=(1.06, place),
             textcoords="axes fraction",
             va="center",
-            fontsize=SMALL_PRINT,
+            fontsize=SMALL_PRINT * font_scale(),
             color=REFERENCE_COLOUR,
             arrowprops={
                 "arrowstyle": "-",
@@ -384,10 +385,10 @@ def _places(axes: Axes, systems: Sequence[Sequence[Group]]) -> list[tuple[Group,
 # Maps ----------------------------------------------------------------------------------------------------
 
 
-def draw_map(axes: Axes, group: Group, low: float, high: float) -> None:
+def draw_map(axes: Axes, group: Group, low: float, high: float, narrow: int = NARROW) -> None:
     """A map of the regions' last returns, means over seeds; colours from low to high.
 
-    In small systems the returns are also written as numbers.
+    In small systems the returns are also written as numbers. narrow: characters in a line of the title.
     """
     returns = regional_returns(group)
     rows, columns = returns.shape
@@ -396,13 +397,21 @@ def draw_map(axes: Axes, group: Group, low: float, high: float) -> None:
     axes.set_yticks([])
     axes.grid(visible=False)
     left_out = f", {len(group.unfinished)} unfinished" if group.unfinished else ""
-    axes.set_title("\n".join([*wrap(group.label, NARROW), f"{group.system.title}{left_out}"]))
+    axes.set_title("\n".join([*wrap(group.label, narrow), f"{group.system.title}{left_out}"]))
     if max(rows, columns) > 7:
         return
     decimals = three_digits(max(abs(low), abs(high)))
     for (row, column), value in np.ndenumerate(returns):
         colour = "white" if value <= low + 0.6 * (high - low) else "black"
-        axes.text(column, row, f"{value:.{decimals}f}", ha="center", va="center", color=colour, size=5.5)
+        axes.text(
+            column,
+            row,
+            f"{value:.{decimals}f}",
+            ha="center",
+            va="center",
+            color=colour,
+            size=SMALLEST * font_scale(),
+        )
 
 
 def three_digits(largest: float) -> int:
@@ -450,18 +459,6 @@ def _label_steps(axes: Axes) -> None:
     axes.set_xlabel("Steps per agent")
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     axes.xaxis.set_major_formatter(lambda steps, _: short(steps))
-
-
-class TimeUnit(NamedTuple):
-    """name: of the unit; factor: units per hour."""
-
-    name: str
-    factor: float
-
-
-def time_unit(hours: float) -> TimeUnit:
-    """Minutes if all times are below an hour."""
-    return TimeUnit("h", 1.0) if not hours < 1 else TimeUnit("min", 60.0)
 
 
 def _label_time(axes: Axes, clock: Clock, unit: TimeUnit) -> None:

@@ -11,11 +11,14 @@ import numpy as np
 
 from dials_mpi import settings
 from dials_mpi.config import Config
+from dials_mpi.config.schema import OWN_EPISODES
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.text import printable, shown
 from dials_mpi.domains import find
 from dials_mpi.domains.base import Statistic
 from dials_mpi.report.details import Details, Places, read_details, read_places
+from dials_mpi.report.folders import runs_in
+from dials_mpi.results.membership import Membership, read
 from dials_mpi.results.run import Run
 from dials_mpi.storage.hdf5 import READ_ERRORS
 from dials_mpi.storage.runfile import RunFile
@@ -73,7 +76,8 @@ class RunData:
     about.
     timing: seconds of each phase in ``SPENT`` before each evaluation, [T, W, 2] (wall-clock, CPU). peak_rss,
     pss: bytes of each rank [W]. These three are empty where the file does not hold them. details: of its
-    sessions and of all phases. places: of the agents on a map, if the domain gives them.
+    sessions and of all phases. places: of the agents on a map, if the domain gives them. membership: the
+    study that the run is of, None if there is none.
     """
 
     name: str
@@ -93,6 +97,7 @@ class RunData:
     details: Details
     places: Places | None = None
     measure: Statistic = RETURN
+    membership: Membership | None = None
 
     @property
     def system(self) -> System:
@@ -155,7 +160,7 @@ def read_run(directory: str, unchecked: bool = False) -> RunData:
     if not file.has("evaluation/env_steps"):
         raise BadInput(f"{where} holds no evaluation yet: report it after its first one")
     try:
-        return _read_evaluated(file, run.config)
+        return replace(_read_evaluated(file, run.config), membership=read(file.directory))
     except READ_ERRORS as error:
         reason = printable(" ".join(str(error).split()))[:300]
         raise BadInput(f"{where} is not a run file, or a damaged one: {reason}") from error
@@ -261,10 +266,12 @@ def _read_refits(file: RunFile) -> Refits:
 def read_runs(
     directories: Sequence[str], unchecked: bool = False, statistic: str | None = None
 ) -> list[RunData]:
-    """All runs; statistic: their measure, in place of the return.
+    """All runs in these directories, each a run or a folder of runs.
 
+    statistic: their measure, in place of the return.
     BadInput: see ``read_run`` and ``measure_of``, or they are not of the same system, or one is given twice.
     """
+    directories = runs_in(directories).runs
     runs = [read_run(directory, unchecked) for directory in directories]
     if statistic is not None:
         runs = [replace(run, measure=measure_of(run, statistic)) for run in runs]
@@ -277,12 +284,17 @@ def read_runs(
         require_same_system(first_of_system.setdefault(run.system, run), run)
     seen: dict[str, RunData] = {}
     for run in runs:
-        twin = seen.setdefault(run.config.digest(), run)
+        twin = seen.setdefault(training(run.config).digest(), run)
         if twin is not run:
             raise BadInput(
                 f"{twin.name} and {run.name} have the same configuration and seed: give one of them"
             )
     return runs
+
+
+def training(config: Config) -> Config:
+    """The configuration without the setting that only chooses the episodes of evaluations."""
+    return replace(config, evaluation_seed=OWN_EPISODES)
 
 
 def measure_of(run: RunData, name: str) -> Statistic:

@@ -17,7 +17,33 @@ from dials_mpi.report.runs import SPENT, RunData
 
 Clock = Literal["wall", "cpu"]
 CLOCKS: dict[Clock, str] = {"wall": "wall-clock", "cpu": "one core per rank"}
-HOUR = 3600.0
+MINUTE, HOUR = 60.0, 3600.0
+
+
+class TimeUnit(NamedTuple):
+    """name: of the unit; factor: units per hour."""
+
+    name: str
+    factor: float
+
+
+HOURS = TimeUnit("h", 1.0)
+
+
+def time_unit(hours: float) -> TimeUnit:
+    """The unit in which the largest time of an axis or a table is at least 1: seconds, minutes or hours."""
+    if hours * HOUR < MINUTE:
+        return TimeUnit("s", HOUR)
+    return TimeUnit("min", HOUR / MINUTE) if hours < 1 else HOURS
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit that a reader expects."""
+    if seconds < 2 * MINUTE:
+        return f"{seconds:.0f} s"
+    if seconds < 2 * HOUR:
+        return f"{seconds / MINUTE:.0f} min"
+    return f"{seconds / HOUR:.1f} h"
 
 
 class Runtime(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from dials_mpi.report.groups import Group, short
+from dials_mpi.domains import find
+from dials_mpi.domains.base import Statistic
+from dials_mpi.report.groups import Group, by_system, labels_of, short
 from dials_mpi.report.runs import RETURN, RunData, System, mean_of_known, named
-from dials_mpi.report.runtimes import CLOCKS, mean_memory, mean_runtime
+from dials_mpi.report.runtimes import CLOCKS, HOURS, TimeUnit, duration, mean_memory, mean_runtime, time_unit
 from dials_mpi.report.statistics import Interval, interquartile_mean, mean, probability_of_improvement
 
 Row = Mapping[str, Any]
@@ -21,12 +23,16 @@ ALL = "all"
 """In place of a number of agents: all systems together."""
 
 
-def summary_row(run: RunData) -> dict[str, Any]:
-    """One run; F is empty without refits, the best return is that of the best evaluation."""
+def summary_row(run: RunData, label: str) -> dict[str, Any]:
+    """One run; F is empty without refits, the best return is that of the best evaluation.
+
+    label: of its method.
+    """
     config, seconds = run.config, float(run.wall_time[-1])
     measured = {} if run.measure is RETURN else {f"final_{run.measure.name}": float(run.level[-1])}
     return {
         "run": run.name,
+        "method": label,
         "finished": "yes" if run.finished else "no",
         "domain": config.domain,
         **run.system.columns,
@@ -44,12 +50,16 @@ def summary_row(run: RunData) -> dict[str, Any]:
     }
 
 
-def curve_rows(run: RunData) -> list[dict[str, Any]]:
-    """One row per evaluation: wall_time in seconds, cross_entropy in nats per source, statistics."""
+def curve_rows(run: RunData, label: str) -> list[dict[str, Any]]:
+    """One row per evaluation: wall_time in seconds, cross_entropy in nats per source, statistics.
+
+    label: of the run's method.
+    """
     losses = np.full(len(run.env_steps), np.nan) if run.cross_entropy is None else run.cross_entropy
     return [
         {
             "run": run.name,
+            "method": label,
             "env_steps": int(steps),
             "wall_time": float(seconds),
             "mean_return": float(mean),
@@ -63,17 +73,22 @@ def curve_rows(run: RunData) -> list[dict[str, Any]]:
     ]
 
 
-def runtime_rows(groups: Sequence[Group], steps: int | None) -> list[Row]:
-    """Tables 1 and 2: hours by both clocks, means over finished runs; steps: scaled to these."""
+def runtime_rows(groups: Sequence[Group], steps: int | None, unit: TimeUnit | None = HOURS) -> list[Row]:
+    """Tables 1 and 2: times by both clocks, means over finished runs.
+
+    steps: scaled to these. unit: None chooses one that fits the longest time.
+    """
     rows: list[Row] = []
+    totals = [mean_runtime(group, clock, steps).total for group in groups for clock in CLOCKS]
+    unit = unit or time_unit(max((total for total in totals if np.isfinite(total)), default=0.0))
     for group in groups:
         row: dict[str, Any] = {**_who(group), "ranks": _ranks(group), "env_steps": steps or _steps(group)}
         for clock, name in CLOCKS.items():
-            hours = mean_runtime(group, clock, steps)
+            hours, known = mean_runtime(group, clock, steps), f"{unit.name}, {name}"
             row |= {
-                f"training, h, {name}": hours.training,
-                f"data and predictors, h, {name}": hours.influence,
-                f"total, h, {name}": hours.total,
+                f"training, {known}": hours.training * unit.factor,
+                f"data and predictors, {known}": hours.influence * unit.factor,
+                f"total, {known}": hours.total * unit.factor,
             }
         rows.append(row)
     return rows
@@ -142,13 +157,58 @@ def improvement_rows(groups: Sequence[Group]) -> list[Row]:
     return rows
 
 
+def statistic_rows(groups: Sequence[Group]) -> list[Row]:
+    """The domain's statistics at the end: means over finished runs of each method, then of each policy that
+    needs no training; none where the domain has no statistics."""
+    rows: list[Row] = []
+    statistics: Sequence[Statistic] = find(groups[0].runs[0].config.domain)[0].statistics
+    for same in by_system(groups) if statistics else ():
+        for group in same:
+            if group.finished:
+                values = {
+                    named(one): _mean(mean_of_known(run.statistics[one.name][-1]) for run in group.finished)
+                    for one in statistics
+                }
+                rows.append({**_who(group), **values})
+        rows += _policy_rows(same, statistics)
+    return rows
+
+
+def _policy_rows(same: Sequence[Group], statistics: Sequence[Statistic]) -> list[Row]:
+    runs = [run for group in same for run in group.finished]
+    policies = dict.fromkeys(name for run in runs for name in run.references)
+    return [
+        {
+            "method": policy,
+            **same[0].system.columns,
+            "finished runs": "",
+            **{
+                named(one): _mean(run.reference_statistics[one.name].get(policy, np.nan) for run in runs)
+                for one in statistics
+            },
+        }
+        for policy in policies
+    ]
+
+
+def _mean(values: Iterable[Any]) -> float:
+    """The mean of the known values; NaN if there is none."""
+    return float(mean_of_known(np.array([*map(float, values)])))
+
+
 def write_csv(file: Path, rows: Sequence[Row]) -> Path:
     """Write rows with the same keys, which become the header; NaN is an empty cell."""
     with file.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows({key: _cell(value, 6) for key, value in row.items()} for row in rows)
+        writer.writerows({key: cell(value, 6) for key, value in row.items()} for row in rows)
     return file
+
+
+def to_read(rows: Sequence[Row]) -> list[Row]:
+    """The rows without the columns in which all cells are empty."""
+    known = [key for key in rows[0] if any(cell(row[key], 1) != "" for row in rows)]
+    return [{key: row[key] for key in known} for row in rows]
 
 
 def write_markdown(file: Path, tables: Mapping[str, Sequence[Row]], notes: Sequence[str]) -> Path:
@@ -156,29 +216,30 @@ def write_markdown(file: Path, tables: Mapping[str, Sequence[Row]], notes: Seque
     parts = []
     for title, rows in tables.items():
         lines = [f"## {title}", "", _line(rows[0]), _line(["---"] * len(rows[0]))]
-        lines += [_line(_cell(value, 4) for value in row.values()) for row in rows]
+        lines += [_line(cell(value, 4) for value in row.values()) for row in rows]
         parts.append("\n".join(lines))
     parts.append("\n".join(f"- {note}" for note in notes))
     file.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
     return file
 
 
-def summary_table(runs: Sequence[RunData]) -> Table:
+def summary_table(runs: Sequence[RunData], groups: Sequence[Group]) -> Table:
     """The summary of all runs, for a terminal."""
-    rows = [summary_row(run) for run in runs]
+    labels = labels_of(groups)
+    rows = [summary_row(run, labels[run.name]) for run in runs]
     measure = runs[0].measure
     measured = [] if measure is RETURN else [named(measure)]
     table = Table(title=f"Mean return per agent and episode, {rows[0]['domain']}")
-    for heading in ("run", "mode"):
+    for heading in ("run", "method"):
         table.add_column(heading)
-    headings = ("agents", "F", "seed", "steps", "return", "best", *measured, "hours", "agent-steps/s", "GiB")
+    headings = ("agents", "F", "seed", "steps", "return", "best", *measured, "time", "agent-steps/s", "GiB")
     for heading in headings:
         table.add_column(heading, justify="right")
     table.add_column("")
     for row in rows:
         table.add_row(
             row["run"],
-            row["mode"],
+            row["method"],
             str(row["agents"]),
             short(row["retrain_every"]) if row["retrain_every"] else "-",
             str(row["seed"]),
@@ -186,7 +247,7 @@ def summary_table(runs: Sequence[RunData]) -> Table:
             f"{row['final_return']:.2f} ± {row['standard_error']:.2f}",
             f"{row['best_return']:.2f}",
             *(f"{row[f'final_{measure.name}']:.2f}" for _ in measured),
-            f"{row['wall_hours']:.2f}",
+            duration(3600 * row["wall_hours"]),
             f"{row['agent_steps_per_s']:,.0f}",
             f"{row['peak_memory_gib']:.2f}",
             "" if row["finished"] == "yes" else "unfinished",
@@ -238,7 +299,8 @@ def _line(cells: Any) -> str:
     return f"| {' | '.join(str(cell) for cell in cells)} |"
 
 
-def _cell(value: Any, digits: int) -> Any:
+def cell(value: Any, digits: int) -> Any:
+    """A value with so many digits; NaN is empty."""
     if not isinstance(value, float):
         return value
     return f"{value:.{digits}g}" if np.isfinite(value) else ""

@@ -200,7 +200,7 @@ class Run:
         ``guarded``.
         """
         keys = range(number * episodes, (number + 1) * episodes)
-        own = streams(self.config.seed, Purpose.EVALUATION, keys, OTHER_EPISODES)
+        own = streams(self.config.episodes_seed, Purpose.EVALUATION, keys, OTHER_EPISODES)
         return guarded(self.domain.global_simulator(own), self.domain, episodes)
 
     # What programs need to play.

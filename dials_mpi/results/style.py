@@ -30,9 +30,8 @@ OPEN_CIRCLE: dict[str, Any] = {
     "ls": "",
     "clip_on": False,
 }
-LONGEST_LABEL = 32  # characters; a legend with longer labels has half the columns
+FONT_SIZE = 7.0  # points
 SETTINGS = {
-    "font.size": 7,
     "axes.linewidth": 0.6,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -44,10 +43,8 @@ SETTINGS = {
     "xtick.major.width": 0.6,
     "ytick.major.width": 0.6,
     "lines.linewidth": 1.2,
-    "axes.titlesize": 7,
     "hatch.linewidth": 0.5,
     "legend.frameon": False,
-    "legend.fontsize": SMALL_PRINT,
     "legend.handlelength": 2.2,
     "legend.columnspacing": 1.2,
     "savefig.dpi": 300,
@@ -85,14 +82,26 @@ def require_scipy() -> None:
         ) from error
 
 
+def font_scale() -> float:
+    """The font size in use, divided by FONT_SIZE."""
+    from matplotlib import rcParams
+
+    return float(rcParams["font.size"]) / FONT_SIZE
+
+
 @contextmanager
-def style() -> Iterator[None]:
-    """Use this style of pictures in place of the user's. BadInput: matplotlib is not installed."""
+def style(font_size: float = FONT_SIZE) -> Iterator[None]:
+    """Use this style of pictures in place of the user's; font_size: in points.
+
+    BadInput: matplotlib is not installed.
+    """
     try:
         from matplotlib import style as matplotlib_style
     except ImportError as error:
         raise BadInput(
             "matplotlib, which draws the pictures, is not installed: pip install 'dials_mpi[report]'"
         ) from error
-    with matplotlib_style.context(["default", SETTINGS]):
+    small = SMALL_PRINT * font_size / FONT_SIZE
+    fonts = {"font.size": font_size, "axes.titlesize": font_size, "legend.fontsize": small}
+    with matplotlib_style.context(["default", {**SETTINGS, **fonts}]):
         yield

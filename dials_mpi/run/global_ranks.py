@@ -78,13 +78,15 @@ class GlobalRank:
         evaluator = self._evaluator(segments)
         return self._joined(evaluator, lambda share: evaluator.trained(self.policies, self.predictors, share))
 
-    def evaluate_scripted(self, name: str) -> Evaluation | None:
-        """Evaluate a policy that needs no training; the result on root, None elsewhere."""
-        evaluator = self._evaluator(0)
+    def evaluate_scripted(self, name: str, segments: int) -> Evaluation | None:
+        """Evaluate a policy that needs no training, in the episodes of the evaluation after so many segments;
+        the result on root, None elsewhere."""
+        evaluator = self._evaluator(segments)
         return self._joined(evaluator, lambda share: evaluator.scripted(name, share))
 
     def _evaluator(self, segments: int) -> Evaluator:
-        return Evaluator(self.config, self.domain, self.config.evaluation_episodes, segments, self.failures)
+        episodes, key = self.config.evaluation_episodes, 0 if self.config.shares_episodes else segments
+        return Evaluator(self.config, self.domain, episodes, key, self.failures)
 
     def _joined(self, evaluator: Evaluator, play: Callable[[slice], np.ndarray]) -> Evaluation | None:
         every = self.shares(evaluator.episodes)

@@ -195,13 +195,16 @@ class System:
         return self.checkpoints.must_stop_after(segment)
 
     def finish(self) -> None:
-        """Root stores the networks, evaluates the policies that need no training, and shows the table."""
+        """Root stores the networks, evaluates the policies that need no training, and shows the table.
+
+        They play the episodes of the last evaluation.
+        """
+        last = segments(self.config)[-1]
         if self.config.overlapped:
-            last = segments(self.config)[-1]
             self._play_evaluation(last.env_steps, last.index + 1)
             self._record_costs(last.env_steps)
         names = ("random", *self.domain.hand_coded) if self.layout.is_global else ()
-        found = {name: self.global_rank.evaluate_scripted(name) for name in names}
+        found = {name: self.global_rank.evaluate_scripted(name, last.index + 1) for name in names}
         scripted = {name: result for name, result in found.items() if result is not None}
         if self.comm.is_root:
             for kind, parameters in self.global_rank.parameters.items():

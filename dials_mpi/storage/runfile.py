@@ -57,7 +57,7 @@ NETWORKS = ("policy", "predictor")
 ARCHIVED = "archived"
 """Attribute of an archived copy."""
 
-FLAGS = ("finished", ARCHIVED)
+FLAGS = ("finished", "references_paired", ARCHIVED)
 """Attributes that are 1 or 0: netCDF does not read HDF5's booleans, which version 1 had."""
 
 CHANGED = ".changed"

@@ -6,17 +6,23 @@ import difflib
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import fields, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dials_mpi.config import Config, load
+from dials_mpi.config import Config, from_yaml, load
 from dials_mpi.config.presets import located
+from dials_mpi.config.schema import OWN_EPISODES
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.text import printable, shown
 from dials_mpi.domains import create
+from dials_mpi.results.membership import Membership
+from dials_mpi.settings.mappings import PlainMapping
 from dials_mpi.settings.yaml_text import parse, read, scalar
+from dials_mpi.storage.hdf5 import READ_ERRORS
+from dials_mpi.storage.runfile import RunFile
 
 SWEEP = "sweep"
 """The key of a study file with ranges, which sweep_plan.py reads."""
@@ -26,10 +32,17 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,60}")
 MOST_RUNS = 10_000
 LARGEST_SEED = 2**32 - 1
 MOST_RANKS = 1_000_000
+EPISODES, SHARED = "evaluation_seed", 0
+"""The setting by which runs share the episodes of their evaluations, and its value in studies."""
+MAPPINGS = {entry.name for entry in fields(Config) if isinstance(entry.default, PlainMapping)}
+"""The settings, outside of sections, whose values are mappings."""
 
 
 class StudyRun(NamedTuple):
-    """One run of a study. number: from 1, ``of`` so many; file and overrides: what ``config.load`` takes."""
+    """One run of a study. number: from 1, ``of`` so many; file and overrides: what ``config.load`` takes.
+
+    membership: None for a trial of a sweep, which has no method.
+    """
 
     number: int
     of: int
@@ -42,6 +55,7 @@ class StudyRun(NamedTuple):
     config: Config
     agents: int
     regions: int
+    membership: Membership | None = None
 
 
 class Study(NamedTuple):
@@ -61,13 +75,18 @@ class _System(NamedTuple):
 
 
 class _Cell(NamedTuple):
-    """A system with a method: what its runs have in common, all but the seed."""
+    """A system with a method: what its runs have in common, all but the seed.
 
+    settles_episodes: whether the study or the system's configuration sets ``evaluation_seed``.
+    """
+
+    membership: Membership
     file: str
     overrides: tuple[str, ...]
     config: Config
     agents: int
     regions: int
+    settles_episodes: bool
 
 
 def load_study(file: str, output: str | None = None, overrides: Sequence[str] = ()) -> Study:
@@ -93,36 +112,72 @@ def load_study(file: str, output: str | None = None, overrides: Sequence[str] = 
     common = _overrides(content.get("settings"), f"{where}: settings")
     cells = {
         (system, method): _cell(
-            base, [*common, *base.overrides, *words, *overrides], f"{where}: {system} with {method}"
+            Membership(name, system, method, order),
+            base,
+            [*common, *base.overrides, *words, *overrides],
+            f"{where}: {system} with {method}",
         )
         for system, base in systems.items()
-        for method, words in methods.items()
+        for order, (method, words) in enumerate(methods.items())
     }
     folder = Path(output or f"runs/{name}")
-    runs = [
-        _run(number, count, folder, *place, cells[place[:2]])
-        for number, place in enumerate(_grid(systems, methods), 1)
-    ]
+    places = [(*place, cells[place[:2]]) for place in _grid(systems, methods)]
+    kept = _kept_episodes(folder, places)
+    runs = [_run(number, count, folder, *place, kept) for number, place in enumerate(places, 1)]
     _require_distinct(runs, where)
     return Study(name, runs, ranks_in(content, where))
 
 
-def _cell(base: _System, overrides: Sequence[str], where: str) -> _Cell:
+def _cell(membership: Membership, base: _System, overrides: Sequence[str], where: str) -> _Cell:
     """The cell's configuration and sizes. BadInput: the configuration is refused."""
     try:
         config = load(base.file, overrides)
     except BadInput as error:
         raise BadInput(f"{where}: {error}") from None
-    domain = create(config.domain, config.domain_section)
-    return _Cell(base.file, tuple(overrides), config, len(domain.agents), len(domain.regions))
+    domain, settled = create(config.domain, config.domain_section), _settles_episodes(config, overrides)
+    sizes = len(domain.agents), len(domain.regions)
+    return _Cell(membership, base.file, tuple(overrides), config, *sizes, settled)
 
 
-def _run(number: int, of: int, folder: Path, system: str, method: str, seed: int, cell: _Cell) -> StudyRun:
-    name = f"{system}-{method}-seed{seed}"
-    words = (*cell.overrides, f"seed={seed}")
-    config = replace(cell.config, seed=seed)
-    sizes = cell.agents, cell.regions
-    return StudyRun(number, of, name, folder / name, system, method, cell.file, words, config, *sizes)
+def _settles_episodes(config: Config, overrides: Sequence[str]) -> bool:
+    return config.shares_episodes or any(_key(word) == EPISODES for word in overrides)
+
+
+def _kept_episodes(folder: Path, places: Sequence[tuple[str, str, int, _Cell]]) -> dict[str, int]:
+    """The setting ``evaluation_seed`` of runs that exist, by name, where the study leaves it open."""
+    names = [_name(*place[:3]) for place in places if not place[-1].settles_episodes]
+    found = {}
+    for name in names:
+        with suppress(BadInput, *READ_ERRORS):  # which the states of the runs report
+            if RunFile(folder / name).exists():
+                text = RunFile.open(folder / name, unchecked=True).configuration()
+                found[name] = from_yaml(text).evaluation_seed
+    return found
+
+
+def _run(
+    number: int, of: int, folder: Path, system: str, method: str, seed: int, cell: _Cell, kept: dict[str, int]
+) -> StudyRun:
+    """One run; kept: as of ``_kept_episodes``.
+
+    All runs of a study are evaluated on the same episodes, unless the study says otherwise or was begun by a
+    program that did not do so.
+    """
+    name = _name(system, method, seed)
+    words, config = cell.overrides, replace(cell.config, seed=seed)
+    if not cell.settles_episodes:
+        usual = OWN_EPISODES if OWN_EPISODES in kept.values() else SHARED
+        config = replace(config, evaluation_seed=kept.get(name, usual))
+        if config.shares_episodes:
+            words = (*words, f"{EPISODES}={config.evaluation_seed}")
+    place = number, of, name, folder / name, system, method
+    return StudyRun(
+        *place, cell.file, (*words, f"seed={seed}"), config, cell.agents, cell.regions, cell.membership
+    )
+
+
+def _name(system: str, method: str, seed: int) -> str:
+    return f"{system}-{method}-seed{seed}"
 
 
 def _grid(systems: Mapping[str, _System], methods: Iterable[str]) -> Iterator[tuple[str, str, int]]:
@@ -152,11 +207,32 @@ def configuration_in(entry: Mapping[Any, Any], file: str, where: str) -> str:
 
 
 def words_of(content: Any, where: str) -> list[str]:
-    """Settings as on the command line of a run, from a mapping of dotted keys. BadInput: it is no mapping."""
+    """Settings as on the command line of a run, from a mapping of nested or dotted keys.
+
+    BadInput: it is no mapping, or has a key in both ways.
+    """
     settings = {} if content is None else content
     if not isinstance(settings, dict):
         raise BadInput(f"{where} is {shown(content)}, but must be settings: lines like 'ppo.clip: 0.2'")
-    return [f"{key}={scalar(value)}" for key, value in settings.items()]
+    words = [f"{key}={scalar(value)}" for key, value in _dotted(settings)]
+    keys = [_key(word) for word in words]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise BadInput(f"{where}: {printable(key)} is set twice, dotted and nested: keep one of the two")
+    return words
+
+
+def _dotted(settings: Mapping[Any, Any]) -> Iterator[tuple[Any, Any]]:
+    """Dotted keys and values; a mapping is a section, unless it is the value of a setting."""
+    for key, value in settings.items():
+        if isinstance(value, dict) and "." not in str(key) and key not in MAPPINGS:
+            yield from ((f"{key}.{name}", inner) for name, inner in value.items())
+        else:
+            yield key, value
+
+
+def _key(word: str) -> str:
+    return word.partition("=")[0].strip()
 
 
 def _overrides(content: Any, where: str) -> list[str]:
@@ -167,7 +243,7 @@ def _overrides(content: Any, where: str) -> list[str]:
 
 
 def _require_no_seed(overrides: Sequence[str], where: str) -> None:
-    if any(text.partition("=")[0].strip() == "seed" for text in overrides):
+    if any(_key(text) == "seed" for text in overrides):
         raise BadInput(f"{where}: seed is set for each run: give the seeds of its system")
 
 

@@ -10,11 +10,13 @@ from enum import Enum, auto
 from dials_mpi.config import load
 from dials_mpi.core.errors import CRASHED, DONE, REFUSED, STOPPED, BadInput, print_error
 from dials_mpi.core.text import printable
+from dials_mpi.results import membership
 from dials_mpi.run.session import SessionStart, require_time
 from dials_mpi.run.walltime import Deadline, clock
 from dials_mpi.storage import checkpoint as checkpoints
 from dials_mpi.storage.checkpoint import Checkpoint
 from dials_mpi.storage.progress import Progress
+from dials_mpi.storage.runfile import RunFile
 from dials_mpi.study.board import Board, summary
 from dials_mpi.study.launch import Launch
 from dials_mpi.study.plan import StudyRun
@@ -166,14 +168,18 @@ class Series:
         return Outcome.ELSEWHERE if state.phase is Phase.RUNNING else Outcome.FAILED
 
     def _look_at(self, run: StudyRun) -> State:
-        """Read the state of a run, and keep it."""
+        """Read the state of a run, and keep it; name its method in its directory."""
         state = self.states[run.name] = state_of(run)
+        if state.phase is not Phase.OTHER:
+            _name_method(run)
         return state
 
     def _tick(self, run: StudyRun) -> None:
         """What is done every second while a run is running here."""
         if self.board.bar:
             self.board.show_progress(self._look_at(run))
+        else:
+            _name_method(run)
 
     def _time_for(self, run: StudyRun) -> bool:
         """Whether the time suffices for another segment; the first run of a session checks this itself."""
@@ -215,3 +221,9 @@ def _words(outcome: Outcome, ended: Ended, state: State) -> str:
     if outcome is Outcome.FAILED:
         return f"has failed with exit code {ended.code}"
     return f"is stopped at {state.env_steps:,} steps: the same command line continues it"
+
+
+def _name_method(run: StudyRun) -> None:
+    """Record the name that the study gives the run's method, for reports."""
+    if run.membership and RunFile(run.directory).exists():
+        membership.write(run.directory, run.membership)

@@ -58,7 +58,9 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         "--region", type=integer, metavar="I", help="show the local simulator of region I, not the global one"
     )
     parser.add_argument("--steps", type=integer, help="number of steps (default: a whole episode)")
-    parser.add_argument("--seed", type=integer, help="seed of the episode (default: the run's seed)")
+    parser.add_argument(
+        "--seed", type=integer, help="seed of the episode (default: of the run's evaluations)"
+    )
     parser.add_argument("--fps", type=real, default=10, help="frames per second of a film (default 10)")
     parser.add_argument(
         "--before",
@@ -263,7 +265,7 @@ def _frames(
 
 
 def _seed(options: argparse.Namespace, run: Run) -> int:
-    return run.config.seed if options.seed is None else int(options.seed)
+    return run.config.episodes_seed if options.seed is None else int(options.seed)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from pathlib import Path
 from string import Template
 from typing import NamedTuple
 
-from dials_mpi.report.contents import notes, tables_of_controllers, tables_of_groups
+from dials_mpi.report.contents import RESULTS, notes, tables_of_controllers, tables_of_groups
 from dials_mpi.report.groups import Group, by_system
 from dials_mpi.report.others import Other
 from dials_mpi.report.page import colours, facts, maps, results
@@ -79,7 +79,7 @@ def _sections(
 ) -> Iterator[Section]:
     """The sections that these runs have something for."""
     tables = {name: table for name, table in tables_of_groups(groups, steps).items() if table.rows}
-    compared = [tables.pop(name) for name in ("returns", "finals", "improvement") if name in tables]
+    compared = [tables.pop(name) for name in RESULTS if name in tables]
     yield Section("Learning curves", "curves", results.curves(groups, others, clock))
     if any(run.finished for run in runs):
         beside = facts.tables_of([*tables_of_controllers(groups, others), *compared])
@@ -88,7 +88,7 @@ def _sections(
         yield Section("Influence predictors", "predictors", results.predictors(groups))
     if maps.known(groups):
         yield Section("Returns of the agents", "maps", Part(maps.of_returns(groups)))
-    yield Section("Runs", "runs", Part(facts.runs_table(runs)))
+    yield Section("Runs", "runs", Part(facts.runs_table(runs, groups)))
     costs = _followed_by(Part(facts.times(groups, clock)), facts.tables_of([*tables.values()]))
     yield Section("Time and memory", "costs", costs)
     yield Section("Settings", "settings", Part(facts.settings_of(runs)))

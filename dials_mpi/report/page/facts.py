@@ -10,15 +10,13 @@ import numpy as np
 from dials_mpi import settings
 from dials_mpi.report.contents import Titled
 from dials_mpi.report.details import PHASES
-from dials_mpi.report.groups import METHODS, Group, by_system, short
+from dials_mpi.report.groups import Group, by_system, labels_of, short
 from dials_mpi.report.page import charts
 from dials_mpi.report.page.markup import Markup, Sorted, details, element, joined, table
-from dials_mpi.report.panels import time_unit
 from dials_mpi.report.runs import RETURN, RunData, named
-from dials_mpi.report.runtimes import Clock
+from dials_mpi.report.runtimes import HOUR, Clock, duration, time_unit
 from dials_mpi.report.tables import summary_row
 
-MINUTE, HOUR = 60.0, 3600.0
 ROOT, OTHERS = "rank 0", "other ranks, mean"
 CLOCK_NAMES: Mapping[Clock, str] = {"wall": "wall-clock", "cpu": "CPU"}
 
@@ -67,27 +65,19 @@ def _listed(numbers: Sequence[int]) -> str:
     return ", ".join(map(str, numbers)) if len(numbers) < 5 else f"{numbers[0]} to {numbers[-1]}"
 
 
-def duration(seconds: float) -> str:
-    """Seconds in the unit that a reader expects."""
-    if seconds < 2 * MINUTE:
-        return f"{seconds:.0f} s"
-    if seconds < 2 * HOUR:
-        return f"{seconds / MINUTE:.0f} min"
-    return f"{seconds / HOUR:.1f} h"
-
-
-def runs_table(runs: Sequence[RunData]) -> Markup:
+def runs_table(runs: Sequence[RunData], groups: Sequence[Group]) -> Markup:
     """One row for each run."""
-    return table([_run_row(run) for run in runs], "Runs", titled=True)
+    labels = labels_of(groups)
+    return table([_run_row(run, labels[run.name]) for run in runs], "Runs", titled=True)
 
 
-def _run_row(run: RunData) -> dict[str, Any]:
-    row = summary_row(run)
+def _run_row(run: RunData, label: str) -> dict[str, Any]:
+    row = summary_row(run, label)
     measured = {} if run.measure is RETURN else {named(run.measure): _with_error(run.level, run.level_error)}
     return {
         "run": run.name,
         "state": _state(run),
-        "method": METHODS[run.config.mode],
+        "method": label,
         **run.system.columns,
         "F": short(row["retrain_every"]) if row["retrain_every"] else "",
         "seed": run.config.seed,

@@ -15,7 +15,7 @@ from dials_mpi.report.page import charts, colours
 from dials_mpi.report.page.charts import Chart, Line
 from dials_mpi.report.page.markup import Markup, element, joined
 from dials_mpi.report.runs import RETURN, named
-from dials_mpi.report.runtimes import CLOCKS, Clock
+from dials_mpi.report.runtimes import CLOCKS, Clock, time_unit
 from dials_mpi.report.statistics import mean
 
 OTHER_COLOURS = panels.OTHER_COLOURS
@@ -77,7 +77,7 @@ def _learning_curves(
 
 def _curves_in_time(same: Sequence[Group], groups: Sequence[Group], clock: Clock) -> Chart:
     times = [panels.mean_elapsed(group, clock) for group in same]
-    unit = panels.time_unit(max(time[-1] for time in times))
+    unit = time_unit(max(time[-1] for time in times))
     lines = [_curve_line(group, groups, time * unit.factor) for group, time in zip(same, times, strict=True)]
     name = f"runtime, {unit.name}, {CLOCKS[clock]}"
     return _curve_chart(f"{same[0].system.title}, by runtime", same, lines, name, "{:g}".format)

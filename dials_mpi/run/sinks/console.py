@@ -8,7 +8,7 @@ import numpy as np
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from dials_mpi.algorithm.evaluation import Evaluation
+from dials_mpi.algorithm.evaluation import Evaluation, baseline
 from dials_mpi.core.console import BestEffortConsole
 from dials_mpi.core.launchers import launched
 from dials_mpi.core.logging import LOG
@@ -132,13 +132,16 @@ COLUMNS = 5
 
 
 def _returns(results: Mapping[str, Evaluation], agents: int) -> Table:
-    """The mean return of each policy."""
+    """The mean return of each policy, and its difference from that of the baseline in the same episodes."""
+    first = baseline(results)
     table = Table(title=f"Mean return per agent and episode, {agents} agents, global simulator")
-    for column in ("policy", "return", "standard error", "episodes"):
-        table.add_column(column, justify="left" if column == "policy" else "right")
+    for column in ("policy", "return", "standard error", "episodes", f"minus {first}", "standard error"):
+        named = column == "policy"
+        table.add_column(column, justify="left" if named else "right", no_wrap=named)
     for name, result in results.items():
         episodes = str(len(result.returns))
-        table.add_row(name, f"{result.mean:.2f}", f"{result.standard_error:.2f}", episodes)
+        minus = ["" if name == first else f"{number:.2f}" for number in result.minus(results[first])]
+        table.add_row(name, f"{result.mean:.2f}", f"{result.standard_error:.2f}", episodes, *minus)
     return table
 
 

@@ -82,7 +82,7 @@ class RunFileSink(Sink):
             for figure, values in result.statistics.items():
                 arrays[f"reference_statistics/{name}/{figure}"] = values
         self.run.write(arrays)
-        self.run.write({}, finished=True)
+        self.run.write({}, references_paired=True, finished=True)
         self.flush()
 
     def flush(self) -> None:
