@@ -30,7 +30,7 @@ import h5py
 import numpy as np
 import preload
 import pytest
-from conftest import LAUNCHER_PREFIXES, SMALL
+from conftest import LAUNCHER_PREFIXES, SMALL, without_first_start
 
 from dials_mpi import domains
 from dials_mpi.config import load
@@ -316,6 +316,7 @@ def tree(folder: Path) -> dict[str, object]:
 
 def one_sentence(stderr: str, mentions: Sequence[str] = (), longest: int = 1000) -> str:
     """The single line of a refusal, without the prefix."""
+    stderr = without_first_start(stderr)
     assert stderr.startswith("dials_mpi: ") and stderr.endswith("\n"), stderr
     line = stderr.removeprefix("dials_mpi: ").removesuffix("\n")
     assert line.isprintable() and 20 < len(line) < longest, stderr

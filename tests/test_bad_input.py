@@ -342,7 +342,7 @@ EVALUATIONS: dict[str, tuple[list[str], list[str]]] = {
     "NUL": (["nul\0"], ["no run.h5"]),
     "a file": (["good.yaml"], ["no run.h5 in good.yaml"]),
     "the run file itself": (["run/run.h5"], ["no run.h5 in run/run.h5"]),
-    "a setting for a run": (["run", "seed=1"], ["seed=1"]),
+    "a setting for a run": (["run", "seed=1"], ["seed was 0 and is 1"]),
     "two runs": (["run", f"{ODD}"], ["is given beside the run run"]),
     "a run and a configuration": (["run", "--config", "good.yaml"], ["run is given beside --config"]),
     "an odd run and a configuration": ([ODD, "--config", "good.yaml"], ["beside --config"]),

@@ -31,7 +31,7 @@ ROWS = (
 )
 
 
-def made(directory, rows=ROWS, words=(), holders=(1, 1, 2, 2), ranks=3, last_session=None):
+def made(directory, rows=ROWS, words=(), holders=(1, 1, 2, 2), ranks=3, last_session=None, waited=None):
     """A run file of the small system on three ranks, two regions on each of two workers."""
     config = load(None, [*SMALL, *words])
     run = RunFile(directory, {})
@@ -46,6 +46,8 @@ def made(directory, rows=ROWS, words=(), holders=(1, 1, 2, 2), ranks=3, last_ses
         for phase, seconds in (("influence", influence), ("train", train)):
             row[phase][-len(seconds) :] = np.array(seconds)[:, None]
         row["communicate"][:, 0] = communicate
+        if waited is not None:
+            row["wait"] = np.full((ranks, 2), waited)
         run.append({f"timing/{phase}": values for phase, values in row.items()} | {"timing/env_steps": steps})
         run.append({"evaluation/wall_time": 20.0 + steps})
     for steps in (0, 128)[: len(rows) - 1]:
@@ -67,11 +69,7 @@ def test_costs_are_those_of_the_slowest_rank_and_of_all_that_root_does(tmp_path)
 
 
 def test_a_run_that_tells_waiting_apart_says_what_exchanges_take(tmp_path):
-    directory = made(tmp_path / "run")
-    run = RunFile(directory, {})
-    for _ in ROWS:
-        run.append({"timing/wait": np.ones((3, 2))})
-    run.commit()
+    directory = made(tmp_path / "run", waited=1.0)
     assert read_run(str(directory)).seconds["communicate"] == pytest.approx(0.1 + 12 + 14)
 
 

@@ -388,7 +388,7 @@ def test_traci_shows_the_same_as_libsumo(tmp_path):
     for (seen, paid, statistics), shown in zip(expected, shown_by_traci, strict=True):
         assert all(map(np.array_equal, shown[0], seen)) and len(shown[0]) == len(seen)
         assert np.array_equal(shown[1], paid) and np.count_nonzero(paid) > 100
-        assert shown[2] == statistics and len(statistics) in (0, 5)
+        assert shown[2] == statistics and len(statistics) in (0, 8)
 
 
 def test_a_killed_sumo_is_a_failure_at_once_and_a_reset_goes_on(tmp_path):

@@ -107,9 +107,10 @@ def _write_tables(
 ) -> list[Path]:
     """One CSV file for each table, and ``tables.md`` and ``tables.tex`` with those of groups."""
     by_group, labels = tables_of_groups(groups, steps), labels_of(groups)
+    recorded = [name for name in runs[0].statistics if any(name in run.recorded for run in runs)]
     everything = {
         "summary": [tables.summary_row(run, labels[run.name]) for run in runs],
-        "curves": [row for run in runs for row in tables.curve_rows(run, labels[run.name])],
+        "curves": [row for run in runs for row in tables.curve_rows(run, labels[run.name], recorded)],
         **{name: table.rows if table.data is None else table.data for name, table in by_group.items()},
         "controllers": wide_controllers(groups, others),
     }

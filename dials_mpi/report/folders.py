@@ -36,7 +36,9 @@ def runs_in(given: Sequence[str]) -> Found:
 
 
 def _inside(folder: str) -> list[str]:
-    """The directories of runs in a folder, seed2 before seed10."""
+    """The directories of runs in a folder, seed2 before seed10; "" is no folder."""
+    if not folder:
+        return []
     try:
         names = sorted((path.name for path in Path(folder).iterdir()), key=natural)
     except (OSError, ValueError):

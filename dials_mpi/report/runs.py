@@ -76,8 +76,9 @@ class RunData:
     about.
     timing: seconds of each phase in ``SPENT`` before each evaluation, [T, W, 2] (wall-clock, CPU). peak_rss,
     pss: bytes of each rank [W]. These three are empty where the file does not hold them. details: of its
-    sessions and of all phases. places: of the agents on a map, if the domain gives them. membership: the
-    study that the run is of, None if there is none.
+    sessions and of all phases. recorded: the statistics in the file; those that the domain got later are
+    NaN. places: of the agents on a map, if the domain gives them. membership: the study that the run is of,
+    None if there is none.
     """
 
     name: str
@@ -95,6 +96,7 @@ class RunData:
     peak_rss: np.ndarray
     pss: np.ndarray
     details: Details
+    recorded: Sequence[str] = ()
     places: Places | None = None
     measure: Statistic = RETURN
     membership: Membership | None = None
@@ -215,6 +217,7 @@ def _read_evaluated(file: RunFile, config: Config) -> RunData:
         peak_rss=_memory(file, "peak_rss"),
         pss=_memory(file, "pss"),
         details=read_details(file, series),
+        recorded=[one.name for one in domain.statistics if file.has(f"evaluation_statistics/{one.name}")],
         places=read_places(file, returns.shape[2]),
     )
 

@@ -50,8 +50,8 @@ def summary_row(run: RunData, label: str) -> dict[str, Any]:
     }
 
 
-def curve_rows(run: RunData, label: str) -> list[dict[str, Any]]:
-    """One row per evaluation: wall_time in seconds, cross_entropy in nats per source, statistics.
+def curve_rows(run: RunData, label: str, statistics: Sequence[str]) -> list[dict[str, Any]]:
+    """One row per evaluation: wall_time in seconds, cross_entropy in nats per source, these statistics.
 
     label: of the run's method.
     """
@@ -65,7 +65,7 @@ def curve_rows(run: RunData, label: str) -> list[dict[str, Any]]:
             "mean_return": float(mean),
             "standard_error": float(error),
             "cross_entropy": float(loss),
-            **{name: float(mean_of_known(values[t])) for name, values in run.statistics.items()},
+            **{name: float(mean_of_known(run.statistics[name][t])) for name in statistics},
         }
         for t, (steps, seconds, mean, error, loss) in enumerate(
             zip(run.env_steps, run.wall_time, run.mean, run.standard_error, losses, strict=True)
@@ -161,7 +161,9 @@ def statistic_rows(groups: Sequence[Group]) -> list[Row]:
     """The domain's statistics at the end: means over finished runs of each method, then of each policy that
     needs no training; none where the domain has no statistics."""
     rows: list[Row] = []
-    statistics: Sequence[Statistic] = find(groups[0].runs[0].config.domain)[0].statistics
+    recorded = {name for group in groups for run in group.runs for name in run.recorded}
+    known: Sequence[Statistic] = find(groups[0].runs[0].config.domain)[0].statistics
+    statistics = [one for one in known if one.name in recorded]
     for same in by_system(groups) if statistics else ():
         for group in same:
             if group.finished:
