@@ -207,12 +207,18 @@ def system(name: str) -> str:
 SLOW = {"warehouse.grid=[32,32]", "policy.share=all", "examples/river/river.yaml"}
 
 
+BY_DEFAULT = ("README.md", "domain.md", "city.md", "networks.md", "trainers.md")
+"""Pages whose trainings run by default."""
+
+
 def trainings() -> Iterator[object]:
-    """All of them. Slow are those of a system that another one trains, 1,024 robots, shared policies,
-    which test_sharing.py trains, and the river, which test_example_domains.py does."""
+    """All of them. Not slow is the first of each system on the pages BY_DEFAULT, except
+    1,024 robots, shared policies, which test_sharing.py trains, and the river, which test_example_domains.py
+    does. The configurations of all others are checked below."""
     seen: set[str] = set()
     for name in of_program("train"):
         slow = system(name) in seen or SLOW & {*COMMANDS[name].arguments}
+        slow = slow or COMMANDS[name].page not in BY_DEFAULT
         seen.add(system(name))
         yield pytest.param(name, marks=pytest.mark.slow if slow else ())
 
