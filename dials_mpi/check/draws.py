@@ -50,7 +50,11 @@ class Replay(np.random.Generator):
     def finish(self) -> None:
         """Breach: something is left."""
         sizes = [list(array.shape) for array in self.given]
-        require(not sizes, f"the local simulator of {self.where} does not draw the numbers of shape {sizes}")
+        require(
+            not sizes,
+            f"the local simulator of {self.where} does not draw the numbers of shape {sizes} of "
+            "region_draws(), which says what was drawn in the last step or reset (empty lists if that draws nothing)",
+        )
 
     def _take(self, method: str, like: Any) -> np.ndarray:
         """The next array, of the shape and type of ``like``. Breach: there is none, or it does not fit."""

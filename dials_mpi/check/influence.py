@@ -108,9 +108,12 @@ def _promise(promised: np.ndarray, real: np.ndarray, whose: str) -> Finding:
     """Whether the return under the predictors is that on the global simulator, from returns [A, E]."""
     gap, spread = difference(promised, real), real.std(axis=1, ddof=1).mean()
     allowed = max(SPREADS * spread, SHARE * gap.typical)
+    why = "an agent's standard deviation between episodes"
+    if allowed > SPREADS * spread:
+        why = f"{SHARE:.0%} of the return"
     told = (
         f"give {whose} a mean return of {promised.mean():.4g}, {gap} from that on the global simulator; "
-        f"{allowed:.2g} is allowed"
+        f"{allowed:.2g}, {why}, is allowed"
     )
     what, chance = "sources sampled from the run's predictors", SIGNIFICANT * gap.error
     if abs(gap.mean) > max(allowed, chance):

@@ -40,8 +40,9 @@ DEFAULT = f"{PREFIX}architecture=fnn,gru"
 FEW = 4
 """Regions that are fitted unless --regions says otherwise."""
 
-USEFUL = 0.98
-"""Predictors that leave more than this share of the cross-entropy of class frequencies are called useless."""
+USEFUL, MUCH = 0.98, 0.9
+"""Predictors that leave more than the first share of the cross-entropy of class frequencies have learnt
+nothing, and between the two hardly anything."""
 
 
 @command_line
@@ -93,7 +94,7 @@ def _compare(options: argparse.Namespace) -> None:
         fitted = _fit_all(compared, data, config, file)
     if options.json:
         _write_json(options.json, fitted, data)
-    _print(fitted, data, len(run.domain.regions))
+    _print(fitted, data, len(run.domain.regions), int(file.attributes["env_steps"]))
 
 
 def _data(run: Run, file: DatasetFile, wanted: Sequence[int] | None) -> Data:
@@ -122,7 +123,7 @@ def _fit_all(compared: Sequence[Any], data: Data, config: Config, file: DatasetF
     return fitted
 
 
-def _print(fitted: Sequence[Fitted], data: Data, regions: int) -> None:
+def _print(fitted: Sequence[Fitted], data: Data, regions: int, steps: int) -> None:
     table = Table()
     for name in fitted[0].variant.varied:
         table.add_column(name.removeprefix(PREFIX))
@@ -150,6 +151,7 @@ def _print(fitted: Sequence[Fitted], data: Data, regions: int) -> None:
         f"Means over {len(data.numbers)} of {regions} regions ({which}), on the held-out ones of {episodes} "
         "episodes; nats per source."
     )
+    print(f"The episodes are those of the refit at {steps:,} steps, of the policies at that time.")
     print(verdict(fitted))
 
 
@@ -163,7 +165,10 @@ def verdict(fitted: Sequence[Fitted]) -> str:
             "frequencies, which need no input. Give more samples or epochs, or the sources do not depend on "
             "the history."
         )
-    return f"Learnt: the best predictor ({name}) leaves {left:.0%} of the cross-entropy of class frequencies."
+    learnt = "Learnt" if left <= MUCH else "Hardly learnt"
+    return (
+        f"{learnt}: the best predictor ({name}) leaves {left:.0%} of the cross-entropy of class frequencies."
+    )
 
 
 def _draw(fitted: Sequence[Fitted], file: Path, name: str) -> None:

@@ -86,7 +86,8 @@ def notes(groups: Sequence[Group], steps: int | None) -> list[str]:
     lines.append(
         "from, to: 95 % intervals, by Student's t for means over seeds, by Newcombe's method for "
         f"probabilities, by a bootstrap for interquartile means of at least {ENOUGH} runs of each size; with "
-        f"{ENOUGH} runs the bootstrap interval contains the true value in about 90 % of cases."
+        f"{ENOUGH} runs the bootstrap interval contains the true value in about 90 % of cases. An "
+        "interval of a difference that contains 0 shows no difference."
     )
     lines += paired.notes(groups)
     if groups[0].measure is not RETURN:

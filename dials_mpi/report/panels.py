@@ -89,7 +89,7 @@ def draw_cross_entropy(axes: Axes, groups: Sequence[Group]) -> None:
             _draw_refits(axes, group, group.refits)
     if any(group.refits is not None for group in groups):
         axes.plot([], [], "o", color=REFERENCE_COLOUR, markersize=2.4, label="just refitted")
-        axes.plot([], [], color=REFERENCE_COLOUR, linestyle=LEVEL, label="class frequencies")
+        axes.plot([], [], color=REFERENCE_COLOUR, linestyle=LEVEL, label="class frequencies at the refit")
     _label_losses(axes)
     _label_steps(axes)
 

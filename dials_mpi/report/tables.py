@@ -237,7 +237,9 @@ def summary_table(runs: Sequence[RunData], groups: Sequence[Group]) -> Table:
     headings = ("agents", "F", "seed", "steps", "return", "best", *measured, "time", "agent-steps/s", "GiB")
     for heading in headings:
         table.add_column(heading, justify="right")
-    table.add_column("")
+    unfinished = any(row["finished"] != "yes" for row in rows)
+    if unfinished:
+        table.add_column("")
     for row in rows:
         table.add_row(
             row["run"],
@@ -252,8 +254,18 @@ def summary_table(runs: Sequence[RunData], groups: Sequence[Group]) -> Table:
             duration(3600 * row["wall_hours"]),
             f"{row['agent_steps_per_s']:,.0f}",
             f"{row['peak_memory_gib']:.2f}",
-            "" if row["finished"] == "yes" else "unfinished",
+            *(["" if row["finished"] == "yes" else "unfinished"] if unfinished else []),
         )
+    return table
+
+
+def text_table(title: str, rows: Sequence[Row]) -> Table:
+    """A table of groups for a terminal."""
+    table = Table(title=title)
+    for name, value in rows[0].items():
+        table.add_column(name, justify="left" if isinstance(value, str) else "right")
+    for row in rows:
+        table.add_row(*(str(cell(value, 4)) for value in row.values()))
     return table
 
 
