@@ -16,7 +16,14 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 from rich.table import Table
 
-from dials_mpi.algorithm.evaluation import Evaluation, baseline, evaluate, evaluate_scripted
+from dials_mpi.algorithm.evaluation import (
+    Difference,
+    Evaluation,
+    baseline,
+    evaluate,
+    evaluate_scripted,
+    paired,
+)
 from dials_mpi.algorithm.joint import GreedyActor
 from dials_mpi.cli import Parser, add_run_arguments, integer, policies_of, run_of, word
 from dials_mpi.core.console import PlainConsole
@@ -195,10 +202,11 @@ def _comparison(domain: Domain, played: Sequence[Played]) -> Table:
     table.add_column("policy")
     table.add_column("return", justify="right")
     table.add_column(f"return minus {name}", justify="right")
-    for statistic in domain.statistics:
+    known = [s for s in domain.statistics if any(one.result.statistic(s.name) is not None for one in played)]
+    for statistic in known:
         table.add_column(heading(statistic.name, statistic.unit), justify="right")
     for policy, result, _ in played:
-        names = [statistic.name for statistic in domain.statistics]
+        names = [statistic.name for statistic in known]
         figures = [_shown(result.statistic(name), result.statistic_error(name)) for name in names]
         minus = "" if policy == name else _shown(*result.minus(first), digits=3)
         table.add_row(policy, _shown(result.mean, result.standard_error, 3), minus, *figures)
@@ -239,9 +247,15 @@ def _all_figures(played: Sequence[Played]) -> dict[str, Any]:
     }
 
 
-def _difference(result: Evaluation, first: Evaluation) -> dict[str, float | None]:
-    mean, error = result.minus(first)
-    return {"mean": mean, "standard_error": _finite(error)}
+def _difference(result: Evaluation, first: Evaluation) -> dict[str, Any]:
+    """Of the returns, and in ``statistics`` of each statistic."""
+    others = {name: paired(values, first.statistics[name]) for name, values in result.statistics.items()}
+    statistics = {name: _as_json(difference) for name, difference in others.items()}
+    return {**_as_json(result.minus(first)), "statistics": statistics}
+
+
+def _as_json(difference: Difference) -> dict[str, float | None]:
+    return {"mean": _finite(difference.mean), "standard_error": _finite(difference.standard_error)}
 
 
 def _figures(played: Played) -> dict[str, Any]:
@@ -253,6 +267,10 @@ def _figures(played: Played) -> dict[str, Any]:
         "returns_by_agent": result.returns.mean(axis=0).tolist(),
         **{name: result.statistic(name) for name in result.statistics},
         "standard_errors": {name: _finite(result.statistic_error(name)) for name in result.statistics},
+        "returns_by_episode": result.returns.mean(axis=1).tolist(),
+        "statistics_by_episode": {
+            name: [_finite(value) for value in values.tolist()] for name, values in result.statistics.items()
+        },
     }
     if result.cross_entropy is not None:
         figures["cross_entropy_by_region"] = result.cross_entropy.tolist()

@@ -149,10 +149,12 @@ def test_the_files_of_bologna_are_complete():
     assert (found.begin, found.end) == (0, 3600)
 
 
-@pytest.mark.parametrize("name", ["resco:cologne1", "lille", "bologna"])
-def test_a_missing_package_is_named_with_the_extra(name, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "extra"), [("resco:cologne1", "cities"), ("lille", "lille"), ("bologna", "lille")]
+)
+def test_a_missing_package_is_named_with_the_extra(name, extra, monkeypatch):
     monkeypatch.setattr(scenario, "package_folder", lambda module: None)
-    with pytest.raises(BadInput, match=r"pip install 'dials_mpi\[cities\]'"):
+    with pytest.raises(BadInput, match=rf"pip install 'dials_mpi\[{extra}\]'"):
         find(name)
 
 

@@ -195,6 +195,8 @@ def test_a_table_of_evaluate_has_paired_differences(evaluate, run, tmp_path):
         error = differences.std(ddof=1) / math.sqrt(6)
         assert shown[name][1] == f"{differences.mean():.3f} +- {error:.3f}"
         assert written["differences"][name]["mean"] == pytest.approx(differences.mean())
+        by_episode = results[name].returns.mean(axis=1).tolist()
+        assert written["policies"][name]["returns_by_episode"] == pytest.approx(by_episode)
         assert written["differences"][name]["standard_error"] == pytest.approx(error)
 
 

@@ -53,7 +53,7 @@ class Replay(np.random.Generator):
         require(
             not sizes,
             f"the local simulator of {self.where} does not draw the numbers of shape {sizes} of "
-            "region_draws(), which says what was drawn in the last step or reset (empty lists if that draws nothing)",
+            "region_draws(), which says what the last step or reset has drawn (empty lists for nothing)",
         )
 
     def _take(self, method: str, like: Any) -> np.ndarray:

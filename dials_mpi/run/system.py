@@ -204,6 +204,8 @@ class System:
             self._play_evaluation(last.env_steps, last.index + 1)
             self._record_costs(last.env_steps)
         names = ("random", *self.domain.hand_coded) if self.layout.is_global else ()
+        if names:
+            self._phase("playing the policies that need no training")
         found = {name: self.global_rank.evaluate_scripted(name, last.index + 1) for name in names}
         scripted = {name: result for name, result in found.items() if result is not None}
         if self.comm.is_root:

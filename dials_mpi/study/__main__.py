@@ -105,7 +105,7 @@ def _program(options: argparse.Namespace, begun: float) -> int:
         return _sweep(options, begun)
     study = load_study(options.study, options.output, options.overrides)
     if options.count:
-        print(len(study.runs))
+        print(len(_chosen(study.runs, options.only)))
         return DONE
     runs = _chosen(study.runs, options.only)
     if options.report:

@@ -60,7 +60,7 @@ class CityConfig:
 
     scenario: str = setting(
         "",
-        "A .sumocfg, resco:NAME, lille or bologna (extra cities); empty: network and routes",
+        "A .sumocfg, resco:NAME, lille or bologna (extra lille); empty: network and routes",
     )
     network: str = setting("", "The network (.net.xml or .net.xml.gz), in place of a scenario")
     routes: tuple[str, ...] = setting(

@@ -21,7 +21,8 @@ from dials_mpi.core.text import shown as shown_value
 from dials_mpi.domains.city import trips
 from dials_mpi.domains.city.xml_files import elements, root, seconds, shown
 
-INSTALL = "install it with pip install 'dials_mpi[cities]'"
+EXTRAS = {"sumo-rl": "cities", "sumo-experiments": "lille"}
+"""The extra that installs a package of maps."""
 
 RESCO = {
     **dict.fromkeys(("grid4x4", "arterial4x4"), (0.0, 3600.0)),
@@ -173,7 +174,10 @@ def _package(module: str, distribution: str) -> Path:
     folder = package_folder(module)
     if folder:
         return folder
-    raise BadInput(f"the scenario needs the package {distribution}, which is not installed: {INSTALL}")
+    raise BadInput(
+        f"the scenario needs the package {distribution}, which is not installed: install it with "
+        f"pip install 'dials_mpi[{EXTRAS[distribution]}]'"
+    )
 
 
 def _of_files(network: Path, given: Sequence[Path]) -> Scenario:

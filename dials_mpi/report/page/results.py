@@ -21,8 +21,8 @@ from dials_mpi.report.statistics import mean
 OTHER_COLOURS = panels.OTHER_COLOURS
 LEVEL_DASH = "2 3"
 ABOUT_LOSSES = (
-    "Points: at evaluations and just after refits. Dotted: class frequencies in the data of the last refit; they "
-    "are no baseline for later evaluations, whose policies are others."
+    "Points: at evaluations and just after refits. Dotted: class frequencies in the data of the last refit; "
+    "they are no baseline for later evaluations, whose policies are others."
 )
 
 
