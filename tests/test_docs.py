@@ -207,7 +207,7 @@ def system(name: str) -> str:
 SLOW = {"warehouse.grid=[32,32]", "policy.share=all", "examples/river/river.yaml"}
 
 
-BY_DEFAULT = ("README.md", "domain.md", "city.md", "networks.md", "trainers.md")
+BY_DEFAULT = ("README.md", "domain.md", "trainers.md")
 """Pages whose trainings run by default."""
 
 

@@ -177,8 +177,9 @@ def _train(config: Config, datasets: list[Any]) -> Trained:
     domain = _begin(config)
     regions = len(domain.regions)
     if config.mode == "global":
+        fixed = _peak()  # that of root has it, too
         _, step = _work(config, domain, range(regions), [])
-        return Trained(step, 0.0, Line(0.0, _peak() / regions))
+        return Trained(step, 0.0, Line(fixed, max(0.0, _peak() - fixed) / regions))
     few = min(REGIONS, regions)
     fit, step = _work(config, domain, range(1), datasets)
     one = _peak()
