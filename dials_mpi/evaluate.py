@@ -28,6 +28,7 @@ from dials_mpi.algorithm.joint import GreedyActor
 from dials_mpi.cli import Parser, add_run_arguments, integer, policies_of, run_of, word
 from dials_mpi.core.console import PlainConsole
 from dials_mpi.core.errors import BadInput, refuse
+from dials_mpi.core.first_start import compiling
 from dials_mpi.core.output import command_line
 from dials_mpi.core.seeding import OTHER_EPISODES
 from dials_mpi.core.text import heading, printable
@@ -137,7 +138,8 @@ class _DetailsOfEpisodes:
             self._domain.keep_files(simulator, _made(self._folder / f"episode-{numbers[0]}"))
 
     def end(self, simulator: GlobalSimulator, numbers: range) -> None:
-        """Keep the details."""
+        """Keep the details; a first start says now how long compiling took, not after all episodes."""
+        compiling.end()
         self._found.append(self._domain.details(simulator))
 
     def merged(self) -> Details:
