@@ -15,6 +15,7 @@ from dials_mpi.bench.costs import Recorded, measured_costs, read_run, require_sa
 from dials_mpi.bench.torch_twins import with_twins
 from dials_mpi.cli import Parser, add_unchecked, agreed, integer, runs_and_settings, word
 from dials_mpi.config import Config, load
+from dials_mpi.core.console import BestEffortConsole
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.output import command_line
 from dials_mpi.core.text import printable, shown
@@ -181,6 +182,9 @@ def _show_plan(comm: Communicator, task: Task, options: argparse.Namespace) -> d
     if not comm.is_root:
         return {}
     config = task.config
+    BestEffortConsole(stderr=True, soft_wrap=True).print(
+        "Measuring on this machine, for one to three minutes ..."
+    )
     sample = take(config)
     checkpoint = write_seconds_per_region(config, options.folder)
     own = plan.Plan(config, sample, checkpoint, link, plan.usual_ranks(config, options.ranks), options.nodes)
