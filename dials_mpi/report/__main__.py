@@ -15,7 +15,7 @@ from dials_mpi.core.errors import BadInput, refuse
 from dials_mpi.core.output import command_line
 from dials_mpi.core.text import printable, shown
 from dials_mpi.report import group_runs, notes, report
-from dials_mpi.report.contents import tables_of_groups
+from dials_mpi.report.contents import paired_table
 from dials_mpi.report.figures import Size
 from dials_mpi.report.folders import runs_in
 from dials_mpi.report.groups import Group
@@ -23,9 +23,6 @@ from dials_mpi.report.marl_eval import inequalities
 from dials_mpi.report.runtimes import CLOCKS
 from dials_mpi.report.tables import summary_table, text_table, to_read
 from dials_mpi.results.style import FONT_SIZE
-
-IN_TERMINAL = ("paired",)
-"""Tables of groups, by their names, that are printed as well."""
 
 MOST_STEPS = 10**12
 LEAST_SIZE, MOST_SIZE = 1, 50
@@ -119,10 +116,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     groups = group_runs(runs)
     console.print(summary_table(runs, groups))
     console.print("return: at the end, ± standard error over episodes; GiB: sum of the ranks' peaks")
-    for name in IN_TERMINAL:
-        title, rows, _ = tables_of_groups(groups, options.steps)[name]
-        if rows:
-            console.print(text_table(title, to_read(rows)))
+    if (compared := paired_table(groups)).rows:
+        console.print(text_table(compared.title, to_read(compared.rows)))
     if options.out is not None and all(run.cross_entropy is None for run in runs):
         console.print("no cross-entropy picture: these runs have no influence predictors")
     for note in _notes(options, groups):

@@ -29,10 +29,10 @@ def tables_of_groups(groups: Sequence[Group], steps: int | None) -> dict[str, Ti
     """The tables of groups, by the names of their files; steps: to which runtimes are scaled."""
     measure = groups[0].measure
     finals, better = ("returns", "higher") if measure is RETURN else ("finals", measure.better or "higher")
-    compared = f"final {'returns' if measure is RETURN else named(measure)}"
+    compared = _compared(groups)
     return {
         finals: Titled(f"F{compared[1:]}", tables.final_rows(groups)),
-        "paired": Titled(f"Paired differences of {compared}", paired.difference_rows(groups)),
+        "paired": paired_table(groups),
         "paired-seeds": Titled(f"Paired differences of {compared}, by seed", paired.seed_rows(groups)),
         "improvement": Titled(
             f"Probability of a {better} final {measure.name.replace('_', ' ')}",
@@ -46,6 +46,16 @@ def tables_of_groups(groups: Sequence[Group], steps: int | None) -> dict[str, Ti
         ),
         "memory": Titled("Memory (Table 3)", tables.memory_rows(groups)),
     }
+
+
+def paired_table(groups: Sequence[Group]) -> Titled:
+    """Each method's difference from the first one."""
+    return Titled(f"Paired differences of {_compared(groups)}", paired.difference_rows(groups))
+
+
+def _compared(groups: Sequence[Group]) -> str:
+    measure = groups[0].measure
+    return f"final {'returns' if measure is RETURN else named(measure)}"
 
 
 def tables_of_controllers(groups: Sequence[Group], others: Sequence[Other]) -> list[Titled]:

@@ -186,6 +186,7 @@ def _read_evaluated(file: RunFile, config: Config) -> RunData:
     domain: type[Any] = find(config.domain)[0]
     policies = ("random", *domain.hand_coded)
     returns = series("evaluation/returns", 3)
+    recorded = [one.name for one in domain.statistics if file.has(f"evaluation_statistics/{one.name}")]
     if not np.isfinite(returns).all():
         raise ValueError("evaluation/returns are not all finite")
     return RunData(
@@ -205,9 +206,10 @@ def _read_evaluated(file: RunFile, config: Config) -> RunData:
             if file.has(f"reference/{name}")
         },
         statistics={
-            statistic.name: series(name, 2) if file.has(name) else np.full(returns.shape[:2], np.nan)
+            statistic.name: series(f"evaluation_statistics/{statistic.name}", 2)
+            if statistic.name in recorded
+            else np.full(returns.shape[:2], np.nan)
             for statistic in domain.statistics
-            for name in [f"evaluation_statistics/{statistic.name}"]
         },
         reference_statistics={
             statistic.name: _read_references(file, policies, statistic.name)
@@ -217,7 +219,7 @@ def _read_evaluated(file: RunFile, config: Config) -> RunData:
         peak_rss=_memory(file, "peak_rss"),
         pss=_memory(file, "pss"),
         details=read_details(file, series),
-        recorded=[one.name for one in domain.statistics if file.has(f"evaluation_statistics/{one.name}")],
+        recorded=recorded,
         places=read_places(file, returns.shape[2]),
     )
 
