@@ -210,16 +210,16 @@ class Predictor:
         constant = baseline_cross_entropy(sources, held_out[1], self.heads.classes)
         if not self.network.state_size:  # each step is a sequence of its own
             inputs, sources = (part.reshape(-1, 1, part.shape[-1]) for part in (inputs, sources))
-        best = _Best(before, self.config.patience, self.optimiser)
+        best = _Best(before, self.config.patience, self.optimiser) if self.config.patience else None
         for _ in range(self.config.epochs):
             order = stream.permutation(len(inputs))
             # Of nearly equal sizes: the network allocates memory for two sizes at most.
             for chosen in np.array_split(order, -(-len(order) // self.config.batch_size)):
                 self._step(by_time(inputs, chosen), by_time(sources, chosen))
-            if self.config.patience and best.is_over(self.cross_entropy(*held_out)):
+            if best and best.is_over(self.cross_entropy(*held_out)):
                 break
         self.network.release()  # whole episodes need more memory than what follows
-        after = best.taken_back() if self.config.patience else self.cross_entropy(*held_out)
+        after = best.taken_back() if best else self.cross_entropy(*held_out)
         return Fit(before, after, constant)
 
     def _step(self, inputs: np.ndarray, sources: np.ndarray) -> None:
@@ -237,7 +237,7 @@ class _Best:
     def __init__(self, loss: float, patience: int, optimiser: Adam) -> None:
         self.loss, self._patience, self._optimiser = loss, patience, optimiser
         self._epochs = 0
-        self._state = self._copy() if patience else {}
+        self._state = self._copy()
 
     def is_over(self, loss: float) -> bool:
         """Note the loss after an epoch; whether it has not fallen for too long."""

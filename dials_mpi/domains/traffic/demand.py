@@ -66,7 +66,7 @@ class Demand:
         self._is_entry = np.tile(network.entry_mask().reshape(-1), len(streams))
         self._trips: dict[str, Trip] = {}
         self.approaches = Approaches(len(streams), len(self._is_entry) // len(SIDES) // len(streams))
-        names = ("steps", "wanted", "entered", "inside", "outside", "arrived", "travel", "lost")
+        names = ("steps", "wanted", "entered", "inside", "outside", "arrived", "travel")
         self._lost: Lists = [[] for _ in streams]  # of the vehicles that arrived
         self._sum = {name: np.zeros(len(streams)) for name in names}
         self._each_step = tuple(self._sum[name] for name in names[:5])
@@ -113,15 +113,13 @@ class Demand:
                 time = steps[e] - begin
                 total["arrived"][e] += 1
                 total["travel"][e] += time
-                lost = time - self._free_time(simulation, side)
-                total["lost"][e] += lost
-                self._lost[e].append(lost)
+                self._lost[e].append(time - self._free_time(simulation, side))
 
     def statistics(self, simulation: Simulation) -> dict[str, np.ndarray]:
         """STATISTICS of the episodes so far, float64 [E] each; NaN for the mean of no vehicles."""
         total = self._sum
         elapsed, driven = self._under_way(simulation)
-        lost = total["lost"] + (_sums(elapsed) - _sums(driven) / self._network.speed_limit)
+        lost = _sums(self._lost) + (_sums(elapsed) - _sums(driven) / self._network.speed_limit)
         with np.errstate(invalid="ignore"):
             return {
                 "arrived": total["arrived"].copy(),
@@ -147,9 +145,7 @@ class Demand:
             driven[e].append(metres.get(name, 0.0))
         return elapsed, driven
 
-    def _percentiles(
-        self, elapsed: Sequence[Sequence[float]], driven: Sequence[Sequence[float]]
-    ) -> np.ndarray:
+    def _percentiles(self, elapsed: Lists, driven: Lists) -> np.ndarray:
         """The 90th percentile of the seconds lost by each episode's vehicles, float64 [E]; NaN for none."""
         limit = self._network.speed_limit
         found = np.full(len(elapsed), np.nan)
