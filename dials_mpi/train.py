@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from dials_mpi.cli import Parser, agreed, decided, word
-from dials_mpi.config import Config, load
+from dials_mpi.config import Config
 from dials_mpi.core import first_start, signals
 from dials_mpi.core.errors import DONE, STOPPED, BadInput, print_error, refuse
 from dials_mpi.core.launchers import launched_as_root
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   mpirun -n 3 python -m dials_mpi.train --config configs/warehouse/fast.yaml
   mpirun -n 101 python -m dials_mpi.train --resume         the paper's 100-agent warehouse; continue it
+  mpirun -n 3 python -m dials_mpi.train --resume --output runs/mine      continue a run as it was configured
   mpirun -n 5 python -m dials_mpi.train --config configs/traffic/4.yaml   four crossings; needs SUMO
   python -m dials_mpi.train --config configs/warehouse/4.yaml seed=1 ppo.learning_rate=1e-4
   python -m dials_mpi.train --config configs/warehouse/4.yaml --policies-from runs/four --output runs/more
@@ -93,19 +94,22 @@ def train_from_python(
     """Train, on this process or on all ranks of an MPI program, each of which calls it; returns the run.
 
     This is ``dials_mpi.train(...)``. config: of ``dials_mpi.load_config``, or a file or preset such as
-    "warehouse/fast". output, resume, walltime: as the options of the command line. callbacks: sinks, called
-    on rank 0. quiet: no output on the terminal. A run that stops at its walltime is returned unfinished.
+    "warehouse/fast"; None with resume: that of the run in output. output, resume, walltime: as the options
+    of the command line. callbacks: sinks, called on rank 0. quiet: no output on the terminal. A run that
+    stops at its walltime is returned unfinished.
 
     BadInput, on every rank: the run cannot start. An exception in training is raised if there is one rank;
     if there are more, its traceback is printed and all ranks end, as the others would wait for ever.
     """
     from dials_mpi.results.run import Run
+    from dials_mpi.run.resume import wanted
 
     comm, begun = launch.connect(), time.monotonic()
 
     def plan() -> tuple[Deadline, SessionStart]:
-        wanted = config if isinstance(config, Config) else load(config)
-        return _plan(comm, wanted, os.fspath(output) if output else None, resume, walltime, begun)
+        directory = os.fspath(output) if output else None
+        given = config if isinstance(config, Config) else wanted(config, (), directory, resume)
+        return _plan(comm, given, directory, resume, walltime, begun)
 
     try:
         deadline, start = _of_root(comm, decided(comm, plan))
@@ -127,7 +131,9 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     parser = Parser("train", "Train the agents of a networked system with DIALS.", EXAMPLES, alone=False)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, such as ppo.clip=0.2")
     parser.add_argument(
-        "--config", metavar="FILE", help="YAML file; default: the paper's 100-agent warehouse"
+        "--config",
+        metavar="FILE",
+        help="YAML file; default: the paper's 100-agent warehouse, with --resume that of the run in --output",
     )
     parser.add_argument(
         "--output", metavar="DIR", type=word, help="run directory; default: runs/ and a name of its own"
@@ -169,7 +175,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 def _program(comm: Communicator, options: argparse.Namespace, begun: float) -> int:
     def plan() -> tuple[Deadline, SessionStart]:
-        config = load(options.config, options.overrides)
+        config = _configuration(options)
         return _plan(comm, config, options.output, options.resume, options.walltime, begun)
 
     planned = agreed(comm, plan)
@@ -186,6 +192,13 @@ def _program(comm: Communicator, options: argparse.Namespace, begun: float) -> i
         return DONE
     open_logs(start.directory, comm.rank, comm.size, options.log_ranks)
     return train(start, comm, deadline)
+
+
+def _configuration(options: argparse.Namespace) -> Config:
+    """That of the command line. BadInput: it cannot be read, or a setting is refused."""
+    from dials_mpi.run.resume import wanted
+
+    return wanted(options.config, options.overrides, options.output, options.resume)
 
 
 def _of_root(comm: Communicator, planned: tuple[Deadline, SessionStart]) -> tuple[Deadline, SessionStart]:
@@ -239,7 +252,7 @@ def _print(options: argparse.Namespace) -> int:
     if not launched_as_root():
         return DONE
     try:
-        config = load(options.config, options.overrides)
+        config = _configuration(options)
         if options.print_ranks:
             _print_ranks(config)
         else:

@@ -579,13 +579,16 @@ def test_a_finished_run_can_be_made_longer(trained, tmp_path):
 
 
 def test_a_run_that_was_cut_off_after_its_training_only_finishes(trained, tmp_path):
-    """What is left are the policies to compare with and the table, which shows the recorded evaluation."""
+    """What is left are the policies to compare with and the table, which shows the recorded evaluation.
+
+    The settings are not given again: they are those of the run.
+    """
     whole = train(*LONG, "--output", str(tmp_path))
     with rewriting(tmp_path / "run.h5") as file:
         file.attrs["finished"] = False
         for name in ("policy", "predictor", "reference"):
             del file[name]
-    again = train(*LONG, "--output", str(tmp_path), "--resume", ranks=3)
+    again = train("--output", str(tmp_path), "--resume", ranks=3)
     assert (again.code, again.stderr) == (0, "") and "training up" not in again.stdout
     tables = [text[text.index("Mean return") :] for text in (whole.stdout, again.stdout)]
     assert tables[0] == tables[1]

@@ -293,6 +293,22 @@ def test_the_printed_configuration_reads_back(tmp_path, ranks):
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_run_is_continued_with_its_own_configuration(trained, tmp_path, in_process):
+    """Settings on the command line change it; a file or a directory without a run is read as without a run."""
+
+    def printed(*arguments: object):
+        said = in_process(train_main)(*arguments, "--print-config")
+        assert (said.code, said.stderr) == (0, "")
+        return from_yaml(said.stdout)
+
+    directory = trained(*SMALL, ranks=3)
+    assert printed("--resume", "--output", directory) == load(None, SMALL)
+    longer = printed("--resume", "--output", directory, "total_steps=512", "silence=5")
+    assert longer == load(None, (*SMALL, "total_steps=512", "silence=5"))
+    assert printed("--resume", "--output", directory, "--config", "traffic/4") == load("traffic/4")
+    assert printed("--resume", "--output", tmp_path / "none") == printed("--output", directory) == load(None)
+
+
 def test_settings_may_stand_before_and_after_options():
     result = launch("-m", "dials_mpi.train", "seed=3", "--print-config", "mode=global")
     assert (from_yaml(result.stdout).seed, from_yaml(result.stdout).mode) == (3, "global")

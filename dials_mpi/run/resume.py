@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dials_mpi.config import Config, from_yaml
+from dials_mpi.config import Config, from_yaml, load, load_changed
 from dials_mpi.config.comparison import differences
 from dials_mpi.config.schedule import segments
 from dials_mpi.core.errors import BadInput, Unwritable
@@ -28,6 +28,16 @@ from dials_mpi.storage.checksum import InUse, require_closed
 from dials_mpi.storage.files import free_name, lock_directory, remove_temporary_files
 from dials_mpi.storage.hdf5 import NewerFormat
 from dials_mpi.storage.runfile import CHANGED, RunFile
+
+
+def wanted(file: str | None, overrides: Sequence[str], output: str | None, resume: bool) -> Config:
+    """The configuration that a command asks for: of the file, or to continue a run, of its last session.
+
+    BadInput: it cannot be read, or a setting is refused.
+    """
+    if resume and output and file is None and RunFile(output).exists():
+        return load_changed(_asked_last(RunFile.open(output, unchecked=True)), overrides)
+    return load(file, overrides)
 
 
 def find(config: Config, domain: Domain, directory: str, resume: bool) -> SessionStart:
@@ -126,15 +136,22 @@ def configuration_of(run: RunFile) -> Config:
     total_steps is that of the last session that trained anything, so that a larger one can be taken back.
     BadInput: the file or a configuration cannot be read.
     """
-    where = f"the configuration in {printable(str(run.path))}"
     sessions, trained = run.sessions(), run.trained()
-    newest = config = from_yaml(sessions[-1][0], where)
+    newest = config = _asked_last(run)
     for text, begun in reversed(sessions):
-        config = from_yaml(text, where)
+        config = from_yaml(text, _source(run))
         if trained > begun:
             break
         trained = begun
     return replace(newest, total_steps=config.total_steps)
+
+
+def _asked_last(run: RunFile) -> Config:
+    return from_yaml(run.sessions()[-1][0], _source(run))
+
+
+def _source(run: RunFile) -> str:
+    return f"the configuration in {printable(str(run.path))}"
 
 
 def _is_past_checkpoints(run: RunFile, before: Config) -> bool:
