@@ -294,7 +294,7 @@ def test_the_printed_configuration_reads_back(tmp_path, ranks):
 
 
 def test_a_run_is_continued_with_its_own_configuration(trained, tmp_path, in_process):
-    """Settings on the command line change it; a file or a directory without a run is read as without a run."""
+    """Settings on the command line change it; a file, or a directory without a run, is read as before."""
 
     def printed(*arguments: object):
         said = in_process(train_main)(*arguments, "--print-config")
