@@ -31,9 +31,19 @@ def test_a_good_network_passes(check, name, role):
     said = check("--network", name, "--role", role, f"{role}.hidden=[8,8]")
     assert (said.code, said.stderr) == (0, "")
     lines = said.stdout.splitlines()
-    assert len(lines) == 11 and not any(line.startswith("wrong") for line in lines)
+    assert len(lines) == 11 + 3 * (role == "policy") and not any(line.startswith("wrong") for line in lines)
     sizes = {"policy": "37 inputs, 5 outputs", "influence": "37 inputs, 16 outputs"}
     assert sizes[role] in lines[0] and "times as long" in lines[-1]
+
+
+def test_formats_that_a_policy_cannot_be_exported_in_are_notes(check):
+    """Its programs are for one number of rows."""
+    said = check("--network", "torch_modules:FixedBatch")
+    script, exported, model = (line for line in said.stdout.splitlines() if "export as" in line)
+    assert said.code == 0
+    for line, ending in ((script, ".pt"), (exported, ".pt2")):
+        assert line.startswith(f"      export as {ending}: no: this policy cannot be exported as {ending} (")
+    assert "export as .onnx" in model
 
 
 @pytest.mark.parametrize("name", WRONG)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dials_mpi.check.exports import check_exports
 from dials_mpi.check.findings import Breach, Finding, Verdict, good, note, require
 from dials_mpi.config import Config
 from dials_mpi.core.errors import BadInput
@@ -68,6 +69,8 @@ def check_network(config: Config, domain: Domain, role: str) -> Iterator[Finding
             yield finding
             broken |= finding.verdict is Verdict.WRONG
     if not broken:
+        if role == "policy":
+            yield from check_exports(config, domain)
         yield from _speed(kinds[0], config.envs_per_region)
 
 

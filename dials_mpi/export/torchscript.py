@@ -98,8 +98,12 @@ def write(policy: Policy, description: Mapping[str, Any], file: Path) -> None:
     BadInput: this policy cannot be written in that format, or a package for it is missing. OSError: the file
     cannot be written.
     """
-    # Into memory first: torch raises no OSError if the disk is full.
-    kind, buffer, module = _format(file.suffix), io.BytesIO(), _module(policy)
+    file.write_bytes(program(policy, description, file.suffix))  # torch raises no OSError if the disk is full
+
+
+def program(policy: Policy, description: Mapping[str, Any], ending: str) -> bytes:
+    """The content of a file with that ending. BadInput: as of ``write``."""
+    kind, buffer, module = _format(ending), io.BytesIO(), _module(policy)
     example = torch.zeros(2, policy.agent.observation_size), torch.zeros(2, policy.network.state_size)
     extra = {DESCRIPTION: json.dumps(description, indent=2)}
     with warnings.catch_warnings(), torch.no_grad():
@@ -110,10 +114,10 @@ def write(policy: Policy, description: Mapping[str, Any], file: Path) -> None:
             _require_equal(kind.load(buffer), policy)
         except Exception as error:  # what a module's code leads to
             raise BadInput(
-                f"this policy cannot be exported as {file.suffix} ({_reason(error)}): docs/networks.md says "
+                f"this policy cannot be exported as {ending} ({_reason(error)}): docs/networks.md says "
                 "what a module must leave out; correct it, or write all policies as arrays with --all"
             ) from error
-    file.write_bytes(buffer.getvalue())
+    return buffer.getvalue()
 
 
 def _reason(error: Exception) -> str:
