@@ -16,8 +16,8 @@ from dials_mpi.algorithm import joint
 from dials_mpi.config import load
 from dials_mpi.core.seeding import Purpose, streams
 from dials_mpi.domains import create
-from dials_mpi.export import torchscript
 from dials_mpi.export.__main__ import main
+from dials_mpi.learning import torchscript
 from dials_mpi.storage.hdf5 import rewriting
 
 FNN = (*SMALL, "policy.architecture=fnn")

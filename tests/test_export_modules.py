@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from dials_mpi import config as c
-from dials_mpi import export
+from dials_mpi import learning
 from dials_mpi.core.errors import BadInput
 from dials_mpi.domains.base import Agent
-from dials_mpi.export import torchscript
 from dials_mpi.export.describe import describe_policy
+from dials_mpi.learning import torchscript
 from dials_mpi.learning.policy import Policy
 
 AGENT = Agent(observation_size=7, actions=3)
@@ -145,8 +145,8 @@ def test_a_model_of_onnx_that_would_differ_is_refused(tmp_path):
 
 def test_without_the_package_onnx(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
-    monkeypatch.delitem(sys.modules, "dials_mpi.export.onnx_model", raising=False)
-    monkeypatch.delattr(export, "onnx_model", raising=False)
+    monkeypatch.delitem(sys.modules, "dials_mpi.learning.onnx_model", raising=False)
+    monkeypatch.delattr(learning, "onnx_model", raising=False)
     with pytest.raises(
         BadInput, match=r"needs the package onnx .*pip install 'dials_mpi\[onnx\]'"
     ) as refusal:

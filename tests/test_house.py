@@ -182,8 +182,8 @@ def test_the_program_does_without_torch():
     Networks in PyTorch and exported policies need it, and who trains with Stable-Baselines3."""
     needing = {name for name in FILES if name.startswith("dials_mpi.learning.torch_")}
     needing |= {
-        "dials_mpi.export.torchscript",
-        "dials_mpi.export.onnx_model",
+        "dials_mpi.learning.torchscript",
+        "dials_mpi.learning.onnx_model",
         "dials_mpi.learning.sb3",
     } & FILES.keys()
     allowed = {name for name in FILES if within(name, "dials_mpi.bench")} | needing

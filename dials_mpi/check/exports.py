@@ -10,7 +10,6 @@ from dials_mpi.check.findings import Finding, good, note
 from dials_mpi.config import Config
 from dials_mpi.core.errors import BadInput
 from dials_mpi.domains.base import Domain
-from dials_mpi.export.describe import describe_policy
 from dials_mpi.learning.policy import Policy
 
 ENDINGS = (".pt", ".pt2", ".onnx")
@@ -31,6 +30,6 @@ def check_exports(config: Config, domain: Domain) -> Iterator[Finding]:
 
 
 def _size(policy: Policy, ending: str) -> int:
-    from dials_mpi.export import torchscript  # loads torch; BadInput, if it is missing
+    from dials_mpi.learning import torchscript  # loads torch; BadInput, if it is missing
 
-    return len(torchscript.program(policy, describe_policy(policy), ending))
+    return len(torchscript.program(policy, {}, ending))

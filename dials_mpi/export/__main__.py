@@ -96,7 +96,7 @@ def _export_program(options: argparse.Namespace) -> str:
 
 def _write_one(run: Run, options: argparse.Namespace) -> str:
     # Not at the top: only this needs PyTorch.
-    from dials_mpi.export import torchscript
+    from dials_mpi.learning import torchscript
 
     agent = _agent(options, run)
     policy = run.networks[agent]

@@ -139,7 +139,7 @@ class Format(NamedTuple):
 
 def _format(ending: str) -> Format:
     if ending == ".onnx":
-        from dials_mpi.export import onnx_model  # only this needs the package onnx
+        from dials_mpi.learning import onnx_model  # only this needs the package onnx
 
         return Format(onnx_model.save, onnx_model.load)
     if ending == ".pt2":
