@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -26,13 +26,13 @@ from dials_mpi.algorithm.evaluation import (
 )
 from dials_mpi.algorithm.joint import GreedyActor
 from dials_mpi.cli import Parser, add_run_arguments, integer, policies_of, run_of, word
-from dials_mpi.core.console import PlainConsole
+from dials_mpi.core.console import PlainConsole, progress_bar
 from dials_mpi.core.errors import BadInput, refuse
 from dials_mpi.core.first_start import compiling
 from dials_mpi.core.output import command_line
 from dials_mpi.core.seeding import OTHER_EPISODES
 from dials_mpi.core.text import heading, printable
-from dials_mpi.domains.base import Detailed, Details, Domain, GlobalSimulator, KeepsFiles
+from dials_mpi.domains.base import Detailed, Details, Domain, GlobalSimulator, KeepsFiles, Statistic
 from dials_mpi.results.run import TRAINED, Run
 from dials_mpi.storage.files import write_json
 
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except BadInput as refusal:
         sys.exit(refuse(refusal))
     if options.policy == "all":
-        _print_table(_comparison(domain, played))
+        _print_comparison(domain, played)
     else:
         _print_one(domain, played[0])
     sys.exit(0)
@@ -106,30 +106,33 @@ def _evaluate(options: argparse.Namespace) -> tuple[Domain, list[Played]]:
                 f"--greedy is given, and {run.config.learner} has no method most_probable: leave it out"
             )
     episodes, greedy = options.episodes, options.greedy
-    return run.domain, [_play(run, name, episodes, greedy, folders.get(name)) for name in names]
+    with progress_bar("playing", episodes * len(names)) as advance:
+        return run.domain, [
+            _play(run, name, episodes, greedy, _Episodes(run.domain, folders.get(name), advance))
+            for name in names
+        ]
 
 
-def _play(run: Run, policy: str, episodes: int, greedy: bool, folder: Path | None) -> Played:
+def _play(run: Run, policy: str, episodes: int, greedy: bool, observer: _Episodes) -> Played:
     """All policies play the same episodes, which are none of those of the run's evaluations."""
     config, domain = run.config, run.domain
-    collected = _DetailsOfEpisodes(domain, folder) if isinstance(domain, Detailed) else None
     if policy == TRAINED:
         result = evaluate(
-            *(config, domain, run.actors, run.predictors, episodes), OTHER_EPISODES, collected, greedy
+            *(config, domain, run.actors, run.predictors, episodes), OTHER_EPISODES, observer, greedy
         )
     else:
-        result = evaluate_scripted(config, domain, policy, episodes, OTHER_EPISODES, collected)
-    return Played(policy, result, collected.merged() if collected else None)
+        result = evaluate_scripted(config, domain, policy, episodes, OTHER_EPISODES, observer)
+    return Played(policy, result, observer.details())
 
 
-class _DetailsOfEpisodes:
+class _Episodes:
     """An ``Observer`` that keeps what the domain says about each episode, and its simulators' files.
 
-    folder: of the files; None: they are not kept.
+    folder: of the files; None: they are not kept. advance: called with the number of episodes that ended.
     """
 
-    def __init__(self, domain: Detailed, folder: Path | None) -> None:
-        self._domain, self._folder = domain, folder
+    def __init__(self, domain: Domain, folder: Path | None, advance: Callable[[int], None]) -> None:
+        self._domain, self._folder, self._advance = domain, folder, advance
         self._found: list[Any] = []
 
     def begin(self, simulator: GlobalSimulator, numbers: range) -> None:
@@ -140,11 +143,13 @@ class _DetailsOfEpisodes:
     def end(self, simulator: GlobalSimulator, numbers: range) -> None:
         """Keep the details; a first start says now how long compiling took, not after all episodes."""
         compiling.end()
-        self._found.append(self._domain.details(simulator))
+        self._advance(len(numbers))
+        if isinstance(self._domain, Detailed):
+            self._found.append(self._domain.details(simulator))
 
-    def merged(self) -> Details:
-        """The details over all episodes."""
-        return self._domain.merged_details(self._found)
+    def details(self) -> Details | None:
+        """The details over all episodes, where the domain has them."""
+        return self._domain.merged_details(self._found) if isinstance(self._domain, Detailed) else None
 
 
 def _folders(given: str | None, domain: Domain, policies: Sequence[str]) -> dict[str, Path]:
@@ -184,8 +189,9 @@ def _print_one(domain: Domain, played: Played) -> None:
         figure = _shown(result.statistic(statistic.name), result.statistic_error(statistic.name))
         unit = "" if figure == "-" else f" {statistic.unit}"
         print(f"{statistic.name.replace('_', ' ')}: {figure}{unit} ({statistic.about})")
-    for agent, mean in enumerate(result.returns.mean(axis=0)):
-        print(f"agent {agent}: {mean:.3f}")
+    for k, mean in enumerate(result.returns.mean(axis=0)):
+        name = domain.agents[k].name
+        print(f"agent {k}{f' ({printable(name)})' * bool(name)}: {mean:.3f}")
     if played.details:
         _print_table(_details_table(played.details))
 
@@ -196,22 +202,41 @@ def _print_table(table: Table) -> None:
     console.print(table)
 
 
-def _comparison(domain: Domain, played: Sequence[Played]) -> Table:
-    """One row per policy: its return, the difference from that of the baseline in the same episodes, and the
-    domain's statistics, with standard errors."""
-    episodes, (name, first) = len(played[0].result.returns), _baseline(played)
-    table = Table(title=f"Means of {episodes} episode{'s' * (episodes > 1)} +- standard error")
-    table.add_column("policy")
-    table.add_column("return", justify="right")
-    table.add_column(f"return minus {name}", justify="right")
+def _print_comparison(domain: Domain, played: Sequence[Played]) -> None:
+    """One table; at a terminal that is narrower, several below each other, the returns in the first."""
     known = [s for s in domain.statistics if any(one.result.statistic(s.name) is not None for one in played)]
-    for statistic in known:
+    console = PlainConsole()
+    if not console.is_terminal:
+        return _print_table(_comparison(played, known))
+    any_width = console.options.update(max_width=COLUMN * (len(known) + 3))
+    returns = True
+    while known or returns:
+        fitting = len(known)
+        table = _comparison(played, known, returns)
+        while fitting > (not returns) and console.measure(table, options=any_width).maximum > console.width:
+            fitting -= 1
+            table = _comparison(played, known[:fitting], returns)
+        console.print(table)
+        known, returns = known[fitting:], False
+    return None
+
+
+def _comparison(played: Sequence[Played], statistics: Sequence[Statistic], returns: bool = True) -> Table:
+    """One row per policy: its return, the difference from that of the baseline in the same episodes, and the
+    domain's statistics, with standard errors. returns: with the first two."""
+    episodes, (name, first) = len(played[0].result.returns), _baseline(played)
+    title = f"Means of {episodes} episode{'s' * (episodes > 1)} +- standard error"
+    table = Table(title=title if returns else None)
+    for k, text in enumerate(("policy", "return", f"return minus {name}")[: 3 if returns else 1]):
+        table.add_column(text, justify="right" if k else "left")
+    for statistic in statistics:
         table.add_column(heading(statistic.name, statistic.unit), justify="right")
     for policy, result, _ in played:
-        names = [statistic.name for statistic in known]
+        names = [statistic.name for statistic in statistics]
         figures = [_shown(result.statistic(name), result.statistic_error(name)) for name in names]
         minus = "" if policy == name else _shown(*result.minus(first), digits=3)
-        table.add_row(policy, _shown(result.mean, result.standard_error, 3), minus, *figures)
+        own = [_shown(result.mean, result.standard_error, 3), minus] if returns else []
+        table.add_row(policy, *own, *figures)
     return table
 
 

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import re
 import shutil
 import tracemalloc
 from collections.abc import Callable
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
 import pytest
 from conftest import SMALL, Said, launch, train
 
+from dials_mpi import evaluate as evaluation
 from dials_mpi.algorithm import joint
 from dials_mpi.algorithm.collect import play
 from dials_mpi.algorithm.evaluation import Evaluation, evaluate_scripted
 from dials_mpi.algorithm.evaluation import evaluate as evaluate_trained
 from dials_mpi.config import load
+from dials_mpi.core.console import PlainConsole
 from dials_mpi.core.seeding import OTHER_EPISODES, Purpose, stream, streams
 from dials_mpi.domains import create
-from dials_mpi.evaluate import main
+from dials_mpi.domains.base import Statistic
+from dials_mpi.evaluate import Played, _print_comparison, main
 from dials_mpi.learning.tables import tables, widths
 from dials_mpi.results.run import Run
 from dials_mpi.storage.hdf5 import rewriting
@@ -52,7 +58,7 @@ def figures(said: Said, agents: int = 4) -> tuple[float, float, int, list[float]
     assert (said.code, said.stderr) == (0, "")
     first, *rest = said.stdout.splitlines()
     mean, error, episodes = FIRST_LINE.fullmatch(first).groups()
-    found = [re.fullmatch(r"agent (\d+): (-?\d+\.\d+)", line).groups() for line in rest]
+    found = [re.fullmatch(r"agent (\d+) \(row \d, column \d\): (-?\d+\.\d+)", line).groups() for line in rest]
     assert [int(number) for number, _ in found] == list(range(agents))
     number = int(episodes.split()[0])
     return float(mean), float(error or "nan"), number, [float(value) for _, value in found]
@@ -357,3 +363,51 @@ def test_memory_does_not_grow_with_the_episodes(policy):
     few, many = (peak_of(evaluator, episodes) for episodes in (128, 1280))
     figures = 8 * (4 + 4)  # returns and cross-entropies; a few copies of them
     assert (many - few) / (1280 - 128) < 4 * figures
+
+
+WIDE = [f"figure_{k}" for k in range(9)]
+
+
+@pytest.fixture
+def wide():
+    """A domain with nine statistics, and what three policies did in two episodes."""
+    domain = SimpleNamespace(statistics=[Statistic(name, "vehicles", "") for name in WIDE])
+    draw = np.random.default_rng(0).random
+    results = [Evaluation(draw((2, 4)), {name: 1000 * draw(2) for name in WIDE}) for _ in range(3)]
+    return domain, [
+        Played(*pair, None) for pair in zip(("random", "oldest", "trained"), results, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("columns", [60, 100, 400])
+def test_a_comparison_is_not_wider_than_the_terminal(wide, monkeypatch, columns):
+    """Each column is in one of the tables, and nothing is cut off."""
+    out = io.StringIO()
+    terminal = {"force_terminal": True, "width": columns, "file": out, "color_system": None}
+    monkeypatch.setattr(evaluation, "PlainConsole", lambda: PlainConsole(**terminal))
+    _print_comparison(*wide)
+    lines = out.getvalue().splitlines()
+    tables = sum(line.startswith("┏") for line in lines)
+    assert max(map(len, lines)) <= columns and "…" not in out.getvalue()
+    assert tables == {60: 6, 100: 3, 400: 1}[columns]
+    assert sum(line.startswith("│ trained") for line in lines) == tables
+    for name in ("return minus oldest", *(name.replace("_", " ") for name in WIDE)):
+        assert out.getvalue().count(name) == 1
+    for _, result, _ in wide[1]:
+        for name in WIDE:
+            assert f"{result.statistic(name):.1f} +- {result.statistic_error(name):.1f} " in out.getvalue()
+
+
+def test_the_bar_counts_the_episodes_of_all_policies(monkeypatch, evaluate):
+    """It is drawn at a terminal alone: here stderr stays empty."""
+    counted = []
+
+    @contextmanager
+    def counting(what, number):
+        counted.append((what, number))
+        yield lambda more: counted.append(more)
+
+    monkeypatch.setattr(evaluation, "progress_bar", counting)
+    said = evaluate("--policy", "all", "--episodes", 70, *FOUR)
+    assert (said.code, said.stderr) == (0, "")
+    assert counted == [("playing", 210), *[64, 6] * 3]

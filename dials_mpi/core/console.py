@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -40,3 +42,14 @@ class BestEffortConsole(PlainConsole):
         """Discard all further output; rich would exit the program here."""
         self.quiet = True
         discard_output()
+
+
+@contextmanager
+def progress_bar(what: str, number: int) -> Iterator[Callable[[int], None]]:
+    """A bar with the time that is left, on stderr at a terminal; yields the function that advances it."""
+    from rich.progress import Progress
+
+    console = PlainConsole(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=number)
+        yield lambda more: bar.update(task, advance=more)

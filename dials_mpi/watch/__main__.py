@@ -6,16 +6,14 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
-from rich.progress import Progress
 
 from dials_mpi.cli import Parser, add_run_arguments, integer, policy_of, real, run_of, word
-from dials_mpi.core.console import PlainConsole
+from dials_mpi.core.console import progress_bar
 from dials_mpi.core.errors import CRASHED, BadInput, print_error, refuse
 from dials_mpi.core.output import command_line
 from dials_mpi.core.text import printable
@@ -180,7 +178,7 @@ def _draw_influence(options: argparse.Namespace, run: Run, policy: str, file: Pa
 
     region, domain = options.region, run.domain
     episodes = options.episodes or EPISODES
-    with _progress("episodes", episodes) as advance:
+    with progress_bar("episodes", episodes) as advance:
         dataset = influence.play(run, policy, region, episodes, _seed(options, run), advance)
     predicted = calibration.predict(run.predictors[region], dataset.inputs, dataset.sources)
     calibrations, lines = [], []
@@ -203,7 +201,7 @@ def _draw_comparison(options: argparse.Namespace, run: Run, policy: str, file: P
 
     assert isinstance(run.domain, Scored)  # see _check_comparison
     steps, policies = options.steps or run.domain.horizon, (options.before, policy)
-    with _progress("steps", 2 * (steps + 1)) as advance:
+    with progress_bar("steps", 2 * (steps + 1)) as advance:
         figure, lines = comparison.draw(run, run.domain, policies, _seed(options, run), steps, advance)
     save(figure, file)
     return lines
@@ -216,7 +214,7 @@ def _draw_episode(options: argparse.Namespace, run: Run, policy: str, file: Path
     steps = options.steps or run.domain.horizon
     picture, moments = _begin_episode(options, run, policy, steps)
     write = FILMS.get(file.suffix.lower())
-    with _progress("steps", steps) as advance:
+    with progress_bar("steps", steps) as advance:
         began = time.perf_counter()
         if write:
             write(file, _frames(picture, moments, advance), options.fps)
@@ -266,15 +264,6 @@ def _frames(
 
 def _seed(options: argparse.Namespace, run: Run) -> int:
     return run.config.episodes_seed if options.seed is None else int(options.seed)
-
-
-@contextmanager
-def _progress(what: str, number: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on a terminal; yields the function that advances it."""
-    console = PlainConsole(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=number)
-        yield lambda more: bar.update(task, advance=more)
 
 
 if __name__ == "__main__":
