@@ -51,6 +51,23 @@ def test_what_was_done_once_is_in_no_rate(tmp_path, capsys):
     assert f"{4 * 128 / 20:,.0f} agent-steps/s | ETA 0:00:20" in third
 
 
+def test_the_time_to_go_has_the_refits_to_come(tmp_path, capsys):
+    """Refits of 90 s before each 256 steps, and 10 s for 128 steps: a refit and 640 steps are left."""
+    console = ConsoleSink()
+    settings = ["total_steps=768", "retrain_every=256", "evaluate_every=128"]
+    console.session(Session(tmp_path, load(None, [*SMALL, *settings]), region_of=range(4)))
+    result, losses = Evaluation(np.zeros((3, 4)), {}, None), np.ones((4, 3))
+    console.evaluation(0, 5.0, result)
+    for steps, fitted, evaluated in ((128, 95.0, 105.0), (256, None, 115.0), (384, 205.0, 215.0)):
+        if fitted:
+            console.fit(steps - 128, fitted, ("before", "after", "constant"), losses)
+        console.evaluation(steps, evaluated, result)
+    first, second, third = (line for line in capsys.readouterr().out.splitlines() if "ETA" in line)
+    assert "51 agent-steps/s | ETA 0:03:50" in first  # two refits, 50 s of training
+    assert "51 agent-steps/s | ETA 0:03:40" in second
+    assert "51 agent-steps/s | ETA 0:02:00" in third
+
+
 @pytest.mark.parametrize("columns", ["0", "1", "19"])
 def test_a_terminal_without_columns_hides_nothing(tmp_path, columns):
     """COLUMNS=0 left all output out."""

@@ -9,6 +9,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from dials_mpi.algorithm.evaluation import Evaluation, baseline
+from dials_mpi.config.schedule import segments
 from dials_mpi.core.console import BestEffortConsole
 from dials_mpi.core.launchers import launched
 from dials_mpi.core.logging import LOG
@@ -32,12 +33,15 @@ class ConsoleSink(Sink):
         # Open MPI gives its ranks a terminal even if their output goes to a file.
         terminal = False if launched() else None
         self.console = BestEffortConsole(soft_wrap=True, force_terminal=terminal)
-        self.marks: list[tuple[int, float]] = []  # steps per agent, seconds: evaluations of this session
+        # Of the evaluations of this session: steps per agent, and seconds without refits.
+        self.marks: list[tuple[int, float]] = []
+        self.refits: list[float] = []  # seconds of each refit of this session, with its collection
         self.bar: Progress | None = None
 
     def session(self, session: Session) -> None:
         """Show the bar, at a terminal."""
         self.about, self.total_steps = session, session.config.total_steps
+        self.last = session.wall_time  # of the last record
         if self.console.is_terminal:
             self._show_bar()
 
@@ -60,6 +64,8 @@ class ConsoleSink(Sink):
         text = ", ".join(f"{name} {mean:.3f}" for name, mean in means.items())
         if means["after"] > USELESS * means["constant"]:
             text += " (worse than class frequencies: raise influence.epochs or influence.learning_rate)"
+        self.refits.append(wall_time - self.last)
+        self.last = wall_time
         self.phase(wall_time, f"cross-entropy of the predictors on held-out episodes: {text}")
 
     def evaluation(self, env_steps: int, wall_time: float, evaluation: Evaluation) -> None:
@@ -67,7 +73,8 @@ class ConsoleSink(Sink):
         parts = [f"{env_steps:,} of {self.total_steps:,} steps", f"return {evaluation.mean:.2f}"]
         if evaluation.cross_entropy is not None:
             parts.append(f"cross-entropy {evaluation.cross_entropy.mean():.3f}")
-        self.marks.append((env_steps, wall_time))
+        self.marks.append((env_steps, wall_time - sum(self.refits)))
+        self.last = wall_time
         if env_steps:
             parts.append(f"{self.about.agents / self._seconds_per_step():,.0f} agent-steps/s")
             parts.append(f"ETA {clock(self._remaining(env_steps))}")
@@ -103,7 +110,7 @@ class ConsoleSink(Sink):
             self.bar = None
 
     def _seconds_per_step(self) -> float:
-        """Since the second evaluation of the session: the time before it has the start and mostly a fit."""
+        """Since the second evaluation of the session: the time before it has the start. Without refits."""
         steps, seconds = self.marks[1 if len(self.marks) > 2 else 0]
         now, elapsed = self.marks[-1]
         return (elapsed - seconds) / (now - steps) if now > steps else elapsed / now
@@ -112,7 +119,9 @@ class ConsoleSink(Sink):
         """Seconds to the end of training; NaN if not known yet."""
         if not env_steps:
             return float("nan")
-        return self._seconds_per_step() * max(0, self.total_steps - env_steps)
+        to_come = sum(one.refit for one in segments(self.about.config) if one.env_steps > env_steps)
+        refits = to_come * float(np.mean(self.refits)) if self.refits else 0.0
+        return self._seconds_per_step() * max(0, self.total_steps - env_steps) + refits
 
     def _show_bar(self) -> None:
         self.bar = Progress(
