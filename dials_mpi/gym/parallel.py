@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from operator import lt
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,8 @@ class GlobalEnv(ParallelEnv[str, np.ndarray, int]):
         self.metadata = {"name": f"dials_mpi_{config.domain_key}", "render_modes": []}
         self.possible_agents = [f"agent_{i}" for i in range(len(self.domain.agents))]
         self.agents: list[str] = []
+        self._counts = [agent.actions for agent in self.domain.agents]
+        self._decision_steps = decision_steps(self.domain)
         self._simulator: GlobalSimulator | None = None
         seen = self._begin(config.seed).reset().observations
         spaces = [(observation_space(seen[i]), action_space(self.domain, i)) for i in range(len(seen))]
@@ -81,7 +84,7 @@ class GlobalEnv(ParallelEnv[str, np.ndarray, int]):
         if seed is not None or self._simulator is None:
             self._simulator = self._begin(self.config.seed if seed is None else seed)
         self.agents = list(self.possible_agents)
-        return self._observed(self._simulator.reset().observations), self._of_all({})
+        return self._observed(self._simulator.reset().observations), self._infos()
 
     def close(self) -> None:
         """End the simulator, also outside this process; ``reset`` starts it again."""
@@ -105,12 +108,11 @@ class GlobalEnv(ParallelEnv[str, np.ndarray, int]):
         """
         if self._simulator is None or not self.agents:
             raise RuntimeError("no episode is running: call reset first")
-        joint = np.array([[self._action(agent, actions)] for agent in self.agents])
         environment = GlobalEnvironment(self._simulator)
-        seen, rewards, done = decide(environment, joint, decision_steps(self.domain))
-        earned = {agent: float(reward[0]) for agent, reward in zip(self.agents, rewards, strict=True)}
+        seen, rewards, done = decide(environment, self._joint(actions), self._decision_steps)
+        earned = dict(zip(self.agents, rewards[:, 0].tolist(), strict=True))
         observations, over = self._observed(seen), bool(done[0])
-        result = observations, earned, self._of_all(False), self._of_all(over), self._of_all({})
+        result = observations, earned, self._of_all(False), self._of_all(over), self._infos()
         if over:
             self.agents = []
         return result
@@ -119,8 +121,16 @@ class GlobalEnv(ParallelEnv[str, np.ndarray, int]):
         """Of a copy: no simulation goes with it, for a process holds one SUMO at most."""
         return {**self.__dict__, "_simulator": None, "agents": []}
 
-    def _action(self, agent: str, actions: Mapping[str, Any]) -> int:
-        space, given = self.action_space(agent), actions.get(agent)
+    def _joint(self, actions: Mapping[str, Any]) -> np.ndarray:
+        """The actions of all agents, int64 [N, 1]. ValueError: one is missing or invalid."""
+        given: list[Any] = [actions.get(agent) for agent in self.agents]
+        # Mostly they are ints. Comparing a few of them is faster in Python than in numpy.
+        if not (set(map(type, given)) == {int} and min(given) >= 0 and all(map(lt, given, self._counts))):
+            given = [self._action(agent, one) for agent, one in zip(self.agents, given, strict=True)]
+        return np.array(given, np.int64)[:, None]
+
+    def _action(self, agent: str, given: Any) -> int:
+        space = self.action_space(agent)
         action = action_of(space, given)
         if action is None:
             raise ValueError(f"the action of {agent} is {given!r}: give one of {space}")
@@ -131,9 +141,14 @@ class GlobalEnv(ParallelEnv[str, np.ndarray, int]):
         return self.domain.global_simulator([stream(seed, Purpose.GLOBAL_TRAINING, 0, OTHER_EPISODES)])
 
     def _observed(self, observations: Rows) -> dict[str, np.ndarray]:
-        return {
-            agent: own[0].astype(np.float32) for agent, own in zip(self.agents, observations, strict=True)
-        }
+        if isinstance(observations, np.ndarray):  # at once
+            rows = list(observations[:, 0].astype(np.float32))
+        else:
+            rows = [own[0].astype(np.float32) for own in observations]
+        return dict(zip(self.agents, rows, strict=True))
 
-    def _of_all(self, value: Any) -> dict[str, Any]:
-        return {agent: value.copy() if isinstance(value, dict) else value for agent in self.agents}
+    def _of_all(self, value: bool) -> dict[str, bool]:
+        return dict.fromkeys(self.agents, value)
+
+    def _infos(self) -> dict[str, dict[str, Any]]:
+        return {agent: {} for agent in self.agents}
