@@ -464,7 +464,8 @@ def stop_early(directory, ranks, settings=LONG):
     os.kill(program.process.pid, signal.SIGUSR1)
     result = program.wait()
     assert (result.code, result.stderr) == (75, "")
-    assert "stopped at" in result.stdout.splitlines()[-1]
+    *_, reason, last = result.stdout.splitlines()
+    assert "stopped at" in last and reason == "a stop was requested, by a signal or a callback"
     return result
 
 

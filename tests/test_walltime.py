@@ -202,6 +202,7 @@ def test_a_run_stops_in_time_and_goes_on_to_the_same_end(trained, tmp_path):
     assert (
         "stopped at" in first.stdout and took < 20
     )  # three seconds of work, and the start and end on a busy machine
+    assert "the time limit leaves no room for another segment\n" in first.stdout
     rest = train(*settings, *how, ranks=2)
     assert (rest.code, rest.stderr) == (0, "")
     assert differing(results(trained(*settings)), results(tmp_path / "out")) == []

@@ -21,7 +21,11 @@ from dials_mpi.run.state_exchange import StateExchange
 from dials_mpi.run.walltime import Deadline, Pace, Work, work
 from dials_mpi.storage.progress import Progress
 
-CONTINUE, SAVE, STOP = range(3)
+CONTINUE, SAVE, OUT_OF_TIME, REQUESTED = range(4)
+REASONS = {
+    OUT_OF_TIME: "the time limit leaves no room for another segment",
+    REQUESTED: "a stop was requested, by a signal or a callback",
+}
 
 
 class CheckpointManager:
@@ -77,19 +81,20 @@ class CheckpointManager:
         if verdict != CONTINUE:
             with self.pace("checkpoint"):
                 self._save(segment)
-        if verdict == STOP:
+        if verdict in REASONS:
+            self.sinks.message(REASONS[verdict])
             self.sinks.stopped(segment.env_steps, self.sinks.elapsed())
-        return verdict == STOP
+        return verdict in REASONS
 
     def _verdict(self, segment: Segment) -> int:
-        """What this rank asks for: STOP after a signal; on root also by the clock and the configuration."""
+        """What this rank asks for: to stop after a signal; on root also by clock and configuration."""
         if signals.stop_requested():
-            return STOP
+            return REQUESTED
         if not self.comm.is_root:
             return CONTINUE
         following = self.segments.get(segment.index + 1)
         if not self.deadline.allows(self.pace.takes(self._work(following))):
-            return STOP
+            return OUT_OF_TIME
         config = self.start.config
         since, minutes = segment.index + 1 - self.saved_segments, (time.monotonic() - self.saved_at) / 60
         due = (
