@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from dataclasses import replace
 
 import pytest
@@ -13,6 +15,7 @@ from dials_mpi.bench.__main__ import main
 from dials_mpi.bench.costs import Costs
 from dials_mpi.bench.flop import fit_flop
 from dials_mpi.bench.plan import Plan, choices, doubled, suggested, usual_ranks
+from dials_mpi.bench.plan_tables import job
 from dials_mpi.bench.projection import Line
 from dials_mpi.bench.sample import Sample
 from dials_mpi.config import load
@@ -85,6 +88,24 @@ def test_a_long_evaluation_suggests_to_play_while_others_train():
     assert {each.ranks for each in choices(replace(slow, ranks=4), fixed=True)} == {4}
 
 
+def test_the_job_of_a_plan_has_its_ranks_and_a_quarter_more_than_it_needs():
+    words = ["evaluation_episodes=32", "dataset_size=640"]
+    slow = plan(words, ranks=5, nodes=2, collect=1.0, evaluate=1.0)
+    best = suggested(choices(slow, fixed=False))
+    line = job(best, slow, ["my city.yaml", *words])
+    head, _, run = line.partition(" jobs/train.sbatch ")
+    options = dict(re.findall(r"--([a-z-]+)=(\S+)", head))
+    assert (options["nodes"], options["ntasks"]) == ("2", "8")
+    assert shlex.split(run) == ["--config", "my city.yaml", *words, "schedule=overlapped", "global_ranks=4"]
+    need = 1.25 * best.memory.node / 4 / MB
+    assert need <= float(options["mem-per-cpu"].removesuffix("M")) < need + 50
+    hours, minutes, seconds = map(int, options["time"].split(":"))
+    assert (minutes % 10, seconds) == (0, 0)
+    assert max(0.5, 1.25 * best.hours) <= hours + minutes / 60 < max(0.5, 1.25 * best.hours) + 1 / 6 + 1e-9
+    alone = job(plan(["mode=global"], ranks=1), plan(["mode=global"], ranks=1), ["a.yaml", "mode=global"])
+    assert "--ntasks=1 " in alone and alone.endswith(" --config a.yaml mode=global")
+
+
 def test_what_grows_with_what():
     own = plan()
     rows = doubled(own)
@@ -132,6 +153,7 @@ def test_the_command_plans_what_it_measures(tmp_path):
     done = launch(*command, cwd=tmp_path)
     assert (done.code, done.stderr) == (0, "Measuring on this machine, for one to three minutes ...\n")
     assert "4 regions, 256 steps per agent, 3 ranks on 1 node" in done.stdout
+    assert re.search(r"^Submit: sbatch --nodes=1 --ntasks=3 .* --config a.yaml ", done.stdout, re.MULTILINE)
     found = json.loads((tmp_path / "plan.json").read_text())["plan"]
     assert 0 < found["hours"] < 0.1 and found["core_hours"] == pytest.approx(3 * found["hours"])
     memory = found["memory_bytes"]

@@ -189,7 +189,7 @@ def _show_plan(comm: Communicator, task: Task, options: argparse.Namespace) -> d
     checkpoint = write_seconds_per_region(config, options.folder)
     own = plan.Plan(config, sample, checkpoint, link, plan.usual_ranks(config, options.ranks), options.nodes)
     compared = plan.choices(own, fixed=options.ranks is not None)
-    plan_tables.show_plan(own, compared)
+    plan_tables.show_plan(own, compared, [options.plan, *options.arguments])
     return {"plan": plan_tables.figures(own, compared)}
 
 
