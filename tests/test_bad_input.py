@@ -284,6 +284,8 @@ CHANGES: dict[str, list[str]] = {
     "influence.arguments": ["influence.architecture=torch_modules:Plain", "influence.arguments={width: 3}"],
     "influence.heads": ["influence.heads=autoregressive"],
     "influence.patience": ["influence.patience=1"],
+    "influence.start": ["influence.start=first"],
+    "influence.refit_epochs": ["influence.refit_epochs=1"],
     "learner": ["learner=own_learner:Linear"],
     "learner_arguments": ["learner=own_learner:Linear", "learner_arguments={rate: 0.1}"],
     "learning.device": ["policy.architecture=torch:gru", "learning.device=cuda"],

@@ -480,6 +480,8 @@ CHANGES = {
     "influence.held_out": "0.2",
     "influence.heads": "autoregressive",
     "influence.patience": 3,
+    "influence.start": "first",
+    "influence.refit_epochs": 3,
     "datasets": "all",
     "datasets_from": "runs/kept",
     "policies_from": "runs/kept",

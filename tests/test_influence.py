@@ -15,7 +15,7 @@ from torch_twin import TorchTwin, assert_close
 from dials_mpi import config as c
 from dials_mpi.domains.base import Region
 from dials_mpi.learning import builtin, influence
-from dials_mpi.learning.influence import Heads, Predictor, baseline_cross_entropy
+from dials_mpi.learning.influence import Heads, Predictor, baseline_cross_entropy, first_of_kind
 from dials_mpi.learning.kernels.inputs import scaled
 
 CLASSES = [(2, 4, 3, 2), (4, 4, 4, 4), (2, 2), (3,), (2,), (5, 2)]
@@ -388,3 +388,10 @@ def test_the_workspace_of_a_cross_entropy_does_not_grow_with_the_dataset():
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] - peaks[0] < 18_000 * 20 * 40  # outputs and sources of 18,000 more episodes
+
+
+def test_the_first_region_of_each_kind():
+    """Equal are the number of inputs and the classes of every source, in their order."""
+    sizes = [(5, (4, 2)), (5, (3,)), (4, (2,)), (5, (4, 2)), (5, (2, 4)), (4, (2,))]
+    regions = [Region((k,), inputs, classes) for k, (inputs, classes) in enumerate(sizes)]
+    assert first_of_kind(regions) == [0, 1, 2, 0, 4, 2]

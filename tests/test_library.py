@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from conftest import SMALL, content, generators, launch
 import dials_mpi
 from dials_mpi.archive import archive
 from dials_mpi.core.errors import BadInput
+from dials_mpi.learning.influence import fit_anew
 from dials_mpi.run.sinks import Sink
 from dials_mpi.run.system import System
 
@@ -105,6 +107,25 @@ def test_a_refit_is_the_runs_own_and_takes_other_settings(run, plain):
         run.refit(0, env_steps=7)
     with pytest.raises(BadInput, match="did you mean"):
         run.refit(0, ["influence.epoch=3"])
+
+
+def test_predictors_that_start_from_that_of_the_first_region(trained, run):
+    """The others take fewer epochs, also at the second refit; run.refit does the same as the run."""
+    settings = ("influence.epochs=6", "influence.start=first", "influence.refit_epochs=1", "datasets=all")
+    started = dials_mpi.open(trained(*SMALL, *settings, ranks=3))
+    losses = started.influence["cross_entropy_after"].values
+    first, again = (started.refit(0, env_steps=0)[0] for _ in range(2))
+    assert np.array_equal(first.vector, again.vector)
+    for k in range(4):
+        predictor, fit = started.refit(k, env_steps=0)
+        assert fit.after == losses[0, k]
+        data = started.datasets[0].arrays(k)
+        by_hand, _ = fit_anew(
+            replace(started.config.influence, epochs=1 if k else 6),
+            *(started.domain.regions[k], k, (data.inputs, data.sources), started.config.seed),
+            start=first.vector if k else None,
+        )
+        assert np.array_equal(by_hand.vector, predictor.vector)
 
 
 def test_policies_act(run):

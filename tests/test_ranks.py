@@ -78,6 +78,7 @@ def test_any_number_of_ranks_gives_the_same_results(trained, ranks):
         ("mode=global",),
         ("policy.architecture=fnn", "influence.architecture=fnn"),
         ("warehouse.grid=[1,3]", "warehouse.ring=false"),
+        ("influence.start=first", "influence.epochs=6", "influence.refit_epochs=1"),
     ],
     ids=lambda settings: settings[0],
 )

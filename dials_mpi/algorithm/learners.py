@@ -20,7 +20,7 @@ from dials_mpi.domains.base import Domain
 from dials_mpi.domains.members import Members
 from dials_mpi.learning import side_by_side
 from dials_mpi.learning.adam import Adam
-from dials_mpi.learning.influence import Fit, Predictor
+from dials_mpi.learning.influence import Fit, Predictor, first_of_kind
 from dials_mpi.learning.learner import find, metrics
 from dials_mpi.learning.policy import Policy
 from dials_mpi.learning.ppo import METRICS, PPO
@@ -75,14 +75,27 @@ class Learners:
         self.own = {i: self._own_agent(i) for i in numbers} if config.own_learner else {}
         self.predictors = {} if config.mode == "global" else {k: self._predictor(k) for k in regions}
 
-    def fit(self, datasets: Mapping[int, Dataset], segment: Segment) -> dict[int, Fit]:
+    def starts_from(self, segment: Segment) -> list[int]:
+        """For each region of the system the one whose fitted predictor its own starts from at the refit
+        before a segment: mostly itself."""
+        every = range(len(self.domain.regions))
+        first = self.config.influence.start == "first" and not self.config.predictors_from
+        return first_of_kind(self.domain.regions) if first and segment.index == 0 else list(every)
+
+    def fit(
+        self, datasets: Mapping[int, Dataset], segment: Segment, regions: Sequence[int] | None = None
+    ) -> dict[int, Fit]:
         """Lines 4 to 6: train each region's predictor on its dataset; the cross-entropies by region.
 
-        NonFinite: a cross-entropy or a parameter is infinite or NaN.
+        regions: some of this rank's, by default all. NonFinite: a cross-entropy or a parameter is infinite or
+        NaN.
         """
-        fits = {}
-        for k in self.regions:
-            fit = self.predictors[k].fit(*datasets[k], self._stream(Purpose.INFLUENCE_FIT, k, segment))
+        fits, starts = {}, self.starts_from(segment)
+        settings, fitted = self.config.influence, segment.index > 0 or bool(self.config.predictors_from)
+        for k in self.regions if regions is None else regions:
+            epochs = (settings.refit_epochs if fitted or starts[k] != k else 0) or settings.epochs
+            random = self._stream(Purpose.INFLUENCE_FIT, k, segment)
+            fit = self.predictors[k].fit(*datasets[k], random, epochs)
             losses = {f"cross-entropy {name} the fit": loss for name, loss in fit._asdict().items()}
             state = self.state("predictor", k)
             self._require_finite(f"region {k}", segment, losses | state, state | datasets[k]._asdict())

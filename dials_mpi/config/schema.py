@@ -147,6 +147,21 @@ class Influence:
         high=100_000,
         newer=True,
     )
+    start: str = setting(
+        "own",
+        "What a predictor starts from at the first refit: own: random weights of its own; first: the fitted "
+        "predictor of the first region with equal sizes (docs/predictors.md)",
+        choices=("own", "first"),
+        newer=True,
+    )
+    refit_epochs: int = setting(
+        0,
+        "Passes over the dataset of a refit that starts from a fitted predictor: at later refits, and with "
+        "start: first; 0: epochs",
+        low=0,
+        high=100_000,
+        newer=True,
+    )
 
     def held_out_episodes(self, episodes: int) -> int:
         """The number of validation episodes of a dataset, at least one; they are its last ones."""

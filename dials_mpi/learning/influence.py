@@ -196,12 +196,19 @@ class Predictor:
         targets = by_time(sources, np.arange(len(inputs)))
         return self.heads.loss(outputs.reshape(-1, self.heads.outputs), targets.reshape(-1, targets.shape[2]))
 
-    def fit(self, inputs: np.ndarray, sources: np.ndarray, stream: np.random.Generator) -> Fit:
+    def fit(
+        self,
+        inputs: np.ndarray,
+        sources: np.ndarray,
+        stream: np.random.Generator,
+        epochs: int | None = None,
+    ) -> Fit:
         """Train on whole episodes, inputs [K, T, D], sources [K, T, M], except the last share, held out.
 
         It continues from the present parameters and moments. A recurrent network learns from minibatches of
         at most batch_size episodes, another one from minibatches of steps. With ``patience`` it ends early,
-        and takes back what it learnt after the epoch with the lowest held-out loss.
+        and takes back what it learnt after the epoch with the lowest held-out loss. epochs: by default those
+        of the configuration.
         """
         train = len(inputs) - self.config.held_out_episodes(len(inputs))
         held_out = inputs[train:], sources[train:]
@@ -211,7 +218,7 @@ class Predictor:
         if not self.network.state_size:  # each step is a sequence of its own
             inputs, sources = (part.reshape(-1, 1, part.shape[-1]) for part in (inputs, sources))
         best = _Best(before, self.config.patience, self.optimiser) if self.config.patience else None
-        for _ in range(self.config.epochs):
+        for _ in range(epochs or self.config.epochs):
             order = stream.permutation(len(inputs))
             # Of nearly equal sizes: the network allocates memory for two sizes at most.
             for chosen in np.array_split(order, -(-len(order) // self.config.batch_size)):
@@ -263,14 +270,28 @@ def fit_anew(
     data: tuple[np.ndarray, np.ndarray],
     seed: int,
     segment: int = 0,
+    start: np.ndarray | None = None,
 ) -> tuple[Predictor, Fit]:
     """A new predictor of region ``number``, fitted as a run of this seed fits it before the first segment.
 
-    data: inputs [E, T, D] and sources [E, T, M]. segment: another one gives other minibatches.
+    data: inputs [E, T, D] and sources [E, T, M]. segment: another one gives other minibatches. start:
+    parameters [P] of the fitted predictor that it starts from; by default it has random ones.
     """
-    predictor = Predictor(settings, region, trainable=True)
-    predictor.network.initialise(stream(seed, Purpose.PREDICTOR_INITIALISATION, number))
-    return predictor, predictor.fit(*data, stream(seed, Purpose.INFLUENCE_FIT, number, segment))
+    predictor, epochs = Predictor(settings, region, trainable=True), settings.epochs
+    if start is None:
+        predictor.network.initialise(stream(seed, Purpose.PREDICTOR_INITIALISATION, number))
+    else:
+        predictor.vector[:], epochs = start, settings.refit_epochs or epochs
+    return predictor, predictor.fit(*data, stream(seed, Purpose.INFLUENCE_FIT, number, segment), epochs)
+
+
+def first_of_kind(regions: Sequence[Region]) -> list[int]:
+    """For each region the number of the first one with equal sizes: of inputs, and classes of each source."""
+    first: dict[tuple[int, tuple[int, ...]], int] = {}
+    return [
+        first.setdefault((region.input_size, tuple(region.source_classes)), k)
+        for k, region in enumerate(regions)
+    ]
 
 
 def baseline_cross_entropy(train: np.ndarray, test: np.ndarray, classes: Sequence[int]) -> float:

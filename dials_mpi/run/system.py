@@ -131,14 +131,37 @@ class System:
         """Lines 4 to 6: each rank trains the predictors of its regions; root records their losses."""
         self._phase("fitting the influence predictors")
         with self.checkpoints.pace("fit"):
-            with self.watch("influence"), self._dumping():
-                fits = self.learners.fit(datasets, segment)
+            fits = self._fit(datasets, segment)
             with self._exchange():
                 rows = {k: np.array(fit) for k, fit in fits.items()}
                 losses = self.comm.gather(rows, self.layout.owned[REGION], len(Fit._fields), np.float64)
         if losses is not None:
             self.store.join(self._start(segment))
             self.sinks.fit(self._start(segment), self.sinks.elapsed(), Fit._fields, losses)
+
+    def _fit(self, datasets: dict[int, Dataset], segment: Segment) -> dict[int, Fit]:
+        """This rank's predictors; those that others start from come first, on all ranks."""
+        fits: dict[int, Fit] = {}
+        starts = self.learners.starts_from(segment)
+        first = sorted({start for k, start in enumerate(starts) if start != k})
+        groups = [[k for k in self.learners.regions if (k in first) == early] for early in (True, False)]
+        for regions, early in zip(groups, (True, False), strict=True):
+            with self.watch("influence"), self._dumping():
+                fits |= self.learners.fit(datasets, segment, regions)
+            if early and first:
+                self._start_predictors(first, starts)
+        return fits
+
+    def _start_predictors(self, first: list[int], starts: list[int]) -> None:
+        """Every rank gets the parameters of the regions ``first``; its other predictors start from them."""
+        own = self.learners.predictors
+        held = [[first.index(k) for k in owned if k in first] for owned in self.layout.owned[REGION]]
+        with self._exchange():
+            rows = {first.index(k): own[k].vector for k in own if k in first}
+            table = self.comm.broadcast(self.comm.gather(rows, held, self.widths["predictor"], np.float32))
+        for k, predictor in own.items():
+            if starts[k] != k:
+                predictor.vector[:] = table[first.index(starts[k])][: predictor.vector.size]
 
     def play_ahead(self, segment: Segment) -> None:
         """In the schedule overlapped: while the other ranks train, the global ranks evaluate the joint policy
