@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dials_mpi.learning.kernels.activations import exp, sigmoid, tanh
+from dials_mpi.learning.kernels.activations import exp, exp_double, log, sigmoid, tanh
 from dials_mpi.learning.kernels.gemm import CHUNK, MANY, linear, of_weights, through_weights
 
 SAMPLES = st.one_of(st.integers(1, 40), st.sampled_from([CHUNK, CHUNK + 3, MANY - 1, MANY, MANY + 7]))
@@ -80,10 +80,30 @@ def test_activations_agree_with_double_precision():
     np.testing.assert_allclose([tanh(part) for part in x], np.tanh(wide), atol=2e-7)
 
 
-def test_nan_is_not_hidden_by_the_activations():
+def test_functions_in_double_precision_agree_with_the_c_library():
+    x = np.concatenate([np.linspace(-708, 709, 2001), np.linspace(-1, 1, 2001), [0.0, -0.0, 1e-300]])
+    np.testing.assert_allclose([exp_double(part) for part in x], np.exp(x), rtol=4e-16)
+    y = np.concatenate([np.exp(np.linspace(-700, 700, 2001)), np.linspace(0.5, 2, 2001), [1 + 1e-15, 1e15]])
+    np.testing.assert_allclose([log(part) for part in y], np.log(y), rtol=7e-16)
+    assert (log(1.0), exp_double(0.0)) == (0, 1)
+    assert [exp_double(part) for part in (-709.0, -np.inf, 710.0, np.inf)] == [0, 0, np.inf, np.inf]
+
+
+def test_nan_is_not_hidden_by_the_functions():
     """A run must end when its numbers break."""
     nan = np.float32(np.nan)
     assert np.isnan(sigmoid(nan)) and np.isnan(tanh(nan))
+    assert np.isnan(exp_double(np.nan)) and np.isnan(log(np.nan)) and log(np.inf) == np.inf
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(37, 48), (100, 5), (16, 4)])
+def test_a_row_has_the_same_bits_alone_and_among_others(inputs, outputs):
+    x, weight, bias = some(9, inputs), some(outputs, inputs, seed=1), some(outputs, seed=2)
+    together, alone = np.empty((9, outputs), np.float32), np.empty((1, outputs), np.float32)
+    linear(x, weight, bias, together)
+    for m in range(9):
+        linear(x[m : m + 1], weight, bias, alone)
+        assert np.array_equal(alone[0], together[m])
 
 
 @pytest.mark.parametrize("home", ["writable", "not writable"])

@@ -12,7 +12,7 @@ from dials_mpi.core.provenance import PROCESSORS, differences
 from dials_mpi.storage.hdf5 import rewriting
 from dials_mpi.storage.runfile import RunFile
 
-OTHER = "another avx2"
+OTHER = "another avx"
 RANK_2_ON_ANOTHER = f"""
 import os
 from dials_mpi.run import system
@@ -178,6 +178,9 @@ def test_the_notes():
     assert len(differences(of("a", "b"), of("b", "a"))) == 1, "as before, but mixed"
     (both,) = differences({**of("a"), "numpy": ["2"], "sumo": ["3"]}, {**of("b"), "numpy": ["1"]})
     assert "runs on a, numpy 2, earlier sessions ran on b, numpy 1:" in both
+    assert differences(of("haswell avx2", "znver4 avx512f"), of("icelake-server avx512f")) == []
+    assert len(differences(of("haswell avx2", "znver4 avx512f"), of("a avx512f"), built_in=False)) == 2
+    assert len(differences(of("haswell avx2", "ivybridge avx"), of("haswell avx2"))) == 2
     assert differences({"ranks": ["2"], "h5py": ["2"]}, {"ranks": ["1"], "h5py": ["1"]}) == []
 
 

@@ -359,6 +359,12 @@ class Config:
         return self.learner != PPO_LEARNER
 
     @property
+    def built_in(self) -> bool:
+        """Whether the learner and all networks are built in: compiled code, without PyTorch."""
+        networks = self.policy.architecture, self.influence.architecture
+        return not self.own_learner and set(networks) <= set(combinations.BUILT_IN)
+
+    @property
     def shared(self) -> bool:
         """Whether agents train one policy together."""
         return self.policy.share != "none"

@@ -24,8 +24,8 @@ KERNELS = Path("learning", "kernels")
 
 _DECORATED = re.compile(rb"^\s*@compiled", re.MULTILINE)
 
-VECTORS = ("avx512f", "avx2", "avx", "sve", "neon")
-"""Vector instructions, the widest first."""
+VECTORS = {"avx512f": {"fma"}, "avx2": {"fma"}, "avx": set(), "sve": set(), "neon": set()}
+"""Vector instructions, the widest first, and what a processor named after them must have as well."""
 
 OPTIONS = ("OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO_DEFAULT", "USING_SVML")
 """Settings of numba that change the machine code; the settings of the processor are part of its target."""
@@ -34,13 +34,29 @@ OPTIONS = ("OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO_D
 def processor() -> str:
     """The processor that machine code is compiled for here: LLVM's name, and its widest vector instructions.
 
-    On other processors sums may be taken in another order and rounded differently.
+    ``provenance.FUSED`` says on which processors results are equal.
     """
-    from llvmlite.binding import get_host_cpu_features, get_host_cpu_name
+    _, name, _ = _target()
+    widest = (vectors for vectors, others in VECTORS.items() if {vectors} | others <= features())
+    return " ".join([name, *widest][:2])
 
-    features = get_host_cpu_features()
-    widest = (name for name in VECTORS if features.get(name))
-    return " ".join([_numba_options().CPU_NAME or get_host_cpu_name(), *widest][:2])
+
+@cache
+def features() -> frozenset[str]:
+    """The instructions that machine code may use here, by LLVM's names, such as avx2 and fma."""
+    return frozenset(name[1:] for name in _target()[2].split(",") if name.startswith("+"))
+
+
+def has_fused_multiply_add() -> bool:
+    """Whether one instruction computes a b + c with a single rounding; all processors but x86's always do."""
+    return "fma" in features() or not _target()[0].startswith(("x86_64", "i"))
+
+
+def _target() -> tuple[str, str, str]:
+    """What numba compiles for: the system, the processor's name and its instructions, as LLVM writes them."""
+    from numba.core.registry import cpu_target
+
+    return cpu_target.target_context.codegen().magic_tuple()
 
 
 def code_folder() -> Path | None:
@@ -53,13 +69,11 @@ def _digest() -> str:
     import llvmlite
     import numba
     import numpy
-    from numba.core.registry import cpu_target
 
     digest = sha256(b"".join(_sources()))
     versions = [library.__version__ for library in (numba, llvmlite, numpy)]
     options = [getattr(_numba_options(), name, None) for name in OPTIONS]
-    target = cpu_target.target_context.codegen().magic_tuple()
-    digest.update(repr((versions, get_config_var("SOABI"), options, target)).encode())
+    digest.update(repr((versions, get_config_var("SOABI"), options, _target())).encode())
     return digest.hexdigest()[:16]
 
 
@@ -81,9 +95,11 @@ def _numba_options() -> Any:
 def compiled(function: Callable) -> Callable:
     """Decorator: compile a function; other compiled functions may call it.
 
-    Sums may be taken in another order; NaN and infinity are handled as in Python.
+    Every operation is rounded by itself and in the written order, so that all processors give the same bits:
+    for sums side by side and for products added with a single rounding see ``learning.kernels``. A division
+    by zero gives infinity or NaN.
     """
-    return _compile(function, fastmath={"reassoc", "contract", "nsz"}, error_model="numpy")
+    return _compile(function, error_model="numpy")
 
 
 def compiled_exactly(function: Callable) -> Callable:

@@ -16,6 +16,10 @@ import dials_mpi
 PROCESSORS = "processors"
 """The name of the attribute with each rank's kind of processor."""
 
+FUSED = ("avx512f", "avx2")
+"""Ends of the names of processors that give the same bits with the built-in networks: compiled code rounds a
+product and a sum once (``kernels.instructions.multiply_add``), and the C library has the same functions."""
+
 IRRELEVANT = (
     *("env_steps", "config_digest", "ranks", "hosts", "rebuilt_from"),
     *(
@@ -65,15 +69,27 @@ def distinct(kinds: Sequence[str]) -> str:
     return " and ".join(dict.fromkeys(kinds))
 
 
-def differences(here: Mapping[str, Sequence[str]], earlier: Mapping[str, Sequence[str]]) -> list[str]:
+def differences(
+    here: Mapping[str, Sequence[str]], earlier: Mapping[str, Sequence[str]], built_in: bool = True
+) -> list[str]:
     """Notes for the user: differences of processors or versions that may change results.
 
     here: by name, such as "processors" or "numba", the value of each rank (or one value for all).
-    earlier: the values that earlier sessions recorded; a name may be missing.
+    earlier: the values that earlier sessions recorded; a name may be missing. built_in: all networks and the
+    learner are; others may round differently on each kind of processor.
     """
+
+    def unlike(name: str, values: Sequence[str]) -> set[str]:
+        alike = FUSED if built_in and name == PROCESSORS else ()
+        return {FUSED[-1] if value.endswith(alike) else value for value in values}
+
     here = {name: values for name, values in here.items() if name not in IRRELEVANT}
-    notes = [_mixed(name, values) for name, values in here.items() if len(set(values)) > 1]
-    changed = [name for name in here if earlier.get(name) and set(earlier[name]) != set(here[name])]
+    notes = [_mixed(name, values) for name, values in here.items() if len(unlike(name, values)) > 1]
+    changed = [
+        name
+        for name, values in here.items()
+        if earlier.get(name) and unlike(name, earlier[name]) != unlike(name, values)
+    ]
     if changed:
         now, before = (", ".join(_labelled(name, of[name]) for name in changed) for of in (here, earlier))
         notes.append(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import sqrt
+
 import numpy as np
 
 from dials_mpi.core.jit import compiled
@@ -36,11 +38,17 @@ class Adam:
     def step(self, learning_rate: float) -> None:
         """Move the parameters [P] against the gradient [P]."""
         self.steps += 1
-        size = learning_rate / (1 - self.beta1 ** float(self.steps))
-        correction = (1 - self.beta2 ** float(self.steps)) ** -0.5
+        size = learning_rate / (1 - _power(self.beta1, int(self.steps)))
+        correction = 1 / sqrt(1 - _power(self.beta2, int(self.steps)))
         rates = self.beta1, 1 - self.beta1, self.beta2, 1 - self.beta2
         numbers = (np.float32(number) for number in (size, correction, self.epsilon, *rates))
         _step(self.parameters, self.gradient, self.first_moment, self.second_moment, *numbers)
+
+
+@compiled
+def _power(base, exponent):
+    """base^exponent by products alone: the C library's function may round differently elsewhere."""
+    return base**exponent
 
 
 @compiled

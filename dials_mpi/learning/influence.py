@@ -11,7 +11,7 @@ import numpy as np
 from dials_mpi.core.jit import compiled
 from dials_mpi.core.seeding import Purpose, stream
 from dials_mpi.learning.adam import Adam
-from dials_mpi.learning.kernels.activations import exp
+from dials_mpi.learning.kernels.activations import exp, exp_double, log
 from dials_mpi.learning.kernels.gemm import ROWS
 from dials_mpi.learning.kernels.inputs import by_time, scaled
 from dials_mpi.learning.kernels.sampling import (
@@ -300,7 +300,8 @@ def baseline_cross_entropy(train: np.ndarray, test: np.ndarray, classes: Sequenc
     for m, count in enumerate(classes):
         seen = np.bincount(train[..., m].ravel(), minlength=count) + 1.0
         wanted = np.bincount(test[..., m].ravel(), minlength=count)
-        losses.append(-(wanted / wanted.sum()) @ np.log(seen / seen.sum()))
+        pairs = zip(wanted / wanted.sum(), seen / seen.sum(), strict=True)
+        losses.append(-sum(share * log(chance) for share, chance in pairs))
     return float(np.mean(losses))
 
 
@@ -352,7 +353,7 @@ def _probabilities(outputs, counts, starts):
             logits = source_logits(outputs[b], counts[m], starts[m])
             total = log_sum_exp(logits)
             for c in range(counts[m]):
-                probabilities[b, m, c] = np.exp(logits[c] - total)
+                probabilities[b, m, c] = exp_double(logits[c] - total)
     return probabilities
 
 

@@ -13,6 +13,8 @@ import numpy as np
 
 from dials_mpi.core.jit import compiled
 from dials_mpi.learning.adam import Adam
+from dials_mpi.learning.kernels.activations import exp_double
+from dials_mpi.learning.kernels.gemm import LANES
 from dials_mpi.learning.kernels.sampling import log_sum_exp
 from dials_mpi.learning.policy import Policy, drawn
 
@@ -312,7 +314,7 @@ def _loss(
             logits, action = outputs[s, c, :count], actions[s, c]
             total = log_sum_exp(logits)
             log_ratio = logits[action] - total - old_log_probabilities[s, c]
-            ratio = np.exp(log_ratio)
+            ratio = exp_double(log_ratio)
             advantage = (advantages[s, c] - mean) * scale
             unclipped = advantage * ratio
             clipped = advantage * min(max(ratio, 1 - clip), 1 + clip)
@@ -320,9 +322,9 @@ def _loss(
 
             entropy = 0.0
             for k in range(count):
-                entropy -= np.exp(logits[k] - total) * (logits[k] - total)
+                entropy -= exp_double(logits[k] - total) * (logits[k] - total)
             for k in range(count):  # d log pi(a) = one-hot(a) - pi and d H = -pi (log pi + H), in the logits
-                probability = np.exp(logits[k] - total)
+                probability = exp_double(logits[k] - total)
                 d_entropy = entropy_coefficient / samples * (logits[k] - total + entropy)
                 gradient[s, c, k] = probability * (d_entropy - d_log_probability)
             gradient[s, c, action] += d_log_probability
@@ -360,9 +362,15 @@ def shorten(gradient: np.ndarray, norm: float) -> None:
 
 @compiled
 def _length(vector):
+    """LANES sums side by side, which the compiler can keep in vectors without another order of the terms."""
+    sums = np.zeros(LANES)
+    for first in range(0, vector.size, LANES):
+        for lane in range(min(LANES, vector.size - first)):
+            number = np.float64(vector[first + lane])
+            sums[lane] += number * number
     total = 0.0
-    for number in vector:
-        total += np.float64(number) * number
+    for part in sums:
+        total += part
     return np.sqrt(total)
 
 

@@ -254,7 +254,7 @@ class System:
 
         run_file = RunFileSink(self.directory, self.domain.statistics)
         here, earlier = run_file.run.provenance()
-        notes = (*start.notes, *differences({**here, **platform}, earlier))
+        notes = (*start.notes, *differences({**here, **platform}, earlier, self.config.built_in))
         console = [] if quiet else [ConsoleSink()]
         others = [*console, *registry.create(self.config.sinks), *callbacks]
         sinks = Sinks(run_file, others, start.progress.wall_time)

@@ -12,18 +12,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from dials_mpi.core.jit import compiled
-from dials_mpi.learning.kernels.instructions import instructions
+from dials_mpi.core.jit import compiled, features
+from dials_mpi.learning.kernels.instructions import instructions, multiply_add
 
 LANES = 16
 ROWS = 4
-WIDEST = 4 if llvm.get_host_cpu_features().get("avx512f") else 1
+WIDEST = 4 if "avx512f" in features() else 1
 """Vectors side by side in a block. Sixteen sums of 16 lanes fill half of the registers of AVX-512;
 elsewhere a vector of 16 lanes takes several registers, and only one vector fits."""
 COLUMNS = WIDEST * LANES
@@ -36,7 +35,6 @@ CHUNK = 128
 _FLOAT, _INT, _INDEX = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 _VECTOR = ir.VectorType(_FLOAT, LANES)
 _ZERO = ir.Constant(_VECTOR, [0.0] * LANES)
-_FAST = ("contract", "reassoc", "nsz")
 
 
 class _Block:
@@ -95,24 +93,26 @@ class _Block:
     def add(self, row: int, column: int, left: ir.Value, right: ir.Value) -> None:
         """Add a product to one of the sums."""
         place, builder = self.sums[row][column], self.builder
-        product = builder.fmul(left, right, flags=_FAST)
-        builder.store(builder.fadd(builder.load(place), product, flags=_FAST), place)
+        builder.store(multiply_add(builder, left, right, builder.load(place)), place)
 
     def totals(self) -> list[ir.Value]:
-        """The sum over the lanes of each of the 4 x 4 vectors: four vectors of four, row by row."""
-        vectors = [self.builder.load(place) for row in self.sums for place in row]
+        """The sum over the lanes of each of the 4 x 4 vectors: four vectors of four, row by row; or of one.
+
+        Each sum has the same order, however many there are: of halves, of quarters and so on.
+        """
+        vectors, rows = [self.builder.load(place) for row in self.sums for place in row], len(self.sums)
         group = LANES
-        while len(vectors) > 1:  # one vector gets the sums of the halves of two vectors' groups
+        while group > 1:  # one vector gets the sums of the halves of two vectors' groups
             half = group // 2
             low = [start + k for start in range(0, LANES, group) for k in range(half)]
             low += [LANES + place for place in low]
             high = [place + half for place in low]
-            pairs = zip(vectors[::2], vectors[1::2], strict=True)
+            pairs = zip(vectors[::2], vectors[1::2] or vectors, strict=True)
             vectors = [
                 self.builder.fadd(self._shuffle(a, b, low), self._shuffle(a, b, high)) for a, b in pairs
             ]
             group = half
-        return [self._shuffle(vectors[0], vectors[0], range(m * ROWS, (m + 1) * ROWS)) for m in range(ROWS)]
+        return [self._shuffle(vectors[0], vectors[0], range(m * rows, (m + 1) * rows)) for m in range(rows)]
 
     def _shuffle(self, a: ir.Value, b: ir.Value, places: Any) -> ir.Value:
         places = list(places)
@@ -171,40 +171,44 @@ def _outer_block(rows: int, width: int) -> Any:
     return block
 
 
-@instructions
-def _inner_block(context, a, a_row, b, b_row, terms, bias, out, out_row):
-    """out[4, 4] = a[4, terms] @ b[4, terms].T + bias[4]; strides in bytes."""
+def _inner_block(rows: int) -> Any:
+    """out[rows, rows] = a[rows, terms] @ b[rows, terms].T + bias[rows]; strides in bytes. rows: 4 or 1."""
 
-    def generate(context, builder, signature, arguments):
-        a, a_row, b, b_row, terms, bias, out, out_row = arguments
-        block = _Block(builder, ROWS, ROWS)
+    @instructions
+    def block(context, a, a_row, b, b_row, terms, bias, out, out_row):
+        def generate(context, builder, signature, arguments):
+            a, a_row, b, b_row, terms, bias, out, out_row = arguments
+            block = _Block(builder, rows, rows)
 
-        def step(offset: ir.Value, mask: ir.Value | None) -> None:
-            rights = [block.load(builder.add(block.at(b, n, b_row), offset), mask) for n in range(ROWS)]
-            for n in range(ROWS):
-                block.prefetch(builder.add(block.at(b, n + ROWS, b_row), offset))
-            for m in range(ROWS):
-                left = block.load(builder.add(block.at(a, m, a_row), offset), mask)
-                for n in range(ROWS):
-                    block.add(m, n, left, rights[n])
+            def step(offset: ir.Value, mask: ir.Value | None) -> None:
+                rights = [block.load(builder.add(block.at(b, n, b_row), offset), mask) for n in range(rows)]
+                for n in range(rows):
+                    block.prefetch(builder.add(block.at(b, n + rows, b_row), offset))
+                for m in range(rows):
+                    left = block.load(builder.add(block.at(a, m, a_row), offset), mask)
+                    for n in range(rows):
+                        block.add(m, n, left, rights[n])
 
-        whole = builder.sdiv(terms, _constant(LANES))
-        with cgutils.for_range(builder, whole) as loop:
-            step(builder.mul(loop.index, _constant(LANES * ITEM)), None)
-        rest = builder.srem(terms, _constant(LANES))
-        with builder.if_then(builder.icmp_signed("!=", rest, _constant(0))):
-            step(builder.mul(whole, _constant(LANES * ITEM)), block.first(rest))
-        pointer = builder.inttoptr(bias, ir.VectorType(_FLOAT, ROWS).as_pointer())
-        biases = builder.load(pointer, align=ITEM)
-        for m, total in enumerate(block.totals()):
-            block.store(builder.fadd(total, biases), block.at(out, m, out_row))
-        return context.get_dummy_value()
+            whole = builder.sdiv(terms, _constant(LANES))
+            with cgutils.for_range(builder, whole) as loop:
+                step(builder.mul(loop.index, _constant(LANES * ITEM)), None)
+            rest = builder.srem(terms, _constant(LANES))
+            with builder.if_then(builder.icmp_signed("!=", rest, _constant(0))):
+                step(builder.mul(whole, _constant(LANES * ITEM)), block.first(rest))
+            pointer = builder.inttoptr(bias, ir.VectorType(_FLOAT, rows).as_pointer())
+            biases = builder.load(pointer, align=ITEM)
+            for m, total in enumerate(block.totals()):
+                block.store(builder.fadd(total, biases), block.at(out, m, out_row))
+            return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 8), generate
+        return types.void(*[types.intp] * 8), generate
+
+    return block
 
 
 _four_1, _four_2, _four_3, _four_4 = (_outer_block(ROWS, width) for width in range(1, 5))
 _one_1, _one_2, _one_3, _one_4 = (_outer_block(1, width) for width in range(1, 5))
+_four_inner, _one_inner = _inner_block(ROWS), _inner_block(1)
 
 
 @compiled
@@ -242,14 +246,6 @@ def _outer(a, a_row, a_k, b, b_k, terms, out, rows, columns, add):
 
 
 @compiled
-def _dot(a, b):
-    total = np.float32(0)
-    for k in range(a.shape[0]):
-        total += a[k] * b[k]
-    return total
-
-
-@compiled
 def linear(x, weight, bias, out):
     """A layer: out[M, N] = x[M, K] @ weight[N, K].T + bias[N]."""
     samples, terms = x.shape
@@ -257,20 +253,21 @@ def linear(x, weight, bias, out):
     if samples >= MANY:
         linear_transposed(x, np.ascontiguousarray(weight.T), bias, out)
         return
+    x_at, w_at, bias_at, out_at = x.ctypes.data, weight.ctypes.data, bias.ctypes.data, out.ctypes.data
+    stride, out_row = terms * ITEM, outputs * ITEM
     if samples < ROWS or outputs < ROWS:
         for m in range(samples):
             for n in range(outputs):
-                out[m, n] = _dot(x[m], weight[n]) + bias[n]
+                to, b = out_at + m * out_row + n * ITEM, bias_at + n * ITEM
+                _one_inner(x_at + m * stride, stride, w_at + n * stride, stride, terms, b, to, out_row)
         return
-    x_at, w_at, bias_at, out_at = x.ctypes.data, weight.ctypes.data, bias.ctypes.data, out.ctypes.data
-    stride, out_row = terms * ITEM, outputs * ITEM
     # Four rows of the weights are used for all samples while they are in the cache.
     for n in range(0, outputs, ROWS):
         n = min(n, outputs - ROWS)  # the last block may overlap the one before it
         for m in range(0, samples, ROWS):
             m = min(m, samples - ROWS)
             to, b = out_at + m * out_row + n * ITEM, bias_at + n * ITEM
-            _inner_block(x_at + m * stride, stride, w_at + n * stride, stride, terms, b, to, out_row)
+            _four_inner(x_at + m * stride, stride, w_at + n * stride, stride, terms, b, to, out_row)
 
 
 @compiled

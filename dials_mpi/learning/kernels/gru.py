@@ -14,6 +14,7 @@ import numpy as np
 from dials_mpi.core.jit import compiled
 from dials_mpi.learning.kernels.activations import sigmoid, tanh
 from dials_mpi.learning.kernels.gemm import MANY, linear, linear_transposed, of_weights, through_weights
+from dials_mpi.learning.kernels.instructions import fused
 
 _ONE = np.float32(1)
 
@@ -37,9 +38,9 @@ def _cell(gates, products, before, after):
     for j in range(before.shape[0]):
         r = sigmoid(reset[j] + state_reset[j])
         z = sigmoid(update[j] + state_update[j])
-        n = tanh(new[j] + r * state_new[j])
+        n = tanh(fused(r, state_new[j], new[j]))
         reset[j], update[j], new[j] = r, z, n
-        after[j] = n + z * (before[j] - n)
+        after[j] = fused(z, before[j] - n, n)
 
 
 @compiled

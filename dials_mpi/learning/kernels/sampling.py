@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from dials_mpi.core.jit import compiled
+from dials_mpi.learning.kernels.activations import exp_double, log
 
 COUPLING_SCALE = np.float32(32)
 """A coupling times this is added to an output.
@@ -20,17 +21,17 @@ def log_sum_exp(logits):
     largest = np.float64(logits.max())
     total = 0.0
     for logit in logits:
-        total += np.exp(logit - largest)
-    return largest + np.log(total)
+        total += exp_double(logit - largest)
+    return largest + log(total)
 
 
 @compiled
 def draw(logits, total, uniform):
     """A class, by a uniform number in [0, 1); total: the ``log_sum_exp`` of the logits."""
-    drawn, cumulative = 0, np.exp(logits[0] - total)
+    drawn, cumulative = 0, exp_double(logits[0] - total)
     while drawn < logits.size - 1 and uniform >= cumulative:
         drawn += 1
-        cumulative += np.exp(logits[drawn] - total)
+        cumulative += exp_double(logits[drawn] - total)
     return drawn
 
 
