@@ -313,6 +313,7 @@ ALLOWED = [
     "checkpoint_keep=1",
     "silence=0",
     "global_ranks=2",
+    "collect_chunk=8",
     "datasets=none",
     "sinks=[csv]",
 ]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dials_mpi.algorithm.collect import Dataset
+from dials_mpi.algorithm.dataset import Dataset
 from dials_mpi.algorithm.failures import Failures
 from dials_mpi.algorithm.ials import IALS, Environment, GlobalEnvironment
 from dials_mpi.algorithm.own import AgentEnvironment, OwnAgent
@@ -82,10 +82,13 @@ class Learners:
         """
         fits = {}
         for k in self.regions:
-            fit = self.predictors[k].fit(*datasets[k], self._stream(Purpose.INFLUENCE_FIT, k, segment))
+            inputs, sources = datasets[k]
+            fit = self.predictors[k].fit(inputs, sources, self._stream(Purpose.INFLUENCE_FIT, k, segment))
             losses = {f"cross-entropy {name} the fit": loss for name, loss in fit._asdict().items()}
             state = self.state("predictor", k)
-            self._require_finite(f"region {k}", segment, losses | state, state | datasets[k]._asdict())
+            self._require_finite(
+                f"region {k}", segment, losses | state, state | {"inputs": inputs, "sources": sources}
+            )
             LOG.info("fitted the predictor of region %d: %s", k, fit)
             fits[k] = fit
             self.failures.beat()

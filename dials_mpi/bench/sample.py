@@ -129,7 +129,7 @@ def _play(config: Config) -> Played:
 
     together = [parts(domain, most)[0].stop for most in (config.dataset_episodes, config.evaluation_episodes)]
     collect_seconds, described = _episode(config, collecting, together[0]) if predictors else (0.0, "")
-    recorded = sum(array.nbytes for dataset in datasets for array in dataset) / max(1, len(datasets))
+    recorded = sum(array.nbytes for dataset in datasets for array in dataset.stored) / max(1, len(datasets))
     evaluate_seconds, described = _episode(config, evaluating, together[1])
     regions = len(domain.regions)
     each = max(0.0, _peak() - fixed - recorded * regions) / regions
@@ -192,7 +192,7 @@ def _train(config: Config, datasets: list[Any]) -> Trained:
 
 def _work(config: Config, domain: Any, regions: range, datasets: list[Any]) -> tuple[float, float]:
     """CPU seconds for one of these regions: of an operation of a refit, and of a step of training."""
-    from dials_mpi.algorithm.collect import Dataset
+    from dials_mpi.algorithm.dataset import Dataset
     from dials_mpi.algorithm.learners import Learners
     from dials_mpi.bench.flop import fit_flop
 
@@ -200,7 +200,7 @@ def _work(config: Config, domain: Any, regions: range, datasets: list[Any]) -> t
     learners, fit = Learners(few, domain, list(regions)), 0.0
     whole = {k: Dataset(*_repeated(datasets[k], config)) for k in regions if config.mode == "dials"}
     if whole:
-        learners.fit({k: Dataset(*(part[:2] for part in own)) for k, own in whole.items()}, _segment(0))
+        learners.fit({k: Dataset(*own.some(slice(2))) for k, own in whole.items()}, _segment(0))
         fit = _seconds(config, lambda: learners.fit(whole, _segment(0))) / fit_flop(few) / len(regions)
 
     def spent(updates: int) -> float:

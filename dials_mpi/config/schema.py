@@ -33,7 +33,7 @@ OWN_EPISODES = -1
 
 MAINTENANCE = (
     *("checkpoint_every", "checkpoint_minutes", "checkpoint_keep"),
-    *("silence", "global_ranks", "datasets", "sinks"),
+    *("silence", "global_ranks", "collect_chunk", "datasets", "sinks"),
 )
 """Settings that do not affect results."""
 
@@ -260,6 +260,14 @@ class Config:
     )
     silence: float = setting(
         600.0, "Seconds without a heartbeat after which a rank is reported; 0: never", low=0, high=1e6
+    )
+    collect_chunk: int = setting(
+        0,
+        "Episodes that a global rank plays before it sends them, when it collects: fewer need less memory "
+        "(docs/speed.md); 0: as many as it plays side by side, at most 64",
+        low=0,
+        high=1_000_000,
+        newer=True,
     )
     datasets: str = setting(
         "last",
