@@ -19,7 +19,7 @@ from dials_mpi.core.seeding import Purpose, stream, streams
 from dials_mpi.domains.base import Domain
 from dials_mpi.domains.members import Members
 from dials_mpi.learning import side_by_side
-from dials_mpi.learning.adam import Adam
+from dials_mpi.learning.adam import Adam, Gradients
 from dials_mpi.learning.influence import Fit, Predictor
 from dials_mpi.learning.learner import find, metrics
 from dials_mpi.learning.policy import Policy
@@ -69,6 +69,7 @@ class Learners:
         self.failures = failures or Failures()
         self.members = Members(domain.regions)
         numbers = sorted(self.members.of(regions))
+        self._gradients = Gradients()
         self._stacks: dict[tuple[Any, ...], tuple[Together | None, Together | None]] = {}
         self.shared = self._shared(numbers, exchange or Alone()) if config.shared else None
         self.agents = {} if config.own_learner else {i: self._agent(i) for i in numbers}
@@ -263,7 +264,10 @@ class Learners:
     def _agent(self, i: int) -> PPO:
         config = self.config
         optimiser = self.shared.optimisers[self.shared.kinds[i]] if self.shared else None
-        agent = PPO(config.policy, config.ppo, self.domain.agents[i], config.envs_per_region, optimiser)
+        # Agents that share a policy need their gradients at the same time.
+        gradients = None if optimiser else self._gradients
+        own = self.domain.agents[i], config.envs_per_region
+        agent = PPO(config.policy, config.ppo, *own, optimiser, gradients)
         if not optimiser:
             agent.policy.network.initialise(stream(config.seed, Purpose.POLICY_INITIALISATION, i))
         return agent
@@ -283,7 +287,8 @@ class Learners:
         return SharedPolicies(kinds, [size(table) for table in found], optimisers, exchange)
 
     def _predictor(self, k: int) -> Predictor:
-        predictor = Predictor(self.config.influence, self.domain.regions[k], trainable=True)
+        region, gradients = self.domain.regions[k], self._gradients
+        predictor = Predictor(self.config.influence, region, trainable=True, gradients=gradients)
         predictor.network.initialise(stream(self.config.seed, Purpose.PREDICTOR_INITIALISATION, k))
         return predictor
 
