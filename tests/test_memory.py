@@ -63,6 +63,8 @@ def test_each_term_by_hand():
     assert own.learners(range(18)) == pytest.approx(18 * (3 * (policy + predictor) + 8 + memory + objects))
     sample = 5 + 4  # 37 bits, 4 sources
     assert own.datasets(range(18)) == 18 * 1280 * sample
+    assert own.sent(range(18)) == 18 * max(policy, predictor)
+    assert own.worker(range(18)) == own.learners(range(18)) + own.datasets(range(18)) + own.sent(range(18))
     assert own.networks() == 36 * (policy + predictor + objects)
     assert own.collected() == 36 * 8 * 20 * (2 * sample + 5)  # a copy on its way; actions and rewards
 

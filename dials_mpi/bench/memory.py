@@ -85,10 +85,17 @@ class Growth:
         """The datasets of all regions with so many episodes."""
         return episodes * sum(map(self._episode, self.domain.regions))
 
+    def sent(self, regions: Iterable[int]) -> float:
+        """The copy of the parameters of one kind that a rank sends to the global ranks."""
+        mine = [self.domain.regions[k] for k in regions]
+        numbers = {"policy": sum(len(region.agents) for region in mine), "predictor": len(mine)}
+        return max(size * numbers[kind] for kind, size in self._parameters.items())
+
     def worker(self, regions: Iterable[int]) -> float:
-        """All of it on a rank that only trains."""
+        """All of it on a rank that only trains. (The datasets are freed before parameters are sent, but the
+        C library keeps the memory of such small arrays.)"""
         mine = list(regions)
-        return self.learners(mine) + self.datasets(mine)
+        return self.learners(mine) + self.datasets(mine) + self.sent(mine)
 
     def root(self) -> float:
         """All of it on a rank that only plays."""
