@@ -42,17 +42,21 @@ def checkpoint_figures(subject: Subject, folder: str) -> dict[str, float]:
     if ranks.is_root:
         from dials_mpi.storage.checkpoint import Checkpoint, files_of
 
-    seconds: dict[str, list[float]] = {"write": [], "plain_write": [], "read": []}
+    seconds: dict[str, list[float]] = {
+        name: [] for name in ("write", "busiest_rank_write_cpu", "plain_write", "read")
+    }
     with TemporaryDirectory(dir=folder if ranks.is_root else None) as own:
         shared = Path(ranks.broadcast(own))
         path, plain = shared / "checkpoint-0.h5", shared / "plain"
         before = memory()[0]
         for _ in range(TIMES):
             ranks.barrier()
-            start = time.perf_counter()
+            start, busy = time.perf_counter(), time.process_time()
             save(exchange, kept, config, domain, shared, 0, Progress() if ranks.is_root else None)
             seconds["write"].append(time.perf_counter() - start)
-            if ranks.is_root:
+            spent = ranks.gather_by_rank(np.array([time.process_time() - busy]))
+            if spent is not None:
+                seconds["busiest_rank_write_cpu"].append(float(spent.max()))
                 size = sum(file.stat().st_size for file in files_of(path))
                 seconds["plain_write"].append(_plain_write(plain, size))
             ranks.barrier()

@@ -112,13 +112,15 @@ class Plan:
     @cached_property
     def memory(self) -> Memory:
         """See ``Memory``; the global ranks and the first workers share the first node."""
-        sample, grows = self.sample, self.grows
-        trained, computed = sample.worker.each * self.held, grows.worker(self._every)
-        worker = sample.worker.fixed + max(trained, computed * self.held / len(self._every))
+        sample, grows, every = self.sample, self.grows, range(self.sample.costs.regions)
+        share = self.held / len(every)
+        trained = max(sample.worker.each * self.held, share * grows.learners(every))
+        data = share * grows.datasets(every)
+        worker = sample.worker.fixed + trained + data + share * grows.sent(every)
         played = sample.root.each * self.regions + self.factor * grows.collected()
         root = sample.root.fixed + max(played, self.factor * grows.root())
         if self.alone:
-            both = sample.root.fixed + max(played + trained, self.factor * grows.alone())
+            both = sample.root.fixed + max(played + trained + data, self.factor * grows.alone())
             return Memory(both, both, both)
         per_node = -(-self.ranks // self.nodes)
         playing = min(self.config.global_ranks, per_node)
@@ -136,11 +138,6 @@ class Plan:
     def disk(self) -> Disk:
         """See ``Disk``."""
         return Disk(self._run_file(), self._checkpoint_bytes() * self._kept_checkpoints(), self._datasets())
-
-    @property
-    def _every(self) -> range:
-        """The measured regions."""
-        return range(self.sample.costs.regions)
 
     def _datasets(self) -> float:
         refits = sum(segment.refit for segment in segments(self.config))
