@@ -73,6 +73,7 @@ def train(
             if segment.refit:  # every F steps
                 datasets = system.collect(segment)  # line 3
                 system.fit_predictors(datasets, segment)  # lines 4 to 6
+                del datasets  # free their memory
             system.play_ahead(segment)  # overlapped: what the next segment would wait for
             system.train_policies(segment)  # lines 7 to 12
             system.evaluate(segment)  # synchronous: at once

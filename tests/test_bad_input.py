@@ -313,8 +313,10 @@ ALLOWED = [
     "checkpoint_every=2",
     "checkpoint_minutes=5",
     "checkpoint_keep=1",
+    "checkpoint_writers=2",
     "silence=0",
     "global_ranks=2",
+    "collect_chunk=8",
     "datasets=none",
     "sinks=[csv]",
 ]

@@ -228,7 +228,11 @@ ALWAYS = {
     *("proportional_set_bytes", "proportional_set_bytes_of_root", "proportional_set_bytes_per_training_rank"),
     *("peak_resident_set_bytes_of_root", "peak_resident_set_bytes_of_a_training_rank"),
     *("checkpoint_bytes", "checkpoint_write_seconds", "checkpoint_plain_write_seconds"),
-    *("checkpoint_read_seconds", "checkpoint_share_of_plain_write"),
+    *(
+        "checkpoint_busiest_rank_write_cpu_seconds",
+        "checkpoint_read_seconds",
+        "checkpoint_share_of_plain_write",
+    ),
     "checkpoint_growth_of_peak_memory_bytes",
 }
 WITH_PREDICTORS = {

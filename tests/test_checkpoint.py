@@ -197,6 +197,86 @@ def test_no_more_than_a_row_is_in_memory(tmp_path):
     assert peak < 4 * row.nbytes
 
 
+# Parts ---------------------------------------------------------------------------------------------------
+
+OWNERS = ([0, 3], [1], [2])
+"""Whose rows each part of a checkpoint of four owners holds."""
+
+
+def write_parts(directory, progress, values, complete=True):
+    """A checkpoint in parts; complete: with the file that refers to them."""
+    path = checkpoints.path_of(directory, progress.env_steps)
+    datasets = [Rows(name, len(array), array.shape[1], array.dtype) for name, array in values.items()]
+    parts = [
+        checkpoints.Part(checkpoints.part_of(path, k), dict.fromkeys(values, own))
+        for k, own in enumerate(OWNERS)
+    ]
+    for part in parts:
+        with checkpoints.writing_part(part, datasets) as put:
+            for name, array in values.items():
+                for i in part.numbers[name]:
+                    put(name, i, array[i])
+    if complete:
+        text = CONFIG.to_yaml(), CONFIG.digest()
+        tables = {"policy": [(("w", (5,)),)] * 4}
+        with checkpoints.writing(directory, progress, text, PROGRAM, datasets, tables, parts):
+            pass
+    return path
+
+
+def test_parts_are_read_as_one_checkpoint_from_any_folder(tmp_path, monkeypatch):
+    values = rows(4)
+    (tmp_path / "run").mkdir()
+    write_parts(tmp_path / "run", at(3), values)
+    (tmp_path / "run").rename(tmp_path / "moved")
+    monkeypatch.chdir("/")
+    back = Checkpoint(tmp_path / "moved" / "checkpoint-384.h5")
+    assert back.progress == at(3)
+    state.verify(back, ENTRIES, DOMAIN)
+    with back.rows() as read:
+        for name, array in values.items():
+            assert back.whole(name).tobytes() == array.tobytes()
+            assert all((read(name, i) == row).all() for i, row in enumerate(array))
+
+
+@pytest.mark.parametrize("damage", ["gone", "flip", "of another checkpoint"])
+def test_a_checkpoint_with_a_bad_part_is_refused(tmp_path, damage):
+    path = write_parts(tmp_path, at(3), rows(4))
+    part = checkpoints.part_of(path, 1)
+    whole = bytearray(part.read_bytes())
+    if damage == "gone":
+        part.unlink()
+    elif damage == "flip":
+        whole[len(whole) // 2] ^= 4
+        part.write_bytes(whole)
+    else:
+        other = write_parts(tmp_path, at(4), {name: array + 1 for name, array in rows(4).items()})
+        part.write_bytes(checkpoints.part_of(other, 1).read_bytes())
+    with pytest.raises(BadInput, match=r"checkpoint-384-part1\.h5"):
+        Checkpoint(path)
+
+
+def test_a_disk_that_the_ranks_do_not_share_is_said(tmp_path):
+    part = checkpoints.Part(tmp_path / "checkpoint-384-part0.h5", {})
+    with (
+        pytest.raises(Unwritable, match="on a disk that all ranks share, or set checkpoint_writers=1"),
+        checkpoints.writing(tmp_path, at(3), ("", ""), PROGRAM, [], {}, [part]),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_parts_go_with_their_checkpoint(tmp_path):
+    for segment in (1, 2, 3):
+        write_parts(tmp_path, at(segment), rows(4))
+    checkpoints.prune(tmp_path, 2, lambda _: np.nan)
+    assert len(list(tmp_path.iterdir())) == 2 * 4
+    checkpoints.set_aside(tmp_path / "checkpoint-384.h5")
+    left = {path.name for path in tmp_path.iterdir()}
+    assert {"checkpoint-256.h5", "checkpoint-384.h5.damaged", "checkpoint-384-part2.h5.damaged"} < left
+    assert [path.name for path in checkpoints.present(tmp_path)] == ["checkpoint-256.h5"]
+
+
 # Which are kept ------------------------------------------------------------------------------------------
 
 
@@ -273,6 +353,19 @@ def test_a_resumed_run_removes_the_checkpoints_that_a_killed_session_left(three)
     begin(find(CONFIG, DOMAIN, str(three), resume=True), PROGRAM, ranks=2)
     kept = ["checkpoint-512.h5", "checkpoint-384.h5", "checkpoint-128.h5"]  # the newest two and the best
     assert [path.name for path in checkpoints.present(three)] == kept
+
+
+def test_a_run_that_was_killed_before_all_parts_were_there_goes_on_from_the_checkpoint_before(three):
+    run = RunFile.open(three)
+    values = rows(4)
+    kept = write_parts(three, at(4, lengths=run.lengths()), values)
+    unfinished = write_parts(three, at(5), values, complete=False)
+    checkpoints.part_of(unfinished, 2).unlink()
+    start = find(CONFIG, DOMAIN, str(three), resume=True)
+    assert start.checkpoint == kept
+    begin(start, PROGRAM, ranks=2)
+    assert checkpoints.files_of(kept) == [kept, *(checkpoints.part_of(kept, k) for k in range(3))]
+    assert not list(three.glob("checkpoint-640*"))
 
 
 @pytest.mark.parametrize("damage", [b"", b"no HDF5 at all", "cut", "flip"])
@@ -469,12 +562,16 @@ def stop_early(directory, ranks, settings=LONG):
     return result
 
 
-@pytest.mark.parametrize(("first", "then"), [(5, 1), (None, 5)])
-def test_a_run_goes_on_at_another_rank_count_to_the_same_bits(trained, tmp_path, first, then):
-    stop_early(tmp_path, first)
+@pytest.mark.parametrize(
+    ("first", "then", "words"),
+    [(5, 1, ()), (None, 5, ()), (4, 3, ("checkpoint_writers=2",))],
+    ids=["5-1", "None-5", "parts"],
+)
+def test_a_run_goes_on_at_another_rank_count_to_the_same_bits(trained, tmp_path, first, then, words):
+    stop_early(tmp_path, first, (*LONG, *words))
     done = len(RunFile.open(tmp_path).read("training/env_steps"))
     assert 3 <= done < 10
-    result = train(*LONG, "--output", str(tmp_path), "--resume", ranks=then)
+    result = train(*LONG, *words, "--output", str(tmp_path), "--resume", ranks=then)
     assert (result.code, result.stderr) == (0, "")
     assert f"going on from {128 * done:,} steps" in result.stdout
     unbroken = trained(*LONG)
@@ -488,7 +585,7 @@ def test_a_run_goes_on_at_another_rank_count_to_the_same_bits(trained, tmp_path,
         chain = [(config.attrs["env_steps"], config.attrs["ranks"]) for config in file["config"].values()]
     assert chain == [(0, first or 1), (128 * done, then)]
     assert (np.diff(run.read("evaluation/wall_time")) > 0).all()
-    assert run.read("timing/train").shape == (11, 5, 2)
+    assert run.read("timing/train").shape == (11, max(first or 1, then), 2)
 
 
 @pytest.mark.parametrize("mode", ["untrained", "global"])

@@ -512,7 +512,7 @@ def test_the_digest_changes_with_every_value_that_affects_results():
     assert len({load(None, words).digest() for words in own}) == 2
     same = {key for key, digest in digests.items() if digest == Config().digest()}
     kept = {"checkpoint_every", "checkpoint_minutes", "checkpoint_keep", "datasets", "sinks"}
-    assert same == {*kept, "silence", "global_ranks"}
+    assert same == {*kept, "silence", "global_ranks", "collect_chunk", "checkpoint_writers"}
     assert len(set(digests.values())) == len(values) - len(same) + 1
 
 

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import weakref
+
 import h5py
 import numpy as np
 import pytest
 from conftest import SMALL, content, launch, train
 
+import dials_mpi
+from dials_mpi.algorithm.dataset import Dataset
+from dials_mpi.algorithm.learners import Learners
 from dials_mpi.config import from_yaml, load
-from dials_mpi.core.errors import BadInput
+from dials_mpi.core import signals
+from dials_mpi.core.errors import BadInput, StopAtOnce
 from dials_mpi.core.seeding import Purpose, stream
 from dials_mpi.domains import create
+from dials_mpi.domains.base import Region
 from dials_mpi.learning.influence import Predictor
+from dials_mpi.run.global_ranks import GlobalRank
 from dials_mpi.storage import datasets
 from dials_mpi.storage.datasets import DatasetFile, RegionData, RegionNames
 from dials_mpi.storage.runfile import RunFile
@@ -74,6 +84,46 @@ def test_written_data_is_read_back(tmp_path):
         assert list(plain["regions/0"].attrs["source_names"]) == ["left", "right"]
         assert plain["regions/1"].attrs["agents"].tolist() == [1, 2, 3]
         assert plain["regions/0/inputs"].chunks == (6, 7, 3)  # a region is one chunk
+
+
+@pytest.mark.parametrize("bits", [True, False])
+def test_a_dataset_holds_bits_as_bits(bits):
+    data = region(np.random.default_rng(0), 6, 37, 4, 1, bits)
+    dataset = Dataset(data.inputs, data.sources)
+    assert sum(array.nbytes for array in dataset.stored) == 6 * 7 * ((5 if bits else 4 * 37) + 4)
+    one = Region((0,), 37, (4,) * 4, input_type="uint8" if bits else "float32")
+    room = Dataset.empty(one, 6, 7)
+    for part in (slice(0, 4), slice(4, 6)):
+        for t in range(7):
+            room.record(part, t, data.inputs[part, t], data.sources[part, t])
+    for each in (dataset, room):
+        assert same(each, data[:2]) and same((each.inputs, each.sources), data[:2])
+        assert same(each.some(slice(2, 5)), (data.inputs[2:5], data.sources[2:5]))
+
+
+def test_a_file_is_written_in_chunks_of_episodes(tmp_path):
+    whole = unequal(np.random.default_rng(0), 7)
+    path = datasets.path_of(tmp_path, 0)
+    with datasets.writing(path, 7, NAMES, {"env_steps": 0}) as put:
+        for part in (slice(0, 3), slice(3, 6), slice(6, 7)):
+            put(RegionData(*(array[part] for array in region)) for region in whole)
+            assert datasets.present(tmp_path) == []  # it is there when all of it is
+    for k, expected in enumerate(whole):
+        assert same(DatasetFile(path).region(k), expected)
+
+
+def test_a_signal_between_two_chunks_is_handled_at_once_and_leaves_no_file(tmp_path):
+    signals.install_handlers()
+    reached = []
+    try:
+        with pytest.raises(StopAtOnce), datasets.writing(tmp_path / "0.h5", 4, NAMES, {}) as put:
+            put(unequal(np.random.default_rng(0), 2))
+            os.kill(os.getpid(), signal.SIGTERM)
+            reached.append("the next chunk")
+    finally:
+        for number, action in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+            signal.signal(number, action)
+    assert (reached, list(tmp_path.iterdir())) == ([], [])
 
 
 def test_parts_are_read_as_one_file_from_any_folder(tmp_path, monkeypatch):
@@ -160,6 +210,49 @@ def test_two_global_ranks_write_the_same_data_as_one(trained):
     assert one.attributes["env_steps"] == other.attributes["env_steps"] == 128
     for k in range(REGIONS):
         assert same(one.region(k), other.region(k))
+
+
+@pytest.mark.parametrize(
+    ("words", "ranks"),
+    [((), None), ((), 4), (("schedule=overlapped", "total_steps=384"), 4)],
+    ids=["one rank", "two global ranks", "overlapped"],
+)
+def test_chunks_of_episodes_change_no_result(words, ranks, trained):
+    """20 episodes are chunks of 8, 8 and 4; of two global ranks the first has two and the other one."""
+    words = (*TWO_GLOBAL, *words, "datasets=all")
+    whole, cut = trained(*words), trained(*words, "collect_chunk=3", ranks=ranks)
+    expected, found = content(whole / "run.h5"), content(cut / "run.h5")
+    for name in ("evaluation/returns", "influence/cross_entropy_after", "policy/parameters"):
+        assert np.array_equal(expected[name], found[name]), name
+    files = datasets.present(whole)
+    assert len(files) > 1 and [file.name for file in files] == [each.name for each in datasets.present(cut)]
+    for file in files:
+        one, other = DatasetFile(file), DatasetFile(cut / "datasets" / file.name)
+        assert all(same(one.region(k), other.region(k)) for k in range(REGIONS))
+
+
+def test_a_rank_holds_one_chunk_at_a_time(tmp_path, monkeypatch):
+    """What a global rank has played is freed before it plays more, and before the policies train."""
+    played, counts, play, learn = [], [], GlobalRank.dataset, Learners.train
+
+    def alive():
+        return sum(reference() is not None for reference in played)
+
+    def playing(rank, segment, share):
+        counts.append((share.stop - share.start, alive()))
+        found = play(rank, segment, share)
+        played.append(weakref.ref(found.datasets[0]))
+        return found
+
+    def training(learners, segment):
+        counts.append(("train", alive()))
+        return learn(learners, segment)
+
+    monkeypatch.setattr(GlobalRank, "dataset", playing)
+    monkeypatch.setattr(Learners, "train", training)
+    config = load(None, [*SMALL, "total_steps=128", "dataset_size=400", "collect_chunk=8"])
+    dials_mpi.train(config, tmp_path / "run", quiet=True)
+    assert counts == [(8, 0), (8, 0), (4, 0), ("train", 0)]
 
 
 def test_a_global_rank_without_episodes_writes_nothing(trained):

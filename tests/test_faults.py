@@ -31,6 +31,7 @@ PLACES = {
     "examine": "dials_mpi.algorithm.evaluation:Evaluator.trained",
     "commit": "dials_mpi.storage.runfile:RunFile.commit",  # rows come into run.h5
     "checkpoint": "dials_mpi.storage.checkpoint:writing",
+    "part": "dials_mpi.storage.checkpoint:writing_part",
     # States travel to root while a checkpoint is written.
     "bring": "dials_mpi.run.state_exchange:StateExchange.gather",
     # The data is written, but the temporary file has not yet replaced the old one.
@@ -291,6 +292,19 @@ def test_a_run_goes_on_after_any_fault(trained, tmp_path, place, rank, action):
     # A worker comes to the next collecting while root is still writing.
     checkpoint = 0 if (place, rank) == ("collect", 1) else 128
     require_good_end(tmp_path / "out", trained(*SMALL), checkpoint=checkpoint)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("place", "rank"), [("part", 2), ("checkpoint", 0)])
+def test_a_run_goes_on_after_a_kill_amid_the_files_of_a_checkpoint(trained, tmp_path, place, rank):
+    """One of two ranks has not written its part, or root not the file that refers to both."""
+    words = (*SMALL, "checkpoint_writers=2")
+    result = fail(tmp_path, place, rank, ACTIONS["kill"], ranks=3, call=2, settings=words, preloaded=True)
+    assert result.code not in (2, 75)
+    parts = {path.name for path in (tmp_path / "out").glob("checkpoint-256*")}
+    assert parts <= {"checkpoint-256-part0.h5", "checkpoint-256-part1.h5"}
+    assert "checkpoint-256-part1.h5" in parts or place == "part"
+    require_good_end(tmp_path / "out", trained(*SMALL), settings=words)
 
 
 @pytest.mark.parametrize(

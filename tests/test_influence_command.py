@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import SMALL, content
 
-from dials_mpi.algorithm.collect import Dataset
+from dials_mpi.algorithm.dataset import Dataset
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.seeding import Purpose, stream
 from dials_mpi.influence import picture

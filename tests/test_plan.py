@@ -52,12 +52,16 @@ def test_hours_are_the_sum_that_is_done_by_hand():
 
 
 def test_memory_is_that_of_each_role_and_of_the_fullest_node():
-    # 100 samples of 4 regions: 37 bits as bytes, 4 sources; an action and a reward, float32, of 4 agents.
-    recorded = 100 * (4 * (37 + 4) + 4 * 5)
-    root, worker = 150 * MB + 4 * 5 * MB + recorded, 100 * MB + 2 * 10 * MB
+    # 100 samples of 4 regions: 37 bits, 4 sources; an action and a reward, float32, of 4 agents.
+    samples, acts = 100 * 4 * (5 + 4), 100 * 4 * 5
+    played = 150 * MB + 4 * 5 * MB + samples + acts
+    root = played + samples  # copies on their way to the workers
+    alone = played + 5 * 4 * 4 * 16 + samples  # none, but the states of 4 policies in 5 episodes; datasets
+    policy = 4 * (3 * 16 * (37 + 16 + 2) + 17 * 8 + 9 * 6)  # bytes; larger than a predictor
+    each = 10 * MB + 100 * (5 + 4) + policy  # a region of a worker
+    worker, one = 100 * MB + 2 * each, 100 * MB + each
     assert plan().memory == pytest.approx((root, worker, root + 2 * worker - 2 * 60 * MB))
-    assert plan(ranks=1).memory.node == pytest.approx(root + 4 * 10 * MB)
-    one = 100 * MB + 10 * MB
+    assert plan(ranks=1).memory.node == pytest.approx(alone + 4 * 10 * MB)
     assert plan(ranks=5, nodes=2).memory == pytest.approx((root, one, root + 2 * (one - 60 * MB)))
 
 

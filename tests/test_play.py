@@ -12,7 +12,8 @@ from torch_twin import TorchTwin
 from dials_mpi import config as c
 from dials_mpi.algorithm import collect as collecting
 from dials_mpi.algorithm import joint
-from dials_mpi.algorithm.collect import Dataset, collect
+from dials_mpi.algorithm.collect import collect
+from dials_mpi.algorithm.dataset import Dataset
 from dials_mpi.algorithm.failures import MOST_IN_A_ROW, Failures
 from dials_mpi.algorithm.ials import IALS, GlobalEnvironment, Outcome
 from dials_mpi.algorithm.learners import TRAINING, Learners, NonFinite
@@ -49,8 +50,9 @@ def observation(i, position, t):
 
 
 def predictor_input(i, position, t):
-    row = np.array([position + 10 * t, i, -position][: REGIONS[i].input_size])
-    return row.astype(REGIONS[i].input_type)
+    if REGIONS[i].input_type == "uint8":  # bits
+        return np.array([(position + t) % 2][: REGIONS[i].input_size], np.uint8)
+    return np.array([position + 10 * t, i, -position][: REGIONS[i].input_size], np.float32)
 
 
 def sources_of(i, positions, actions):
@@ -554,8 +556,8 @@ def test_predictors_fit_the_same_together_and_apart():
     rng = np.random.default_rng(0)
     datasets = {}
     for i, region in enumerate(REGIONS):
-        datasets[i] = Dataset.empty(region, 10, HORIZON)
-        datasets[i].inputs[:] = rng.integers(2, size=datasets[i].inputs.shape)
+        inputs = rng.integers(2, size=(10, HORIZON, region.input_size)).astype(region.input_type)
+        datasets[i] = Dataset(inputs, np.empty((10, HORIZON, len(region.source_classes)), np.uint8))
         for m, count in enumerate(region.source_classes):
             datasets[i].sources[..., m] = rng.integers(count, size=(10, HORIZON))
 

@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dials_mpi.algorithm.dataset import Acts, Dataset
 from dials_mpi.algorithm.decisions import held
 from dials_mpi.algorithm.failures import Failures
 from dials_mpi.algorithm.joint import BLOCK, JointPolicy
-from dials_mpi.domains.base import Domain, GlobalSimulator, Region, Rows, SimulatorFailure
+from dials_mpi.domains.base import Domain, GlobalSimulator, Rows, SimulatorFailure
 from dials_mpi.domains.decisions import decision_steps
 
 PolicyOfEpisodes = Callable[[GlobalSimulator, slice], JointPolicy]
@@ -39,42 +40,6 @@ Ended = Callable[[GlobalSimulator, slice], None]
 
 AT_ONCE = 64
 """Most episodes side by side, whole blocks of joint.BLOCK: more take more memory, and less time hardly."""
-
-
-class Dataset(NamedTuple):
-    """D_i: what region i saw, and what influenced it, in K whole episodes of T steps.
-
-    inputs [K, T, D]: the d-set before each step; sources uint8 [K, T, M]: the sources of that step.
-    """
-
-    inputs: np.ndarray
-    sources: np.ndarray
-
-    @classmethod
-    def empty(cls, region: Region, episodes: int, horizon: int) -> Dataset:
-        """Room for a region's dataset."""
-        return cls(
-            np.empty((episodes, horizon, region.input_size), region.input_type),
-            np.empty((episodes, horizon, len(region.source_classes)), np.uint8),
-        )
-
-
-class Acts(NamedTuple):
-    """What the N agents did in K episodes of T steps, and their rewards.
-
-    actions [K, T, N]: uint8, or uint16 where an agent has more than 256; rewards float32 [K, T, N]. Both of
-    every step, also where a decision lasts several.
-    """
-
-    actions: np.ndarray
-    rewards: np.ndarray
-
-    @classmethod
-    def empty(cls, domain: Domain, episodes: int) -> Acts:
-        """Room for so many episodes."""
-        shape = episodes, domain.horizon, len(domain.agents)
-        most = max(agent.actions for agent in domain.agents)
-        return cls(np.empty(shape, np.uint8 if most <= 256 else np.uint16), np.empty(shape, np.float32))
 
 
 class Scores(NamedTuple):
@@ -116,8 +81,7 @@ class Recorder:
     def __call__(self, part: slice, t: int, step: Step) -> None:
         """Record a step."""
         for k, dataset in zip(self.regions, self.datasets, strict=True):
-            dataset.inputs[part, t] = step.inputs[k]
-            dataset.sources[part, t] = step.sources[k]
+            dataset.record(part, t, step.inputs[k], step.sources[k])
         if self.acts:
             self.acts.actions[part, t] = step.actions.T
             self.acts.rewards[part, t] = step.rewards.T
@@ -138,6 +102,15 @@ def shares(domain: Domain, episodes: int, ranks: int) -> list[slice]:
     starts = [block.start for block in blocks(domain, episodes)] + [episodes]
     bounds = [starts[(len(starts) - 1) * rank // ranks] for rank in range(ranks + 1)]
     return [slice(first, last) for first, last in pairwise(bounds)]
+
+
+def chunks(domain: Domain, episodes: slice, size: int) -> list[slice]:
+    """A global rank's episodes in the chunks in which it plays and hands them out: at most about ``size``
+    each, in whole blocks; 0: as many as are played side by side."""
+    count = episodes.stop - episodes.start
+    block = min(BLOCK, _at_once(domain, count))
+    whole = -(-size // block) * block if size else _at_once(domain, count)
+    return [slice(episodes.start + part.start, episodes.start + part.stop) for part in _cut(count, whole)]
 
 
 def play(

@@ -9,7 +9,8 @@ from typing import NamedTuple, Protocol, cast
 import numpy as np
 
 from dials_mpi.algorithm import joint
-from dials_mpi.algorithm.collect import Dataset, Recorder, blocks, parts, play
+from dials_mpi.algorithm.collect import Recorder, blocks, parts, play
+from dials_mpi.algorithm.dataset import Dataset
 from dials_mpi.algorithm.failures import Failures
 from dials_mpi.config import Config
 from dials_mpi.core.seeding import Purpose, streams
@@ -179,8 +180,8 @@ class Evaluator:
     ) -> np.ndarray:
         losses = np.empty((episodes, len(predictors)))
         for block in blocks(self.domain, episodes):
-            for i, (predictor, (inputs, sources)) in enumerate(zip(predictors, datasets, strict=True)):
-                losses[block, i] = predictor.cross_entropy(inputs[block], sources[block])
+            for i, (predictor, dataset) in enumerate(zip(predictors, datasets, strict=True)):
+                losses[block, i] = predictor.cross_entropy(*dataset.some(block))
         return losses
 
 

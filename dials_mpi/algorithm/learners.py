@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dials_mpi.algorithm.collect import Dataset
+from dials_mpi.algorithm.dataset import Dataset
 from dials_mpi.algorithm.failures import Failures
 from dials_mpi.algorithm.ials import IALS, Environment, GlobalEnvironment
 from dials_mpi.algorithm.own import AgentEnvironment, OwnAgent
@@ -19,7 +19,7 @@ from dials_mpi.core.seeding import Purpose, stream, streams
 from dials_mpi.domains.base import Domain
 from dials_mpi.domains.members import Members
 from dials_mpi.learning import side_by_side
-from dials_mpi.learning.adam import Adam
+from dials_mpi.learning.adam import Adam, Gradients
 from dials_mpi.learning.influence import Fit, Predictor, first_of_kind
 from dials_mpi.learning.learner import find, metrics
 from dials_mpi.learning.policy import Policy
@@ -69,6 +69,7 @@ class Learners:
         self.failures = failures or Failures()
         self.members = Members(domain.regions)
         numbers = sorted(self.members.of(regions))
+        self._gradients = Gradients()
         self._stacks: dict[tuple[Any, ...], tuple[Together | None, Together | None]] = {}
         self.shared = self._shared(numbers, exchange or Alone()) if config.shared else None
         self.agents = {} if config.own_learner else {i: self._agent(i) for i in numbers}
@@ -93,12 +94,15 @@ class Learners:
         fits, starts = {}, self.starts_from(segment)
         settings, fitted = self.config.influence, segment.index > 0 or bool(self.config.predictors_from)
         for k in self.regions if regions is None else regions:
+            inputs, sources = datasets[k]
             epochs = (settings.refit_epochs if fitted or starts[k] != k else 0) or settings.epochs
             random = self._stream(Purpose.INFLUENCE_FIT, k, segment)
-            fit = self.predictors[k].fit(*datasets[k], random, epochs)
+            fit = self.predictors[k].fit(inputs, sources, random, epochs)
             losses = {f"cross-entropy {name} the fit": loss for name, loss in fit._asdict().items()}
             state = self.state("predictor", k)
-            self._require_finite(f"region {k}", segment, losses | state, state | datasets[k]._asdict())
+            self._require_finite(
+                f"region {k}", segment, losses | state, state | {"inputs": inputs, "sources": sources}
+            )
             LOG.info("fitted the predictor of region %d: %s", k, fit)
             fits[k] = fit
             self.failures.beat()
@@ -273,7 +277,10 @@ class Learners:
     def _agent(self, i: int) -> PPO:
         config = self.config
         optimiser = self.shared.optimisers[self.shared.kinds[i]] if self.shared else None
-        agent = PPO(config.policy, config.ppo, self.domain.agents[i], config.envs_per_region, optimiser)
+        # Agents that share a policy need their gradients at the same time.
+        gradients = None if optimiser else self._gradients
+        own = self.domain.agents[i], config.envs_per_region
+        agent = PPO(config.policy, config.ppo, *own, optimiser, gradients)
         if not optimiser:
             agent.policy.network.initialise(stream(config.seed, Purpose.POLICY_INITIALISATION, i))
         return agent
@@ -293,7 +300,8 @@ class Learners:
         return SharedPolicies(kinds, [size(table) for table in found], optimisers, exchange)
 
     def _predictor(self, k: int) -> Predictor:
-        predictor = Predictor(self.config.influence, self.domain.regions[k], trainable=True)
+        region, gradients = self.domain.regions[k], self._gradients
+        predictor = Predictor(self.config.influence, region, trainable=True, gradients=gradients)
         predictor.network.initialise(stream(self.config.seed, Purpose.PREDICTOR_INITIALISATION, k))
         return predictor
 

@@ -40,19 +40,25 @@ def checkpoint_figures(subject: Subject, folder: str) -> dict[str, float]:
     exchange = StateExchange(ranks, subject.layout, state.RankState(subject.learners, costs))
     kept = [entry for entry in state.entries(config, domain) if entry.kept(0)]
     if ranks.is_root:
-        from dials_mpi.storage.checkpoint import Checkpoint
+        from dials_mpi.storage.checkpoint import Checkpoint, files_of
 
-    seconds: dict[str, list[float]] = {"write": [], "plain_write": [], "read": []}
+    seconds: dict[str, list[float]] = {
+        name: [] for name in ("write", "busiest_rank_write_cpu", "plain_write", "read")
+    }
     with TemporaryDirectory(dir=folder if ranks.is_root else None) as own:
-        path, plain = Path(own) / "checkpoint-0.h5", Path(own) / "plain"
+        shared = Path(ranks.broadcast(own))
+        path, plain = shared / "checkpoint-0.h5", shared / "plain"
         before = memory()[0]
         for _ in range(TIMES):
             ranks.barrier()
-            start = time.perf_counter()
-            save(exchange, kept, config, domain, Path(own), Progress() if ranks.is_root else None)
+            start, busy = time.perf_counter(), time.process_time()
+            save(exchange, kept, config, domain, shared, 0, Progress() if ranks.is_root else None)
             seconds["write"].append(time.perf_counter() - start)
-            if ranks.is_root:
-                seconds["plain_write"].append(_plain_write(plain, path.stat().st_size))
+            spent = ranks.gather_by_rank(np.array([time.process_time() - busy]))
+            if spent is not None:
+                seconds["busiest_rank_write_cpu"].append(float(spent.max()))
+                size = sum(file.stat().st_size for file in files_of(path))
+                seconds["plain_write"].append(_plain_write(plain, size))
             ranks.barrier()
             start = time.perf_counter()
             if ranks.is_root:
@@ -64,7 +70,7 @@ def checkpoint_figures(subject: Subject, folder: str) -> dict[str, float]:
             return {}
         figures = {f"checkpoint_{name}_seconds": float(np.median(spent)) for name, spent in seconds.items()}
         return {
-            "checkpoint_bytes": path.stat().st_size,
+            "checkpoint_bytes": size,
             **figures,
             "checkpoint_share_of_plain_write": figures["checkpoint_plain_write_seconds"]
             / figures["checkpoint_write_seconds"],

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dials_mpi.bench.link import Link
+from dials_mpi.bench.memory import ACT, Growth
 from dials_mpi.bench.projection import Model, checkpoints, most_episodes, project
 from dials_mpi.bench.sample import Sample
 from dials_mpi.config import Config
@@ -111,42 +112,38 @@ class Plan:
     @cached_property
     def memory(self) -> Memory:
         """See ``Memory``; the global ranks and the first workers share the first node."""
-        root = self.sample.root(self.regions) + self._recorded()
-        worker = self.sample.worker(self.held)
-        shared = self.sample.shared
+        sample, grows, every = self.sample, self.grows, range(self.sample.costs.regions)
+        share = self.held / len(every)
+        trained = max(sample.worker.each * self.held, share * grows.learners(every))
+        data = share * grows.datasets(every)
+        worker = sample.worker.fixed + trained + data + share * grows.sent(every)
+        played = sample.root.each * self.regions + self.factor * grows.collected()
+        root = sample.root.fixed + max(played, self.factor * grows.root())
         if self.alone:
-            both = root + self.sample.worker.each * self.held
+            both = sample.root.fixed + max(played + trained + data, self.factor * grows.alone())
             return Memory(both, both, both)
         per_node = -(-self.ranks // self.nodes)
         playing = min(self.config.global_ranks, per_node)
         others = per_node - playing
-        node = playing * (root - shared) + others * (worker - shared) + shared
+        node = playing * (root - sample.shared) + others * (worker - sample.shared) + sample.shared
         return Memory(root, worker, node)
+
+    @cached_property
+    def grows(self) -> Growth:
+        """The memory that is computed, for the measured number of regions."""
+        config = replace(self.config, global_ranks=1) if self.alone else self.config
+        return Growth(config, self._domain, has_workers=not self.alone)
 
     @cached_property
     def disk(self) -> Disk:
         """See ``Disk``."""
         return Disk(self._run_file(), self._checkpoint_bytes() * self._kept_checkpoints(), self._datasets())
 
-    def _recorded(self) -> float:
-        """Bytes that a global rank records: its share of the datasets of all regions, while it collects."""
-        if self.config.mode != "dials":
-            return 0.0
-        config = replace(self.config, global_ranks=1) if self.alone else self.config
-        return most_episodes(config, config.dataset_episodes) * self._episode_bytes()
-
-    def _episode_bytes(self) -> float:
-        """Bytes of an episode of all regions in memory."""
-        steps, domain = self.config.domain_section.horizon, self._domain
-        inputs = sum(each.input_size * np.dtype(each.input_type).itemsize for each in domain.regions)
-        sources = sum(len(each.source_classes) for each in domain.regions)
-        acts = 5 * len(domain.agents) if self.config.datasets != "none" else 0
-        return float(self.factor * steps * (inputs + sources + acts))
-
     def _datasets(self) -> float:
         refits = sum(segment.refit for segment in segments(self.config))
         kept = {"none": 0, "last": min(1, refits), "all": refits}[self.config.datasets]
-        return kept * self.config.dataset_episodes * self._episode_bytes()
+        acts = ACT * self.config.dataset_size * len(self._domain.agents)
+        return kept * self.factor * (self.grows.recorded(self.config.dataset_episodes) + acts)
 
     def _checkpoint_bytes(self) -> float:
         from dials_mpi.run.state import datasets, entries

@@ -42,14 +42,17 @@ FIT_EPOCHS = 5
 REGIONS = 3
 """Regions that the worker trains, after it has trained one."""
 
+MORE_REGIONS = 17
+"""Regions with which its memory is compared to that with one."""
+
 
 @dataclass(frozen=True)
 class Sample:
     """What was measured.
 
-    Memory in bytes, peak resident sets: worker, by the number of its regions; root, by the number of all
-    regions, without the datasets that it records. shared: the part of libraries, once on each node.
-    played: the share of an episode and the episodes that were played.
+    Memory in bytes, peak resident sets: worker, by the number of its regions, without their datasets; root,
+    by the number of all regions, without the datasets that it records. shared: the part of libraries, once on
+    each node. played: the share of an episode and the episodes that were played.
     """
 
     costs: Costs
@@ -129,7 +132,7 @@ def _play(config: Config) -> Played:
 
     together = [parts(domain, most)[0].stop for most in (config.dataset_episodes, config.evaluation_episodes)]
     collect_seconds, described = _episode(config, collecting, together[0]) if predictors else (0.0, "")
-    recorded = sum(array.nbytes for dataset in datasets for array in dataset) / max(1, len(datasets))
+    recorded = sum(array.nbytes for dataset in datasets for array in dataset.stored) / max(1, len(datasets))
     evaluate_seconds, described = _episode(config, evaluating, together[1])
     regions = len(domain.regions)
     each = max(0.0, _peak() - fixed - recorded * regions) / regions
@@ -180,27 +183,39 @@ def _train(config: Config, datasets: list[Any]) -> Trained:
         fixed = _peak()  # that of root has it, too
         _, step = _work(config, domain, range(regions), [])
         return Trained(step, 0.0, Line(fixed, max(0.0, _peak() - fixed) / regions))
-    few = min(REGIONS, regions)
+    each = _each(config, domain)
     fit, step = _work(config, domain, range(1), datasets)
-    one = _peak()
-    if few == 1:
-        return Trained(step, fit, Line(0.0, one))
-    fits, steps = _work(config, domain, range(few), datasets)
-    each = max(0.0, _peak() - one) / (few - 1)
-    return Trained(max(step, steps), max(fit, fits), Line(one - each, each))
+    few = min(REGIONS, regions)
+    fits, steps = _work(config, domain, range(few), datasets) if few > 1 else (fit, step)
+    fitted = datasets[:few] if config.mode == "dials" else []
+    held = sum(array.nbytes for own in fitted for array in _repeated(own, config).stored)
+    return Trained(max(step, steps), max(fit, fits), Line(_peak() - few * each - held, each))
+
+
+def _each(config: Config, domain: Any) -> float:
+    """Bytes by which a region more raises the peak, without its dataset."""
+    from dials_mpi.algorithm.learners import Learners
+
+    peaks = []
+    most = min(MORE_REGIONS, len(domain.regions))
+    for regions in (1, most):
+        learners = Learners(config, domain, list(range(regions)))
+        learners.train(_segment(1))
+        peaks.append(_peak())
+    return (peaks[1] - peaks[0]) / max(1, most - 1)
 
 
 def _work(config: Config, domain: Any, regions: range, datasets: list[Any]) -> tuple[float, float]:
     """CPU seconds for one of these regions: of an operation of a refit, and of a step of training."""
-    from dials_mpi.algorithm.collect import Dataset
+    from dials_mpi.algorithm.dataset import Dataset
     from dials_mpi.algorithm.learners import Learners
     from dials_mpi.bench.flop import fit_flop
 
     few = replace(config, influence=replace(config.influence, epochs=FIT_EPOCHS))
     learners, fit = Learners(few, domain, list(regions)), 0.0
-    whole = {k: Dataset(*_repeated(datasets[k], config)) for k in regions if config.mode == "dials"}
+    whole = {k: _repeated(datasets[k], config) for k in regions if config.mode == "dials"}
     if whole:
-        learners.fit({k: Dataset(*(part[:2] for part in own)) for k, own in whole.items()}, _segment(0))
+        learners.fit({k: Dataset(*own.some(slice(2))) for k, own in whole.items()}, _segment(0))
         fit = _seconds(config, lambda: learners.fit(whole, _segment(0))) / fit_flop(few) / len(regions)
 
     def spent(updates: int) -> float:
@@ -214,11 +229,12 @@ def _work(config: Config, domain: Any, regions: range, datasets: list[Any]) -> t
     return fit, more / config.ppo.memory_size / len(regions)
 
 
-def _repeated(dataset: Any, config: Config) -> tuple[np.ndarray, np.ndarray]:
+def _repeated(dataset: Any, config: Config) -> Any:
     """A whole dataset, from the part that was played."""
+    from dials_mpi.algorithm.dataset import Dataset
+
     episodes, horizon = config.dataset_episodes, config.domain_section.horizon
-    inputs, sources = (np.resize(part, (episodes, horizon, *part.shape[2:])) for part in dataset)
-    return inputs, sources
+    return Dataset(*(np.resize(part, (episodes, horizon, *part.shape[2:])) for part in dataset))
 
 
 def _segment(updates: int) -> Segment:

@@ -11,7 +11,8 @@ from dataclasses import replace
 import numpy as np
 
 from dials_mpi.algorithm import joint
-from dials_mpi.algorithm.collect import Dataset, collect
+from dials_mpi.algorithm.collect import collect
+from dials_mpi.algorithm.dataset import Dataset
 from dials_mpi.algorithm.evaluation import evaluate
 from dials_mpi.algorithm.learners import TRAINING, Learners
 from dials_mpi.algorithm.networks import require_networks
@@ -107,13 +108,14 @@ class Subject:
         self.datasets = {
             k: Dataset.empty(self.domain.regions[k], episodes, self.domain.horizon) for k in self.mine
         }
-        given = None if played is None else dict(enumerate(played))
-        self.comm.scatter(given, self.datasets, self.layout.owned[REGION])
+        given = None if played is None else {k: dataset.stored for k, dataset in enumerate(played)}
+        room = {k: dataset.stored for k, dataset in self.datasets.items()}
+        self.comm.scatter(given, room, self.layout.owned[REGION])
         return spent
 
     def fit(self) -> float:
         """Fit this rank's predictors to the datasets, after a short fit for warm-up; CPU seconds."""
-        few = {i: Dataset(*(part[:WARMING] for part in dataset)) for i, dataset in self.datasets.items()}
+        few = {i: Dataset(*dataset.some(slice(WARMING))) for i, dataset in self.datasets.items()}
         self.learners.fit(few, self._segment(0))
         self.comm.barrier()
         with timed() as seconds:

@@ -32,8 +32,8 @@ OWN_EPISODES = -1
 """The setting ``evaluation_seed`` of runs that share no episodes."""
 
 MAINTENANCE = (
-    *("checkpoint_every", "checkpoint_minutes", "checkpoint_keep"),
-    *("silence", "global_ranks", "datasets", "sinks"),
+    *("checkpoint_every", "checkpoint_minutes", "checkpoint_keep", "checkpoint_writers"),
+    *("silence", "global_ranks", "collect_chunk", "datasets", "sinks"),
 )
 """Settings that do not affect results."""
 
@@ -273,8 +273,24 @@ class Config:
         low=1,
         high=10**6,
     )
+    checkpoint_writers: int = setting(
+        1,
+        "Ranks that write a checkpoint at the same time, if more than 1 each to a file of its own, on a disk "
+        "that they share (docs/checkpoint.md)",
+        low=1,
+        high=10_000,
+        newer=True,
+    )
     silence: float = setting(
         600.0, "Seconds without a heartbeat after which a rank is reported; 0: never", low=0, high=1e6
+    )
+    collect_chunk: int = setting(
+        0,
+        "Episodes that a global rank plays before it sends them, when it collects: fewer need less memory "
+        "(docs/speed.md); 0: as many as it plays side by side, at most 64",
+        low=0,
+        high=1_000_000,
+        newer=True,
     )
     datasets: str = setting(
         "last",

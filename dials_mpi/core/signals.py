@@ -77,6 +77,17 @@ def deferred() -> Iterator[None]:
             raise_pending()
 
 
+@contextmanager
+def handled() -> Iterator[None]:
+    """In a ``deferred`` block: raise StopAtOnce at any time in this block, where it is safe again."""
+    outside, _requests.deferred = _requests.deferred, 0
+    try:
+        raise_pending()
+        yield
+    finally:
+        _requests.deferred = outside
+
+
 def raise_pending() -> None:
     """Raise a delayed StopAtOnce, if there is one; for places where an exception is safe."""
     stop, _requests.stop = _requests.stop, None

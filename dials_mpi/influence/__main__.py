@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import numpy as np
 from rich.table import Table
 
-from dials_mpi.algorithm.collect import Dataset
+from dials_mpi.algorithm.dataset import Dataset
 from dials_mpi.cli import Parser, add_unchecked, integer, word
 from dials_mpi.config import Config, load_changed
 from dials_mpi.core.console import BestEffortConsole, PlainConsole

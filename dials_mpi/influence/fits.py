@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dials_mpi.algorithm.collect import Dataset
+from dials_mpi.algorithm.dataset import Dataset
 from dials_mpi.core.errors import BadInput
 from dials_mpi.domains.base import Region
 from dials_mpi.influence.variants import HISTORY, SAMPLES, Variant

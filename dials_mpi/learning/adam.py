@@ -9,6 +9,17 @@ import numpy as np
 from dials_mpi.core.jit import compiled
 
 
+class Gradients:
+    """Room for gradients, one vector for all networks of the same length: they learn one after another."""
+
+    def __init__(self) -> None:
+        self._vectors: dict[int, np.ndarray] = {}
+
+    def room(self, length: int) -> np.ndarray:
+        """The vector float32 [length]."""
+        return self._vectors.setdefault(length, np.zeros(length, np.float32))
+
+
 class Adam:
     """The optimiser of one network: two moment vectors and the number of steps."""
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from dials_mpi.core.jit import compiled
 from dials_mpi.core.seeding import Purpose, stream
-from dials_mpi.learning.adam import Adam
+from dials_mpi.learning.adam import Adam, Gradients
 from dials_mpi.learning.kernels.activations import exp, exp_double, log
 from dials_mpi.learning.kernels.gemm import ROWS
 from dials_mpi.learning.kernels.inputs import by_time, scaled
@@ -140,13 +140,15 @@ class Predictor:
         region: Region,
         vector: np.ndarray | None = None,
         trainable: bool = False,
+        gradients: Gradients | None = None,
     ) -> None:
-        """vector: its first P numbers are the parameters; by default they are zero."""
+        """vector: its first P numbers are the parameters; by default they are zero. gradients: has room for
+        this one's; by default it has its own."""
         self.config = config
         length = size(predictor_table(config, region))
         self._vector = np.zeros(length, np.float32) if vector is None else vector[:length]
         self.network = create(config, *predictor_sizes(region), self._vector, region.description)
-        gradient = np.zeros_like(self._vector) if trainable else None
+        gradient = (gradients or Gradients()).room(length) if trainable else None
         self.heads = self._heads(region.source_classes, gradient)
         self._sample = self._sampler()
         if gradient is not None:

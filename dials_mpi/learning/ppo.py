@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from dials_mpi.core.jit import compiled
-from dials_mpi.learning.adam import Adam
+from dials_mpi.learning.adam import Adam, Gradients
 from dials_mpi.learning.kernels.activations import exp_double
 from dials_mpi.learning.kernels.gemm import LANES
 from dials_mpi.learning.kernels.sampling import log_sum_exp
@@ -56,12 +56,14 @@ class PPO:
         agent: Agent,
         envs: int,
         optimiser: Adam | None = None,
+        gradients: Gradients | None = None,
     ) -> None:
-        """optimiser: of the policy that this agent shares with others; by default it has its own."""
+        """optimiser: of the policy that this agent shares with others; by default it has its own. gradients:
+        has room for this agent's; by default it has its own."""
         self.config = config
         self.policy = Policy(policy_config, agent, optimiser.parameters if optimiser else None)
         network = self.policy.network
-        gradient = network.require_gradient()
+        network.gradient = gradient = (gradients or Gradients()).room(len(network.vector))
         self.optimiser = optimiser or Adam(network.vector, gradient, config.adam_epsilon)
         self.envs, self.length = envs, config.memory_size // envs
         self.sequence = policy_config.sequence_length if network.state_size else 1

@@ -48,11 +48,11 @@ machine it ended before it had read all of it."""
 LARGEST_MESSAGE = 1 << 30
 """Bytes: MPI libraries count them in 32 bits, and Open MPI refuses more than 2^31."""
 
-PACKED_BYTES = 64 << 20
+PACKED_BYTES = 16 << 20
 """At most so many bytes of several arrays are packed into one message. (MPI datatypes would need no packing,
 but MPICH moves such a message a few kilobytes per poll: measured 5.5 s for 19 MB, against 25 ms packed.)"""
 
-BYTES_UNDER_WAY = 256 << 20
+BYTES_UNDER_WAY = 64 << 20
 """At most so many bytes of packed messages exist at a time."""
 
 
@@ -159,7 +159,8 @@ class Communicator:
     ) -> None:
         """Arrays of each owner, from the first ranks to those that hold the owners, as one message each.
 
-        given: on the first ranks, by the owner's number, their rows of its arrays; None elsewhere. taken: by
+        given: on the first ranks, by the owner's number, their rows of its arrays, which are asked for one
+        owner after another; None elsewhere. taken: by
         the numbers of this rank's owners, arrays of the right shape and type, which are filled. shares: the
         rows of each array that each of the first ranks has; root has all, where not given.
         """
@@ -171,7 +172,7 @@ class Communicator:
                 (dest, message)
                 for dest, numbers in enumerate(owned)
                 if dest != self.rank
-                for message in map(_joined, _cut([array for i in numbers for array in given[i]]))
+                for message in map(_joined, _cut(array for i in numbers for array in given[i]))
             )
         for source, share in enumerate(shares):
             if source != self.rank:

@@ -52,6 +52,19 @@ class Layout:
         }
 
 
+def writing_groups(layout: Layout, writers: int) -> list[list[int]]:
+    """The ranks in at most so many groups whose first rank writes what all of them hold. One: all ranks, and
+    root writes. Else ranks that hold regions write; the first group has the others, too."""
+    ranks = range(len(layout.owned[REGION]))
+    holding = [rank for rank in ranks if layout.owned[REGION][rank]]
+    count = min(writers, len(holding))
+    if count == 1:
+        return [list(ranks)]
+    groups = [holding[len(holding) * k // count : len(holding) * (k + 1) // count] for k in range(count)]
+    groups[0] += [rank for rank in ranks if rank not in set(holding)]
+    return groups
+
+
 def default_ranks() -> int:
     """One rank for each core of this machine, and root, which is idle while the others train."""
     return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1) + 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dials_mpi.config import Config
 from dials_mpi.config.schedule import Segment, collects_ahead
@@ -13,6 +14,7 @@ from dials_mpi.core.logging import LOG
 from dials_mpi.core.provenance import versions
 from dials_mpi.domains.base import Domain
 from dials_mpi.learning.tables import tables
+from dials_mpi.parallel.layout import writing_groups
 from dials_mpi.run import state, warm_start
 from dials_mpi.run.session import SessionStart
 from dials_mpi.run.sinks.base import Sinks
@@ -20,6 +22,9 @@ from dials_mpi.run.state import Entry
 from dials_mpi.run.state_exchange import StateExchange
 from dials_mpi.run.walltime import Deadline, Pace, Work, work
 from dials_mpi.storage.progress import Progress
+
+if TYPE_CHECKING:
+    from dials_mpi.storage.checkpoint import Part
 
 CONTINUE, SAVE, OUT_OF_TIME, REQUESTED = range(4)
 REASONS = {
@@ -117,7 +122,7 @@ class CheckpointManager:
         config, directory = self.start.config, Path(self.start.directory)
         kept = [entry for entry in self.entries if entry.kept(segment.index + 1)]
         progress = self._progress(segment) if self.comm.is_root else None
-        save(self.exchange, kept, config, self.domain, directory, progress)
+        save(self.exchange, kept, config, self.domain, directory, segment.env_steps, progress)
         if self.comm.is_root:
             from dials_mpi.storage.checkpoint import prune
 
@@ -141,19 +146,59 @@ def save(
     config: Config,
     domain: Domain,
     directory: Path,
+    env_steps: int,
     progress: Progress | None,
 ) -> None:
     """Write a checkpoint with the entries ``kept``; called by all ranks. progress: root's, None elsewhere.
 
     Unwritable: the disk is full or fails.
     """
-    if progress is None:
+    groups = writing_groups(exchange.layout, config.checkpoint_writers)
+    if len(groups) > 1:
+        path = directory / f"checkpoint-{env_steps}.h5"
+        _save_parts(exchange, kept, domain, path, groups)
+    elif progress is None:
         exchange.gather(kept, None)
+    if progress is None:
         return
     from dials_mpi.storage.checkpoint import writing
 
     identity = {**versions(), "domain": config.domain, "mode": config.mode, "seed": config.seed}
     text = config.to_yaml(), config.digest()
     datasets = state.datasets(kept, domain, exchange.comm.size)
-    with writing(directory, progress, text, identity, datasets, tables(config, domain)) as put:
-        exchange.gather(kept, put)
+    parts = _parts(exchange, kept, path, groups) if len(groups) > 1 else ()
+    with writing(directory, progress, text, identity, datasets, tables(config, domain), parts) as put:
+        if not parts:
+            exchange.gather(kept, put)
+
+
+def _save_parts(
+    exchange: StateExchange, kept: Sequence[Entry], domain: Domain, path: Path, groups: Sequence[list[int]]
+) -> None:
+    """Each group writes a part; returns when all are complete."""
+    comm = exchange.comm
+    number = next(k for k, group in enumerate(groups) if comm.rank in group)
+    if comm.rank == groups[number][0]:
+        from dials_mpi.storage.checkpoint import writing_part
+
+        part = _parts(exchange, kept, path, groups)[number]
+        with writing_part(part, state.datasets(kept, domain, comm.size)) as put:
+            exchange.gather(kept, put, comm.rank, groups[number])
+    else:
+        exchange.gather(kept, None, groups[number][0])
+    comm.barrier()
+
+
+def _parts(
+    exchange: StateExchange, kept: Sequence[Entry], path: Path, groups: Sequence[list[int]]
+) -> list[Part]:
+    """The part of each group of ranks, with the owners whose rows they hold."""
+    from dials_mpi.storage.checkpoint import Part, part_of
+
+    owned = exchange.layout.owned
+
+    def held(owner: str, group: Sequence[int]) -> list[int]:
+        return [number for rank in group for number in owned[owner][rank]]
+
+    numbers = [{one.name: held(one.owner, group) for one in kept} for group in groups]
+    return [Part(part_of(path, k), own) for k, own in enumerate(numbers)]

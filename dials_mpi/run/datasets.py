@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from dials_mpi.algorithm.collect import Dataset, Trajectories
+from dials_mpi.algorithm.collect import Trajectories
+from dials_mpi.algorithm.dataset import Dataset
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.provenance import versions
 from dials_mpi.core.text import printable
@@ -19,6 +21,33 @@ if TYPE_CHECKING:
     from dials_mpi.config import Config
     from dials_mpi.domains.base import Domain
     from dials_mpi.storage.datasets import DatasetFile, RegionNames
+
+
+class Refit(NamedTuple):
+    """A refit: the segment that follows it, the steps per agent then, and those of the joint policy that
+    plays for it."""
+
+    segment: int
+    env_steps: int
+    policy_env_steps: int
+
+
+class Kept(Mapping[int, Sequence[np.ndarray]]):
+    """Some episodes of all regions in a dataset file, as ``Dataset.stored``; each region is read when it is
+    asked for."""
+
+    def __init__(self, file: DatasetFile, episodes: slice) -> None:
+        self._file, self._episodes = file, episodes
+
+    def __getitem__(self, k: int) -> Sequence[np.ndarray]:
+        region = self._file.region(k)
+        return Dataset(region.inputs[self._episodes], region.sources[self._episodes]).stored
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self._file.regions))
+
+    def __len__(self) -> int:
+        return self._file.regions
 
 
 class DatasetStore:
@@ -35,34 +64,31 @@ class DatasetStore:
         self.writers = [other for other, share in enumerate(shares) if share.stop > share.start]
         self._attributes: dict[str, Any] | None = None  # of what was written last
 
-    def read(self) -> Trajectories:
-        """This rank's share of the datasets in ``datasets_from``; returns, statistics and acts are empty."""
+    def kept(self) -> Kept:
+        """This rank's share of the datasets in ``datasets_from``."""
         from dials_mpi.storage.datasets import choose
 
-        file = choose(self.config.datasets_from)
-        regions = (file.region(k) for k in range(len(self.domain.regions)))
-        datasets = [
-            Dataset(region.inputs[self.share].copy(), region.sources[self.share].copy()) for region in regions
-        ]
-        return Trajectories(datasets, np.empty((0, len(self.domain.agents))), {})
+        return Kept(choose(self.config.datasets_from), self.share)
 
-    def write(self, played: Trajectories, env_steps: int, policy_env_steps: int, segment: int) -> None:
+    @contextmanager
+    def writing(self, refit: Refit) -> Iterator[Callable[[Trajectories], None]]:
         """Write this rank's episodes: the whole file if no other rank has any, else a part for ``join``.
 
-        env_steps: at the refit; policy_env_steps: of the joint policy that played. Unwritable: it cannot be
-        written.
+        Gives the function that takes some of the episodes after others. On a rank that writes nothing it
+        does nothing. Unwritable: it cannot be written.
         """
+        self._attributes = None if self.config.datasets == "none" else self._identity(refit)
+        if self._attributes is None or self.rank not in self.writers:
+            yield lambda played: None
+            return
         from dials_mpi.storage import datasets
 
-        if self.config.datasets == "none":
-            return
-        self._attributes = self._identity(env_steps, policy_env_steps, segment)
-        if self.rank not in self.writers:
-            return
-        path = datasets.path_of(self.directory, env_steps)
+        path = datasets.path_of(self.directory, refit.env_steps)
         alone = self.writers == [self.rank]
         target = path if alone else datasets.part_of(path, self.rank)
-        datasets.write(target, self._regions(played), self._names(), self._attributes)
+        episodes = self.share.stop - self.share.start
+        with datasets.writing(target, episodes, self._names(), self._attributes) as write:
+            yield lambda played: write(self._regions(played))
         if alone:
             self._remove_older()
 
@@ -92,7 +118,8 @@ class DatasetStore:
         assert acts is not None
         for region, dataset in zip(self.domain.regions, played.datasets, strict=True):
             agents = list(region.agents)
-            yield RegionData(*dataset, acts.actions[:, :, agents], acts.rewards[:, :, agents])
+            inputs, sources = dataset
+            yield RegionData(inputs, sources, acts.actions[:, :, agents], acts.rewards[:, :, agents])
 
     def _names(self) -> list[RegionNames]:
         from dials_mpi.storage.datasets import RegionNames
@@ -107,10 +134,9 @@ class DatasetStore:
             for k, region in enumerate(self.domain.regions)
         ]
 
-    def _identity(self, env_steps: int, policy_env_steps: int, segment: int) -> dict[str, Any]:
+    def _identity(self, refit: Refit) -> dict[str, Any]:
         ours = {name: versions()[name] for name in ("creator", "git_commit")}
-        steps = {"env_steps": env_steps, "policy_env_steps": policy_env_steps, "segment": segment}
-        steps["decision_every"] = decision_steps(self.domain)
+        steps = {**refit._asdict(), "decision_every": decision_steps(self.domain)}
         return {**ours, **steps, "domain": self.config.domain, "seed": self.config.seed}
 
 

@@ -56,12 +56,10 @@ class GlobalRank:
         """The episodes of each global rank."""
         return shares(self.domain, episodes, self.layout.global_ranks)
 
-    def dataset(self, segment: int) -> Trajectories:
-        """Algorithm 2 for the refit before a segment: this rank's episodes."""
-        episodes = self.config.dataset_episodes
-        share = self.shares(episodes)[self.comm.rank]
+    def dataset(self, segment: int, share: slice) -> Trajectories:
+        """Algorithm 2 for the refit before a segment: some of its episodes."""
         simulators, actions = (
-            streams(self.config.seed, purpose, episodes, segment)[share]
+            streams(self.config.seed, purpose, range(share.start, share.stop), segment)
             for purpose in (Purpose.COLLECT, Purpose.COLLECT_ACTIONS)
         )
         with self.watch("collect"):

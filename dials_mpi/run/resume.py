@@ -107,6 +107,7 @@ def begin(start: SessionStart, program: Mapping[str, Any], ranks: int) -> None:
     try:
         remove_temporary_files(run.directory)
         remove_unfinished(run.directory)
+        checkpoints.remove_parts_without_checkpoint(run.directory)
         for path in start.damaged:
             checkpoints.set_aside(path)
         if start.changed:

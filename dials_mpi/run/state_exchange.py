@@ -37,15 +37,23 @@ class StateExchange:
     def __init__(self, comm: Communicator, layout: Layout, state: RankState) -> None:
         self.comm, self.layout, self.state = comm, layout, state
 
-    def gather(self, kept: Sequence[Entry], put: Callable[[str, int, np.ndarray], None] | None) -> None:
-        """Bring all rows to root. put: on root, takes an entry's name, an owner's number and the row."""
+    def gather(
+        self,
+        kept: Sequence[Entry],
+        put: Callable[[str, int, np.ndarray], None] | None,
+        writer: int = 0,
+        members: Sequence[int] | None = None,
+    ) -> None:
+        """Bring the rows of some ranks to one of them. put: there, takes an entry's name, an owner's number
+        and the row; None elsewhere. members: these ranks, the writer among them; all by default."""
         own = _blocks(kept, self.layout, self.comm.rank)
         packed = (_pack(block, lambda entry, owner: entry.pack(self.state, owner)) for block in own)
         if put is None:
-            self.comm.send_blocks(packed, dest=0)
+            self.comm.send_blocks(packed, writer)
             return
+        every = range(self.comm.size) if members is None else members
         others = [
-            (rank, block) for rank in range(1, self.comm.size) for block in _blocks(kept, self.layout, rank)
+            (rank, block) for rank in every if rank != writer for block in _blocks(kept, self.layout, rank)
         ]
         received = self.comm.receive_blocks([(rank, _bytes(block)) for rank, block in others])
         blocks = [*own, *(block for _, block in others)]

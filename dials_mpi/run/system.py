@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 
 from dials_mpi import domains
-from dials_mpi.algorithm.collect import Dataset, Trajectories
+from dials_mpi.algorithm.dataset import Dataset
 from dials_mpi.algorithm.evaluation import Evaluation
 from dials_mpi.algorithm.failures import Failures
 from dials_mpi.algorithm.learners import Learners, NonFinite, training_figures
@@ -33,8 +33,9 @@ from dials_mpi.learning.tables import tables, widths
 from dials_mpi.parallel.communicator import Communicator
 from dials_mpi.parallel.layout import AGENT, REGION, Layout
 from dials_mpi.run.checkpointing import CheckpointManager
+from dials_mpi.run.collection import Collection
 from dials_mpi.run.costs import UnrecordedCosts
-from dials_mpi.run.datasets import DatasetStore
+from dials_mpi.run.datasets import DatasetStore, Refit
 from dials_mpi.run.global_ranks import GlobalRank
 from dials_mpi.run.session import SessionStart
 from dials_mpi.run.sharing import GradientExchange
@@ -79,7 +80,8 @@ class System:
         self.global_rank = GlobalRank(config, self.domain, comm, self.layout, self.watch, self.failures)
         shares = self.global_rank.shares(config.dataset_episodes)
         self.store = DatasetStore(config, self.domain, Path(start.directory), comm.rank, shares)
-        self.collected: Trajectories | None = None
+        playing = comm, self.layout, self.watch, self.global_rank, self.store
+        self.collection = Collection(config, self.domain, *playing, self._exchange)
         self.latest: Evaluation | None = None
         opened = (start, hosts, platform, callbacks, quiet)
         self.sinks = self._open_sinks(*opened) if comm.is_root else Sinks()
@@ -99,7 +101,7 @@ class System:
         self.checkpoints.restore()
         if self.checkpoints.next_refit_is_overdue():
             self._gather("policy", self.state.earlier)
-            self._play_dataset(self.checkpoints.start.progress.segments)
+            self._collect_ahead(self.checkpoints.start.progress.segments)
         self._gather_networks()
         if not self.checkpoints.start.checkpoint and not self.config.overlapped:
             self._play_evaluation(env_steps=0, segments=0)
@@ -111,21 +113,11 @@ class System:
 
         In the schedule overlapped it has played during the segment before, except for the first segment.
         """
-        episodes = self.config.dataset_episodes
-        if self.collected is None:
-            self._play_dataset(segment.index)
-        mine = {
-            k: Dataset.empty(self.domain.regions[k], episodes, self.domain.horizon)
-            for k in self.learners.regions
-        }
-        with self._exchange():
-            given = dict(enumerate(self.collected.datasets)) if self.collected else None
-            self.comm.scatter(given, mine, self.layout.owned[REGION], self.global_rank.shares(episodes))
-        if self.collected and self.collected.acts:  # those of datasets_from have none
-            with self.watch("collect"):
-                self.store.write(self.collected, self._start(segment), *self._collected_for(segment))
-        self.collected = None
-        return mine
+        if self.collection.is_ahead:
+            return self.collection.datasets(self._refit(segment))
+        self._phase(f"collecting {self.config.dataset_size:,} samples per region")
+        with self.checkpoints.pace("collect"):
+            return self.collection.datasets(self._refit(segment))
 
     def fit_predictors(self, datasets: dict[int, Dataset], segment: Segment) -> None:
         """Lines 4 to 6: each rank trains the predictors of its regions; root records their losses."""
@@ -172,7 +164,7 @@ class System:
             self._play_evaluation(self._start(segment), segment.index)
         following = self.checkpoints.segments.get(segment.index + 1)
         if following and following.refit:
-            self._play_dataset(following.index)
+            self._collect_ahead(following.index)
 
     def train_policies(self, segment: Segment) -> None:
         """Lines 7 to 12: each rank trains the policies of its regions for one segment."""
@@ -291,13 +283,11 @@ class System:
         if end.stop_requested:
             signals.request_stop()
 
-    def _play_dataset(self, index: int) -> None:
-        """For the refit before segment ``index``."""
-        if self.layout.is_global:
-            self._phase(f"collecting {self.config.dataset_size:,} samples per region")
-            with self.checkpoints.pace("collect"):
-                kept = self.config.datasets_from and index == 0
-                self.collected = self.store.read() if kept else self.global_rank.dataset(index)
+    def _collect_ahead(self, index: int) -> None:
+        """For the refit before segment ``index``, while or after the other ranks train."""
+        self._phase(f"collecting {self.config.dataset_size:,} samples per region")
+        with self.checkpoints.pace("collect"):
+            self.collection.play_ahead(index)
 
     def _play_evaluation(self, env_steps: int, segments: int) -> None:
         """The global ranks evaluate the joint policy; root records the result.
@@ -313,11 +303,11 @@ class System:
         if self.latest is not None:
             self.sinks.evaluation(env_steps, self.sinks.elapsed(), self.latest)
 
-    def _collected_for(self, segment: Segment) -> tuple[int, int]:
-        """Steps per agent of the joint policy that plays for the refit before a segment, and its index."""
+    def _refit(self, segment: Segment) -> Refit:
+        """The refit before a segment, and the joint policy that plays for it."""
         older = self.config.overlapped and segment.index > 0
         policy = segments(self.config)[segment.index - older]
-        return self._start(policy), segment.index
+        return Refit(segment.index, self._start(segment), self._start(policy))
 
     def _start(self, segment: Segment) -> int:
         """Steps per agent done before a segment."""

@@ -58,6 +58,13 @@ def has_valid_checksum(path: Path) -> bool:
         return file.read() == trailer(file, content)
 
 
+def recorded_checksum(path: Path) -> str:
+    """The checksum (hex) in the last part of a file. OSError: it cannot be read."""
+    with open(path, "rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - TRAILER_BYTES))
+        return file.read()[len(_BEGINNING) :].strip(b"\0\n").decode(errors="replace")
+
+
 def content_begin(file: BinaryIO) -> int:
     """Where the HDF5 content of a file begins: behind the user block of earlier versions."""
     file.seek(0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
+from dials_mpi.core import signals
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.text import printable
 from dials_mpi.storage.checksum import require_checksum
@@ -129,15 +130,39 @@ def write(
     path: Path, regions: Iterable[RegionData], names: Sequence[RegionNames], attributes: Mapping[str, Any]
 ) -> None:
     """Write a dataset file or a part, in one step. Unwritable: it cannot be written."""
+    every = list(regions)
+    with writing(path, len(every[0].inputs), names, attributes) as put:
+        put(every)
+
+
+@contextmanager
+def writing(
+    path: Path, episodes: int, names: Sequence[RegionNames], attributes: Mapping[str, Any]
+) -> Iterator[Callable[[Iterable[RegionData]], None]]:
+    """Write a dataset file or a part with so many episodes; it is there when all are.
+
+    Gives the function that takes the data of all regions of some of the episodes, after those before.
+    Signals are handled outside it. Unwritable: it cannot be written.
+    """
     make_folder(path.parent)
-    with rewriting(path, begin_empty=True) as file:
-        _describe(file, attributes)
-        for k, (data, name) in enumerate(zip(regions, names, strict=True)):
-            group = file.create_group(f"regions/{k}")
-            _describe_region(group, name)
-            for key, array in _packed(data).items():
-                group.create_dataset(key, data=array, chunks=_chunks(array), **_compression(array))
-            _describe_inputs(group, data.inputs)
+    done = 0
+    with rewriting(path, begin_empty=True) as file, signals.handled():
+
+        def put(regions: Iterable[RegionData]) -> None:
+            nonlocal done
+            with signals.deferred():
+                for k, data in enumerate(regions):
+                    group = file.require_group(f"regions/{k}")
+                    for key, array in _packed(data).items():
+                        _room(group, key, array, episodes)[done : done + len(array)] = array
+                    _describe_inputs(group, data.inputs)
+            done += len(data.inputs)
+
+        with signals.deferred():
+            _describe(file, attributes)
+            for k, name in enumerate(names):
+                _describe_region(file.create_group(f"regions/{k}"), name)
+        yield put
 
 
 def part_of(path: Path, rank: int) -> Path:
@@ -219,6 +244,14 @@ def _packed(data: RegionData) -> dict[str, np.ndarray]:
     if data.inputs.dtype == np.uint8:
         arrays["inputs"] = np.packbits(data.inputs, axis=-1)
     return arrays
+
+
+def _room(group: h5py.Group, key: str, first: np.ndarray, episodes: int) -> h5py.Dataset:
+    """The dataset for so many episodes; made for the first of them, whose number is that of its chunks."""
+    if key in group:
+        return group[key]
+    shape, chunks = (episodes, *first.shape[1:]), _chunks(first)
+    return group.create_dataset(key, shape, first.dtype, chunks=chunks, **_compression(first))
 
 
 def _chunks(array: np.ndarray) -> tuple[int, ...] | None:

@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from dials_mpi.algorithm.collect import Dataset, Recorder, parts
+from dials_mpi.algorithm.collect import Recorder, parts
 from dials_mpi.algorithm.collect import play as play_episodes
+from dials_mpi.algorithm.dataset import Dataset
 from dials_mpi.algorithm.joint import JointPolicy
 from dials_mpi.core.seeding import OTHER_EPISODES, Purpose, streams
 from dials_mpi.domains.base import GlobalSimulator

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from dials_mpi.algorithm.collect import Dataset
+from dials_mpi.algorithm.dataset import Dataset
 from dials_mpi.domains.base import Source
 from dials_mpi.domains.pictures import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
 from dials_mpi.learning.calibration import Calibration
