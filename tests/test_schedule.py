@@ -19,6 +19,7 @@ from test_train import refused
 
 from dials_mpi.algorithm import joint
 from dials_mpi.algorithm.collect import blocks, collect, shares
+from dials_mpi.algorithm.division import Division
 from dials_mpi.algorithm.evaluation import evaluate
 from dials_mpi.algorithm.learners import Learners
 from dials_mpi.config import Config, load
@@ -87,6 +88,7 @@ def assert_same(one: Path, other: Path) -> None:
         ("warehouse", "synchronous", 5, 3),
         ("warehouse", "overlapped", 3, 1),
         ("warehouse", "overlapped", 5, 2),
+        ("warehouse", "overlapped", 6, 5),  # in groups of 1, 2 and 2
         ("traffic", "overlapped", 4, 3),
         pytest.param("traffic", "synchronous", 5, 2, marks=pytest.mark.slow),
         pytest.param("warehouse", "synchronous", 7, 3, marks=pytest.mark.slow),
@@ -108,7 +110,7 @@ def test_any_number_of_global_ranks_gives_the_same_results(trained, domain, sche
 
 
 def test_more_global_ranks_than_blocks_of_episodes(trained):
-    """Some have nothing to play."""
+    """They share the agents."""
     settings = (*WAREHOUSE, "evaluation_episodes=3", "dataset_size=200")
     assert_same(trained(*settings), trained(*settings, "global_ranks=3", ranks=4))
 
@@ -137,10 +139,11 @@ def test_ranks_that_cannot_share_the_work_are_refused(tmp_path, ranks, players, 
 
 
 class Sized:
-    """What decides how many episodes are played side by side."""
+    """What decides how many episodes are played side by side, and how the agents are shared."""
 
     def __init__(self, agents: int, side_by_side: int | None) -> None:
-        self.agents, self.side_by_side = range(agents), side_by_side
+        self.agents = self.regions = range(agents)
+        self.side_by_side = side_by_side
 
 
 @given(
@@ -164,6 +167,36 @@ def test_shares_are_whole_blocks_in_order(episodes, players, regions, side_by_si
         assert [(b.start + share.start, b.stop + share.start) for b in apart] == [
             (b.start, b.stop) for b in own
         ]
+
+
+@pytest.mark.quick
+@given(
+    evaluated=st.integers(1, 60),
+    collected=st.integers(2, 300),
+    players=st.integers(1, 20),
+    agents=st.integers(1, 30),
+    side_by_side=st.one_of(st.none(), st.integers(1, 200)),
+)
+def test_each_agent_acts_once_in_each_episode(evaluated, collected, players, agents, side_by_side):
+    config = Config(evaluation_episodes=evaluated, dataset_size=collected * Config().domain_section.horizon)
+    division = Division(config, Sized(agents, side_by_side), players)
+    for episodes in (evaluated, collected):
+        acting, recording = np.zeros((episodes, agents), int), np.zeros(episodes, int)
+        for rank in range(players):
+            share = division.played(episodes)[rank]
+            part = division.part(rank, agents)
+            acting[share, part.start : part.stop] += 1
+            recording[division.recorded(division.played(episodes))[rank]] += 1
+            # Those of a group play together, and none is without an agent.
+            assert all(division.played(episodes)[other] == share for other in division.group(rank))
+            assert part or not division.group(rank)
+        assert (acting == 1).all() and (recording == 1).all()
+    if side_by_side is None:
+        assert all(division.of_groups(episodes)[-1] != slice(0, 0) for episodes in (evaluated, collected))
+        blocks_of_8 = -(-evaluated // 8), -(-collected // 8)
+        assert len(division.groups) == min(players, *blocks_of_8)
+    else:
+        assert all(len(group) == 1 for group in division.groups)
 
 
 @pytest.mark.parametrize("architecture", ["gru", "fnn"])
@@ -284,7 +317,7 @@ def test_segments_shorter_than_the_time_between_evaluations(trained):
 )
 def test_an_overlapped_run_goes_on_from_any_segment(trained, tmp_path, settings):
     """After each segment the run ends, and is made longer on other ranks: before a refit too."""
-    settings, shapes = (*settings, OVERLAPPED), [(3, 1), (None, 1), (4, 2), (5, 3), (2, 1)]
+    settings, shapes = (*settings, OVERLAPPED), [(3, 1), (None, 1), (4, 2), (6, 5), (2, 1)]
     whole = int(next(s for s in reversed(settings) if s.startswith("total_steps")).partition("=")[2])
     for k, steps in enumerate(range(128, whole + 1, 128)):
         ranks, players = shapes[k]
