@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dials_mpi.algorithm.division import Division
 from dials_mpi.bench.link import Link
 from dials_mpi.bench.projection import Model, checkpoints, most_episodes, project
 from dials_mpi.bench.sample import Sample
@@ -34,8 +35,8 @@ SMALLEST_FILE = 2e5
 
 
 class Memory(NamedTuple):
-    """Peak resident sets, bytes: of root and each other global rank; of the worker with the most regions; of
-    the node with the most, where libraries count once."""
+    """Peak resident sets, bytes: of root and each other global rank, with all networks; of the worker with
+    the most regions; of the node with the most, where libraries count once."""
 
     root: float
     worker: float
@@ -55,7 +56,8 @@ class Disk(NamedTuple):
 class Plan:
     """One configuration on so many ranks and nodes, with one core per rank.
 
-    factor: of the number of regions; the costs are those of the measured number.
+    factor: of the number of regions; the costs are those of the measured number. simulation: CPU seconds of
+    one region in an episode, without networks.
     """
 
     config: Config
@@ -65,6 +67,7 @@ class Plan:
     ranks: int
     nodes: int = 1
     factor: int = 1
+    simulation: float = 0.0
 
     @cached_property
     def regions(self) -> int:
@@ -90,7 +93,7 @@ class Plan:
     def terms(self) -> dict[str, float]:
         """Seconds of the whole run by ``projection.TERMS``."""
         config = replace(self.config, global_ranks=1) if self.alone else self.config
-        model = Model.of(config, [self.sample.costs], self.checkpoint, self.link)
+        model = Model.of(config, [self.sample.costs], self.checkpoint, self.link, self.simulation)
         return project(config, model, self.regions, self.workers)
 
     @property
@@ -215,16 +218,21 @@ def choices(plan: Plan, fixed: bool) -> list[Plan]:
 
 
 def _numbers(plan: Plan) -> Iterator[int]:
-    """Numbers of global ranks, as long as more of them have fewer episodes each; the configured one, too."""
+    """Numbers of global ranks, as long as more of them have less work each; the configured one, too."""
     before = None
     for number in sorted({*GLOBAL_RANKS, plan.config.global_ranks}):
-        config = replace(plan.config, global_ranks=number)
-        each = [
-            most_episodes(config, count) for count in (config.dataset_episodes, config.evaluation_episodes)
-        ]
+        each = _most_work(replace(plan.config, global_ranks=number))
         if each != before or number == plan.config.global_ranks:
             yield number
         before = each
+
+
+def _most_work(config: Config) -> tuple[float, ...]:
+    """Episodes that one of the global ranks collects and evaluates, and its part of the agents."""
+    division = Division(config, create(config.domain, config.domain_section), config.global_ranks)
+    numbers = config.dataset_episodes, config.evaluation_episodes
+    members = min(len(group) for group in division.groups)
+    return *(float(most_episodes(config, number)) for number in numbers), 1 / members
 
 
 def suggested(found: Sequence[Plan]) -> Plan:
