@@ -11,6 +11,7 @@ from conftest import SMALL, launch
 from dials_mpi.bench import projection
 from dials_mpi.bench.costs import Costs, read_run
 from dials_mpi.bench.link import ASSUMED, Link
+from dials_mpi.bench.playing import Playing, measure_playing
 from dials_mpi.bench.projection import Line, Model, compare, growing, project
 from dials_mpi.config import load
 from dials_mpi.config.schedule import segments
@@ -119,12 +120,20 @@ def test_ranks_of_a_group_share_all_but_the_simulation():
     config, link = load(None, [*SMALL, *words]), Link(1000.0, 0.25, measured=True)
     horizon = config.domain_section.horizon
     assert config.dataset_episodes == 16
-    model = Model.of(config, [Costs(4, 1.0, 0, 4.0, 8.0)], 0.0, link, simulation=0.5)
+    model = Model.of(config, [Costs(4, 1.0, 0, 4.0, 8.0)], 0.0, link, Playing(0.5))
     messages, actions = 2 * horizon * 0.25, 8 * horizon * 2 / 1000  # log2(3) < 2 rounds; of two bytes each
     assert model.evaluate == pytest.approx((messages, 8 * (0.5 + 1.5 / 3) + actions))
     assert model.collect == pytest.approx((messages, 8 * (0.5 + 0.5 / 3) + actions))
-    alone = projection.exposed(config, [Costs(4, 1.0, 0, 4.0, 8.0)], FREE, 0.5, regions=4)
+    alone = projection.exposed(config, [Costs(4, 1.0, 0, 4.0, 8.0)], FREE, Playing(0.5), regions=4)
     assert list(alone) == list(projection.GLOBAL_RANKS) and alone[1] > alone[4] > alone[8]
+    # All sixteen episodes on a rank: one pass, which costs as much as four; here one for each eight.
+    passing = Model.of(config, [Costs(4, 1.0, 0, 4.0, 8.0)], 0.0, FREE, Playing(0.0, once=4.0))
+    assert passing.evaluate.each == pytest.approx(16 * 2 / 20 * 12 / 3)
+    measured = measure_playing(config)
+    assert measured.simulation > 0 and measured.once >= 0
+    assert measure_playing(load(None, ["domain=traffic", "dataset_size=600"])) == Playing(), (
+        "these share no agents"
+    )
     # A third of the policies and a third of the messages come to each global rank.
     groups, one = (
         project(other, Model.of(other, [Costs(4, 0, 0, 0, 0)], 0.0, link), 6)["communicate"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -21,12 +22,16 @@ from dials_mpi.algorithm import joint
 from dials_mpi.algorithm.collect import blocks, collect, shares
 from dials_mpi.algorithm.division import Division
 from dials_mpi.algorithm.evaluation import evaluate
+from dials_mpi.algorithm.failures import Failures
 from dials_mpi.algorithm.learners import Learners
 from dials_mpi.config import Config, load
 from dials_mpi.config.schedule import segments
 from dials_mpi.core.seeding import Purpose, streams
+from dials_mpi.core.timing import Stopwatch
 from dials_mpi.domains import create
 from dials_mpi.learning.tables import tables, widths
+from dials_mpi.parallel.layout import Layout
+from dials_mpi.run.global_ranks import GlobalRank
 from dials_mpi.storage.checkpoint import present
 
 COMMON = (
@@ -197,6 +202,27 @@ def test_each_agent_acts_once_in_each_episode(evaluated, collected, players, age
         assert len(division.groups) == min(players, *blocks_of_8)
     else:
         assert all(len(group) == 1 for group in division.groups)
+
+
+@pytest.mark.parametrize("rank", range(4))
+def test_a_global_rank_gets_the_networks_that_it_computes(rank):
+    """Twelve evaluated episodes are two blocks: two groups of two ranks. Root has all only for callbacks."""
+    config = load(None, [*WAREHOUSE, "evaluation_episodes=12", "warehouse.grid=[1,5]", "global_ranks=4"])
+    domain = create(config.domain, config.domain_section)
+    layout = Layout(rank, 5, [region.agents for region in domain.regions], False, 4)
+    group = SimpleNamespace(rank=rank % 2)
+    comm = SimpleNamespace(rank=rank, is_root=rank == 0, group=lambda ranks: group)
+    own = GlobalRank(config, domain, comm, layout, Stopwatch(), Failures())
+    halves = [range(2), range(2, 5)] * 2
+    assert own.wanted("policy") == own.wanted("predictor") == halves
+    assert (own.partners.agents, own.partners.regions) == (halves[rank], halves[rank])
+    own.keeps_policies = True
+    wanted = own.wanted("policy")
+    assert wanted == [range(5), *halves[1:]]
+    rows = np.arange(5)[:, None] * np.ones((5, widths(tables(config, domain))["policy"]), np.float32)
+    own.set_parameters("policy", rows[wanted[rank].start : wanted[rank].stop])
+    assert [policy.network.vector[0] for policy in own.policies] == list(halves[rank])
+    assert own.all_policies is None if rank else np.array_equal(own.all_policies, rows)
 
 
 @pytest.mark.parametrize("architecture", ["gru", "fnn"])

@@ -153,18 +153,18 @@ def _project(comm: Communicator, task: Task, folder: str, figures: dict[str, Any
     """Project and print, on root; figures: measured ones, used if there are no runs."""
     from dials_mpi.bench.checkpoints import write_seconds_per_region
     from dials_mpi.bench.link import measure_link
-    from dials_mpi.bench.simulation import simulation_seconds_per_region
+    from dials_mpi.bench.playing import measure_playing
 
     link = measure_link(comm)
     if not comm.is_root:
         return {}
     config = task.config
     costs = [run.costs for run in task.runs] or [measured_costs(config, figures)]
-    checkpoint, simulation = write_seconds_per_region(config, folder), simulation_seconds_per_region(config)
-    model = projection.Model.of(config, costs, checkpoint, link, simulation)
+    checkpoint, playing = write_seconds_per_region(config, folder), measure_playing(config)
+    model = projection.Model.of(config, costs, checkpoint, link, playing)
     rows = {count: projection.project(config, model, count) for count in task.regions}
-    exposed = {count: projection.exposed(config, costs, link, simulation, count) for count in task.regions}
-    tables.show_projection(config, model, costs, rows, simulation)
+    exposed = {count: projection.exposed(config, costs, link, playing, count) for count in task.regions}
+    tables.show_projection(config, model, costs, rows, playing)
     tables.show_exposed(config, exposed)
     found = {
         "projection": {str(count): terms for count, terms in rows.items()},
@@ -173,7 +173,7 @@ def _project(comm: Communicator, task: Task, folder: str, figures: dict[str, Any
         },
     }
     if task.comparison:
-        compared = projection.compare(task.comparison, costs, checkpoint, link, simulation)
+        compared = projection.compare(task.comparison, costs, checkpoint, link, playing)
         tables.show_comparison(task.comparison, compared)
         found["comparison"] = {
             term: {"projected": projected, "measured": measured}
@@ -187,8 +187,8 @@ def _show_plan(comm: Communicator, task: Task, options: argparse.Namespace) -> d
     from dials_mpi.bench import plan, plan_tables
     from dials_mpi.bench.checkpoints import write_seconds_per_region
     from dials_mpi.bench.link import measure_link
+    from dials_mpi.bench.playing import measure_playing
     from dials_mpi.bench.sample import take
-    from dials_mpi.bench.simulation import simulation_seconds_per_region
 
     link = measure_link(comm)
     if not comm.is_root:
@@ -199,8 +199,8 @@ def _show_plan(comm: Communicator, task: Task, options: argparse.Namespace) -> d
     )
     sample = take(config)
     checkpoint = write_seconds_per_region(config, options.folder)
-    ranks, simulation = plan.usual_ranks(config, options.ranks), simulation_seconds_per_region(config)
-    own = plan.Plan(config, sample, checkpoint, link, ranks, options.nodes, simulation=simulation)
+    ranks, playing = plan.usual_ranks(config, options.ranks), measure_playing(config)
+    own = plan.Plan(config, sample, checkpoint, link, ranks, options.nodes, playing=playing)
     compared = plan.choices(own, fixed=options.ranks is not None)
     plan_tables.show_plan(own, compared)
     return {"plan": plan_tables.figures(own, compared)}

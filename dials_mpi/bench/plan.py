@@ -14,7 +14,8 @@ import numpy as np
 
 from dials_mpi.algorithm.division import Division
 from dials_mpi.bench.link import Link
-from dials_mpi.bench.projection import Model, checkpoints, most_episodes, project
+from dials_mpi.bench.playing import Playing
+from dials_mpi.bench.projection import ALONE, Model, checkpoints, most_episodes, project
 from dials_mpi.bench.sample import Sample
 from dials_mpi.config import Config
 from dials_mpi.config.schedule import segments
@@ -56,8 +57,8 @@ class Disk(NamedTuple):
 class Plan:
     """One configuration on so many ranks and nodes, with one core per rank.
 
-    factor: of the number of regions; the costs are those of the measured number. simulation: CPU seconds of
-    one region in an episode, without networks.
+    factor: of the number of regions; the costs are those of the measured number. playing: what ranks share
+    that share the agents of an episode.
     """
 
     config: Config
@@ -67,7 +68,7 @@ class Plan:
     ranks: int
     nodes: int = 1
     factor: int = 1
-    simulation: float = 0.0
+    playing: Playing = ALONE
 
     @cached_property
     def regions(self) -> int:
@@ -93,7 +94,7 @@ class Plan:
     def terms(self) -> dict[str, float]:
         """Seconds of the whole run by ``projection.TERMS``."""
         config = replace(self.config, global_ranks=1) if self.alone else self.config
-        model = Model.of(config, [self.sample.costs], self.checkpoint, self.link, self.simulation)
+        model = Model.of(config, [self.sample.costs], self.checkpoint, self.link, self.playing)
         return project(config, model, self.regions, self.workers)
 
     @property

@@ -16,6 +16,7 @@ import numpy as np
 from dials_mpi.bench.costs import Costs, Recorded
 from dials_mpi.bench.flop import fit_flop
 from dials_mpi.bench.link import Link
+from dials_mpi.bench.playing import Playing
 from dials_mpi.config import Config
 from dials_mpi.config.schedule import Segment, segments
 from dials_mpi.core.timing import PHASES
@@ -31,6 +32,8 @@ GLOBAL_RANKS = (1, 4, 8, 16, 32, 64, 128)
 """Numbers of global ranks for which the exposed time is projected."""
 
 BYTES_PER_ACTION = 2
+
+ALONE = Playing()
 
 TERMS = ("train", "fit", "collect", "evaluate", "communicate", "checkpoint")
 """The parts of a run's wall-clock time: train and fit of the slowest worker; collecting and evaluating of the
@@ -79,11 +82,11 @@ class Model:
 
     @classmethod
     def of(
-        cls, config: Config, costs: Sequence[Costs], checkpoint: float, link: Link, simulation: float = 0.0
+        cls, config: Config, costs: Sequence[Costs], checkpoint: float, link: Link, playing: Playing = ALONE
     ) -> Model:
         """From the costs of one or more systems: the slowest worker of all, and lines for the global ranks.
 
-        simulation: of one region in an episode, which ranks that share agents do not share.
+        Their costs are those of one rank that plays all episodes.
         """
         from dials_mpi.algorithm.division import Division
 
@@ -93,7 +96,7 @@ class Model:
             sizes = {one.regions for one in costs}
             means = {size: np.mean([getattr(c, name) for c in costs if c.regions == size]) for size in sizes}
             one = Line.through({size: float(mean) for size, mean in means.items()})
-            return _on_slowest(division, one, episodes, simulation, link)
+            return _on_slowest(division, one, episodes, playing, link)
 
         return cls(
             train=max(one.train for one in costs),
@@ -105,8 +108,8 @@ class Model:
         )
 
 
-def _on_slowest(division: Division, one: Line, episodes: int, simulation: float, link: Link) -> Line:
-    """The cost of so many episodes on the slowest global rank; one: of an episode on one rank alone.
+def _on_slowest(division: Division, one: Line, episodes: int, playing: Playing, link: Link) -> Line:
+    """The cost of so many episodes on the slowest global rank; one: of each of them on one rank alone.
 
     The ranks of a group all simulate, and share the rest; they exchange the actions of every decision.
     """
@@ -119,7 +122,12 @@ def _on_slowest(division: Division, one: Line, episodes: int, simulation: float,
         (count / len(group), len(group)) for count, group in zip(played, division.groups, strict=True)
     )
     count = round(share * members)
-    line = Line(count * one.fixed, count * (simulation + max(0.0, one.each - simulation) / members))
+
+    def passes(number: int) -> float:
+        return number + playing.once * len(parts(domain, number))
+
+    networks = max(0.0, one.each - playing.simulation) * episodes / passes(episodes)
+    line = Line(count * one.fixed, count * playing.simulation + networks * passes(count) / members)
     if members == 1:
         return line
     decisions = decisions_per_episode(domain)
@@ -137,14 +145,14 @@ def most_episodes(config: Config, episodes: int) -> int:
 
 
 def exposed(
-    config: Config, costs: Sequence[Costs], link: Link, simulation: float, regions: int
+    config: Config, costs: Sequence[Costs], link: Link, playing: Playing, regions: int
 ) -> dict[int, float]:
     """The time that is neither training nor checkpoints, as a share of training, by GLOBAL_RANKS, in the
     schedule overlapped."""
     found = {}
     for number in GLOBAL_RANKS:
         other = replace(config, schedule="overlapped", global_ranks=number)
-        terms = project(other, Model.of(other, costs, 0.0, link, simulation), regions)
+        terms = project(other, Model.of(other, costs, 0.0, link, playing), regions)
         beside = sum(terms[name] for name in TERMS if name not in ("train", "checkpoint"))
         found[number] = beside / terms["train"]
     return found
@@ -169,7 +177,7 @@ def project(config: Config, model: Model, regions: int, workers: int | None = No
 
 
 def compare(
-    run: Recorded, costs: Sequence[Costs], checkpoint: float, link: Link, simulation: float = 0.0
+    run: Recorded, costs: Sequence[Costs], checkpoint: float, link: Link, playing: Playing = ALONE
 ) -> dict[str, tuple[float, float]]:
     """Projected and measured seconds by term of a recorded run, up to its last evaluation.
 
@@ -178,7 +186,7 @@ def compare(
     had its own core.
     """
     config, regions = run.config, run.costs.regions
-    model = Model.of(config, costs, checkpoint, link, simulation)
+    model = Model.of(config, costs, checkpoint, link, playing)
     schedule = [segment for segment in segments(config) if segment.env_steps <= run.steps]
     plain, real = (
         _terms(config, model, regions, schedule, run.held, hidden)

@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from dials_mpi.bench.costs import Costs, Recorded
+from dials_mpi.bench.playing import Playing
 from dials_mpi.bench.projection import TERMS, Line, Model, growing
 from dials_mpi.config import Config
 from dials_mpi.config.schedule import segments
@@ -57,7 +58,7 @@ def show_projection(
     model: Model,
     costs: Sequence[Costs],
     rows: Mapping[int, Mapping[str, float]],
-    simulation: float,
+    playing: Playing,
 ) -> None:
     """Print seconds of a whole run, rows: TERMS by number of regions; then the growth and assumptions."""
     count = len(segments(config))
@@ -73,7 +74,7 @@ def show_projection(
         values = [*(terms[term] / count for term in TERMS), total / count, total / 3600]
         table.add_row(f"{regions:,}", *map(number, values))
     out.print(table)
-    for line in (*_growth(rows), *_assumptions(config, model, costs, simulation)):
+    for line in (*_growth(rows), *_assumptions(config, model, costs, playing)):
         out.print(line)
 
 
@@ -117,7 +118,7 @@ def _growth(rows: Mapping[int, Mapping[str, float]]) -> list[str]:
     return [f"Grows most: {term}, {shares[0]} and {shares[1]}."]
 
 
-def _assumptions(config: Config, model: Model, costs: Sequence[Costs], simulation: float) -> list[str]:
+def _assumptions(config: Config, model: Model, costs: Sequence[Costs], playing: Playing) -> list[str]:
     """The assumptions of a projection."""
     link, sizes = model.link, ", ".join(f"{n:,}" for n in sorted({one.regions for one in costs}))
     ranks = config.global_ranks
@@ -129,7 +130,7 @@ def _assumptions(config: Config, model: Model, costs: Sequence[Costs], simulatio
         "train, fit: one region per worker, at the speed of the slowest measured rank.",
         f"{_line('collect', model.collect)}, {_line('evaluate', model.evaluate)}: {root}, {hides}.",
         "  Playing policies that need no training is assumed to take as long as evaluating networks.",
-        *_sharing(simulation),
+        *_sharing(playing),
         f"communicate: {link.bytes_per_second / 1e9:.2f} GB/s and {link.seconds_per_message * 1e6:.1f} us a "
         f"message at root, {how}; a 2 ms wait in each exchange.",
         f"checkpoint: {model.checkpoint * 1e3:.2f} ms a region, measured on this disk, and its way to root.",
@@ -137,13 +138,15 @@ def _assumptions(config: Config, model: Model, costs: Sequence[Costs], simulatio
     ]
 
 
-def _sharing(simulation: float) -> list[str]:
+def _sharing(playing: Playing) -> list[str]:
     """What ranks that share the agents of the same episodes do not share."""
-    if not simulation:
+    if not playing.simulation:
         return []
+    simulation = f"{playing.simulation * 1e3:.3f} ms a region and episode, measured with random actions"
     return [
-        f"  Global ranks that share agents all simulate: {simulation * 1e3:.3f} ms a region and episode, "
-        "measured with random actions. They exchange actions in log2(ranks) rounds of messages."
+        f"  Global ranks that share agents all simulate ({simulation}).",
+        "  They exchange actions in log2(ranks) rounds of messages.",
+        f"  A pass of the networks takes {playing.once:.1f} episodes longer than those in it, measured here.",
     ]
 
 
