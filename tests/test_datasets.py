@@ -27,7 +27,7 @@ from dials_mpi.storage.datasets import DatasetFile, RegionData, RegionNames
 from dials_mpi.storage.runfile import RunFile
 
 REGIONS, EPISODES = 4, 5
-TWO_GLOBAL = (*SMALL, "global_ranks=2", "dataset_size=400")
+TWO_GLOBAL = (*SMALL, "global_ranks=2", "dataset_size=400", "evaluation_episodes=9")
 
 
 def region(rng, episodes, inputs, sources, agents, bits=True):

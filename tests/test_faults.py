@@ -25,7 +25,7 @@ PLACES = {
     "scatter": "dials_mpi.parallel.communicator:Communicator.scatter",
     "fit": "dials_mpi.algorithm.learners:Learners.fit",
     "train": "dials_mpi.algorithm.learners:Learners.train",
-    "gather": "dials_mpi.parallel.communicator:Communicator.gather",
+    "gather": "dials_mpi.run.system:System._gather",
     "evaluate": "dials_mpi.run.system:System.evaluate",
     "play ahead": "dials_mpi.run.system:System.play_ahead",
     "examine": "dials_mpi.algorithm.evaluation:Evaluator.trained",
@@ -261,7 +261,7 @@ ANYWHERE = {
     "scatter": 2,
     "fit": 2,
     "train": 2,
-    "gather": 14,
+    "gather": 5,
     "evaluate": 2,
     "bring": 2,
 }

@@ -11,6 +11,7 @@ from conftest import SMALL, launch
 from dials_mpi.bench import projection
 from dials_mpi.bench.costs import Costs, read_run
 from dials_mpi.bench.link import ASSUMED, Link
+from dials_mpi.bench.playing import Playing, measure_playing
 from dials_mpi.bench.projection import Line, Model, compare, growing, project
 from dials_mpi.config import load
 from dials_mpi.config.schedule import segments
@@ -78,14 +79,15 @@ def test_the_projection_is_the_sum_that_is_done_by_hand(tmp_path):
     run = read_run(str(made(tmp_path / "run")))
     model = Model.of(run.config, [run.costs], checkpoint=0.5, link=FREE)
     terms = project(run.config, model, 8)
-    naps = 2 * 1 + 3 * 3 + 2 * 1 + 2 * 2 + 2 * 1  # segments, evaluations, collecting, fits, checkpoints
+    # Segments, evaluations, predictors at the start and after fits, collecting and fits, networks at the end.
+    naps = 2 * 1 + 3 * 2 + 3 * 1 + 2 * 2 + 2 * 1
     by_hand = {
         "train": 18 / 2,  # one region per worker
         "fit": 2 * (4 / 2 + 4 / 2) / 2,  # two refits, each region's 2 s
         "collect": 2 * 5 / 4 * 8,  # in proportion to the regions
         "evaluate": (3 + 3) * 3 / 4 * 8,  # three, and three policies that need no training
         "communicate": naps * POLL_SECONDS,
-        "checkpoint": 2 * 0.5 * 8,
+        "checkpoint": 2 * (0.5 * 8 + POLL_SECONDS),
     }
     assert terms == pytest.approx(by_hand)
     assert tuple(terms) == projection.TERMS
@@ -103,11 +105,43 @@ def test_exchanges_are_the_bytes_and_messages_of_all_regions(agents):
     state = agents * (3 * policy + 1) + 3 * predictor + 1
     metrics, costs, losses = agents * 8 * 6, 8 * (2 * len(PHASES) + 3), 8 * 3
     sent = 2 * metrics + 3 * (4 * agents * policy + costs)  # two segments, three evaluations
-    sent += 2 * (100 * (inputs + sources) + 4 * predictor + losses)  # two refits of 100 samples
-    sent += 2 * 4 * state  # two checkpoints
-    exchanges = 2 + 3 * 3 + 2 * 3 + 2
-    by_hand = exchanges * (POLL_SECONDS + 7 * 0.25) + 7 * sent / 1000
-    assert project(config, model, 7)["communicate"] == pytest.approx(by_hand)
+    sent += 3 * 4 * predictor + 2 * (100 * (inputs + sources) + losses)  # two refits of 100 samples
+    sent += 4 * agents * policy + 4 * predictor  # at the end
+    direct, trees = 3 + 3 + 2 + 2, 2 + 3 + 2
+    by_hand = direct * 7 * 0.25 + trees * 3 * 0.25 + (direct + trees) * POLL_SECONDS + 7 * sent / 1000
+    terms = project(config, model, 7)
+    assert terms["communicate"] == pytest.approx(by_hand)
+    assert terms["checkpoint"] == pytest.approx(2 * (POLL_SECONDS + 7 * 0.25 + 7 * 4 * state / 1000))
+
+
+def test_ranks_of_a_group_share_all_but_the_simulation():
+    """Six ranks are two groups of three, which play eight episodes each."""
+    words = ["global_ranks=6", "evaluation_episodes=16", "dataset_size=320"]
+    config, link = load(None, [*SMALL, *words]), Link(1000.0, 0.25, measured=True)
+    horizon = config.domain_section.horizon
+    assert config.dataset_episodes == 16
+    model = Model.of(config, [Costs(4, 1.0, 0, 4.0, 8.0)], 0.0, link, Playing(0.5))
+    messages, actions = 2 * horizon * 0.25, 8 * horizon * 2 / 1000  # log2(3) < 2 rounds; of two bytes each
+    assert model.evaluate == pytest.approx((messages, 8 * (0.5 + 1.5 / 3) + actions))
+    assert model.collect == pytest.approx((messages, 8 * (0.5 + 0.5 / 3) + actions))
+    alone = projection.exposed(config, [Costs(4, 1.0, 0, 4.0, 8.0)], FREE, Playing(0.5), regions=4)
+    assert list(alone) == list(projection.GLOBAL_RANKS) and alone[1] > alone[4] > alone[8]
+    # All sixteen episodes on a rank: one pass, which costs as much as four; here one for each eight.
+    passing = Model.of(config, [Costs(4, 1.0, 0, 4.0, 8.0)], 0.0, FREE, Playing(0.0, once=4.0))
+    assert passing.evaluate.each == pytest.approx(16 * 2 / 20 * 12 / 3)
+    measured = measure_playing(config)
+    assert measured.simulation > 0 and measured.once >= 0
+    assert measure_playing(load(None, ["domain=traffic", "dataset_size=600"])) == Playing(), (
+        "these share no agents"
+    )
+    # A third of the policies and a third of the messages come to each global rank.
+    groups, one = (
+        project(other, Model.of(other, [Costs(4, 0, 0, 0, 0)], 0.0, link), 6)["communicate"]
+        for other in (config, load(None, [*SMALL, *words, "global_ranks=2"]))
+    )
+    sizes = projection.Sizes.of(config)
+    networks = 3 * sizes.policies + 3 * sizes.predictor
+    assert one - groups == pytest.approx(2 / 3 * (6 * 6 * 0.25 + 6 * networks / 1000))
 
 
 def test_a_longer_run_with_other_datasets_costs_in_proportion(tmp_path):
@@ -150,11 +184,11 @@ def test_work_hides_behind_training_as_long_as_that_lasts():
 
 
 def test_several_ranks_share_the_episodes_in_blocks():
-    few = ["global_ranks=2", "dataset_size=500", "evaluation_episodes=7"]
+    few = ["global_ranks=2", "dataset_size=500", "evaluation_episodes=15"]
     config = load(None, [*SMALL, *few])
     model = Model.of(config, [Costs(4, 0, 0, 4.0, 4.0)], 0.0, FREE)
-    # 25 episodes in blocks of 8, 8, 8 and 1: two blocks each; 7 are one block, which one rank plays.
-    assert (model.collect(4), model.evaluate(4)) == (16 * 4, 7 * 4)
+    # 25 episodes in blocks of 8, 8, 8 and 1: two blocks each; 15 in blocks of 8 and 7.
+    assert (model.collect(4), model.evaluate(4)) == (16 * 4, 8 * 4)
 
 
 def test_fewer_workers_hold_several_regions_and_a_single_rank_hides_nothing():
@@ -172,9 +206,9 @@ def test_a_run_is_compared_with_its_own_projection(tmp_path):
     assert compared["fit"] == pytest.approx((8, 8))
     assert compared["collect"] == pytest.approx((10, 10))
     assert compared["evaluate"] == pytest.approx((9, 9))
-    naps = 19 * POLL_SECONDS
+    naps = 15 * POLL_SECONDS
     assert compared["communicate"] == pytest.approx((naps, 0.85))
-    assert compared["wall"] == pytest.approx((18 + 8 + 10 + 9 + naps + 2 * 0.5 * 4, 276))
+    assert compared["wall"] == pytest.approx((18 + 8 + 10 + 9 + naps + 2 * (0.5 * 4 + POLL_SECONDS), 276))
 
 
 def test_the_term_that_grows_is_named():
@@ -235,7 +269,7 @@ def test_the_program_projects_a_run_file(tmp_path):
     _, figures = project_by_program(tmp_path, "run", ranks=3)
     assert list(figures["projection"]) == [str(count) for count in projection.REGIONS]
     printed, figures = project_by_program(tmp_path, "run", "--regions", "8,4", "--compare", "run")
-    assert set(figures) == {"projection", "comparison"}
+    assert set(figures) == {"projection", "exposed", "comparison"}
     assert list(figures["projection"]) == ["4", "8"]
     terms = figures["projection"]["8"]
     assert (terms["train"], terms["fit"], terms["collect"], terms["evaluate"]) == pytest.approx(

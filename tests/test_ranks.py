@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import time
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import h5py
@@ -18,11 +19,18 @@ from conftest import SMALL, launch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dials_mpi.algorithm import joint
+from dials_mpi.algorithm.collect import collect
+from dials_mpi.algorithm.failures import Attempts, Failures
 from dials_mpi.core.errors import BadInput
+from dials_mpi.core.seeding import Purpose, streams
+from dials_mpi.domains.base import SimulatorFailure
+from dials_mpi.domains.warehouse import Warehouse, WarehouseConfig
 from dials_mpi.parallel import communicator
 from dials_mpi.parallel.launch import connect
 from dials_mpi.parallel.layout import Layout, require_usable
 from dials_mpi.run import state_exchange
+from dials_mpi.run.partners import GroupFailures, GroupPartners
 from dials_mpi.run.state import Entry
 from dials_mpi.run.state_exchange import StateExchange
 
@@ -223,13 +231,93 @@ def test_root_joins_the_shares(ranks):
 
 
 @pytest.mark.mpi
-def test_all_global_ranks_gather(ranks):
-    own, to = {i: row(i, 4) for i in ranks.mine}, ranks.layout.global_ranks
-    gathered = ranks.gather(own, ranks.owned, 4, np.float32, to=to)
+@pytest.mark.parametrize("first", [range(REGIONS), range(3), range(0)], ids=str)
+def test_each_global_rank_gathers_what_it_wants(ranks, first):
+    """Whole rows of some ranks, part of those of others, or none."""
+    own = {i: row(i, 4) for i in ranks.mine}
+    wanted = [first, range(2, REGIONS)][: ranks.layout.global_ranks]
+    gathered = ranks.gather(own, ranks.owned, 4, np.float32, wanted)
     if ranks.layout.is_global:
-        assert all((gathered[i] == row(i, 4)).all() for i in range(REGIONS))
+        assert np.array_equal(gathered, np.array([row(i, 4) for i in wanted[ranks.rank]]).reshape(-1, 4))
     else:
         assert gathered is None
+
+
+@pytest.mark.mpi
+def test_few_bytes_are_gathered_as_many_are(ranks):
+    own = {i: row(i, 3 + i % 2) for i in ranks.mine}
+    few, many = (gather(own, ranks.owned, 4, np.float32) for gather in (ranks.gather_few, ranks.gather))
+    assert np.array_equal(few, many) if ranks.is_root else few is many is None
+
+
+@pytest.mark.mpi
+def test_all_members_of_a_group_get_all_rows(ranks):
+    """Two groups at the same call, of all ranks; a member may have no row."""
+    ours = [rank for rank in range(ranks.size) if rank % 2 == ranks.rank % 2]
+    group, counts = ranks.group(ours), [2 * k for k in range(len(ours))]
+    rows = [np.full((count, 3), rank, np.uint16) for rank, count in zip(ours, counts, strict=True)]
+    assert group.rank == ours.index(ranks.rank)
+    assert np.array_equal(group.allgather(rows[group.rank], counts), np.concatenate(rows))
+
+
+class Chooser:
+    """An agent whose actions depend on all that it gets."""
+
+    def initial_state(self, batch):
+        return np.zeros(batch)
+
+    def act(self, observations, state, uniforms):
+        state = state + observations.sum(axis=1)
+        return SimpleNamespace(actions=((state + 4 * uniforms) % 4).astype(int), state=state)
+
+
+class Failing(Warehouse):
+    """Its first simulator fails at a step, or after the last one, at ``horizon``; at None never."""
+
+    at, made = None, 0
+
+    def global_simulator(self, streams):
+        simulator, self.made = super().global_simulator(streams), self.made + 1
+        methods, steps = {name: getattr(simulator, name) for name in ("step", "statistics")}, count()
+
+        def failing(name):
+            def call(*given):
+                if self.made == 1 and next(steps) == self.at:
+                    raise SimulatorFailure("it broke")
+                return methods[name](*given)
+
+            return call
+
+        for name in methods:
+            setattr(simulator, name, failing(name))
+        return simulator
+
+
+def played(at, partners, failures):
+    domain = Failing(WarehouseConfig(grid=(2, 3), horizon=6))
+    domain.at = at
+    simulators, actions = Attempts(streams(0, Purpose.COLLECT, 5)), Attempts(streams(1, Purpose.COLLECT, 5))
+    policies = [Chooser() for _ in partners.agents]
+    acting = lambda _, part: joint.TrainedPolicies(policies, actions[part], partners)  # noqa: E731
+    return collect(domain, simulators, acting, failures, with_acts=True)
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("at", [None, 0, 3, 6])
+def test_a_group_plays_and_fails_as_one_rank_does(at, capfd):
+    """The last member's simulator fails. What is played again does not depend on where it failed."""
+    ranks = connect()
+    group = ranks.group(range(ranks.size))
+    parts = [range(6 * k // ranks.size, 6 * (k + 1) // ranks.size) for k in range(ranks.size)]
+    partners, own = GroupPartners(group, parts, range(0)), Failures(ranks.rank)
+    last = ranks.rank == ranks.size - 1
+    ours = played(at if last else None, partners, GroupFailures(own, partners))
+    assert own.count == (last and at is not None)
+    alone = played(None if at is None else 1, joint.Alone(6), Failures())
+    assert np.array_equal(ours.returns, alone.returns)
+    assert np.array_equal(ours.acts.actions, alone.acts.actions)
+    first = played(None, joint.Alone(6), Failures())
+    assert np.array_equal(ours.acts.actions, first.acts.actions) == (at is None)
 
 
 @pytest.mark.mpi

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -19,13 +20,18 @@ from test_train import refused
 
 from dials_mpi.algorithm import joint
 from dials_mpi.algorithm.collect import blocks, collect, shares
+from dials_mpi.algorithm.division import Division
 from dials_mpi.algorithm.evaluation import evaluate
+from dials_mpi.algorithm.failures import Failures
 from dials_mpi.algorithm.learners import Learners
 from dials_mpi.config import Config, load
 from dials_mpi.config.schedule import segments
 from dials_mpi.core.seeding import Purpose, streams
+from dials_mpi.core.timing import Stopwatch
 from dials_mpi.domains import create
 from dials_mpi.learning.tables import tables, widths
+from dials_mpi.parallel.layout import Layout
+from dials_mpi.run.global_ranks import GlobalRank
 from dials_mpi.storage.checkpoint import present
 
 COMMON = (
@@ -87,6 +93,7 @@ def assert_same(one: Path, other: Path) -> None:
         ("warehouse", "synchronous", 5, 3),
         ("warehouse", "overlapped", 3, 1),
         ("warehouse", "overlapped", 5, 2),
+        ("warehouse", "overlapped", 6, 5),  # in groups of 1, 2 and 2
         ("traffic", "overlapped", 4, 3),
         pytest.param("traffic", "synchronous", 5, 2, marks=pytest.mark.slow),
         pytest.param("warehouse", "synchronous", 7, 3, marks=pytest.mark.slow),
@@ -108,7 +115,7 @@ def test_any_number_of_global_ranks_gives_the_same_results(trained, domain, sche
 
 
 def test_more_global_ranks_than_blocks_of_episodes(trained):
-    """Some have nothing to play."""
+    """They share the agents."""
     settings = (*WAREHOUSE, "evaluation_episodes=3", "dataset_size=200")
     assert_same(trained(*settings), trained(*settings, "global_ranks=3", ranks=4))
 
@@ -137,10 +144,11 @@ def test_ranks_that_cannot_share_the_work_are_refused(tmp_path, ranks, players, 
 
 
 class Sized:
-    """What decides how many episodes are played side by side."""
+    """What decides how many episodes are played side by side, and how the agents are shared."""
 
     def __init__(self, agents: int, side_by_side: int | None) -> None:
-        self.agents, self.side_by_side = range(agents), side_by_side
+        self.agents = self.regions = range(agents)
+        self.side_by_side = side_by_side
 
 
 @given(
@@ -164,6 +172,57 @@ def test_shares_are_whole_blocks_in_order(episodes, players, regions, side_by_si
         assert [(b.start + share.start, b.stop + share.start) for b in apart] == [
             (b.start, b.stop) for b in own
         ]
+
+
+@pytest.mark.quick
+@given(
+    evaluated=st.integers(1, 60),
+    collected=st.integers(2, 300),
+    players=st.integers(1, 20),
+    agents=st.integers(1, 30),
+    side_by_side=st.one_of(st.none(), st.integers(1, 200)),
+)
+def test_each_agent_acts_once_in_each_episode(evaluated, collected, players, agents, side_by_side):
+    config = Config(evaluation_episodes=evaluated, dataset_size=collected * Config().domain_section.horizon)
+    division = Division(config, Sized(agents, side_by_side), players)
+    for episodes in (evaluated, collected):
+        acting, recording = np.zeros((episodes, agents), int), np.zeros(episodes, int)
+        for rank in range(players):
+            share = division.played(episodes)[rank]
+            part = division.part(rank, agents)
+            acting[share, part.start : part.stop] += 1
+            recording[division.recorded(division.played(episodes))[rank]] += 1
+            # Those of a group play together, and none is without an agent.
+            assert all(division.played(episodes)[other] == share for other in division.group(rank))
+            assert part or not division.group(rank)
+        assert (acting == 1).all() and (recording == 1).all()
+    if side_by_side is None:
+        assert all(division.of_groups(episodes)[-1] != slice(0, 0) for episodes in (evaluated, collected))
+        blocks_of_8 = -(-evaluated // 8), -(-collected // 8)
+        assert len(division.groups) == min(players, *blocks_of_8)
+    else:
+        assert all(len(group) == 1 for group in division.groups)
+
+
+@pytest.mark.parametrize("rank", range(4))
+def test_a_global_rank_gets_the_networks_that_it_computes(rank):
+    """Twelve evaluated episodes are two blocks: two groups of two ranks. Root has all only for callbacks."""
+    config = load(None, [*WAREHOUSE, "evaluation_episodes=12", "warehouse.grid=[1,5]", "global_ranks=4"])
+    domain = create(config.domain, config.domain_section)
+    layout = Layout(rank, 5, [region.agents for region in domain.regions], False, 4)
+    group = SimpleNamespace(rank=rank % 2)
+    comm = SimpleNamespace(rank=rank, is_root=rank == 0, group=lambda ranks: group)
+    own = GlobalRank(config, domain, comm, layout, Stopwatch(), Failures())
+    halves = [range(2), range(2, 5)] * 2
+    assert own.wanted("policy") == own.wanted("predictor") == halves
+    assert (own.partners.agents, own.partners.regions) == (halves[rank], halves[rank])
+    own.keeps_policies = True
+    wanted = own.wanted("policy")
+    assert wanted == [range(5), *halves[1:]]
+    rows = np.arange(5)[:, None] * np.ones((5, widths(tables(config, domain))["policy"]), np.float32)
+    own.set_parameters("policy", rows[wanted[rank].start : wanted[rank].stop])
+    assert [policy.network.vector[0] for policy in own.policies] == list(halves[rank])
+    assert own.all_policies is None if rank else np.array_equal(own.all_policies, rows)
 
 
 @pytest.mark.parametrize("architecture", ["gru", "fnn"])
@@ -284,7 +343,7 @@ def test_segments_shorter_than_the_time_between_evaluations(trained):
 )
 def test_an_overlapped_run_goes_on_from_any_segment(trained, tmp_path, settings):
     """After each segment the run ends, and is made longer on other ranks: before a refit too."""
-    settings, shapes = (*settings, OVERLAPPED), [(3, 1), (None, 1), (4, 2), (5, 3), (2, 1)]
+    settings, shapes = (*settings, OVERLAPPED), [(3, 1), (None, 1), (4, 2), (6, 5), (2, 1)]
     whole = int(next(s for s in reversed(settings) if s.startswith("total_steps")).partition("=")[2])
     for k, steps in enumerate(range(128, whole + 1, 128)):
         ranks, players = shapes[k]

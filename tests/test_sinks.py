@@ -409,6 +409,12 @@ def test_a_segment_end_is_not_stopped_unless_requested():
     assert end.stop_requested
 
 
+def test_root_gathers_all_policies_only_for_a_callback():
+    watching = type("Watching", (Sink,), {"on_segment_end": lambda *_: None})
+    assert not Sinks(None, [Sink(), Sink()]).needs_policies
+    assert Sinks(None, [Sink(), watching()]).needs_policies
+
+
 # Where they run ------------------------------------------------------------------------------------------
 
 

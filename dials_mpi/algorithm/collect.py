@@ -123,8 +123,9 @@ def play(
 ) -> Scores:
     """Play len(streams) episodes from beginning to end, as many side by side as suits the domain.
 
-    streams: of the simulator, one per episode. If a simulator fails, its episodes are played again,
-    with the next numbers of their streams. record: called for every step, also for those that are repeated.
+    streams: of the simulator, one per episode. If a simulator fails, its episodes are played again, with
+    the next numbers of their streams, or with other streams if these are ``Attempts``. record: called for
+    every step, also for those that are repeated.
     """
     failures = failures or Failures()
     episodes = len(streams)
@@ -140,6 +141,7 @@ def play(
                 _play(simulator, acting, scores, part, domain.horizon, failures.beat, record)
                 if ended:
                     ended(simulator, part)
+                failures.agree()
                 break
             except SimulatorFailure as failure:
                 failures.note(failure)

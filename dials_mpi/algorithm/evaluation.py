@@ -11,7 +11,7 @@ import numpy as np
 from dials_mpi.algorithm import joint
 from dials_mpi.algorithm.collect import Recorder, blocks, parts, play
 from dials_mpi.algorithm.dataset import Dataset
-from dials_mpi.algorithm.failures import Failures
+from dials_mpi.algorithm.failures import Attempts, Failures
 from dials_mpi.config import Config
 from dials_mpi.core.seeding import Purpose, streams
 from dials_mpi.domains.base import Domain, GlobalSimulator
@@ -96,8 +96,19 @@ Maker = Callable[[GlobalSimulator, Sequence[np.random.Generator]], joint.JointPo
 """Makes the joint policy for a simulator's episodes, from a stream for each of them."""
 
 
+class Played(NamedTuple):
+    """What some episodes of an evaluation came to, float64.
+
+    scores: [E, N + statistics]. losses: the cross-entropy of some regions' predictors, [E, R]; that of an
+    episode is the mean of its block.
+    """
+
+    scores: np.ndarray
+    losses: np.ndarray
+
+
 class Evaluator:
-    """The episodes of one evaluation. Each global rank plays some of them and returns a row for each."""
+    """The episodes of one evaluation. Each global rank plays some of them."""
 
     def __init__(
         self,
@@ -118,47 +129,50 @@ class Evaluator:
         predictors: list[Predictor],
         share: slice,
         greedy: bool = False,
-    ) -> np.ndarray:
-        """Trained policies: rows float64 [episodes of the share, N (+ R) + statistics].
+        partners: joint.Partners | None = None,
+    ) -> Played:
+        """Trained policies in the episodes of the share.
 
         greedy: the policies, GreedyActors, take their most probable actions; else they sample. predictors:
         empty where there are none; else their cross-entropy on these episodes is measured, which no predictor
-        was trained on: that of an episode is the mean of its block.
+        was trained on. partners: with them, policies and predictors are those that this rank computes.
         """
 
         def acting(_: GlobalSimulator, streams: Sequence[np.random.Generator]) -> joint.JointPolicy:
             if greedy:
                 return joint.GreedyPolicies(cast("Sequence[joint.GreedyActor]", policies), len(streams))
-            return joint.TrainedPolicies(policies, streams)
+            return joint.TrainedPolicies(policies, streams, partners)
 
-        return self._rows(acting, share, predictors)
+        regions = partners.regions if partners else range(len(predictors))
+        return self._played(acting, share, dict(zip(regions, predictors, strict=True)))
 
-    def scripted(self, name: str, share: slice) -> np.ndarray:
-        """The random policy or one of ``domain.hand_coded``: rows as of ``trained`` without predictors."""
-        return self._rows(partial(joint.scripted, name, self.domain), share)
+    def scripted(self, name: str, share: slice) -> Played:
+        """The random policy or one of ``domain.hand_coded``, as ``trained`` without predictors."""
+        return self._played(partial(joint.scripted, name, self.domain), share, {})
 
-    def result(self, rows: np.ndarray) -> Evaluation:
-        """What the rows of all episodes say."""
-        statistics = self.domain.statistics
-        returns, rest = np.hsplit(rows, [len(self.domain.agents)])
-        losses, figures = np.hsplit(rest, [rest.shape[1] - len(statistics)])
-        named = {figure.name: values for figure, values in zip(statistics, figures.T, strict=True)}
-        return Evaluation(returns, named, losses.mean(axis=0) if losses.size else None)
+    def result(self, played: Played) -> Evaluation:
+        """What all episodes say."""
+        returns, figures = np.hsplit(played.scores, [len(self.domain.agents)])
+        named = {
+            figure.name: values for figure, values in zip(self.domain.statistics, figures.T, strict=True)
+        }
+        return Evaluation(returns, named, played.losses.mean(axis=0) if played.losses.size else None)
 
-    def _rows(self, policy: Maker, share: slice, predictors: Sequence[Predictor] = ()) -> np.ndarray:
+    def _played(self, policy: Maker, share: slice, predictors: Mapping[int, Predictor]) -> Played:
         """Part by part, so that no more than one part's streams and datasets are held at a time."""
         numbers, domain = range(self.episodes)[share], self.domain
-        rows = np.empty((len(numbers), len(domain.agents) + len(predictors) + len(domain.statistics)))
+        scores = np.empty((len(numbers), len(domain.agents) + len(domain.statistics)))
+        losses = np.empty((len(numbers), len(predictors)))
         for part in parts(domain, len(numbers)):
-            rows[part] = self._part(policy, numbers[part], predictors)
-        return rows
+            scores[part], losses[part] = self._part(policy, numbers[part], predictors)
+        return Played(scores, losses)
 
-    def _part(self, policy: Maker, numbers: range, predictors: Sequence[Predictor]) -> np.ndarray:
+    def _part(self, policy: Maker, numbers: range, predictors: Mapping[int, Predictor]) -> Played:
         actions, simulators = (
-            streams(self.config.episodes_seed, purpose, numbers, self.segment)
+            Attempts(streams(self.config.episodes_seed, purpose, numbers, self.segment))
             for purpose in (Purpose.EVALUATION_ACTIONS, Purpose.EVALUATION)
         )
-        recorder = Recorder(self.domain, len(numbers)) if predictors else None
+        recorder = Recorder(self.domain, len(numbers), list(predictors)) if predictors else None
         observer = self.observer
 
         def begin(simulator: GlobalSimulator, part: slice) -> joint.JointPolicy:
@@ -171,9 +185,9 @@ class Evaluator:
                 observer.end(simulator, numbers[part])
 
         scores = play(self.domain, simulators, begin, self.failures, recorder, end)
-        losses = self._losses(predictors, recorder.datasets if recorder else [], len(numbers))
+        losses = self._losses([*predictors.values()], recorder.datasets if recorder else [], len(numbers))
         figures = [scores.statistics[figure.name][:, None] for figure in self.domain.statistics]
-        return np.hstack([scores.returns, losses, *figures])
+        return Played(np.hstack([scores.returns, *figures]), losses)
 
     def _losses(
         self, predictors: Sequence[Predictor], datasets: Sequence[Dataset], episodes: int

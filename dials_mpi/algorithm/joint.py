@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -13,6 +13,8 @@ from dials_mpi.domains.base import Agent, Domain, GlobalSimulator, Rows
 # The functions that build networks import them: that loads numba, which checks of checkpoints do without.
 if TYPE_CHECKING:
     from dials_mpi.learning.influence import Predictor
+
+T = TypeVar("T")
 
 BLOCK = 8
 """The most episodes in one forward pass. The last bits of a matrix product depend on its number of rows. With
@@ -46,51 +48,100 @@ class GreedyActor(Actor, Protocol):
         ...
 
 
-def policies(config: Config, domain: Domain, parameters: np.ndarray) -> Sequence[Actor]:
-    """All agents' policies; parameters float32 [N, W]: the first P numbers of a row are the network's.
+def policies(
+    config: Config, domain: Domain, parameters: np.ndarray, numbers: range | None = None
+) -> Sequence[Actor]:
+    """The policies of the agents with these numbers, by default of all.
 
-    BadInput: as of ``learner.create``.
+    parameters: float32 [len(numbers), W]; the first P numbers of a row are the network's. BadInput: as of
+    ``learner.create``.
     """
+    found = zip(_of(domain.agents, numbers), parameters, strict=True)
     if config.own_learner:
         from dials_mpi.algorithm.own import OwnAgent
 
-        return [OwnAgent(config, agent, row) for agent, row in zip(domain.agents, parameters, strict=True)]
+        return [OwnAgent(config, agent, row) for agent, row in found]
     from dials_mpi.learning.policy import Policy
 
-    return [Policy(config.policy, agent, row) for agent, row in zip(domain.agents, parameters, strict=True)]
+    return [Policy(config.policy, agent, row) for agent, row in found]
 
 
-def predictors(config: Config, domain: Domain, parameters: np.ndarray) -> list[Predictor]:
-    """All regions' influence predictors; parameters [R, W] as in ``policies``."""
+def predictors(
+    config: Config, domain: Domain, parameters: np.ndarray, numbers: range | None = None
+) -> list[Predictor]:
+    """The influence predictors of the regions with these numbers; arguments as of ``policies``."""
     from dials_mpi.learning.influence import Predictor
 
-    return [
-        Predictor(config.influence, region, row)
-        for region, row in zip(domain.regions, parameters, strict=True)
-    ]
+    found = zip(_of(domain.regions, numbers), parameters, strict=True)
+    return [Predictor(config.influence, region, row) for region, row in found]
+
+
+class Partners(Protocol):
+    """The ranks that play the same episodes, as one of them sees them: each acts for some of the agents.
+
+    agents, regions: the numbers of those whose networks this rank computes. everyone: N, the number of all
+    agents.
+    """
+
+    agents: range
+    regions: range
+    everyone: int
+
+    def begin(self, episodes: int) -> None:
+        """So many episodes will be played side by side, from their beginning."""
+        ...
+
+    def complete(self, actions: np.ndarray) -> None:
+        """Fill in the rows of actions, int64 [N, E], of the agents for which others act.
+
+        SimulatorFailure: a simulator of another rank has failed.
+        """
+        ...
+
+
+class Alone:
+    """The ``Partners`` of a rank that acts for all agents."""
+
+    def __init__(self, agents: int, regions: int = 0) -> None:
+        self.agents, self.regions, self.everyone = range(agents), range(regions), agents
+
+    def begin(self, episodes: int) -> None:
+        """Nothing to do."""
+
+    def complete(self, actions: np.ndarray) -> None:
+        """Nothing to do."""
 
 
 class TrainedPolicies:
-    """All agents' trained policies; they sample their actions.
+    """The agents' trained policies; they sample their actions.
 
-    streams: one per episode; each decision takes one uniform number per agent from it.
+    policies: of all agents, or with partners of those for which this rank acts. streams: one per episode;
+    each decision takes one uniform number per agent from it, on every rank that plays the episode.
     """
 
-    def __init__(self, policies: Sequence[Actor], streams: Sequence[np.random.Generator]) -> None:
+    def __init__(
+        self,
+        policies: Sequence[Actor],
+        streams: Sequence[np.random.Generator],
+        partners: Partners | None = None,
+    ) -> None:
         self.policies, self.streams = policies, streams
+        self.partners = partners or Alone(len(policies))
         self.blocks = _blocks(len(streams))
         self.states = _initial_states(policies, self.blocks)
+        self.partners.begin(len(streams))
 
     def __call__(self, observations: Rows) -> np.ndarray:
         """Actions int64 [N, E] for observations [N, E, O]."""
-        uniforms = np.empty((len(self.streams), len(self.policies)), np.float32)
+        uniforms = np.empty((len(self.streams), self.partners.everyone), np.float32)
         for row, stream in zip(uniforms, self.streams, strict=True):
             stream.random(out=row, dtype=np.float32)
         actions = np.empty(uniforms.T.shape, np.int64)
-        for i, policy in enumerate(self.policies):
+        for i, policy, states in zip(self.partners.agents, self.policies, self.states, strict=True):
             for k, block in enumerate(self.blocks):
-                decision = policy.act(observations[i][block], self.states[i][k], uniforms[block, i])
-                actions[i, block], self.states[i][k] = decision.actions, decision.state
+                decision = policy.act(observations[i][block], states[k], uniforms[block, i])
+                actions[i, block], states[k] = decision.actions, decision.state
+        self.partners.complete(actions)
         return actions
 
 
@@ -123,6 +174,10 @@ class RandomPolicy:
     def __call__(self, observations: Rows) -> np.ndarray:
         """Actions int64 [N, E]; the observations are ignored."""
         return np.stack([stream.integers(self.counts) for stream in self.streams], axis=1)
+
+
+def _of(owners: Sequence[T], numbers: range | None) -> list[T]:
+    return list(owners) if numbers is None else [owners[i] for i in numbers]
 
 
 def _blocks(episodes: int) -> list[slice]:

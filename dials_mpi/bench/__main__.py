@@ -43,6 +43,9 @@ separate root's fixed costs from its costs per region. The projected run has the
 
 MOST_REGIONS = 10**7
 
+GROUPS = ("shares", "projection", "exposed", "comparison", "plan")
+"""Groups of figures that are groups in the JSON file, too."""
+
 
 class Task(NamedTuple):
     """The configuration to measure or project; runs: those to project from; comparison: with this run."""
@@ -127,7 +130,7 @@ def _program(comm: Communicator, options: argparse.Namespace) -> int:
     if comm.is_root and options.json:
         flat: dict[str, Any] = {}
         for group, own in found.items():
-            flat |= {group: own} if group in ("shares", "projection", "comparison", "plan") else own
+            flat |= {group: own} if group in GROUPS else own
         Path(options.json).write_text(json.dumps(flat, indent=2) + "\n")
     comm.barrier()
     return 0
@@ -150,19 +153,27 @@ def _project(comm: Communicator, task: Task, folder: str, figures: dict[str, Any
     """Project and print, on root; figures: measured ones, used if there are no runs."""
     from dials_mpi.bench.checkpoints import write_seconds_per_region
     from dials_mpi.bench.link import measure_link
+    from dials_mpi.bench.playing import measure_playing
 
     link = measure_link(comm)
     if not comm.is_root:
         return {}
     config = task.config
     costs = [run.costs for run in task.runs] or [measured_costs(config, figures)]
-    checkpoint = write_seconds_per_region(config, folder)
-    model = projection.Model.of(config, costs, checkpoint, link)
+    checkpoint, playing = write_seconds_per_region(config, folder), measure_playing(config)
+    model = projection.Model.of(config, costs, checkpoint, link, playing)
     rows = {count: projection.project(config, model, count) for count in task.regions}
-    tables.show_projection(config, model, costs, rows)
-    found = {"projection": {str(count): terms for count, terms in rows.items()}}
+    exposed = {count: projection.exposed(config, costs, link, playing, count) for count in task.regions}
+    tables.show_projection(config, model, costs, rows, playing)
+    tables.show_exposed(config, exposed)
+    found = {
+        "projection": {str(count): terms for count, terms in rows.items()},
+        "exposed": {
+            str(count): {str(k): share for k, share in own.items()} for count, own in exposed.items()
+        },
+    }
     if task.comparison:
-        compared = projection.compare(task.comparison, costs, checkpoint, link)
+        compared = projection.compare(task.comparison, costs, checkpoint, link, playing)
         tables.show_comparison(task.comparison, compared)
         found["comparison"] = {
             term: {"projected": projected, "measured": measured}
@@ -176,6 +187,7 @@ def _show_plan(comm: Communicator, task: Task, options: argparse.Namespace) -> d
     from dials_mpi.bench import plan, plan_tables
     from dials_mpi.bench.checkpoints import write_seconds_per_region
     from dials_mpi.bench.link import measure_link
+    from dials_mpi.bench.playing import measure_playing
     from dials_mpi.bench.sample import take
 
     link = measure_link(comm)
@@ -187,7 +199,8 @@ def _show_plan(comm: Communicator, task: Task, options: argparse.Namespace) -> d
     )
     sample = take(config)
     checkpoint = write_seconds_per_region(config, options.folder)
-    own = plan.Plan(config, sample, checkpoint, link, plan.usual_ranks(config, options.ranks), options.nodes)
+    ranks, playing = plan.usual_ranks(config, options.ranks), measure_playing(config)
+    own = plan.Plan(config, sample, checkpoint, link, ranks, options.nodes, playing=playing)
     compared = plan.choices(own, fixed=options.ranks is not None)
     plan_tables.show_plan(own, compared, [options.plan, *options.arguments])
     return {"plan": plan_tables.figures(own, compared)}

@@ -33,6 +33,7 @@ class Costs:
     Of the slowest rank that trains: train, per step of one region, with all its agents; fit, per
     floating-point operation of one region's refit. Of the ranks with global simulators, all together and
     for all regions: collect and evaluate, per episode. Fit and collect are 0 if predictors are never fitted.
+    Global ranks that share agents each simulate: in their runs this is counted more than once.
     """
 
     regions: int
@@ -47,8 +48,8 @@ class Recorded:
     """The costs and times of a recorded run.
 
     steps: per agent. whole: all of it had one number of ranks. held: the most regions of a rank. seconds: CPU
-    seconds of train and fit (the slowest rank of each row), of collect and evaluate (all ranks together), and
-    wall-clock seconds of communicate, without waiting. wall: seconds up to the last evaluation.
+    seconds of the slowest rank of each row, and wall-clock seconds of communicate, without waiting. wall:
+    seconds up to the last evaluation.
     """
 
     config: Config
@@ -169,8 +170,8 @@ def _recorded(
     seconds = {
         "train": slowest["train"],
         "fit": slowest["influence"],
-        "collect": collect.sum(),
-        "evaluate": evaluate.sum(),
+        "collect": own["collect"][:, :, 1].max(axis=1).sum(),
+        "evaluate": own["evaluate"][:, :, 1].max(axis=1).sum(),
         "communicate": _exchanging(own),
     }
     return Recorded(

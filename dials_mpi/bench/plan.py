@@ -12,9 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dials_mpi.algorithm.division import Division
 from dials_mpi.bench.link import Link
 from dials_mpi.bench.memory import ACT, Growth
-from dials_mpi.bench.projection import Model, checkpoints, most_episodes, project
+from dials_mpi.bench.playing import Playing
+from dials_mpi.bench.projection import ALONE, Model, checkpoints, most_episodes, project
 from dials_mpi.bench.sample import Sample
 from dials_mpi.config import Config
 from dials_mpi.config.schedule import segments
@@ -35,8 +37,8 @@ SMALLEST_FILE = 2e5
 
 
 class Memory(NamedTuple):
-    """Peak resident sets, bytes: of root and each other global rank; of the worker with the most regions; of
-    the node with the most, where libraries count once."""
+    """Peak resident sets, bytes: of root and each other global rank, with all networks; of the worker with
+    the most regions; of the node with the most, where libraries count once."""
 
     root: float
     worker: float
@@ -56,7 +58,8 @@ class Disk(NamedTuple):
 class Plan:
     """One configuration on so many ranks and nodes, with one core per rank.
 
-    factor: of the number of regions; the costs are those of the measured number.
+    factor: of the number of regions; the costs are those of the measured number. playing: what ranks share
+    that share the agents of an episode.
     """
 
     config: Config
@@ -66,6 +69,7 @@ class Plan:
     ranks: int
     nodes: int = 1
     factor: int = 1
+    playing: Playing = ALONE
 
     @cached_property
     def regions(self) -> int:
@@ -91,7 +95,7 @@ class Plan:
     def terms(self) -> dict[str, float]:
         """Seconds of the whole run by ``projection.TERMS``."""
         config = replace(self.config, global_ranks=1) if self.alone else self.config
-        model = Model.of(config, [self.sample.costs], self.checkpoint, self.link)
+        model = Model.of(config, [self.sample.costs], self.checkpoint, self.link, self.playing)
         return project(config, model, self.regions, self.workers)
 
     @property
@@ -212,16 +216,21 @@ def choices(plan: Plan, fixed: bool) -> list[Plan]:
 
 
 def _numbers(plan: Plan) -> Iterator[int]:
-    """Numbers of global ranks, as long as more of them have fewer episodes each; the configured one, too."""
+    """Numbers of global ranks, as long as more of them have less work each; the configured one, too."""
     before = None
     for number in sorted({*GLOBAL_RANKS, plan.config.global_ranks}):
-        config = replace(plan.config, global_ranks=number)
-        each = [
-            most_episodes(config, count) for count in (config.dataset_episodes, config.evaluation_episodes)
-        ]
+        each = _most_work(replace(plan.config, global_ranks=number))
         if each != before or number == plan.config.global_ranks:
             yield number
         before = each
+
+
+def _most_work(config: Config) -> tuple[float, ...]:
+    """Episodes that one of the global ranks collects and evaluates, and its part of the agents."""
+    division = Division(config, create(config.domain, config.domain_section), config.global_ranks)
+    numbers = config.dataset_episodes, config.evaluation_episodes
+    members = min(len(group) for group in division.groups)
+    return *(float(most_episodes(config, number)) for number in numbers), 1 / members
 
 
 def suggested(found: Sequence[Plan]) -> Plan:

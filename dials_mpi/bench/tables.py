@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from dials_mpi.bench.costs import Costs, Recorded
+from dials_mpi.bench.playing import Playing
 from dials_mpi.bench.projection import TERMS, Line, Model, growing
 from dials_mpi.config import Config
 from dials_mpi.config.schedule import segments
@@ -53,7 +54,11 @@ def show_figures(figures: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def show_projection(
-    config: Config, model: Model, costs: Sequence[Costs], rows: Mapping[int, Mapping[str, float]]
+    config: Config,
+    model: Model,
+    costs: Sequence[Costs],
+    rows: Mapping[int, Mapping[str, float]],
+    playing: Playing,
 ) -> None:
     """Print seconds of a whole run, rows: TERMS by number of regions; then the growth and assumptions."""
     count = len(segments(config))
@@ -69,8 +74,22 @@ def show_projection(
         values = [*(terms[term] / count for term in TERMS), total / count, total / 3600]
         table.add_row(f"{regions:,}", *map(number, values))
     out.print(table)
-    for line in (*_growth(rows), *_assumptions(config, model, costs)):
+    for line in (*_growth(rows), *_assumptions(config, model, costs, playing)):
         out.print(line)
+
+
+def show_exposed(config: Config, rows: Mapping[int, Mapping[int, float]]) -> None:
+    """Print the exposed time by number of regions and of global ranks."""
+    out = console()
+    numbers = list(next(iter(rows.values())))
+    table = Table("regions", *(f"{number:,}" for number in numbers))
+    out.print("Exposed time by number of global ranks, with schedule=overlapped, in % of training:")
+    for column in table.columns:
+        column.justify = "right"
+    for regions, shares in rows.items():
+        table.add_row(f"{regions:,}", *(number(100 * share) for share in shares.values()))
+    out.print(table)
+    out.print("Exposed: all but training and checkpoints, of the whole run.")
 
 
 def show_comparison(run: Recorded, terms: Mapping[str, tuple[float, float]]) -> None:
@@ -99,7 +118,7 @@ def _growth(rows: Mapping[int, Mapping[str, float]]) -> list[str]:
     return [f"Grows most: {term}, {shares[0]} and {shares[1]}."]
 
 
-def _assumptions(config: Config, model: Model, costs: Sequence[Costs]) -> list[str]:
+def _assumptions(config: Config, model: Model, costs: Sequence[Costs], playing: Playing) -> list[str]:
     """The assumptions of a projection."""
     link, sizes = model.link, ", ".join(f"{n:,}" for n in sorted({one.regions for one in costs}))
     ranks = config.global_ranks
@@ -111,10 +130,23 @@ def _assumptions(config: Config, model: Model, costs: Sequence[Costs]) -> list[s
         "train, fit: one region per worker, at the speed of the slowest measured rank.",
         f"{_line('collect', model.collect)}, {_line('evaluate', model.evaluate)}: {root}, {hides}.",
         "  Playing policies that need no training is assumed to take as long as evaluating networks.",
+        *_sharing(playing),
         f"communicate: {link.bytes_per_second / 1e9:.2f} GB/s and {link.seconds_per_message * 1e6:.1f} us a "
         f"message at root, {how}; a 2 ms wait in each exchange.",
-        f"checkpoint: {model.checkpoint * 1e3:.2f} ms a region, measured on this disk.",
+        f"checkpoint: {model.checkpoint * 1e3:.2f} ms a region, measured on this disk, and its way to root.",
         "Not included: the start of the program, and writing the run file.",
+    ]
+
+
+def _sharing(playing: Playing) -> list[str]:
+    """What ranks that share the agents of the same episodes do not share."""
+    if not playing.simulation:
+        return []
+    simulation = f"{playing.simulation * 1e3:.3f} ms a region and episode, measured with random actions"
+    return [
+        f"  Global ranks that share agents all simulate ({simulation}).",
+        "  They exchange actions in log2(ranks) rounds of messages.",
+        f"  A pass of the networks takes {playing.once:.1f} episodes longer than those in it, measured here.",
     ]
 
 

@@ -236,7 +236,7 @@ class Config:
     )
     global_ranks: int = setting(
         1,
-        "Ranks that run global simulators in parallel and share the episodes; a run of one rank has one",
+        "Ranks that run global simulators: they share the episodes, then the agents; a single rank is one",
         low=1,
         high=10_000,
     )

@@ -107,48 +107,89 @@ class Communicator:
         return int(largest[0])
 
     def group(self, ranks: Sequence[int]) -> Group:
-        """Some of the ranks, for reductions among them. All ranks call this, and members use it."""
+        """Some of the ranks, for exchanges among them. All ranks call this, and members use it.
+
+        At the same call, ranks may give other groups that have no rank in common with this one.
+        """
         from mpi4py import MPI
 
         self.barrier()  # Split blocks
-        return Group(self, self._comm.Split(0 if self.rank in ranks else MPI.UNDEFINED, self.rank))
+        return Group(self, self._comm.Split(ranks[0] if self.rank in ranks else MPI.UNDEFINED, self.rank))
 
     def barrier(self) -> None:
         """Return when every rank has called this."""
         self.wait([self._comm.Ibarrier()])
 
     def gather(
-        self, mine: Mapping[int, np.ndarray], owned: Owned, width: int, dtype: DTypeLike, to: int = 1
+        self,
+        mine: Mapping[int, np.ndarray],
+        owned: Owned,
+        width: int,
+        dtype: DTypeLike,
+        wanted: Sequence[range] | None = None,
     ) -> np.ndarray | None:
-        """One row per owner, from the ranks that hold them to the first ``to`` ranks, as one message each.
+        """Rows of owners, from the ranks that hold them to the first ranks, as one message each.
 
         mine: this rank's rows, by their numbers; a shorter row is followed by zeros. owned: the numbers of
-        the rows of each rank; a rank that holds no rows and gets none need not call this. Returns
-        [n, width] on the first ranks, None elsewhere.
+        the rows of each rank; a rank that holds no rows and gets none need not call this. wanted: the numbers
+        of the rows that each of the first ranks gets; where not given, root gets all. Returns
+        [len(wanted), width] on the first ranks, None elsewhere.
         """
-        table = np.empty((sum(map(len, owned)) if self.rank < to else 0, width), dtype)
-        numbers = owned[self.rank]
-        own = _room(table, numbers) if self.rank < to else np.empty((len(numbers), width), dtype)
-        for row, i in zip(own, numbers, strict=True):
-            row[: mine[i].size] = mine[i]
-            row[mine[i].size :] = 0
-        requests = [request for rank in range(to) if rank != self.rank for request in self.isend(own, rank)]
-        if self.rank >= to:
+        wanted = wanted or [range(sum(map(len, owned)))]
+        packed: dict[tuple[int, ...], np.ndarray] = {}  # ranks that want the same rows share them
+        requests = []
+        for dest, rows in enumerate(wanted):
+            numbers = _common(owned[self.rank], rows)
+            if dest != self.rank:
+                if numbers not in packed:
+                    packed[numbers] = np.empty((len(numbers), width), dtype)
+                    _fill(packed[numbers], mine, numbers)
+                requests += self.isend(packed[numbers], dest)
+        if self.rank >= len(wanted):
             self.wait(requests)
             return None
-        rows = {source: _room(table, numbers) for source, numbers in enumerate(owned)}
-        rows[self.rank] = own
-        for source, room in rows.items():
-            requests += self.irecv(room, source) if source != self.rank else []
+        target = wanted[self.rank]
+        table, apart = np.empty((len(target), width), dtype), []
+        for source, held in enumerate(owned):
+            numbers = _common(held, target)
+            places = [i - target.start for i in numbers]
+            room = _room(table, places)
+            if source == self.rank:
+                _fill(room, mine, numbers)
+            else:
+                requests += self.irecv(room, source)
+            if numbers and room.base is not table:
+                apart.append((places, room))
         self.wait(requests)
-        for source, room in rows.items():
-            if room.base is not table:
-                table[list(owned[source])] = room
+        for places, room in apart:
+            table[places] = room
+        return table
+
+    def gather_few(
+        self, mine: Mapping[int, np.ndarray], owned: Owned, width: int, dtype: DTypeLike
+    ) -> np.ndarray | None:
+        """As ``gather`` to root, for few bytes; all ranks call it. Messages are joined on the way."""
+        numbers = owned[self.rank]
+        own = np.zeros((max(map(len, owned)), width), dtype)
+        _fill(own[: len(numbers)], mine, numbers)
+        every = self.gather_by_rank(own.reshape(-1))
+        if every is None:
+            return None
+        table = np.empty((sum(map(len, owned)), width), dtype)
+        for rows, held in zip(every.reshape(self.size, -1, width), owned, strict=True):
+            table[list(held)] = rows[: len(held)]
         return table
 
     def gather_by_rank(self, row: np.ndarray) -> np.ndarray | None:
-        """One row of equal length from every rank: [size, len(row)] on root, None elsewhere."""
-        return self.gather({self.rank: row}, [[rank] for rank in range(self.size)], row.size, row.dtype)
+        """One row of equal length from every rank: [size, len(row)] on root, None elsewhere.
+
+        MPI passes such rows on in a tree: measured with 129 ranks, 15 us of root's CPU time for each rank, in
+        place of 120 us for a message from each.
+        """
+        table = np.empty((self.size, row.size), row.dtype) if self.is_root else None
+        sent, room = _bytes(row), None if table is None else _bytes(table)
+        self.wait([self._comm.Igather(sent, room, root=0)])
+        return table
 
     def scatter(
         self,
@@ -263,6 +304,18 @@ def _bytes(array: np.ndarray) -> np.ndarray:
     return array.reshape(-1).view(np.uint8)
 
 
+def _common(held: Sequence[int], wanted: range) -> tuple[int, ...]:
+    """The numbers that are in both."""
+    return tuple(i for i in held if i in wanted)
+
+
+def _fill(room: np.ndarray, mine: Mapping[int, np.ndarray], numbers: Sequence[int]) -> None:
+    """Write the rows of these numbers, each followed by zeros."""
+    for row, i in zip(room, numbers, strict=True):
+        row[: mine[i].size] = mine[i]
+        row[mine[i].size :] = 0
+
+
 def _room(table: np.ndarray, numbers: Sequence[int]) -> np.ndarray:
     """Where to receive some rows of a table: in the table where they are consecutive, else in a new array."""
     if numbers and list(numbers) == list(range(numbers[0], numbers[-1] + 1)):
@@ -300,11 +353,25 @@ def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
 
 
 class Group:
-    """Reductions among some ranks of a run; they call the same methods in the same order."""
+    """Exchanges among some ranks of a run; they call the same methods in the same order.
+
+    rank: of this one among them.
+    """
 
     def __init__(self, comm: Communicator, members: MPI.Comm) -> None:
         """members: their communicator, a null communicator on the other ranks."""
         self._comm, self._members = comm, members
+        self.rank = members.rank if members else 0
+
+    def allgather(self, own: np.ndarray, counts: Sequence[int]) -> np.ndarray:
+        """The rows of all members, [sum(counts), width]; own: this one's, [counts[rank], width]."""
+        from mpi4py import MPI
+
+        every = np.empty((sum(counts), own.shape[1]), own.dtype)
+        sizes = [count * own.shape[1] * own.itemsize for count in counts]
+        room = [_bytes(every), (sizes, None), MPI.BYTE]
+        self._comm.wait([self._members.Iallgatherv([_bytes(own), MPI.BYTE], room)])
+        return every
 
     def maximum(self, numbers: np.ndarray) -> None:
         """Replace each number, float64 [n], by the largest of all members."""

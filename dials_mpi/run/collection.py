@@ -23,7 +23,7 @@ from dials_mpi.run.datasets import DatasetStore, Refit
 from dials_mpi.run.global_ranks import GlobalRank
 
 Shares = Sequence[slice]
-"""Episodes of each global rank."""
+"""Episodes that each global rank plays; see ``Division.recorded`` for those that it records."""
 
 Write = Callable[[Trajectories], None]
 
@@ -46,13 +46,14 @@ class Collection:
         self.config, self.domain, self.comm, self.layout = config, domain, comm, layout
         self.watch, self.global_rank, self.store = watch, global_rank, store
         self._exchange = exchange
-        self.shares: Shares = global_rank.shares(config.dataset_episodes)
+        self.division = global_rank.division
+        self.played: Shares = self.division.played(config.dataset_episodes)
         self.is_ahead = False
         self._ahead: Trajectories | None = None
 
     def play_ahead(self, segment: int) -> None:
         """Play all episodes for the refit before a segment now; ``datasets`` then sends them."""
-        self.is_ahead, self._ahead = True, self._play(segment, self.shares)
+        self.is_ahead, self._ahead = True, self._play(segment, self.played)
 
     def datasets(self, refit: Refit) -> dict[int, Dataset]:
         """The datasets of this rank's regions for a refit."""
@@ -61,16 +62,16 @@ class Collection:
             for k in self.layout.regions
         }
         if self.config.datasets_from and refit.segment == 0:
-            self._send(self.store.kept() if self.layout.is_global else None, taken, self.shares)
+            self._send(self.store.kept() if self.layout.is_global else None, taken, self.played)
             return taken
         with self.store.writing(refit) as write:
-            for part in [self.shares] if self.is_ahead else self._chunks():
+            for part in [self.played] if self.is_ahead else self._chunks():
                 self._pass_on(refit.segment, part, taken, write)
         return taken
 
     def _chunks(self) -> Iterator[Shares]:
         """The episodes of each global rank in each chunk; some of them may have fewer chunks."""
-        every = [chunks(self.domain, share, self.config.collect_chunk) for share in self.shares]
+        every = [chunks(self.domain, share, self.config.collect_chunk) for share in self.played]
         return map(list, zip_longest(*every, fillvalue=slice(0, 0)))
 
     def _pass_on(self, segment: int, part: Shares, taken: Mapping[int, Dataset], write: Write) -> None:
@@ -84,8 +85,8 @@ class Collection:
                 write(played)
 
     def _play(self, segment: int, part: Shares) -> Trajectories | None:
-        """This rank's episodes of a chunk, on a global rank."""
-        return self.global_rank.dataset(segment, part[self.comm.rank]) if self.layout.is_global else None
+        """The episodes of a chunk that this rank records, on a global rank."""
+        return self.global_rank.dataset(segment, part) if self.layout.is_global else None
 
     def _send(
         self,
@@ -95,4 +96,4 @@ class Collection:
     ) -> None:
         with self._exchange():
             room = {k: dataset.stored for k, dataset in taken.items()}
-            self.comm.scatter(given, room, self.layout.owned[REGION], part)
+            self.comm.scatter(given, room, self.layout.owned[REGION], self.division.recorded(part))

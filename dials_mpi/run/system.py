@@ -78,13 +78,16 @@ class System:
         self.tables = tables(config, self.domain)
         self.widths = widths(self.tables)
         self.global_rank = GlobalRank(config, self.domain, comm, self.layout, self.watch, self.failures)
-        shares = self.global_rank.shares(config.dataset_episodes)
-        self.store = DatasetStore(config, self.domain, Path(start.directory), comm.rank, shares)
+        division = self.global_rank.division
+        recorded = division.recorded(division.played(config.dataset_episodes))
+        self.store = DatasetStore(config, self.domain, Path(start.directory), comm.rank, recorded)
         playing = comm, self.layout, self.watch, self.global_rank, self.store
         self.collection = Collection(config, self.domain, *playing, self._exchange)
         self.latest: Evaluation | None = None
+        self.refitted = True  # since the predictors were last sent to the global ranks
         opened = (start, hosts, platform, callbacks, quiet)
         self.sinks = self._open_sinks(*opened) if comm.is_root else Sinks()
+        self.global_rank.keeps_policies = comm.broadcast(self.sinks.needs_policies)
         warm_up_together(comm, hosts, config, self.domain)
         exchange = StateExchange(comm, self.layout, self.state)
         self.checkpoints = CheckpointManager(start, self.domain, exchange, deadline, self.sinks)
@@ -122,11 +125,12 @@ class System:
     def fit_predictors(self, datasets: dict[int, Dataset], segment: Segment) -> None:
         """Lines 4 to 6: each rank trains the predictors of its regions; root records their losses."""
         self._phase("fitting the influence predictors")
+        self.refitted = True
         with self.checkpoints.pace("fit"):
             fits = self._fit(datasets, segment)
             with self._exchange():
                 rows = {k: np.array(fit) for k, fit in fits.items()}
-                losses = self.comm.gather(rows, self.layout.owned[REGION], len(Fit._fields), np.float64)
+                losses = self.comm.gather_few(rows, self.layout.owned[REGION], len(Fit._fields), np.float64)
         if losses is not None:
             self.store.join(self._start(segment))
             self.sinks.fit(self._start(segment), self.sinks.elapsed(), Fit._fields, losses)
@@ -181,7 +185,7 @@ class System:
         self.checkpoints.pace.note("train", slowest / 1000)
         with self.watch("communicate"):
             figures = training_figures(self.config)
-            rows = self.comm.gather(metrics, self.layout.owned[AGENT], len(figures), np.float64)
+            rows = self.comm.gather_few(metrics, self.layout.owned[AGENT], len(figures), np.float64)
         if rows is not None:
             self.sinks.training(segment.env_steps, self.sinks.elapsed(), figures, rows)
 
@@ -223,9 +227,11 @@ class System:
             self._phase("playing the policies that need no training")
         found = {name: self.global_rank.evaluate_scripted(name, last.index + 1) for name in names}
         scripted = {name: result for name, result in found.items() if result is not None}
-        if self.comm.is_root:
-            for kind, parameters in self.global_rank.parameters.items():
+        for kind in self.tables:
+            parameters = self._rows(kind, self.learners.vectors(kind))
+            if parameters is not None:
                 self.sinks.run_file.run.write_networks(kind, parameters, self.tables[kind])
+        if self.comm.is_root:
             trained = self.latest or self.sinks.run_file.last_evaluation()
             self.sinks.references(trained, scripted)
             self.sinks.flush()
@@ -277,7 +283,7 @@ class System:
     def _end_segment(self, segment: Segment) -> None:
         """Root: the sinks write what they have; a callback may request a stop."""
         self.sinks.flush()
-        policies = self.global_rank.parameters.get("policy")
+        policies = self.global_rank.all_policies
         end = SegmentEnd(segment.index, segment.env_steps, self.sinks.elapsed(), self.latest, policies)
         self.sinks.on_segment_end(end)
         if end.stop_requested:
@@ -314,19 +320,29 @@ class System:
         return segment.first_update * self.config.ppo.memory_size
 
     def _gather_networks(self) -> None:
-        """Send the networks as they are now to the global ranks."""
+        """Send the networks as they are now to the global ranks; predictors if they were fitted since."""
         for kind in self.tables:
-            self._gather(kind, self.learners.vectors(kind))
+            if kind == "policy" or self.refitted:
+                self._gather(kind, self.learners.vectors(kind))
+        self.refitted = False
 
     def _gather(self, kind: str, vectors: Mapping[int, np.ndarray]) -> None:
-        """Send the parameters of one kind of network to the global ranks; vectors: of this rank's owners."""
-        owned = self.layout.owned[OWNERS[kind]]
-        with self._exchange():
-            parameters = self.comm.gather(
-                vectors, owned, self.widths[kind], np.float32, self.layout.global_ranks
-            )
+        """Send the parameters of one kind of network to the global ranks that compute with them.
+
+        vectors: of this rank's owners.
+        """
+        parameters = self._rows(kind, vectors, self.global_rank.wanted(kind))
         if parameters is not None:
             self.global_rank.set_parameters(kind, parameters)
+
+    def _rows(
+        self, kind: str, vectors: Mapping[int, np.ndarray], wanted: Sequence[range] | None = None
+    ) -> np.ndarray | None:
+        """Parameters on the first ranks, see ``Communicator.gather``; vectors: of this rank's owners."""
+        with self._exchange():
+            return self.comm.gather(
+                vectors, self.layout.owned[OWNERS[kind]], self.widths[kind], np.float32, wanted
+            )
 
     @contextmanager
     def _exchange(self) -> Iterator[None]:
@@ -339,9 +355,10 @@ class System:
     def _record_costs(self, env_steps: int) -> None:
         with self.watch("wait"):
             self.comm.barrier()  # ranks that have not played wait for those that play
-        seconds = self.comm.gather_by_rank(self.watch.take().ravel())
-        others = self.comm.gather_by_rank(np.array([*memory(), self.failures.take()]))
-        if seconds is not None and others is not None:
+        own = [*self.watch.take().ravel(), *memory(), self.failures.take()]
+        rows = self.comm.gather_by_rank(np.array(own))
+        if rows is not None:
+            seconds, others = np.hsplit(rows, [2 * len(PHASES)])
             by_phase = seconds.reshape(self.comm.size, len(PHASES), 2)
             self.sinks.costs(env_steps, self.sinks.elapsed(), PHASES, by_phase, others[:, :2], others[:, 2])
 

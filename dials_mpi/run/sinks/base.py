@@ -160,6 +160,12 @@ class Sinks(Sink):
             raise LookupError("only root has the run file")
         return self._run_file
 
+    @property
+    def needs_policies(self) -> bool:
+        """Whether a sink has ``on_segment_end``, for which root gathers all policies at each evaluation."""
+        unused = Sink.on_segment_end
+        return any(getattr(type(sink), "on_segment_end", unused) is not unused for sink in self._others)
+
     def elapsed(self) -> float:
         """Seconds that the run has taken, all sessions together."""
         return time.perf_counter() - self._start
