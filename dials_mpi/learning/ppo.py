@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 METRICS = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction")
 
-
 LARGE = 2**16
 """Parameters of a network whose vectors of Adam do not stay in the second-level cache beside all the rest."""
 

@@ -46,7 +46,7 @@ def _polynomial(*coefficients: float) -> Callable[..., Any]:
     return value
 
 
-_exp_series = _polynomial(*(_F(1 / factorial(n)) for n in range(7, -1, -1)))
+_exp_series = _polynomial(*(float(_F(1 / factorial(n))) for n in range(7, -1, -1)))
 _exp_series_double = _polynomial(*(1 / factorial(n) for n in range(13, -1, -1)))
 _log_series = _polynomial(*(2 / n for n in range(21, 0, -2)))
 """ln((1 + s) / (1 - s)) / s, a polynomial of s^2."""
