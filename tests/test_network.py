@@ -7,9 +7,11 @@ import torch
 from torch import nn
 from torch_twin import TorchTwin, assert_close, network
 
-from dials_mpi.config import Influence
+from dials_mpi.config import Influence, Policy
 from dials_mpi.learning.adam import Adam
 from dials_mpi.learning.builtin import NO_KEEP, BuiltinNetwork
+from dials_mpi.learning.kernels.adam import AT_ONCE
+from dials_mpi.learning.kernels.gemm import CHUNK, of_weights
 from dials_mpi.learning.kernels.gru import gru_backward, gru_forward
 
 # steps, batch, inputs, units
@@ -55,7 +57,11 @@ class Pass:
 
     def backward(self, d_states):
         gradients = [np.full_like(weight, np.nan) for weight in self.weights]
-        gru_backward(self.x, d_states.copy(), self.keep, self.weights[1], *self.left, *gradients)
+        gru_backward(d_states.copy(), self.keep, self.weights[1], *self.left)
+        d_gates, d_products, entering = (part.reshape(-1, part.shape[2]) for part in self.left)
+        d_w_ih, d_w_hh, d_b_ih, d_b_hh = gradients
+        of_weights(d_gates, self.x.reshape(-1, self.x.shape[2]), d_w_ih, d_b_ih)
+        of_weights(d_products, entering, d_w_hh, d_b_hh)
         return gradients
 
 
@@ -248,3 +254,30 @@ def test_moments_of_a_weight_that_no_input_reaches_end_at_zero_and_never_get_den
         for moment in (optimiser.first_moment, optimiser.second_moment):
             assert not ((abs(moment) > 0) & (abs(moment) < np.finfo(np.float32).tiny)).any()
     assert not optimiser.first_moment.any()
+
+
+@pytest.mark.parametrize("architecture", ["gru", "fnn"])
+def test_gradient_and_step_at_once_give_the_bits_of_both_in_turn(architecture):
+    """With several groups of rows of the largest weights, and more samples than a sum takes at a time."""
+    config = Policy(architecture=architecture, hidden=(90, 130))
+    found = []
+    for at_once in (False, True):
+        net = BuiltinNetwork(config, 45, 3)
+        net.initialise(np.random.default_rng(0))
+        optimiser = Adam(net.vector, net.require_gradient(), 1e-8)
+        draws = np.random.default_rng(1)
+        for _ in range(3):
+            x, upstream = (draws.standard_normal((5, 30, width), np.float32) for width in (45, 3))
+            net.forward(x, net.initial_state(30))
+            if at_once:
+                net.descend(upstream, optimiser, 0.01)
+            else:
+                net.backward(upstream)
+                optimiser.step(0.01)
+        found.append([part.copy() for part in optimiser.state().values()])
+    assert max(90 * 130, 45 * 90) > AT_ONCE and CHUNK < 150
+    for one, other in zip(*found, strict=True):
+        assert np.array_equal(one, other)
+    assert not net.gradient.any()
+    with pytest.raises(RuntimeError, match="forward"):
+        net.descend(upstream, optimiser, 0.01)

@@ -28,8 +28,9 @@ PARTS = (
     "other",
 )
 """simulator: the domain's code; sumo: simulationStep (traffic only). predictor: sampling influence sources.
-policy: acting, and values of final observations. update: PPO's gradients; adam: its optimiser. waiting: for
-other ranks. communication: metrics and policies, sent to root. other: all the rest."""
+policy: acting, and values of final observations. update: PPO's gradients; adam: its optimiser, which is part
+of the update of large networks. waiting: for other ranks. communication: metrics and policies, sent to root.
+other: all the rest."""
 
 
 class Method(NamedTuple):

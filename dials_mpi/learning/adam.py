@@ -7,6 +7,7 @@ from math import sqrt
 import numpy as np
 
 from dials_mpi.core.jit import compiled
+from dials_mpi.learning.kernels.adam import adam_step
 
 
 class Gradients:
@@ -48,33 +49,19 @@ class Adam:
 
     def step(self, learning_rate: float) -> None:
         """Move the parameters [P] against the gradient [P]."""
+        moments, rates = (self.first_moment, self.second_moment), self.rates(learning_rate)
+        adam_step(self.parameters, self.gradient, *moments, rates)
+
+    def rates(self, learning_rate: float) -> tuple[np.float32, ...]:
+        """The numbers of ``kernels.adam.adam_step`` for the next step, which is counted."""
         self.steps += 1
         size = learning_rate / (1 - _power(self.beta1, int(self.steps)))
         correction = 1 / sqrt(1 - _power(self.beta2, int(self.steps)))
         rates = self.beta1, 1 - self.beta1, self.beta2, 1 - self.beta2
-        numbers = (np.float32(number) for number in (size, correction, self.epsilon, *rates))
-        _step(self.parameters, self.gradient, self.first_moment, self.second_moment, *numbers)
+        return tuple(np.float32(number) for number in (size, correction, self.epsilon, *rates))
 
 
 @compiled
 def _power(base, exponent):
     """base^exponent by products alone: the C library's function may round differently elsewhere."""
     return base**exponent
-
-
-@compiled
-def _step(parameters, gradient, first, second, size, correction, epsilon, keep_1, take_1, keep_2, take_2):
-    """One pass over all four vectors; memory bandwidth limits its speed.
-
-    Moments too small to change a parameter become zero: without a gradient they would decay to denormal
-    numbers, whose arithmetic is many times slower.
-    """
-    zero, least_1, least_2 = np.float32(0), np.float32(1e-30), np.float32(1e-36)
-    for k in range(parameters.size):
-        g = gradient[k]
-        m = keep_1 * first[k] + take_1 * g
-        v = keep_2 * second[k] + take_2 * g * g
-        m = zero if abs(m) < least_1 else m
-        v = zero if v < least_2 else v
-        first[k], second[k] = m, v
-        parameters[k] -= size * m / (np.sqrt(v) * correction + epsilon)

@@ -7,16 +7,20 @@ a linear layer with ReLU in place of the GRU. Policies and influence predictors 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from dials_mpi.core.jit import compiled
+from dials_mpi.learning.kernels.adam import layer_step
 from dials_mpi.learning.kernels.gemm import linear, of_weights, through_weights
 from dials_mpi.learning.kernels.gru import gru_backward, gru_forward
 from dials_mpi.learning.kernels.inputs import scaled
 from dials_mpi.learning.kernels.sampling import draw_actions, draw_sources
 from dials_mpi.learning.tables import NetworkConfig, initialise, layers, network_table, size
+
+if TYPE_CHECKING:
+    from dials_mpi.learning.adam import Adam
 
 NO_KEEP = np.empty((0, 0), np.float32)
 """``keep`` where no episode begins within a sequence."""
@@ -107,10 +111,21 @@ class BuiltinNetwork:
         It is written by hand so that each product goes to its place in the vector: nothing is allocated,
         cleared or added up. RuntimeError: no ``forward`` came before.
         """
+        _backward(self.sizes, self.vector, self.require_gradient(), *self._take_saved(), grad_outputs)
+
+    def descend(self, grad_outputs: np.ndarray, optimiser: Adam, learning_rate: float) -> None:
+        """``backward`` and the optimiser's step, to the same bits, but the gradient is not kept.
+
+        This is faster where the vectors do not fit in the cache. RuntimeError: as of ``backward``.
+        """
+        moments, rates = (optimiser.first_moment, optimiser.second_moment), optimiser.rates(learning_rate)
+        _descend(self.sizes, self.vector, *moments, rates, *self._take_saved(), grad_outputs)
+
+    def _take_saved(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if self._saved is None:
             raise RuntimeError("backward needs a forward pass of its own before it")
-        _backward(self.sizes, self.vector, self.require_gradient(), *self._saved, grad_outputs)
-        self._saved = None
+        saved, self._saved = self._saved, None
+        return saved
 
     def predict(self, x: np.ndarray, state: np.ndarray) -> np.ndarray:
         """The outputs of ``forward``; the workspace is freed at once."""
@@ -222,23 +237,53 @@ def _forward(sizes, vector, x, state, keep, work, outputs):
 
 
 @compiled
-def _backward(sizes, vector, gradient, x, keep, work, d_outputs):
+def _propagate(sizes, vector, x, keep, work, d_outputs):
+    """From the gradient in the outputs to that in the products of all layers, in the workspace.
+
+    Returns these [S B, N] and the inputs [S B, K] of the layers' weights; those of w_hh are empty for an FNN.
+    """
     steps, batch = x.shape[:2]
     _, w_hh, _, _, w_2, _, w_3, _ = _layers(sizes, vector)
-    d_w_ih, d_w_hh, d_b_ih, d_b_hh, d_w_2, d_b_2, d_w_3, d_b_3 = _layers(sizes, gradient)
     gates, products, entering, features, second, d_features, d_second = _parts(sizes, work, steps, batch)
-    rows = d_outputs.reshape(-1, sizes.outputs)
-    of_weights(rows, second, d_w_3, d_b_3)
+    rows, count = d_outputs.reshape(-1, sizes.outputs), steps * batch
     through_weights(rows, w_3, d_second, 0)
     _relu_backward(second, d_second)
-    of_weights(d_second, features, d_w_2, d_b_2)
     through_weights(d_second, w_2, d_features, 0)
     if sizes.state:
         d_states = d_features.reshape(steps, batch, sizes.state)
-        gru_backward(x, d_states, keep, w_hh, gates, products, entering, d_w_ih, d_w_hh, d_b_ih, d_b_hh)
+        gru_backward(d_states, keep, w_hh, gates, products, entering)
+        d_first = gates.reshape(count, 3 * sizes.state)
     else:
         _relu_backward(features, d_features)
-        of_weights(d_features, x.reshape(-1, sizes.inputs), d_w_ih, d_b_ih)
+        d_first = d_features
+    d_recurrent, before = products.reshape(count, 3 * sizes.state), entering.reshape(count, sizes.state)
+    inputs = x.reshape(-1, sizes.inputs), before, features, second
+    return (d_first, d_recurrent, d_second, rows), inputs
+
+
+@compiled
+def _backward(sizes, vector, gradient, x, keep, work, d_outputs):
+    d_out, inputs = _propagate(sizes, vector, x, keep, work, d_outputs)
+    w_ih, w_hh, b_ih, b_hh, w_2, b_2, w_3, b_3 = _layers(sizes, gradient)
+    of_weights(d_out[0], inputs[0], w_ih, b_ih)
+    of_weights(d_out[1], inputs[1], w_hh, b_hh)
+    of_weights(d_out[2], inputs[2], w_2, b_2)
+    of_weights(d_out[3], inputs[3], w_3, b_3)
+
+
+@compiled
+def _pairs(sizes, vector):
+    """The layers of a vector, each its weights and biases."""
+    w_ih, w_hh, b_ih, b_hh, w_2, b_2, w_3, b_3 = _layers(sizes, vector)
+    return (w_ih, b_ih), (w_hh, b_hh), (w_2, b_2), (w_3, b_3)
+
+
+@compiled
+def _descend(sizes, vector, first, second, rates, x, keep, work, d_outputs):
+    d_out, inputs = _propagate(sizes, vector, x, keep, work, d_outputs)
+    layers, firsts, seconds = _pairs(sizes, vector), _pairs(sizes, first), _pairs(sizes, second)
+    for k in range(4):
+        layer_step(d_out[k], inputs[k], layers[k], firsts[k], seconds[k], rates)
 
 
 @compiled

@@ -13,6 +13,7 @@ import numpy as np
 
 from dials_mpi.core.jit import compiled
 from dials_mpi.learning.adam import Adam, Gradients
+from dials_mpi.learning.builtin import BuiltinNetwork
 from dials_mpi.learning.kernels.activations import exp_double
 from dials_mpi.learning.kernels.gemm import LANES
 from dials_mpi.learning.kernels.sampling import log_sum_exp
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from dials_mpi.domains.base import Agent
 
 METRICS = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction")
+
+LARGE = 2**16
+"""Parameters of a network whose vectors of Adam do not stay in the second-level cache beside all the rest."""
 
 
 class Samples(NamedTuple):
@@ -100,6 +104,11 @@ class PPO:
         return [(self.sequence, size) for size in (whole, last) if size]
 
     @property
+    def _is_large(self) -> bool:
+        """Whether ``BuiltinNetwork.descend`` is faster; the length of the gradient must not matter."""
+        return self.policy.network.vector.size >= LARGE and not self.config.max_gradient_norm
+
+    @property
     def gradient(self) -> np.ndarray:
         """The network's gradient, float32 [P]."""
         return self.policy.network.require_gradient()
@@ -156,6 +165,13 @@ class PPO:
 
     def update(self, observations: np.ndarray, progress: float) -> None:
         """Learn from the full memory; arguments as of ``gradients``."""
+        network = self.policy.network
+        if isinstance(network, BuiltinNetwork) and self._is_large:
+            for batch, remaining in self.minibatches(observations, progress):
+                outputs = network.forward(batch.observations, batch.state, batch.keep)
+                d_outputs = self.loss(outputs, batch, remaining)
+                network.descend(d_outputs, self.optimiser, self.config.learning_rate * remaining)
+            return
         for learning_rate in self.gradients(observations, progress):
             descend(self.optimiser, self.config, learning_rate)
 

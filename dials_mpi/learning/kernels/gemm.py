@@ -292,13 +292,26 @@ def through_weights(d_out, weight, d_x, add):
 @compiled
 def of_weights(d_out, x, d_weight, d_bias):
     """A layer's gradient in its parameters: d_weight[N, K] = d_out[M, N].T @ x[M, K], d_bias[N] its sum."""
+    of_some_weights(d_out, x, 0, d_weight)
+    of_biases(d_out, d_bias)
+
+
+@compiled
+def of_some_weights(d_out, x, row, d_weight):
+    """The gradient in the weights of the outputs from ``row`` on, as many as d_weight [n, K] has rows."""
     samples, outputs = d_out.shape
-    inputs = x.shape[1]
-    a, b, out = d_out.ctypes.data, x.ctypes.data, d_weight.ctypes.data
+    some, inputs = d_weight.shape
+    a, b, out = d_out.ctypes.data + row * ITEM, x.ctypes.data, d_weight.ctypes.data
     for first in range(0, samples, CHUNK):
         rows = min(CHUNK, samples - first)
         here, there = a + first * outputs * ITEM, b + first * inputs * ITEM
-        _outer(here, ITEM, outputs * ITEM, there, inputs * ITEM, rows, out, outputs, inputs, first)
+        _outer(here, ITEM, outputs * ITEM, there, inputs * ITEM, rows, out, some, inputs, first)
+
+
+@compiled
+def of_biases(d_out, d_bias):
+    """A layer's gradient in its biases: the sum of d_out [M, N] over the samples."""
+    samples, outputs = d_out.shape
     d_bias[:] = 0
     for m in range(samples):
         for n in range(outputs):

@@ -1,8 +1,8 @@
 """A gated recurrent unit along whole sequences: forward, and its gradient by hand.
 
 The cell is that of torch (gate order reset, update, new; Cho et al., 2014). All products with the input are
-computed in one call before the loop over time, and all weight gradients in two large products after it,
-directly in the network's gradient vector.
+computed in one call before the loop over time; all weight gradients can be computed in two large products
+after it.
 
 Shapes: S steps, B sequences, I inputs, H units. w_ih [3H, I], w_hh [3H, H], b_ih [3H], b_hh [3H].
 """
@@ -13,7 +13,7 @@ import numpy as np
 
 from dials_mpi.core.jit import compiled
 from dials_mpi.learning.kernels.activations import sigmoid, tanh
-from dials_mpi.learning.kernels.gemm import MANY, linear, linear_transposed, of_weights, through_weights
+from dials_mpi.learning.kernels.gemm import MANY, linear, linear_transposed, through_weights
 from dials_mpi.learning.kernels.instructions import fused
 
 _ONE = np.float32(1)
@@ -88,11 +88,12 @@ def gru_forward(x, h0, keep, w_ih, w_hh, b_ih, b_hh, gates, products, entering, 
 
 
 @compiled
-def gru_backward(x, d_states, keep, w_hh, gates, products, entering, d_w_ih, d_w_hh, d_b_ih, d_b_hh):
-    """From the gradient in all states [S, B, H], which is overwritten, to that in the weights and biases.
+def gru_backward(d_states, keep, w_hh, gates, products, entering):
+    """From the gradient in all states [S, B, H], which is overwritten, to that in all products.
 
-    gates, products, entering: as ``gru_forward`` left them; they are overwritten. h0 and x are constants: h0
-    is a state that was stored when the policy acted (truncated backpropagation through time).
+    gates, products, entering: as ``gru_forward`` left them. The gradient in the products with the input
+    replaces the gates, that in the products with the state these. h0 and x are constants: h0 is a state that
+    was stored when the policy acted (truncated backpropagation through time).
     """
     steps, batch, size = d_states.shape
     for s in range(steps - 1, -1, -1):
@@ -104,5 +105,3 @@ def gru_backward(x, d_states, keep, w_hh, gates, products, entering, d_w_ih, d_w
                 cut = keep[s, b] if keep.size else _ONE
                 for j in range(size):
                     d_states[s - 1, b, j] += d_states[s, b, j] * cut
-    of_weights(products.reshape(-1, 3 * size), entering.reshape(-1, size), d_w_hh, d_b_hh)
-    of_weights(gates.reshape(-1, 3 * size), x.reshape(-1, x.shape[2]), d_w_ih, d_b_ih)
