@@ -1,0 +1,503 @@
+"""SUMO's traffic of single junctions as compiled loops: car-following, lights, insertion.
+
+K junctions with four ways each, in the order of SIDES: an incoming edge, the way across the junction, an exit
+edge. Everybody drives straight on, so a way is a queue whose order does not change. A step is a second: all
+vehicles choose their speeds from the state before it, then they move with them. Every operation is rounded
+as in SUMO 1.28, so positions and speeds have the same bits. Only where vehicles on crossing ways meet, which
+takes a yellow of one or two seconds or a low speed limit, they may differ by 1e-12 m: SUMO's crossing points
+have a rounding error that depends on where a junction lies on the map.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from dials_mpi.core.jit import compiled_exactly, compiled_into_others
+from dials_mpi.domains.traffic.vehicles import CAR
+
+ACCEL, DECEL, HEADWAY, MIN_GAP, LENGTH = (
+    float(CAR[key]) for key in ("accel", "decel", "tau", "minGap", "length")
+)
+EMERGENCY_DECEL = max(9.0, DECEL)
+"""SUMO's default for cars, m/s2."""
+
+STOP_OFFSET = 1.0
+"""Where vehicles stop before a junction, metres from the end of the edge."""
+
+SMALL, TINY, STANDING, STILL = 0.1, 0.001, 0.1, 1e-4
+"""SUMO's tolerances: metres; metres or m/s; m/s below which a vehicle halts; m/s that count as 0."""
+
+SUBSTEPS = 4
+"""Of a second, in the car-following model."""
+
+ENTRY, INSIDE, EXIT = 0, 1, 2
+"""The three lanes of a way."""
+
+NEVER = 1 << 40
+_ROOT = 2 * math.sqrt(ACCEL * DECEL)
+_FAR, _UNLIMITED = 1e6, 1e300
+
+
+class Roads(NamedTuple):
+    """lengths: float64 [3], of a way's lanes, metres; limit: m/s; crossing: float64 [4, 4], metres from the
+    beginning of a way across the junction to where another one begins to cross it; width: of the latter,
+    metres; red, yellow: bool [4, 4], whether a phase shows this colour to a side."""
+
+    lengths: np.ndarray
+    limit: float
+    crossing: np.ndarray
+    width: float
+    red: np.ndarray
+    yellow: np.ndarray
+
+
+class Cars(NamedTuple):
+    """The vehicles on each way, [K, 4, C], the first one first; count: int64 [K, 4], their number.
+
+    lane: int64; position: float64, of the front on its lane, metres; speed: float64, m/s; waits: bool, SUMO's
+    mark of vehicles that brake; arrived: int64, the step in which it drove into the junction, or NEVER.
+    next_speed, next_waits: work space.
+    """
+
+    count: np.ndarray
+    lane: np.ndarray
+    position: np.ndarray
+    speed: np.ndarray
+    waits: np.ndarray
+    arrived: np.ndarray
+    next_speed: np.ndarray
+    next_waits: np.ndarray
+
+
+class Way(NamedTuple):
+    """One way: the arrays of Cars, [C]; the numbers of vehicles on its exit, and inside or on its exit."""
+
+    lane: np.ndarray
+    position: np.ndarray
+    speed: np.ndarray
+    waits: np.ndarray
+    arrived: np.ndarray
+    on_exit: int
+    past_line: int
+
+
+def no_cars(junctions: int, lengths: np.ndarray) -> Cars:
+    """Cars without any vehicle, with room for as many as the ways can hold."""
+    shape = junctions, 4, int(lengths.sum() / LENGTH) + 4
+    return Cars(
+        np.zeros(shape[:2], np.int64),
+        np.zeros(shape, np.int64),
+        np.zeros(shape),
+        np.zeros(shape),
+        np.zeros(shape, np.bool_),
+        np.full(shape, NEVER, np.int64),
+        np.zeros(shape),
+        np.zeros(shape, np.bool_),
+    )
+
+
+@compiled_into_others
+def idm(gap: float, speed: float, leader: float, limit: float, standstill: float) -> float:
+    """The IDM's speed after a second; gap: without ``standstill``, the gap to keep when standing; leader: the
+    speed of the vehicle ahead."""
+    gap += standstill
+    for _ in range(SUBSTEPS):
+        desired = max(0.0, speed * HEADWAY + speed * (speed - leader) / _ROOT) + standstill
+        gap = max(TINY, gap)
+        change = ACCEL * (1.0 - math.pow(speed / limit, 4.0) - (desired * desired) / (gap * gap))
+        speed = max(0.0, speed + change / SUBSTEPS)
+        gap -= max(0.0, (speed - leader) / SUBSTEPS)
+    return speed
+
+
+@compiled_into_others
+def free_speed(speed: float, limit: float) -> float:
+    """The speed after a second on an empty road."""
+    return idm(_FAR, speed, limit, limit, 0.0)
+
+
+@compiled_into_others
+def follow(highest: float, gap: float, speed: float, leader: float, limit: float, free: float) -> float:
+    """The speed behind a leader, at most ``highest``.
+
+    Far from the leader the model is not computed: a lower bound of its speed shows that it does not matter.
+    """
+    fastest = speed + ACCEL
+    closing = max(0.0, fastest - leader)
+    left = gap + MIN_GAP - closing
+    if left > 1.0 and limit > 2 * ACCEL:
+        desired = fastest * HEADWAY + fastest * closing / _ROOT + MIN_GAP
+        if free - ACCEL * desired * desired / (left * left) - TINY > highest:
+            return highest
+    return min(highest, idm(gap, speed, leader, limit, MIN_GAP))
+
+
+@compiled_into_others
+def brake_gap(speed: float, headway: float) -> float:
+    """Metres to stop in, in steps of a second."""
+    steps = int(speed / DECEL)
+    return steps * speed - DECEL * steps * (steps + 1) / 2 + speed * headway
+
+
+@compiled_into_others
+def secure_gap(speed: float, leader: float) -> float:
+    """The gap that the IDM wants beside the one to keep when standing, metres."""
+    return max(0.0, speed * HEADWAY + speed * (speed - leader) / _ROOT)
+
+
+@compiled_into_others
+def creep_speed(gap: float) -> float:
+    """The highest speed from which a vehicle can stop within the gap."""
+    left = gap - TINY
+    if left < 0.0:
+        return 0.0
+    steps = math.floor(0.5 - (1.0 + math.sqrt(1.0 + 4.0 * ((2.0 * left / DECEL - 1.0) + 1.0)) * -0.5))
+    braking = 0.5 * steps * (steps - 1.0) * DECEL + steps * DECEL
+    return steps * DECEL + (left - braking) / (steps + 1.0)
+
+
+@compiled_into_others
+def stop_speed(speed: float, gap: float, limit: float) -> float:
+    """The speed of a vehicle that stops after the gap."""
+    if gap < 0.01:
+        return 0.0
+    found = idm(gap, speed, 0.0, limit, 0.0)
+    if speed < TINY and found < TINY:
+        found = creep_speed(gap)
+    return min(found, gap)
+
+
+@compiled_into_others
+def stop_at_line(seen: float, speed: float, limit: float) -> float:
+    """The speed of a vehicle that stops before the end of its lane, in ``seen`` metres."""
+    offset, brake = STOP_OFFSET, brake_gap(speed, 0.0)
+    if seen >= brake:
+        offset = min(offset, seen - brake)
+    return stop_speed(speed, max(0.0, seen - max(SMALL, offset)), limit)
+
+
+@compiled_into_others
+def behind_next(v: float, way: Way, i: int, lengths: np.ndarray, limit: float, free: float) -> float:
+    """At most v behind the next vehicle, if it is at least partly on the lane of vehicle i."""
+    f, here = i - 1, way.lane[i]
+    if f < 0:
+        return v
+    back = way.position[f] - LENGTH
+    if way.lane[f] != here:
+        if way.lane[f] > here + 1 or back >= 0.0:
+            return v
+        back += lengths[here]
+    gap = back - way.position[i] - MIN_GAP
+    return follow(v, gap, way.speed[i], way.speed[f], limit, free)
+
+
+@compiled_into_others
+def behind_last(
+    v: float, way: Way, i: int, lane: int, seen: float, lengths: np.ndarray, limit: float, free: float
+) -> float:
+    """At most v behind the last vehicle that is at least partly on a lane ahead, which ends in ``seen`` m."""
+    f = (way.on_exit if lane == EXIT else way.past_line) - 1
+    if f < 0:
+        return v
+    back = way.position[f] - LENGTH
+    if way.lane[f] != lane:
+        if back >= 0.0:
+            return v
+        back += lengths[lane]
+    gap = back + seen - lengths[lane] - MIN_GAP
+    return follow(v, gap, way.speed[i], way.speed[f], limit, free)
+
+
+@compiled_into_others
+def goes_first(ego: Way, i: int, foe: Way, f: int) -> bool:
+    """Whether vehicle f of a crossing way goes before vehicle i."""
+    if ego.lane[i] != INSIDE or foe.lane[f] != INSIDE:
+        return True
+    return bool(ego.arrived[i] > foe.arrived[f])
+
+
+@compiled_into_others
+def behind_crossing(
+    v: float, speed: float, gap: float, to: float, leader: float, before: float, limit: float
+) -> float:
+    """At most v behind a vehicle that crosses in ``to`` metres; before: metres to the junction."""
+    if gap >= 0:
+        safe = idm(gap, speed, leader, limit, MIN_GAP)
+    else:
+        safe = stop_speed(speed, before - SMALL, limit)
+    if to >= 0:
+        time = (to - gap) / max(leader, STANDING)
+        final = max(speed, 2 * (to - MIN_GAP) / time - speed)
+        through = speed + (final - speed) / time
+        safe = max(safe, min(through, stop_speed(speed, to - MIN_GAP, limit)))
+    return min(v, safe)
+
+
+@compiled_into_others
+def give_way(
+    v: float, floor: float, ego: Way, i: int, seen: float, foe: Way, mine: float, theirs: float, roads: Roads
+) -> float:
+    """At most v, and at least ``floor``, before the vehicles of a crossing way.
+
+    seen: metres to the end of the own way across the junction; mine, theirs: metres from the beginning of
+    each of the two ways to where they cross.
+    """
+    inside = roads.lengths[INSIDE]
+    to = seen - (inside - mine)
+    if to + roads.width < 0:
+        return v
+    for f in range(max(0, foe.on_exit - 1), foe.past_line):
+        back = foe.position[f] - LENGTH
+        if foe.lane[f] == EXIT:
+            if back >= 0.0:
+                continue
+            back += inside
+        left = (inside - (inside - theirs)) - back
+        if left + roads.width < 0:
+            continue
+        in_the_way = to > 0 and left < LENGTH
+        if in_the_way or (to >= -SMALL and goes_first(ego, i, foe, f)):
+            gap = to - MIN_GAP - left - roads.width
+            v = behind_crossing(v, ego.speed[i], gap, to, foe.speed[f], seen - inside, roads.limit)
+            v = max(v, floor)
+    return v
+
+
+@compiled_into_others
+def cross(
+    v: float, ways: tuple[Way, Way, Way, Way], side: int, i: int, seen: float, roads: Roads
+) -> float:
+    """At most v before the vehicles of both crossing ways; a vehicle before the stop line may drive up to it."""
+    ego, one, other = ways[side], (side + 1) % 4, (side + 3) % 4
+    if not (occupied(ways[one]) or occupied(ways[other])):
+        return v
+    floor = 0.0
+    if ego.lane[i] == ENTRY:
+        floor = min(v, stop_at_line(seen - roads.lengths[INSIDE], ego.speed[i], roads.limit))
+    for foe in (one, other):
+        mine, theirs = roads.crossing[side, foe], roads.crossing[foe, side]
+        v = give_way(v, floor, ego, i, seen, ways[foe], mine, theirs, roads)
+    return v
+
+
+@compiled_into_others
+def occupied(way: Way) -> bool:
+    """Whether a vehicle is at least partly inside the junction."""
+    if way.past_line > way.on_exit:
+        return True
+    return bool(way.on_exit > 0 and way.position[way.on_exit - 1] < LENGTH)
+
+
+@compiled_into_others
+def approach(ways: tuple[Way, Way, Way, Way], side: int, i: int, phase: int, roads: Roads) -> float:
+    """The speed that is safe for a vehicle before the junction."""
+    way, lengths, limit = ways[side], roads.lengths, roads.limit
+    speed, seen = way.speed[i], lengths[ENTRY] - way.position[i]
+    brake, free = brake_gap(speed, 0.0), free_speed(speed, limit)
+    v = behind_next(min(speed + ACCEL, limit), way, i, lengths, limit, free)
+    red = roads.red[phase, side]
+    if (red or roads.yellow[phase, side]) and seen >= brake:
+        return min(v, stop_at_line(seen, speed, limit))
+    request, end = v > STILL, seen + lengths[INSIDE]
+    v = behind_last(min(v, free), way, i, INSIDE, end, lengths, limit, free)
+    if red or not request:
+        return min(v, stop_at_line(seen, speed, limit))
+    passes, at_line = v > STILL, v
+    v = cross(v, ways, side, i, end, roads)
+    v = behind_last(v, way, i, EXIT, end + lengths[EXIT], lengths, limit, free)
+    if seen >= brake + SMALL and not (passes and has_room(way, i, lengths)):
+        return min(at_line, stop_at_line(seen, speed, limit))
+    return v if passes else min(v, stop_at_line(end, speed, limit))
+
+
+@compiled_into_others
+def has_room(way: Way, i: int, lengths: np.ndarray) -> bool:
+    """Whether the exit edge has room for vehicle i behind all before it; only if the last one there brakes."""
+    if way.on_exit == 0 or not way.waits[way.on_exit - 1]:
+        return True
+    return bool(lengths[EXIT] - (i + 1) * (LENGTH + MIN_GAP) >= 0)
+
+
+@compiled_into_others
+def drive_through(
+    ways: tuple[Way, Way, Way, Way], side: int, i: int, roads: Roads
+) -> tuple[float, bool]:
+    """The speed that is safe for a vehicle inside the junction, and whether it ``waits``."""
+    way, lengths, limit = ways[side], roads.lengths, roads.limit
+    speed, seen = way.speed[i], lengths[INSIDE] - way.position[i]
+    free, highest = free_speed(speed, limit), min(speed + ACCEL, limit)
+    at_end = cross(behind_next(highest, way, i, lengths, limit, free), ways, side, i, seen, roads)
+    v = behind_last(min(at_end, free), way, i, EXIT, seen + lengths[EXIT], lengths, limit, free)
+    slow = at_end < DECEL and at_end < highest and at_end <= v
+    waits = v < speed or v < STANDING or (slow and at_end <= stop_at_line(seen, speed, limit))
+    return v, waits
+
+
+@compiled_into_others
+def leave(way: Way, i: int, roads: Roads) -> tuple[float, bool]:
+    """The speed that is safe for a vehicle on its exit edge, and whether it ``waits``."""
+    speed, limit = way.speed[i], roads.limit
+    free = free_speed(speed, limit)
+    v = behind_next(min(speed + ACCEL, limit), way, i, roads.lengths, limit, free)
+    v = min(v, free)
+    return v, v < speed or v < STANDING
+
+
+@compiled_into_others
+def bounded(speed: float, safe: float, limit: float) -> float:
+    """The speed after a second: the safe one within the bounds of acceleration and braking."""
+    low = min(max(speed - DECEL, 0.0), max(safe, max(speed - EMERGENCY_DECEL, 0.0)))
+    high = min(min(speed + (limit - speed), min(speed + ACCEL, limit)), safe)
+    found = max(low, high)
+    return 0.0 if abs(found) < STILL else found
+
+
+@compiled_into_others
+def way_of(cars: Cars, k: int, side: int) -> Way:
+    """The vehicles on one way of junction k."""
+    lane, on_exit, past_line = cars.lane[k, side], 0, 0
+    for i in range(cars.count[k, side]):
+        on_exit += lane[i] == EXIT
+        past_line += lane[i] != ENTRY
+    arrays = cars.position[k, side], cars.speed[k, side], cars.waits[k, side], cars.arrived[k, side]
+    return Way(lane, *arrays, on_exit, past_line)
+
+
+@compiled_into_others
+def plan(cars: Cars, k: int, phase: int, roads: Roads) -> None:
+    """Set next_speed and next_waits of all vehicles of junction k."""
+    ways = (way_of(cars, k, 0), way_of(cars, k, 1), way_of(cars, k, 2), way_of(cars, k, 3))
+    for side in range(4):
+        way = ways[side]
+        for i in range(cars.count[k, side]):
+            if i < way.on_exit:
+                safe, waits = leave(way, i, roads)
+            elif i < way.past_line:
+                safe, waits = drive_through(ways, side, i, roads)
+            else:
+                safe = approach(ways, side, i, phase, roads)
+                waits = safe < way.speed[i]
+            cars.next_waits[k, side, i] = waits
+            cars.next_speed[k, side, i] = bounded(way.speed[i], safe, roads.limit)
+
+
+@compiled_into_others
+def advance(cars: Cars, k: int, side: int, red: bool, lengths: np.ndarray, time: int) -> int:
+    """Move the vehicles of a way; returns the number of those that reach the end of their route."""
+    lane, position, speed = cars.lane[k, side], cars.position[k, side], cars.speed[k, side]
+    gone = 0
+    for i in range(cars.count[k, side]):
+        speed[i] = cars.next_speed[k, side, i]
+        cars.waits[k, side, i] = cars.next_waits[k, side, i]
+        position[i] += speed[i]
+        while lane[i] < EXIT and position[i] > lengths[lane[i]]:
+            if lane[i] == ENTRY and red:  # it could not brake in time
+                position[i], speed[i] = lengths[ENTRY], 0.0
+                break
+            position[i] -= lengths[lane[i]]
+            lane[i] += 1
+            cars.arrived[k, side, i] = time if lane[i] == INSIDE else NEVER
+        gone += lane[i] == EXIT and position[i] > lengths[EXIT] - SMALL
+    return gone
+
+
+@compiled_into_others
+def shift(cars: Cars, k: int, side: int, first: int, by: int) -> None:
+    """Move the vehicles from index ``first`` on by some places, without those that fall off the front."""
+    count = cars.count[k, side]
+    steps = range(count - 1, first - 1, -1) if by > 0 else range(first, count)
+    for i in steps:
+        if i + by >= 0:
+            cars.lane[k, side, i + by] = cars.lane[k, side, i]
+            cars.position[k, side, i + by] = cars.position[k, side, i]
+            cars.speed[k, side, i + by] = cars.speed[k, side, i]
+            cars.waits[k, side, i + by] = cars.waits[k, side, i]
+            cars.arrived[k, side, i + by] = cars.arrived[k, side, i]
+    cars.count[k, side] = count + by
+
+
+@compiled_exactly
+def drive(cars: Cars, phase: np.ndarray, roads: Roads, time: int) -> None:
+    """Advance all vehicles by a second; phase: int64 [K], of the signals; time: number of the step."""
+    for k in range(len(phase)):
+        plan(cars, k, phase[k], roads)
+        for side in range(4):
+            gone = advance(cars, k, side, roads.red[phase[k], side], roads.lengths, time)
+            if gone:
+                shift(cars, k, side, 0, -gone)
+
+
+@compiled_into_others
+def fits(cars: Cars, k: int, side: int, i: int, position: float, speed: float, roads: Roads) -> bool:
+    """Whether a vehicle fits at a position of an incoming edge, with index i."""
+    if i > 0 and cars.lane[k, side, i - 1] != EXIT:
+        back = cars.position[k, side, i - 1] - LENGTH
+        if cars.lane[k, side, i - 1] == ENTRY or back < 0.0:
+            back += roads.lengths[ENTRY] * (cars.lane[k, side, i - 1] != ENTRY)
+            gap = back - position - MIN_GAP
+            if gap < 0 or insertion_speed(speed, gap, cars.speed[k, side, i - 1], roads.limit) < speed:
+                return False
+    if i < cars.count[k, side]:
+        gap = position - LENGTH - cars.position[k, side, i] - MIN_GAP
+        return bool(gap >= secure_gap(cars.speed[k, side, i], speed))
+    return True
+
+
+@compiled_into_others
+def insertion_speed(speed: float, gap: float, leader: float, limit: float) -> float:
+    """The highest safe speed of a new vehicle behind a leader, at most ``speed``."""
+    while gap < secure_gap(speed, leader):
+        slower = idm(gap, speed, leader, limit, MIN_GAP)
+        if slower - idm(gap, slower, leader, limit, MIN_GAP) < 1:
+            return slower
+        speed = slower
+    return speed
+
+
+@compiled_exactly
+def enter(cars: Cars, wanted: np.ndarray, position: np.ndarray, speed: np.ndarray, roads: Roads) -> np.ndarray:
+    """Insert the wanted vehicles that fit, and set ``wanted``, bool [K, 4], to False there.
+
+    position, speed: float64 [K, 4], metres and m/s. Returns which edges a last vehicle entered, bool [K, 4].
+    """
+    entered = np.zeros(wanted.shape, np.bool_)
+    for k in range(len(wanted)):
+        for side in range(4):
+            if not wanted[k, side]:
+                continue
+            i, at = cars.count[k, side], position[k, side]
+            while i > 0 and cars.lane[k, side, i - 1] == ENTRY and cars.position[k, side, i - 1] < at:
+                i -= 1
+            if fits(cars, k, side, i, at, speed[k, side], roads):
+                wanted[k, side] = False
+                entered[k, side] = i == cars.count[k, side]
+                shift(cars, k, side, i, 1)
+                cars.lane[k, side, i], cars.waits[k, side, i] = ENTRY, False
+                cars.position[k, side, i], cars.speed[k, side, i] = at, speed[k, side]
+                cars.arrived[k, side, i] = NEVER
+    return entered
+
+
+@compiled_exactly
+def look(
+    cars: Cars, edge_length: float, cell_length: float, occupied: np.ndarray, count: np.ndarray, total: np.ndarray
+) -> None:
+    """Read the incoming edges: occupied uint8 [K, 4, cells], zeros, receives the cells that hold a vehicle's
+    front, counted from the edge's end; count int64 [K, 4], the vehicles; total float64 [K, 4], the sum of
+    their speeds, m/s, taken as SUMO's mean times their number."""
+    for k in range(len(count)):
+        for side in range(4):
+            number, speeds = 0, 0.0
+            for i in range(cars.count[k, side] - 1, -1, -1):
+                if cars.lane[k, side, i] != ENTRY:
+                    break
+                cell = int((edge_length - cars.position[k, side, i]) / cell_length)
+                if cell < occupied.shape[2]:
+                    occupied[k, side, cell] = 1
+                number += 1
+                speeds += cars.speed[k, side, i]
+            count[k, side] = number
+            total[k, side] = number * (speeds / number) if number else 0.0
