@@ -36,9 +36,9 @@ SUBSTEPS = 4
 ENTRY, INSIDE, EXIT = 0, 1, 2
 """The three lanes of a way."""
 
-NEVER = 1 << 40
+NEVER, NOBODY = 1 << 40, 1e300
 _ROOT = 2 * math.sqrt(ACCEL * DECEL)
-_FAR, _UNLIMITED = 1e6, 1e300
+_FAR = 1e6
 
 
 class Roads(NamedTuple):
@@ -72,16 +72,23 @@ class Cars(NamedTuple):
     next_waits: np.ndarray
 
 
-class Way(NamedTuple):
-    """One way: the arrays of Cars, [C]; the numbers of vehicles on its exit, and inside or on its exit."""
+class Last(NamedTuple):
+    """The last vehicle that is at least partly on a lane: its back, metres from the beginning of the lane,
+    NOBODY if there is none; its speed, m/s; whether it ``waits``."""
 
-    lane: np.ndarray
-    position: np.ndarray
-    speed: np.ndarray
-    waits: np.ndarray
-    arrived: np.ndarray
+    back: float
+    speed: float
+    waits: bool
+
+
+class Way(NamedTuple):
+    """What a way's vehicles ask: the numbers of vehicles on its exit edge, and inside the junction or on the
+    exit edge; the last ones of the two lanes."""
+
     on_exit: int
     past_line: int
+    inside: Last
+    exit: Last
 
 
 def no_cars(junctions: int, lengths: np.ndarray) -> Cars:
@@ -120,18 +127,23 @@ def free_speed(speed: float, limit: float) -> float:
 
 
 @compiled_into_others
-def follow(highest: float, gap: float, speed: float, leader: float, limit: float, free: float) -> float:
-    """The speed behind a leader, at most ``highest``.
+def is_far(v: float, gap: float, speed: float, leader: float, limit: float, standstill: float) -> bool:
+    """Whether ``idm`` is above v for sure, by a lower bound that costs a tenth."""
+    highest = min(limit, speed + ACCEL * (1.0 - (speed / limit) ** 4))
+    closing = max(0.0, highest - leader)
+    left = gap + standstill - closing
+    if left < 1.0 or gap < limit or limit < 2 * ACCEL:
+        return False
+    desired = highest * HEADWAY + highest * closing / _ROOT + standstill
+    lost = (highest / limit) ** 4 + (desired / left) * (desired / left)
+    return bool(speed + ACCEL * (1.0 - lost) - TINY > v)
 
-    Far from the leader the model is not computed: a lower bound of its speed shows that it does not matter.
-    """
-    fastest = speed + ACCEL
-    closing = max(0.0, fastest - leader)
-    left = gap + MIN_GAP - closing
-    if left > 1.0 and limit > 2 * ACCEL:
-        desired = fastest * HEADWAY + fastest * closing / _ROOT + MIN_GAP
-        if free - ACCEL * desired * desired / (left * left) - TINY > highest:
-            return highest
+
+@compiled_into_others
+def follow(highest: float, gap: float, speed: float, leader: float, limit: float) -> float:
+    """The speed behind a leader, at most ``highest``."""
+    if gap >= _FAR or is_far(highest, gap, speed, leader, limit, MIN_GAP):
+        return highest
     return min(highest, idm(gap, speed, leader, limit, MIN_GAP))
 
 
@@ -171,52 +183,15 @@ def stop_speed(speed: float, gap: float, limit: float) -> float:
 
 
 @compiled_into_others
-def stop_at_line(seen: float, speed: float, limit: float) -> float:
-    """The speed of a vehicle that stops before the end of its lane, in ``seen`` metres."""
+def stop_at_line(v: float, seen: float, speed: float, limit: float) -> float:
+    """The speed of a vehicle that stops before the end of its lane, in ``seen`` metres; at most v."""
     offset, brake = STOP_OFFSET, brake_gap(speed, 0.0)
     if seen >= brake:
         offset = min(offset, seen - brake)
-    return stop_speed(speed, max(0.0, seen - max(SMALL, offset)), limit)
-
-
-@compiled_into_others
-def behind_next(v: float, way: Way, i: int, lengths: np.ndarray, limit: float, free: float) -> float:
-    """At most v behind the next vehicle, if it is at least partly on the lane of vehicle i."""
-    f, here = i - 1, way.lane[i]
-    if f < 0:
+    gap = max(0.0, seen - max(SMALL, offset))
+    if is_far(v, gap, speed, 0.0, limit, 0.0):
         return v
-    back = way.position[f] - LENGTH
-    if way.lane[f] != here:
-        if way.lane[f] > here + 1 or back >= 0.0:
-            return v
-        back += lengths[here]
-    gap = back - way.position[i] - MIN_GAP
-    return follow(v, gap, way.speed[i], way.speed[f], limit, free)
-
-
-@compiled_into_others
-def behind_last(
-    v: float, way: Way, i: int, lane: int, seen: float, lengths: np.ndarray, limit: float, free: float
-) -> float:
-    """At most v behind the last vehicle that is at least partly on a lane ahead, which ends in ``seen`` m."""
-    f = (way.on_exit if lane == EXIT else way.past_line) - 1
-    if f < 0:
-        return v
-    back = way.position[f] - LENGTH
-    if way.lane[f] != lane:
-        if back >= 0.0:
-            return v
-        back += lengths[lane]
-    gap = back + seen - lengths[lane] - MIN_GAP
-    return follow(v, gap, way.speed[i], way.speed[f], limit, free)
-
-
-@compiled_into_others
-def goes_first(ego: Way, i: int, foe: Way, f: int) -> bool:
-    """Whether vehicle f of a crossing way goes before vehicle i."""
-    if ego.lane[i] != INSIDE or foe.lane[f] != INSIDE:
-        return True
-    return bool(ego.arrived[i] > foe.arrived[f])
+    return min(v, stop_speed(speed, gap, limit))
 
 
 @compiled_into_others
@@ -238,111 +213,136 @@ def behind_crossing(
 
 @compiled_into_others
 def give_way(
-    v: float, floor: float, ego: Way, i: int, seen: float, foe: Way, mine: float, theirs: float, roads: Roads
+    v: float, floor: float, cars: Cars, k: int, side: int, i: int, seen: float, foe: int, way: Way, roads: Roads
 ) -> float:
     """At most v, and at least ``floor``, before the vehicles of a crossing way.
 
-    seen: metres to the end of the own way across the junction; mine, theirs: metres from the beginning of
-    each of the two ways to where they cross.
+    seen: metres to the end of the own way across the junction; foe, way: the other one.
     """
-    inside = roads.lengths[INSIDE]
-    to = seen - (inside - mine)
+    inside, arrived = roads.lengths[INSIDE], cars.arrived[k, side, i]
+    to = seen - (inside - roads.crossing[side, foe])
     if to + roads.width < 0:
         return v
-    for f in range(max(0, foe.on_exit - 1), foe.past_line):
-        back = foe.position[f] - LENGTH
-        if foe.lane[f] == EXIT:
-            if back >= 0.0:
-                continue
-            back += inside
-        left = (inside - (inside - theirs)) - back
+    for f in range(max(0, way.on_exit - 1), way.past_line):
+        back, within = cars.position[k, foe, f] - LENGTH, cars.lane[k, foe, f] == INSIDE
+        if not within and back >= 0.0:
+            continue
+        back += 0.0 if within else inside
+        left = (inside - (inside - roads.crossing[foe, side])) - back
         if left + roads.width < 0:
             continue
         in_the_way = to > 0 and left < LENGTH
-        if in_the_way or (to >= -SMALL and goes_first(ego, i, foe, f)):
+        goes_first = arrived == NEVER or not within or arrived > cars.arrived[k, foe, f]
+        if in_the_way or (to >= -SMALL and goes_first):
             gap = to - MIN_GAP - left - roads.width
-            v = behind_crossing(v, ego.speed[i], gap, to, foe.speed[f], seen - inside, roads.limit)
+            leader, before = cars.speed[k, foe, f], seen - inside
+            v = behind_crossing(v, cars.speed[k, side, i], gap, to, leader, before, roads.limit)
             v = max(v, floor)
     return v
 
 
 @compiled_into_others
 def cross(
-    v: float, ways: tuple[Way, Way, Way, Way], side: int, i: int, seen: float, roads: Roads
+    v: float, cars: Cars, k: int, side: int, i: int, seen: float, ways: tuple[Way, Way, Way, Way], roads: Roads
 ) -> float:
     """At most v before the vehicles of both crossing ways; a vehicle before the stop line may drive up to it."""
-    ego, one, other = ways[side], (side + 1) % 4, (side + 3) % 4
-    if not (occupied(ways[one]) or occupied(ways[other])):
-        return v
     floor = 0.0
-    if ego.lane[i] == ENTRY:
-        floor = min(v, stop_at_line(seen - roads.lengths[INSIDE], ego.speed[i], roads.limit))
-    for foe in (one, other):
-        mine, theirs = roads.crossing[side, foe], roads.crossing[foe, side]
-        v = give_way(v, floor, ego, i, seen, ways[foe], mine, theirs, roads)
+    if cars.lane[k, side, i] == ENTRY:
+        floor = stop_at_line(v, seen - roads.lengths[INSIDE], cars.speed[k, side, i], roads.limit)
+    for foe in ((side + 1) % 4, (side + 3) % 4):
+        v = give_way(v, floor, cars, k, side, i, seen, foe, ways[foe], roads)
     return v
 
 
 @compiled_into_others
-def occupied(way: Way) -> bool:
-    """Whether a vehicle is at least partly inside the junction."""
-    if way.past_line > way.on_exit:
-        return True
-    return bool(way.on_exit > 0 and way.position[way.on_exit - 1] < LENGTH)
+def next_back(cars: Cars, k: int, side: int, i: int, lengths: np.ndarray) -> float:
+    """The back of the next vehicle on the lane of vehicle i, or NOBODY."""
+    if i == 0:
+        return NOBODY
+    here, there = cars.lane[k, side, i], cars.lane[k, side, i - 1]
+    back = cars.position[k, side, i - 1] - LENGTH
+    if there == here:
+        return back
+    return back + lengths[here] if there == here + 1 and back < 0.0 else NOBODY
 
 
 @compiled_into_others
-def approach(ways: tuple[Way, Way, Way, Way], side: int, i: int, phase: int, roads: Roads) -> float:
-    """The speed that is safe for a vehicle before the junction."""
+def behind_next(cars: Cars, k: int, side: int, i: int, lengths: np.ndarray, limit: float) -> tuple[float, bool]:
+    """The speed behind the next vehicle on the lane of vehicle i; whether there is one."""
+    speed, back = cars.speed[k, side, i], next_back(cars, k, side, i, lengths)
+    v = min(speed + ACCEL, limit)
+    if back == NOBODY:
+        return v, False
+    gap = back - cars.position[k, side, i] - MIN_GAP
+    return min(v, idm(gap, speed, cars.speed[k, side, i - 1], limit, MIN_GAP)), True
+
+
+@compiled_into_others
+def behind_last(v: float, last: Last, length: float, seen: float, speed: float, limit: float) -> float:
+    """At most v behind the last vehicle of a lane ahead, which has this length and ends in ``seen`` metres."""
+    if last.back == NOBODY:
+        return v
+    return follow(v, last.back + seen - length - MIN_GAP, speed, last.speed, limit)
+
+
+@compiled_into_others
+def approach(
+    cars: Cars, k: int, side: int, i: int, phase: int, ways: tuple[Way, Way, Way, Way], busy: bool, roads: Roads
+) -> float:
+    """The speed that is safe for a vehicle before the junction; busy: crossing vehicles are inside."""
     way, lengths, limit = ways[side], roads.lengths, roads.limit
-    speed, seen = way.speed[i], lengths[ENTRY] - way.position[i]
-    brake, free = brake_gap(speed, 0.0), free_speed(speed, limit)
-    v = behind_next(min(speed + ACCEL, limit), way, i, lengths, limit, free)
-    red = roads.red[phase, side]
+    speed, seen = cars.speed[k, side, i], lengths[ENTRY] - cars.position[k, side, i]
+    v, follows = behind_next(cars, k, side, i, lengths, limit)
+    brake, red = brake_gap(speed, 0.0), roads.red[phase, side]
     if (red or roads.yellow[phase, side]) and seen >= brake:
-        return min(v, stop_at_line(seen, speed, limit))
+        return stop_at_line(v, seen, speed, limit)
     request, end = v > STILL, seen + lengths[INSIDE]
-    v = behind_last(min(v, free), way, i, INSIDE, end, lengths, limit, free)
+    if not follows:
+        v = min(v, free_speed(speed, limit))
+    v = behind_last(v, way.inside, lengths[INSIDE], end, speed, limit)
     if red or not request:
-        return min(v, stop_at_line(seen, speed, limit))
+        return stop_at_line(v, seen, speed, limit)
     passes, at_line = v > STILL, v
-    v = cross(v, ways, side, i, end, roads)
-    v = behind_last(v, way, i, EXIT, end + lengths[EXIT], lengths, limit, free)
+    if busy:
+        v = cross(v, cars, k, side, i, end, ways, roads)
+    v = behind_last(v, way.exit, lengths[EXIT], end + lengths[EXIT], speed, limit)
     if seen >= brake + SMALL and not (passes and has_room(way, i, lengths)):
-        return min(at_line, stop_at_line(seen, speed, limit))
-    return v if passes else min(v, stop_at_line(end, speed, limit))
+        return stop_at_line(at_line, seen, speed, limit)
+    return v if passes else stop_at_line(v, end, speed, limit)
 
 
 @compiled_into_others
 def has_room(way: Way, i: int, lengths: np.ndarray) -> bool:
     """Whether the exit edge has room for vehicle i behind all before it; only if the last one there brakes."""
-    if way.on_exit == 0 or not way.waits[way.on_exit - 1]:
+    if way.on_exit == 0 or not way.exit.waits:
         return True
     return bool(lengths[EXIT] - (i + 1) * (LENGTH + MIN_GAP) >= 0)
 
 
 @compiled_into_others
 def drive_through(
-    ways: tuple[Way, Way, Way, Way], side: int, i: int, roads: Roads
+    cars: Cars, k: int, side: int, i: int, ways: tuple[Way, Way, Way, Way], busy: bool, roads: Roads
 ) -> tuple[float, bool]:
     """The speed that is safe for a vehicle inside the junction, and whether it ``waits``."""
-    way, lengths, limit = ways[side], roads.lengths, roads.limit
-    speed, seen = way.speed[i], lengths[INSIDE] - way.position[i]
-    free, highest = free_speed(speed, limit), min(speed + ACCEL, limit)
-    at_end = cross(behind_next(highest, way, i, lengths, limit, free), ways, side, i, seen, roads)
-    v = behind_last(min(at_end, free), way, i, EXIT, seen + lengths[EXIT], lengths, limit, free)
-    slow = at_end < DECEL and at_end < highest and at_end <= v
-    waits = v < speed or v < STANDING or (slow and at_end <= stop_at_line(seen, speed, limit))
+    lengths, limit = roads.lengths, roads.limit
+    speed, seen = cars.speed[k, side, i], lengths[INSIDE] - cars.position[k, side, i]
+    at_end, follows = behind_next(cars, k, side, i, lengths, limit)
+    if busy:
+        at_end = cross(at_end, cars, k, side, i, seen, ways, roads)
+    v = at_end if follows else min(at_end, free_speed(speed, limit))
+    v = behind_last(v, ways[side].exit, lengths[EXIT], seen + lengths[EXIT], speed, limit)
+    slow = at_end < DECEL and at_end < min(speed + ACCEL, limit) and at_end <= v
+    waits = v < speed or v < STANDING or (slow and at_end <= stop_at_line(at_end, seen, speed, limit))
     return v, waits
 
 
 @compiled_into_others
-def leave(way: Way, i: int, roads: Roads) -> tuple[float, bool]:
+def leave(cars: Cars, k: int, side: int, i: int, roads: Roads) -> tuple[float, bool]:
     """The speed that is safe for a vehicle on its exit edge, and whether it ``waits``."""
-    speed, limit = way.speed[i], roads.limit
-    free = free_speed(speed, limit)
-    v = behind_next(min(speed + ACCEL, limit), way, i, roads.lengths, limit, free)
-    v = min(v, free)
+    v, follows = behind_next(cars, k, side, i, roads.lengths, roads.limit)
+    speed = cars.speed[k, side, i]
+    if not follows:
+        v = min(v, free_speed(speed, roads.limit))
     return v, v < speed or v < STANDING
 
 
@@ -356,32 +356,50 @@ def bounded(speed: float, safe: float, limit: float) -> float:
 
 
 @compiled_into_others
-def way_of(cars: Cars, k: int, side: int) -> Way:
-    """The vehicles on one way of junction k."""
-    lane, on_exit, past_line = cars.lane[k, side], 0, 0
+def last_on(cars: Cars, k: int, side: int, number: int, lane: int, lengths: np.ndarray) -> Last:
+    """The last vehicle that is at least partly on a lane; number: of vehicles on it or further."""
+    if number == 0:
+        return Last(NOBODY, 0.0, False)
+    back = cars.position[k, side, number - 1] - LENGTH
+    if cars.lane[k, side, number - 1] != lane:
+        back = back + lengths[lane] if back < 0.0 else NOBODY
+    return Last(back, cars.speed[k, side, number - 1], cars.waits[k, side, number - 1])
+
+
+@compiled_into_others
+def way_of(cars: Cars, k: int, side: int, lengths: np.ndarray) -> Way:
+    """One way of junction k."""
+    on_exit = past_line = 0
     for i in range(cars.count[k, side]):
-        on_exit += lane[i] == EXIT
-        past_line += lane[i] != ENTRY
-    arrays = cars.position[k, side], cars.speed[k, side], cars.waits[k, side], cars.arrived[k, side]
-    return Way(lane, *arrays, on_exit, past_line)
+        on_exit += cars.lane[k, side, i] == EXIT
+        past_line += cars.lane[k, side, i] != ENTRY
+    inside = last_on(cars, k, side, past_line, INSIDE, lengths)
+    return Way(on_exit, past_line, inside, last_on(cars, k, side, on_exit, EXIT, lengths))
 
 
 @compiled_into_others
 def plan(cars: Cars, k: int, phase: int, roads: Roads) -> None:
     """Set next_speed and next_waits of all vehicles of junction k."""
-    ways = (way_of(cars, k, 0), way_of(cars, k, 1), way_of(cars, k, 2), way_of(cars, k, 3))
+    lengths = roads.lengths
+    ways = (
+        way_of(cars, k, 0, lengths),
+        way_of(cars, k, 1, lengths),
+        way_of(cars, k, 2, lengths),
+        way_of(cars, k, 3, lengths),
+    )
     for side in range(4):
-        way = ways[side]
+        way, one, other = ways[side], ways[(side + 1) % 4], ways[(side + 3) % 4]
+        busy = one.inside.back != NOBODY or other.inside.back != NOBODY
         for i in range(cars.count[k, side]):
             if i < way.on_exit:
-                safe, waits = leave(way, i, roads)
+                safe, waits = leave(cars, k, side, i, roads)
             elif i < way.past_line:
-                safe, waits = drive_through(ways, side, i, roads)
+                safe, waits = drive_through(cars, k, side, i, ways, busy, roads)
             else:
-                safe = approach(ways, side, i, phase, roads)
-                waits = safe < way.speed[i]
+                safe = approach(cars, k, side, i, phase, ways, busy, roads)
+                waits = safe < cars.speed[k, side, i]
             cars.next_waits[k, side, i] = waits
-            cars.next_speed[k, side, i] = bounded(way.speed[i], safe, roads.limit)
+            cars.next_speed[k, side, i] = bounded(cars.speed[k, side, i], safe, roads.limit)
 
 
 @compiled_into_others
