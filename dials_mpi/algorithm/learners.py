@@ -321,6 +321,7 @@ def groups_of(config: Config, domain: Domain, regions: list[int]) -> list[list[i
     """
     if config.own_learner:
         return [[k] for k in regions]
-    if not domain.side_by_side or config.mode == "global":
+    most = getattr(domain, "local_side_by_side", domain.side_by_side)
+    if not most or config.mode == "global":
         return [regions] if regions else []
-    return Members(domain.regions).groups(regions, domain.side_by_side // config.envs_per_region)
+    return Members(domain.regions).groups(regions, most // config.envs_per_region)

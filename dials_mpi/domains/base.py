@@ -286,7 +286,8 @@ class Domain(Protocol):
         """The largest number of agents, times episodes, with which one simulator is fast; None: any number.
 
         Results do not depend on it. No caller asks for more, except for one region with all its environments
-        or for one episode of the whole system: a simulator may raise ValueError then.
+        or for one episode of the whole system: a simulator may raise ValueError then. A domain may have
+        another number for local simulators, ``local_side_by_side``.
         """
         ...
 

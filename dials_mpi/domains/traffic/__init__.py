@@ -5,9 +5,9 @@ simulators.py has the global and the local simulator; demand.py is the traffic t
 insertion.py and platoons.py the vehicles that enter a local region; vehicles.py has the vehicle type,
 approaches.py the delays and queues on them,
 controllers.py the hand-coded policies, kernels.py the compiled loops of every step. compiled.py simulates
-local junctions without SUMO, in the loops of crossing.py; sameness.py compares them with SUMO. throughput.py and
-command_log.py measure the cost beside SUMO alone, fidelity.py compares local simulators with the global one,
-drawing.py draws pictures.
+local junctions without SUMO, in the loops of crossing.py, driving.py and entering.py, sameness.py compares
+them with SUMO. throughput.py and command_log.py measure the cost beside SUMO alone, fidelity.py compares
+local simulators with the global one, drawing.py draws pictures.
 """
 
 from __future__ import annotations
@@ -117,8 +117,8 @@ class TrafficConfig:
         """BadInput: there is no compiled simulator of such regions."""
         if self.block != (1, 1):
             raise BadInput(
-                f"traffic.local=compiled simulates single junctions, and traffic.block is {list(self.block)}: "
-                "make it [1, 1], or use traffic.local=sumo"
+                f"traffic.block is {list(self.block)}, and traffic.local=compiled simulates single "
+                "junctions: make it [1, 1], or use traffic.local=sumo"
             )
         for key in ("edge_length", "speed_limit"):
             value = getattr(self, key)
@@ -165,10 +165,22 @@ class Traffic:
         ]
 
     def versions(self) -> dict[str, str]:
-        """Versions of SUMO, and its Python module. BadInput: it is missing, too old, or does not start."""
+        """Versions of SUMO, and its Python module.
+
+        BadInput: it is missing, too old, does not start, or differs from the compiled local simulator.
+        """
         found = installation.versions(self.config.sumo, self.config.gui)
         require_start(self.config.sumo, self.config.gui)
+        if self.config.local == "compiled":
+            from dials_mpi.domains.traffic.sameness import require_same_traffic
+
+            require_same_traffic(self.config, found["sumo"])
         return found
+
+    @property
+    def local_side_by_side(self) -> int | None:
+        """As ``side_by_side``, for local simulators."""
+        return SIDE_BY_SIDE if self.config.local == "sumo" else None
 
     @property
     def only_one(self) -> OnlyOne | None:

@@ -1,4 +1,4 @@
-"""Local junctions without SUMO: the traffic of crossing.py, read and set like a SUMO simulation's junctions."""
+"""Local junctions without SUMO: the traffic of crossing.py, with the methods of Junctions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from dials_mpi.domains.sumo.simulation import Insertion, VehiclePositions
-from dials_mpi.domains.traffic import crossing
+from dials_mpi.domains.traffic import crossing, entering
 from dials_mpi.domains.traffic.junctions import CELL_LENGTH, Observed
 from dials_mpi.domains.traffic.network import LINKS, PHASES, SIDES, Network
 
@@ -22,7 +22,7 @@ _ANGLES = {"west": 90.0, "south": 0.0, "east": 270.0, "north": 180.0}  # of vehi
 
 
 class Lane(NamedTuple):
-    """A straight lane: its length in metres; where it begins and ends, metres to the east and north, [2, 2]."""
+    """A straight lane: length, metres; its two ends, metres to the east and north, float64 [2, 2]."""
 
     length: float
     ends: np.ndarray
@@ -74,7 +74,7 @@ class CompiledJunctions(Observed):
         """As Junctions."""
         self.remove(vehicles)
         self.lights.reset(where)
-        self._cars.count[where] = 0
+        self._cars.number[where] = 0
         self._read(np.zeros_like(self._wanted))
 
     def step(self, actions: np.ndarray, insertions: list[Insertion]) -> None:
@@ -85,7 +85,7 @@ class CompiledJunctions(Observed):
             self._wanted.reshape(-1)[edge] = True
             self._position.reshape(-1)[edge], self._speed.reshape(-1)[edge] = position, speed
         crossing.drive(self._cars, self.lights.phase, self._roads, self._time)
-        entered = crossing.enter(self._cars, self._wanted, self._position, self._speed, self._roads)
+        entered = entering.enter(self._cars, self._wanted, self._position, self._speed, self._roads)
         if len(self._waiting) > 0:
             waits = self._wanted.reshape(-1).tolist()
             self._waiting = {name: edge for name, edge in self._waiting.items() if waits[edge]}
@@ -96,7 +96,7 @@ class CompiledJunctions(Observed):
         """All vehicles of the first junction."""
         front, angle, speed = [], [], []
         for m, side in enumerate(SIDES):
-            for i in range(self._cars.count[0, m]):
+            for i in range(self._cars.number[0, m]):
                 lane = self._lanes[m][self._cars.lane[0, m, i]]
                 share = self._cars.position[0, m, i] / lane.length
                 front.append(lane.ends[0] + share * (lane.ends[1] - lane.ends[0]))
@@ -114,7 +114,7 @@ class CompiledJunctions(Observed):
         occupied = np.zeros((*shape, self.cells), np.uint8)
         self.count, self.speed_sum = np.zeros(shape, np.int64), np.zeros(shape)
         length = self._roads.lengths[crossing.ENTRY]
-        crossing.look(self._cars, length, CELL_LENGTH, occupied, self.count, self.speed_sum)
+        entering.look(self._cars, length, CELL_LENGTH, occupied, self.count, self.speed_sum)
         self.occupied, self.entered = occupied.reshape(len(occupied), -1), entered
 
 
@@ -127,6 +127,9 @@ class Picture:
     def lane_ends(self, lanes: Iterable[str]) -> np.ndarray:
         """As Simulation; lanes: the incoming ones."""
         return self._junctions.lane_ends()
+
+    def close(self) -> None:
+        """Nothing to end."""
 
     def lights(self, junctions: Iterable[str]) -> list[str]:
         """As Simulation."""
@@ -166,6 +169,4 @@ def roads(lanes: Sequence[tuple[Lane, Lane, Lane]], speed_limit: float) -> cross
             crossings[m, n] = abs(point[axis] - begin[axis]) - LANE_WIDTH / 2
     lengths = np.array([lane.length for lane in lanes[0]])
     colours = np.array([[phase[LINKS.index(side)] for side in SIDES] for phase in PHASES])
-    return crossing.Roads(
-        lengths, float(speed_limit), crossings, LANE_WIDTH, colours == "r", colours == "y"
-    )
+    return crossing.Roads(lengths, float(speed_limit), crossings, LANE_WIDTH, colours == "r", colours == "y")

@@ -1,4 +1,4 @@
-"""SUMO's traffic of single junctions as compiled loops: car-following, lights, insertion.
+"""SUMO's traffic of single junctions as compiled loops.
 
 K junctions with four ways each, in the order of SIDES: an incoming edge, the way across the junction, an exit
 edge. Everybody drives straight on, so a way is a queue whose order does not change. A step is a second: all
@@ -10,35 +10,32 @@ have a rounding error that depends on where a junction lies on the map.
 
 from __future__ import annotations
 
-import math
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 from dials_mpi.core.jit import compiled_exactly, compiled_into_others
-from dials_mpi.domains.traffic.vehicles import CAR
-
-ACCEL, DECEL, HEADWAY, MIN_GAP, LENGTH = (
-    float(CAR[key]) for key in ("accel", "decel", "tau", "minGap", "length")
+from dials_mpi.domains.traffic.driving import (
+    ACCEL,
+    DECEL,
+    LENGTH,
+    MIN_GAP,
+    SMALL,
+    STANDING,
+    STILL,
+    behind_crossing,
+    bounded,
+    brake_gap,
+    follow,
+    free_speed,
+    idm,
+    stop_at_line,
 )
-EMERGENCY_DECEL = max(9.0, DECEL)
-"""SUMO's default for cars, m/s2."""
-
-STOP_OFFSET = 1.0
-"""Where vehicles stop before a junction, metres from the end of the edge."""
-
-SMALL, TINY, STANDING, STILL = 0.1, 0.001, 0.1, 1e-4
-"""SUMO's tolerances: metres; metres or m/s; m/s below which a vehicle halts; m/s that count as 0."""
-
-SUBSTEPS = 4
-"""Of a second, in the car-following model."""
 
 ENTRY, INSIDE, EXIT = 0, 1, 2
 """The three lanes of a way."""
 
 NEVER, NOBODY = 1 << 40, 1e300
-_ROOT = 2 * math.sqrt(ACCEL * DECEL)
-_FAR = 1e6
 
 
 class Roads(NamedTuple):
@@ -55,14 +52,14 @@ class Roads(NamedTuple):
 
 
 class Cars(NamedTuple):
-    """The vehicles on each way, [K, 4, C], the first one first; count: int64 [K, 4], their number.
+    """The vehicles on each way, [K, 4, C], the first one first; number: int64 [K, 4], of them.
 
     lane: int64; position: float64, of the front on its lane, metres; speed: float64, m/s; waits: bool, SUMO's
     mark of vehicles that brake; arrived: int64, the step in which it drove into the junction, or NEVER.
     next_speed, next_waits: work space.
     """
 
-    count: np.ndarray
+    number: np.ndarray
     lane: np.ndarray
     position: np.ndarray
     speed: np.ndarray
@@ -91,6 +88,9 @@ class Way(NamedTuple):
     exit: Last
 
 
+Ways: TypeAlias = tuple[Way, Way, Way, Way]
+
+
 def no_cars(junctions: int, lengths: np.ndarray) -> Cars:
     """Cars without any vehicle, with room for as many as the ways can hold."""
     shape = junctions, 4, int(lengths.sum() / LENGTH) + 4
@@ -107,113 +107,17 @@ def no_cars(junctions: int, lengths: np.ndarray) -> Cars:
 
 
 @compiled_into_others
-def idm(gap: float, speed: float, leader: float, limit: float, standstill: float) -> float:
-    """The IDM's speed after a second; gap: without ``standstill``, the gap to keep when standing; leader: the
-    speed of the vehicle ahead."""
-    gap += standstill
-    for _ in range(SUBSTEPS):
-        desired = max(0.0, speed * HEADWAY + speed * (speed - leader) / _ROOT) + standstill
-        gap = max(TINY, gap)
-        change = ACCEL * (1.0 - math.pow(speed / limit, 4.0) - (desired * desired) / (gap * gap))
-        speed = max(0.0, speed + change / SUBSTEPS)
-        gap -= max(0.0, (speed - leader) / SUBSTEPS)
-    return speed
-
-
-@compiled_into_others
-def free_speed(speed: float, limit: float) -> float:
-    """The speed after a second on an empty road."""
-    return idm(_FAR, speed, limit, limit, 0.0)
-
-
-@compiled_into_others
-def is_far(v: float, gap: float, speed: float, leader: float, limit: float, standstill: float) -> bool:
-    """Whether ``idm`` is above v for sure, by a lower bound that costs a tenth."""
-    highest = min(limit, speed + ACCEL * (1.0 - (speed / limit) ** 4))
-    closing = max(0.0, highest - leader)
-    left = gap + standstill - closing
-    if left < 1.0 or gap < limit or limit < 2 * ACCEL:
-        return False
-    desired = highest * HEADWAY + highest * closing / _ROOT + standstill
-    lost = (highest / limit) ** 4 + (desired / left) * (desired / left)
-    return bool(speed + ACCEL * (1.0 - lost) - TINY > v)
-
-
-@compiled_into_others
-def follow(highest: float, gap: float, speed: float, leader: float, limit: float) -> float:
-    """The speed behind a leader, at most ``highest``."""
-    if gap >= _FAR or is_far(highest, gap, speed, leader, limit, MIN_GAP):
-        return highest
-    return min(highest, idm(gap, speed, leader, limit, MIN_GAP))
-
-
-@compiled_into_others
-def brake_gap(speed: float, headway: float) -> float:
-    """Metres to stop in, in steps of a second."""
-    steps = int(speed / DECEL)
-    return steps * speed - DECEL * steps * (steps + 1) / 2 + speed * headway
-
-
-@compiled_into_others
-def secure_gap(speed: float, leader: float) -> float:
-    """The gap that the IDM wants beside the one to keep when standing, metres."""
-    return max(0.0, speed * HEADWAY + speed * (speed - leader) / _ROOT)
-
-
-@compiled_into_others
-def creep_speed(gap: float) -> float:
-    """The highest speed from which a vehicle can stop within the gap."""
-    left = gap - TINY
-    if left < 0.0:
-        return 0.0
-    steps = math.floor(0.5 - (1.0 + math.sqrt(1.0 + 4.0 * ((2.0 * left / DECEL - 1.0) + 1.0)) * -0.5))
-    braking = 0.5 * steps * (steps - 1.0) * DECEL + steps * DECEL
-    return steps * DECEL + (left - braking) / (steps + 1.0)
-
-
-@compiled_into_others
-def stop_speed(speed: float, gap: float, limit: float) -> float:
-    """The speed of a vehicle that stops after the gap."""
-    if gap < 0.01:
-        return 0.0
-    found = idm(gap, speed, 0.0, limit, 0.0)
-    if speed < TINY and found < TINY:
-        found = creep_speed(gap)
-    return min(found, gap)
-
-
-@compiled_into_others
-def stop_at_line(v: float, seen: float, speed: float, limit: float) -> float:
-    """The speed of a vehicle that stops before the end of its lane, in ``seen`` metres; at most v."""
-    offset, brake = STOP_OFFSET, brake_gap(speed, 0.0)
-    if seen >= brake:
-        offset = min(offset, seen - brake)
-    gap = max(0.0, seen - max(SMALL, offset))
-    if is_far(v, gap, speed, 0.0, limit, 0.0):
-        return v
-    return min(v, stop_speed(speed, gap, limit))
-
-
-@compiled_into_others
-def behind_crossing(
-    v: float, speed: float, gap: float, to: float, leader: float, before: float, limit: float
-) -> float:
-    """At most v behind a vehicle that crosses in ``to`` metres; before: metres to the junction."""
-    if gap >= 0:
-        safe = idm(gap, speed, leader, limit, MIN_GAP)
-    else:
-        safe = stop_speed(speed, before - SMALL, limit)
-    if to >= 0:
-        time = (to - gap) / max(leader, STANDING)
-        final = max(speed, 2 * (to - MIN_GAP) / time - speed)
-        through = speed + (final - speed) / time
-        safe = max(safe, min(through, stop_speed(speed, to - MIN_GAP, limit)))
-    return min(v, safe)
-
-
-@compiled_into_others
 def give_way(
-    v: float, floor: float, cars: Cars, k: int, side: int, i: int, seen: float, foe: int, way: Way, roads: Roads
+    v: float,
+    floor: float,
+    cars: Cars,
+    k: int,
+    side: int,
+    i: int,
+    seen: float,
+    foe: int,
+    way: Way,
+    roads: Roads,
 ) -> float:
     """At most v, and at least ``floor``, before the vehicles of a crossing way.
 
@@ -243,9 +147,16 @@ def give_way(
 
 @compiled_into_others
 def cross(
-    v: float, cars: Cars, k: int, side: int, i: int, seen: float, ways: tuple[Way, Way, Way, Way], roads: Roads
+    v: float,
+    cars: Cars,
+    k: int,
+    side: int,
+    i: int,
+    seen: float,
+    ways: Ways,
+    roads: Roads,
 ) -> float:
-    """At most v before the vehicles of both crossing ways; a vehicle before the stop line may drive up to it."""
+    """At most v before the vehicles of both crossing ways; up to the stop line a vehicle may always drive."""
     floor = 0.0
     if cars.lane[k, side, i] == ENTRY:
         floor = stop_at_line(v, seen - roads.lengths[INSIDE], cars.speed[k, side, i], roads.limit)
@@ -267,7 +178,9 @@ def next_back(cars: Cars, k: int, side: int, i: int, lengths: np.ndarray) -> flo
 
 
 @compiled_into_others
-def behind_next(cars: Cars, k: int, side: int, i: int, lengths: np.ndarray, limit: float) -> tuple[float, bool]:
+def behind_next(
+    cars: Cars, k: int, side: int, i: int, lengths: np.ndarray, limit: float
+) -> tuple[float, bool]:
     """The speed behind the next vehicle on the lane of vehicle i; whether there is one."""
     speed, back = cars.speed[k, side, i], next_back(cars, k, side, i, lengths)
     v = min(speed + ACCEL, limit)
@@ -279,7 +192,7 @@ def behind_next(cars: Cars, k: int, side: int, i: int, lengths: np.ndarray, limi
 
 @compiled_into_others
 def behind_last(v: float, last: Last, length: float, seen: float, speed: float, limit: float) -> float:
-    """At most v behind the last vehicle of a lane ahead, which has this length and ends in ``seen`` metres."""
+    """At most v behind the last vehicle of a lane ahead, which has this length and ends in ``seen`` m."""
     if last.back == NOBODY:
         return v
     return follow(v, last.back + seen - length - MIN_GAP, speed, last.speed, limit)
@@ -287,7 +200,14 @@ def behind_last(v: float, last: Last, length: float, seen: float, speed: float, 
 
 @compiled_into_others
 def approach(
-    cars: Cars, k: int, side: int, i: int, phase: int, ways: tuple[Way, Way, Way, Way], busy: bool, roads: Roads
+    cars: Cars,
+    k: int,
+    side: int,
+    i: int,
+    phase: int,
+    ways: Ways,
+    busy: bool,
+    roads: Roads,
 ) -> float:
     """The speed that is safe for a vehicle before the junction; busy: crossing vehicles are inside."""
     way, lengths, limit = ways[side], roads.lengths, roads.limit
@@ -313,7 +233,7 @@ def approach(
 
 @compiled_into_others
 def has_room(way: Way, i: int, lengths: np.ndarray) -> bool:
-    """Whether the exit edge has room for vehicle i behind all before it; only if the last one there brakes."""
+    """Whether the exit edge has room for vehicle i; true unless the last one there brakes."""
     if way.on_exit == 0 or not way.exit.waits:
         return True
     return bool(lengths[EXIT] - (i + 1) * (LENGTH + MIN_GAP) >= 0)
@@ -321,7 +241,7 @@ def has_room(way: Way, i: int, lengths: np.ndarray) -> bool:
 
 @compiled_into_others
 def drive_through(
-    cars: Cars, k: int, side: int, i: int, ways: tuple[Way, Way, Way, Way], busy: bool, roads: Roads
+    cars: Cars, k: int, side: int, i: int, ways: Ways, busy: bool, roads: Roads
 ) -> tuple[float, bool]:
     """The speed that is safe for a vehicle inside the junction, and whether it ``waits``."""
     lengths, limit = roads.lengths, roads.limit
@@ -347,15 +267,6 @@ def leave(cars: Cars, k: int, side: int, i: int, roads: Roads) -> tuple[float, b
 
 
 @compiled_into_others
-def bounded(speed: float, safe: float, limit: float) -> float:
-    """The speed after a second: the safe one within the bounds of acceleration and braking."""
-    low = min(max(speed - DECEL, 0.0), max(safe, max(speed - EMERGENCY_DECEL, 0.0)))
-    high = min(min(speed + (limit - speed), min(speed + ACCEL, limit)), safe)
-    found = max(low, high)
-    return 0.0 if abs(found) < STILL else found
-
-
-@compiled_into_others
 def last_on(cars: Cars, k: int, side: int, number: int, lane: int, lengths: np.ndarray) -> Last:
     """The last vehicle that is at least partly on a lane; number: of vehicles on it or further."""
     if number == 0:
@@ -370,7 +281,7 @@ def last_on(cars: Cars, k: int, side: int, number: int, lane: int, lengths: np.n
 def way_of(cars: Cars, k: int, side: int, lengths: np.ndarray) -> Way:
     """One way of junction k."""
     on_exit = past_line = 0
-    for i in range(cars.count[k, side]):
+    for i in range(cars.number[k, side]):
         on_exit += cars.lane[k, side, i] == EXIT
         past_line += cars.lane[k, side, i] != ENTRY
     inside = last_on(cars, k, side, past_line, INSIDE, lengths)
@@ -390,7 +301,7 @@ def plan(cars: Cars, k: int, phase: int, roads: Roads) -> None:
     for side in range(4):
         way, one, other = ways[side], ways[(side + 1) % 4], ways[(side + 3) % 4]
         busy = one.inside.back != NOBODY or other.inside.back != NOBODY
-        for i in range(cars.count[k, side]):
+        for i in range(cars.number[k, side]):
             if i < way.on_exit:
                 safe, waits = leave(cars, k, side, i, roads)
             elif i < way.past_line:
@@ -407,7 +318,7 @@ def advance(cars: Cars, k: int, side: int, red: bool, lengths: np.ndarray, time:
     """Move the vehicles of a way; returns the number of those that reach the end of their route."""
     lane, position, speed = cars.lane[k, side], cars.position[k, side], cars.speed[k, side]
     gone = 0
-    for i in range(cars.count[k, side]):
+    for i in range(cars.number[k, side]):
         speed[i] = cars.next_speed[k, side, i]
         cars.waits[k, side, i] = cars.next_waits[k, side, i]
         position[i] += speed[i]
@@ -425,8 +336,8 @@ def advance(cars: Cars, k: int, side: int, red: bool, lengths: np.ndarray, time:
 @compiled_into_others
 def shift(cars: Cars, k: int, side: int, first: int, by: int) -> None:
     """Move the vehicles from index ``first`` on by some places, without those that fall off the front."""
-    count = cars.count[k, side]
-    steps = range(count - 1, first - 1, -1) if by > 0 else range(first, count)
+    number = cars.number[k, side]
+    steps = range(number - 1, first - 1, -1) if by > 0 else range(first, number)
     for i in steps:
         if i + by >= 0:
             cars.lane[k, side, i + by] = cars.lane[k, side, i]
@@ -434,7 +345,7 @@ def shift(cars: Cars, k: int, side: int, first: int, by: int) -> None:
             cars.speed[k, side, i + by] = cars.speed[k, side, i]
             cars.waits[k, side, i + by] = cars.waits[k, side, i]
             cars.arrived[k, side, i + by] = cars.arrived[k, side, i]
-    cars.count[k, side] = count + by
+    cars.number[k, side] = number + by
 
 
 @compiled_exactly
@@ -446,76 +357,3 @@ def drive(cars: Cars, phase: np.ndarray, roads: Roads, time: int) -> None:
             gone = advance(cars, k, side, roads.red[phase[k], side], roads.lengths, time)
             if gone:
                 shift(cars, k, side, 0, -gone)
-
-
-@compiled_into_others
-def fits(cars: Cars, k: int, side: int, i: int, position: float, speed: float, roads: Roads) -> bool:
-    """Whether a vehicle fits at a position of an incoming edge, with index i."""
-    if i > 0 and cars.lane[k, side, i - 1] != EXIT:
-        back = cars.position[k, side, i - 1] - LENGTH
-        if cars.lane[k, side, i - 1] == ENTRY or back < 0.0:
-            back += roads.lengths[ENTRY] * (cars.lane[k, side, i - 1] != ENTRY)
-            gap = back - position - MIN_GAP
-            if gap < 0 or insertion_speed(speed, gap, cars.speed[k, side, i - 1], roads.limit) < speed:
-                return False
-    if i < cars.count[k, side]:
-        gap = position - LENGTH - cars.position[k, side, i] - MIN_GAP
-        return bool(gap >= secure_gap(cars.speed[k, side, i], speed))
-    return True
-
-
-@compiled_into_others
-def insertion_speed(speed: float, gap: float, leader: float, limit: float) -> float:
-    """The highest safe speed of a new vehicle behind a leader, at most ``speed``."""
-    while gap < secure_gap(speed, leader):
-        slower = idm(gap, speed, leader, limit, MIN_GAP)
-        if slower - idm(gap, slower, leader, limit, MIN_GAP) < 1:
-            return slower
-        speed = slower
-    return speed
-
-
-@compiled_exactly
-def enter(cars: Cars, wanted: np.ndarray, position: np.ndarray, speed: np.ndarray, roads: Roads) -> np.ndarray:
-    """Insert the wanted vehicles that fit, and set ``wanted``, bool [K, 4], to False there.
-
-    position, speed: float64 [K, 4], metres and m/s. Returns which edges a last vehicle entered, bool [K, 4].
-    """
-    entered = np.zeros(wanted.shape, np.bool_)
-    for k in range(len(wanted)):
-        for side in range(4):
-            if not wanted[k, side]:
-                continue
-            i, at = cars.count[k, side], position[k, side]
-            while i > 0 and cars.lane[k, side, i - 1] == ENTRY and cars.position[k, side, i - 1] < at:
-                i -= 1
-            if fits(cars, k, side, i, at, speed[k, side], roads):
-                wanted[k, side] = False
-                entered[k, side] = i == cars.count[k, side]
-                shift(cars, k, side, i, 1)
-                cars.lane[k, side, i], cars.waits[k, side, i] = ENTRY, False
-                cars.position[k, side, i], cars.speed[k, side, i] = at, speed[k, side]
-                cars.arrived[k, side, i] = NEVER
-    return entered
-
-
-@compiled_exactly
-def look(
-    cars: Cars, edge_length: float, cell_length: float, occupied: np.ndarray, count: np.ndarray, total: np.ndarray
-) -> None:
-    """Read the incoming edges: occupied uint8 [K, 4, cells], zeros, receives the cells that hold a vehicle's
-    front, counted from the edge's end; count int64 [K, 4], the vehicles; total float64 [K, 4], the sum of
-    their speeds, m/s, taken as SUMO's mean times their number."""
-    for k in range(len(count)):
-        for side in range(4):
-            number, speeds = 0, 0.0
-            for i in range(cars.count[k, side] - 1, -1, -1):
-                if cars.lane[k, side, i] != ENTRY:
-                    break
-                cell = int((edge_length - cars.position[k, side, i]) / cell_length)
-                if cell < occupied.shape[2]:
-                    occupied[k, side, cell] = 1
-                number += 1
-                speeds += cars.speed[k, side, i]
-            count[k, side] = number
-            total[k, side] = number * (speeds / number) if number else 0.0
