@@ -137,6 +137,7 @@ LEARNING = (
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("plan", PLANS)
 def test_a_hundred_episodes_of_the_whole_grid(plan, trained):
     """Their actions and entries, in all regions: no observation and no reward differs from SUMO's."""
