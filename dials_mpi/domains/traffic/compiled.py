@@ -43,7 +43,7 @@ class CompiledJunctions(Observed):
         self._roads = roads(self._lanes, network.speed_limit)
         shape = len(self.names), len(SIDES)
         self._cars = crossing.no_cars(shape[0], self._roads.lengths)
-        self._wanted = np.zeros(shape, bool)
+        self._wanted, self.entered = np.zeros(shape, bool), np.zeros(shape, bool)
         self._position, self._speed = np.zeros(shape), np.zeros(shape)
         edges = product(range(network.copies), SIDES)
         self._edges = {network.route(k, side, 0, 0): i for i, (k, side) in enumerate(edges)}
@@ -75,7 +75,8 @@ class CompiledJunctions(Observed):
         self.remove(vehicles)
         self.lights.reset(where)
         self._cars.number[where] = 0
-        self._read(np.zeros_like(self._wanted))
+        self.entered[where] = False
+        self._read()
 
     def step(self, actions: np.ndarray, insertions: list[Insertion]) -> None:
         """As Junctions."""
@@ -85,12 +86,11 @@ class CompiledJunctions(Observed):
             self._wanted.reshape(-1)[edge] = True
             self._position.reshape(-1)[edge], self._speed.reshape(-1)[edge] = position, speed
         crossing.drive(self._cars, self.lights.phase, self._roads, self._time)
-        entered = entering.enter(self._cars, self._wanted, self._position, self._speed, self._roads)
-        if len(self._waiting) > 0:
-            waits = self._wanted.reshape(-1).tolist()
-            self._waiting = {name: edge for name, edge in self._waiting.items() if waits[edge]}
+        self.entered = entering.enter(self._cars, self._wanted, self._position, self._speed, self._roads)
+        waits = self._wanted.reshape(-1).tolist()
+        self._waiting = {name: edge for name, edge in self._waiting.items() if waits[edge]}
         self._time += 1
-        self._read(entered)
+        self._read()
 
     def positions(self) -> VehiclePositions:
         """All vehicles of the first junction."""
@@ -108,14 +108,14 @@ class CompiledJunctions(Observed):
         """Where the incoming lanes of the first junction begin and end, metres: float64 [4, 2, 2]."""
         return np.array([way[0].ends for way in self._lanes])
 
-    def _read(self, entered: np.ndarray) -> None:
-        """Set the attributes."""
+    def _read(self) -> None:
+        """Set the attributes, except ``entered``."""
         shape = self._wanted.shape
         occupied = np.zeros((*shape, self.cells), np.uint8)
         self.count, self.speed_sum = np.zeros(shape, np.int64), np.zeros(shape)
         length = self._roads.lengths[crossing.ENTRY]
         entering.look(self._cars, length, CELL_LENGTH, occupied, self.count, self.speed_sum)
-        self.occupied, self.entered = occupied.reshape(len(occupied), -1), entered
+        self.occupied = occupied.reshape(len(occupied), -1)
 
 
 class Picture:

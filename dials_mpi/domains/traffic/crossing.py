@@ -4,8 +4,8 @@ K junctions with four ways each, in the order of SIDES: an incoming edge, the wa
 edge. Everybody drives straight on, so a way is a queue whose order does not change. A step is a second: all
 vehicles choose their speeds from the state before it, then they move with them. Every operation is rounded
 as in SUMO 1.28, so positions and speeds have the same bits. Only where vehicles on crossing ways meet, which
-takes a yellow of one or two seconds or a low speed limit, they may differ by 1e-12 m: SUMO's crossing points
-have a rounding error that depends on where a junction lies on the map.
+takes a yellow of one or two seconds or a low speed limit, they differ, by less than 1e-10 m: SUMO's crossing
+points have a rounding error that depends on where a junction lies on the map.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ ENTRY, INSIDE, EXIT = 0, 1, 2
 """The three lanes of a way."""
 
 NEVER, NOBODY = 1 << 40, 1e300
+"""A step and a position that stand for none."""
 
 
 class Roads(NamedTuple):
