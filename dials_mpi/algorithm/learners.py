@@ -16,7 +16,7 @@ from dials_mpi.config import Config
 from dials_mpi.config.schedule import Segment
 from dials_mpi.core.logging import LOG
 from dials_mpi.core.seeding import Purpose, stream, streams
-from dials_mpi.domains.base import Domain
+from dials_mpi.domains.base import Domain, local_side_by_side
 from dials_mpi.domains.members import Members
 from dials_mpi.learning import side_by_side
 from dials_mpi.learning.adam import Adam, Gradients
@@ -342,6 +342,7 @@ def groups_of(config: Config, domain: Domain, regions: list[int]) -> list[list[i
     """
     if config.own_learner:
         return [[k] for k in regions]
-    if not domain.side_by_side or config.mode == "global":
+    most = local_side_by_side(domain)
+    if not most or config.mode == "global":
         return [regions] if regions else []
-    return Members(domain.regions).groups(regions, domain.side_by_side // config.envs_per_region)
+    return Members(domain.regions).groups(regions, most // config.envs_per_region)

@@ -14,7 +14,7 @@ from dials_mpi.algorithm.decisions import held
 from dials_mpi.algorithm.joint import JointPolicy
 from dials_mpi.check.draws import Draws, region_draws, simulator_of
 from dials_mpi.core.seeding import Purpose, streams
-from dials_mpi.domains.base import Domain, Rows, State
+from dials_mpi.domains.base import Domain, Rows, State, local_side_by_side
 from dials_mpi.domains.decisions import decision_steps
 from dials_mpi.domains.members import Members
 
@@ -146,9 +146,10 @@ def agents_of(domain: Domain, regions: Sequence[int]) -> list[int]:
 
 def groups(domain: Domain, regions: Sequence[int], environments: int) -> list[list[int]]:
     """The regions as they are simulated: those of a group in one local simulator."""
-    if domain.side_by_side is None:
+    most = local_side_by_side(domain)
+    if most is None:
         return [list(regions)]
-    return Members(domain.regions).groups(regions, domain.side_by_side // environments)
+    return Members(domain.regions).groups(regions, most // environments)
 
 
 def play_globally(

@@ -129,3 +129,13 @@ def _compile(function: Callable, **options: Any) -> Callable:
     if place:
         dispatcher._cache = KernelCache(function, place)
     return dispatcher
+
+
+def compiled_into_others(function: Callable) -> Callable:
+    """Decorator: a function that compiled functions call, compiled as part of each, with its options.
+
+    Numba is imported at once: decorate only in modules that are imported when compiled code is needed.
+    """
+    from numba.extending import register_jitable
+
+    return register_jitable(function)

@@ -287,7 +287,8 @@ class Domain(Protocol):
 
         Results do not depend on it. No caller asks for more, except for one region with all its environments
         or for one episode of the whole system: a simulator may raise ValueError then. With None, several
-        ranks may play the same episodes, each on a simulator of its own, and act for some agents each.
+        ranks may play the same episodes, each on a simulator of its own, and act for some agents each. A
+        domain may have another number for local simulators: an attribute ``local_side_by_side``.
         """
         ...
 
@@ -442,6 +443,11 @@ class Detailed(Protocol):
     def merged_details(self, episodes: Sequence[Any]) -> Details:
         """The table over all episodes, from what ``details`` returned for each simulator."""
         ...
+
+
+def local_side_by_side(domain: Domain) -> int | None:
+    """``side_by_side`` of its local simulators."""
+    return getattr(domain, "local_side_by_side", domain.side_by_side)
 
 
 @runtime_checkable

@@ -4,9 +4,10 @@ network.py builds the roads; trial.py starts SUMO once before a run; junctions.p
 simulators.py has the global and the local simulator; demand.py is the traffic that enters the grid,
 insertion.py and platoons.py the vehicles that enter a local region; vehicles.py has the vehicle type,
 approaches.py the delays and queues on them,
-controllers.py the hand-coded policies, kernels.py the compiled loops of every step. throughput.py and
-command_log.py measure the cost beside SUMO alone, fidelity.py compares local simulators with the global one,
-drawing.py draws pictures.
+controllers.py the hand-coded policies, kernels.py the compiled loops of every step. compiled.py simulates
+local junctions without SUMO, in the loops of crossing.py, driving.py and entering.py, sameness.py compares
+them with SUMO. throughput.py and command_log.py measure the cost beside SUMO alone, fidelity.py compares
+local simulators with the global one, drawing.py draws pictures.
 """
 
 from __future__ import annotations
@@ -26,15 +27,18 @@ from dials_mpi.domains.traffic.approaches import Counts, table
 from dials_mpi.domains.traffic.controllers import CONTROLLERS, TrafficController
 from dials_mpi.domains.traffic.demand import STATISTICS
 from dials_mpi.domains.traffic.insertion import Drop, Hold, InsertionRule
-from dials_mpi.domains.traffic.junctions import CELL_LENGTH, Junctions, parts
+from dials_mpi.domains.traffic.junctions import CELL_LENGTH, Junctions, Observed, parts
 from dials_mpi.domains.traffic.network import PHASES, SIDES, Network
 from dials_mpi.domains.traffic.platoons import recorded_platoons
 from dials_mpi.domains.traffic.simulators import TrafficGlobalSimulator, TrafficLocalSimulator
 from dials_mpi.domains.traffic.trial import require_start
+from dials_mpi.domains.traffic.vehicles import longest_insertion
 from dials_mpi.settings import setting
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from dials_mpi.domains.traffic.compiled import CompiledJunctions
 
 __all__ = ["Traffic", "TrafficConfig", "TrafficController", "TrafficGlobalSimulator", "TrafficLocalSimulator"]
 
@@ -83,6 +87,13 @@ class TrafficConfig:
         "speeds of the whole system, or drop it as in the authors' code",
         choices=("hold", "drop"),
     )
+    local: str = setting(
+        "sumo",
+        "What simulates local regions: sumo, or compiled, the same traffic of single junctions in compiled "
+        "loops, several times faster (docs/grid.md)",
+        choices=("sumo", "compiled"),
+        newer=True,
+    )
     sumo: str = setting(
         "auto",
         "auto: libsumo, or traci if it is missing; traci is slower",
@@ -93,11 +104,34 @@ class TrafficConfig:
 
     def __post_init__(self) -> None:
         require_fit("traffic", self.grid, self.block)
+        if self.local == "compiled":
+            self._require_single_junctions()
         if self.cells * CELL_LENGTH > self.edge_length:
             most = int(self.edge_length // CELL_LENGTH)
             raise BadInput(
                 f"traffic.cells is {self.cells}, but cells of {CELL_LENGTH:g} m then cover more than "
                 f"traffic.edge_length={self.edge_length:g}: make it at most {most}"
+            )
+
+    def _require_single_junctions(self) -> None:
+        """BadInput: there is no compiled simulator of such regions."""
+        if self.block != (1, 1):
+            raise BadInput(
+                f"traffic.block is {list(self.block)}, and traffic.local=compiled simulates single "
+                "junctions: make it [1, 1], or use traffic.local=sumo"
+            )
+        for key in ("edge_length", "speed_limit"):
+            value = getattr(self, key)
+            if round(value, 2) != value:  # as in SUMO's files
+                raise BadInput(
+                    f"traffic.{key} is {value}, and traffic.local=compiled takes at most two decimals: "
+                    "round it, or use traffic.local=sumo"
+                )
+        least = longest_insertion(self.speed_limit)
+        if self.edge_length < least:
+            raise BadInput(
+                f"traffic.edge_length is {self.edge_length:g}, and traffic.local=compiled needs "
+                f"{least:g} m or more at traffic.speed_limit={self.speed_limit:g}: use traffic.local=sumo"
             )
 
 
@@ -131,10 +165,22 @@ class Traffic:
         ]
 
     def versions(self) -> dict[str, str]:
-        """Versions of SUMO, and its Python module. BadInput: it is missing, too old, or does not start."""
+        """Versions of SUMO, and its Python module.
+
+        BadInput: it is missing, too old, does not start, or differs from the compiled local simulator.
+        """
         found = installation.versions(self.config.sumo, self.config.gui)
         require_start(self.config.sumo, self.config.gui)
+        if self.config.local == "compiled":
+            from dials_mpi.domains.traffic.sameness import require_same_traffic
+
+            require_same_traffic(self.config, found["sumo"])
         return found
+
+    @property
+    def local_side_by_side(self) -> int | None:
+        """As ``side_by_side``, for local simulators."""
+        return SIDE_BY_SIDE if self.config.local == "sumo" else None
 
     @property
     def only_one(self) -> OnlyOne | None:
@@ -163,7 +209,7 @@ class Traffic:
         if len(regions) != len(streams):
             raise ValueError(f"{len(regions)} regions need as many streams, not {len(streams)}")
         config = self.config
-        junctions = self._junctions(self._network(*config.block, len(regions) * environments))
+        junctions = self._local_junctions(self._network(*config.block, len(regions) * environments))
         insertion = self._insertion(junctions, regions, environments)
         return TrafficLocalSimulator(
             junctions, insertion, environments, config.horizon, config.predictor_sees_lights, streams
@@ -217,7 +263,14 @@ class Traffic:
         config = self.config
         return Junctions(network, config.cells, config.yellow, config.sumo, config.gui, self.simulate)
 
-    def _insertion(self, junctions: Junctions, regions: Sequence[int], environments: int) -> InsertionRule:
+    def _local_junctions(self, network: Network) -> Junctions | CompiledJunctions:
+        if self.config.local == "sumo":
+            return self._junctions(network)
+        from dials_mpi.domains.traffic.compiled import CompiledJunctions
+
+        return CompiledJunctions(network, self.config.cells, self.config.yellow)
+
+    def _insertion(self, junctions: Observed, regions: Sequence[int], environments: int) -> InsertionRule:
         config = self.config
         if config.entries == "drop":
             return Drop(junctions)

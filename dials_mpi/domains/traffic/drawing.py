@@ -7,6 +7,7 @@ and that of cars and signals is then enlarged, while positions along the road ar
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -37,6 +38,9 @@ from dials_mpi.domains.traffic.junctions import Junctions
 from dials_mpi.domains.traffic.network import HEADING, LINKS, SIDES
 from dials_mpi.domains.traffic.vehicles import CAR
 
+if TYPE_CHECKING:
+    from dials_mpi.domains.traffic.compiled import CompiledJunctions
+
 _CAR_LENGTH = float(CAR["length"])  # metres
 _LANE_SHOWN = 5.0
 """The least width of a lane in the picture, points."""
@@ -52,7 +56,7 @@ class JunctionsDrawing:
 
     def __init__(
         self,
-        junctions: Junctions,
+        junctions: Junctions | CompiledJunctions,
         axes: Axes,
         numbers: Sequence[int],
         entry_indices: np.ndarray | None = None,

@@ -9,7 +9,7 @@ import numpy as np
 
 from dials_mpi.domains.base import Rows
 from dials_mpi.domains.traffic import Traffic
-from dials_mpi.domains.traffic.junctions import Junctions
+from dials_mpi.domains.traffic.junctions import Observed
 from dials_mpi.domains.traffic.network import SIDES
 from dials_mpi.domains.traffic.simulators import TrafficGlobalSimulator
 
@@ -95,7 +95,7 @@ def independent(domain: Traffic, probability: float, episodes: int, green: float
 class _Sums:
     """Sums over the steps of E x N junctions."""
 
-    def __init__(self, junctions: Junctions, shape: tuple[int, int]) -> None:
+    def __init__(self, junctions: Observed, shape: tuple[int, int]) -> None:
         self._junctions, self._shape = junctions, shape
         self._steps = 0
         self._sums = [np.zeros(values.shape) for values in self._values()]

@@ -15,7 +15,7 @@ import numpy as np
 
 from dials_mpi.domains.sumo.simulation import Insertion
 from dials_mpi.domains.traffic import kernels
-from dials_mpi.domains.traffic.junctions import Junctions
+from dials_mpi.domains.traffic.junctions import Observed
 from dials_mpi.domains.traffic.platoons import Platoons
 from dials_mpi.domains.traffic.vehicles import CAR, INSERTION_POSITION, vehicle_name
 
@@ -26,7 +26,7 @@ class InsertionRule(ABC):
     pending: bool [K, W], a vehicle of this edge waits outside the network, at most one per edge.
     """
 
-    def __init__(self, junctions: Junctions) -> None:
+    def __init__(self, junctions: Observed) -> None:
         self._junctions, network = junctions, junctions.network
         edges = network.entry_edges
         self.pending = np.zeros((network.copies, len(edges)), bool)
@@ -76,7 +76,7 @@ class Hold(InsertionRule):
     waiting: int [K, W], vehicles whose source was 1 and which are not on the edge yet.
     """
 
-    def __init__(self, junctions: Junctions, outside: np.ndarray, platoons: Platoons | None) -> None:
+    def __init__(self, junctions: Observed, outside: np.ndarray, platoons: Platoons | None) -> None:
         """ValueError: platoons are None, and an edge is not an entry edge of the whole system."""
         super().__init__(junctions)
         if platoons is None and not outside.all():
@@ -121,7 +121,7 @@ class Drop(InsertionRule):
     A vehicle that does not fit in its step is removed (about one in ten). dropped: int [K, W], removed ones.
     """
 
-    def __init__(self, junctions: Junctions) -> None:
+    def __init__(self, junctions: Observed) -> None:
         super().__init__(junctions)
         self.dropped = np.zeros(self.pending.shape, np.int64)
 

@@ -15,6 +15,7 @@ from dials_mpi.domains.sumo.reading import Reading
 from dials_mpi.domains.sumo.simulation import Insertion, Simulation
 from dials_mpi.domains.traffic import kernels
 from dials_mpi.domains.traffic.network import ACTUATED, PHASES, SIDES, Network
+from dials_mpi.domains.traffic.vehicles import copy_of
 
 CELL_LENGTH = 10.0
 """Metres."""
@@ -59,13 +60,43 @@ class Lights:
         return self._changing[:number]
 
 
-class Junctions:
-    """The K junctions of a network and their traffic, in a SUMO simulation of its own.
+class Observed:
+    """K junctions as agents and rewards see them; a subclass sets the arrays.
 
     occupied: uint8 [K, 4 x cells], whether a vehicle's front is in a cell of an incoming edge, cells counted
     from the stop line, edges in the order of SIDES. count: int [K, 4], vehicles on each incoming edge.
     speed_sum: float64 [K, 4], m/s, the sum of their speeds. entered: bool [K, 4], a vehicle entered the edge
-    in the last step. newest: the last vehicle that entered each edge, [K x 4].
+    in the last step.
+    """
+
+    occupied: np.ndarray
+    count: np.ndarray
+    speed_sum: np.ndarray
+    entered: np.ndarray
+
+    def __init__(self, network: Network, cells: int, yellow: int) -> None:
+        self.network, self.cells = network, cells
+        self.names = network.junctions
+        self.lights = Lights(len(self.names), yellow)
+
+    def observe(self, groups: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """Observations: ``occupied`` and the phase of the signal, one-hot, uint8 [K, 4 x cells + 4]; and
+        ``occupied`` alone. Both are new arrays.
+
+        groups: of consecutive junctions, all equally large. The rows are ordered: the first junction of each
+        group, the second of each group, and so on.
+        """
+        return kernels.observe(self.occupied, self.lights.phase, len(PHASES), groups)
+
+    def rewards(self) -> np.ndarray:
+        """Mean speed of the vehicles on the incoming edges over the speed limit: float32 [K]; 0 if none."""
+        return kernels.mean_speeds(self.speed_sum, self.count, self.network.speed_limit)
+
+
+class Junctions(Observed):
+    """The K junctions of a network and their traffic, in a SUMO simulation of its own.
+
+    newest: the last vehicle that entered each edge, [K x 4].
     """
 
     def __init__(
@@ -78,9 +109,7 @@ class Junctions:
         simulate: Callable[..., Simulation] = Simulation,
     ) -> None:
         """simulate: starts a simulation; it takes the arguments of Simulation."""
-        self.network, self.cells = network, cells
-        self.names = network.junctions
-        self.lights = Lights(len(self.names), yellow)
+        super().__init__(network, cells, yellow)
         self._simulate, self._options = simulate, (network.lanes, backend, gui)
         self._actuated = False
 
@@ -132,18 +161,13 @@ class Junctions:
             self.lights.phase = np.array([PHASES.index(state) for state in states])
         self._update(self.simulation.read())
 
-    def observe(self, groups: int = 1) -> tuple[np.ndarray, np.ndarray]:
-        """Observations: ``occupied`` and the phase of the signal, one-hot, uint8 [K, 4 x cells + 4]; and
-        ``occupied`` alone. Both are new arrays.
+    def vehicles(self, copies: np.ndarray) -> list[str]:
+        """All vehicles on the road in the copies of the network where the mask is set."""
+        return [name for name in self.simulation.vehicles() if copies[copy_of(name)]]
 
-        groups: of consecutive junctions, all equally large. The rows are ordered: the first junction of each
-        group, the second of each group, and so on.
-        """
-        return kernels.observe(self.occupied, self.lights.phase, len(PHASES), groups)
-
-    def rewards(self) -> np.ndarray:
-        """Mean speed of the vehicles on the incoming edges over the speed limit: float32 [K]; 0 if none."""
-        return kernels.mean_speeds(self.speed_sum, self.count, self.network.speed_limit)
+    def remove(self, vehicles: list[str]) -> None:
+        """Remove vehicles, on the road or waiting outside the network."""
+        self.simulation.remove(vehicles)
 
     def _set_lights(self, junctions: Iterable[int]) -> None:
         self.simulation.set_lights((self.names[k], PHASES[self.lights.phase[k]]) for k in junctions)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,7 +15,9 @@ from dials_mpi.domains.traffic.demand import Demand
 from dials_mpi.domains.traffic.insertion import InsertionRule
 from dials_mpi.domains.traffic.junctions import Junctions
 from dials_mpi.domains.traffic.network import SIDES
-from dials_mpi.domains.traffic.vehicles import copy_of
+
+if TYPE_CHECKING:
+    from dials_mpi.domains.traffic.compiled import CompiledJunctions
 
 
 class TrafficGlobalSimulator:
@@ -94,7 +97,7 @@ class TrafficLocalSimulator:
 
     def __init__(
         self,
-        junctions: Junctions,
+        junctions: Junctions | CompiledJunctions,
         insertion: InsertionRule,
         environments: int,
         horizon: int,
@@ -116,7 +119,7 @@ class TrafficLocalSimulator:
         if where is None:
             self.junctions.start()
         else:
-            driving = [name for name in self.junctions.simulation.vehicles() if mask[copy_of(name)]]
+            driving = self.junctions.vehicles(mask)
             self.junctions.clear(np.repeat(mask, self._shape[2]), driving + waiting)
         return self._state()
 
@@ -127,7 +130,7 @@ class TrafficLocalSimulator:
         uniforms = self._uniforms.reshape(-1, self._uniforms.shape[-1])
         removed, insertions = self.insertion.attempt(np.reshape(sources, uniforms.shape), uniforms)
         if removed:
-            self.junctions.simulation.remove(removed)
+            self.junctions.remove(removed)
         regions, environments, block = self._shape
         in_tiles = np.reshape(actions, (regions, block, environments)).swapaxes(1, 2)
         self.junctions.step(in_tiles.reshape(-1), insertions)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,7 +57,7 @@ def throughput(
     rate: float | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[float, float]:
-    """Junction-steps per second of ``tiles`` local regions: everything included, and SUMO's stepping alone.
+    """Junction-steps per second of ``tiles`` local regions in SUMO: everything, and SUMO's stepping alone.
 
     Everything: episodes that end at different times, entries on every edge with probability ``rate`` per step
     (default: the configured inflow, which is the flow on every edge of the whole system while it does not
@@ -64,7 +65,7 @@ def throughput(
     """
     rate = domain.config.inflow if rate is None else rate
     stream = np.random.default_rng(tiles)
-    timed = Traffic(domain.config)
+    timed = Traffic(replace(domain.config, local="sumo"))
     timed.simulate = TimedSimulation
     simulator = timed.local_simulator([0], tiles, [stream.spawn(1)[0]])
     simulator.reset(elapsed=np.arange(tiles) * domain.horizon // tiles)

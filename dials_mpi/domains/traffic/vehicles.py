@@ -22,6 +22,17 @@ INSERTION_POSITION = float(CAR["length"]) + 0.1
 """Where SUMO places the front of a vehicle that it inserts at the beginning of a lane, metres."""
 
 
+def longest_insertion(speed_limit: float) -> float:
+    """Length of an edge in metres on which SUMO inserts a vehicle without a look at the next one.
+
+    The vehicle's front is at most as far into the edge as it drives in a second; it must be able to stop.
+    """
+    decel, headway, gap = (float(CAR[key]) for key in ("decel", "tau", "minGap"))
+    steps = int(speed_limit / decel)
+    braking = steps * speed_limit - decel * steps * (steps + 1) / 2 + speed_limit * headway
+    return INSERTION_POSITION + speed_limit + braking + gap
+
+
 def vehicle_name(copy: int, number: int) -> str:
     """The name of vehicle ``number`` in a copy of the network."""
     return f"{copy}.{number}"
