@@ -22,6 +22,7 @@ import h5py
 import numpy as np
 import preload
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 from dials_mpi.core import first_start
 
@@ -72,6 +73,9 @@ FIRST = (
 """Test files that come first: the longest, so that several workers end at the same time."""
 
 VARIANTS = Path(__file__).with_name("slow_variants.txt")
+
+hypothesis_settings.register_profile("any machine", deadline=None)
+hypothesis_settings.load_profile("any machine")  # how long an example takes is a matter of the machine's load
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -291,6 +295,25 @@ def cache_of_our_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         patch.setenv("XDG_CACHE_HOME", str(cache))
         patch.setattr(first_start, "_is_announced", lambda: False)  # in this process
         yield
+
+
+@pytest.fixture
+def preloaded_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this process starts with ``sys.executable`` is preloaded."""
+    monkeypatch.setattr(sys, "executable", str(preload.running().python))
+
+
+@pytest.fixture
+def tables_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report whose pictures are empty files: drawing them takes most of its time."""
+
+    def begin(stem: Path, *_: object) -> list[Path]:
+        files = [stem.with_suffix(".png"), stem.with_suffix(".svg")]
+        for file in files:
+            file.touch()
+        return files
+
+    monkeypatch.setattr("dials_mpi.report.save_picture", begin)
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,8 @@ folder to the server, whose child runs the program as Python would. The client p
 child and ends with its exit status; if the client is killed, so is the child. Under mpirun the clients are
 the ranks.
 
+Programs that these start with ``sys.executable`` are preloaded, too: it is ``Server.python`` there.
+
 Not for tests of start-up, terminals and SIGSTOP: these programs are started as users do it.
 """
 
@@ -20,6 +22,7 @@ import json
 import os
 import runpy
 import selectors
+import shlex
 import signal
 import socket
 import struct
@@ -55,6 +58,8 @@ class Server:
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="preload")
         self.address = str(Path(self._folder.name, "socket"))
+        self.python = _python_of(self.address)
+        self._write_scripts()
         self.environment = _compared(os.environ)
         self._listening = socket.socket(socket.AF_UNIX)
         self._listening.bind(self.address)
@@ -69,6 +74,18 @@ class Server:
         atexit.register(self.stop)
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == READY  # compiling may take a minute
+
+    def _write_scripts(self) -> None:
+        """``python``, which lets the server run the package's modules, and ``mpirun``, sought beside it."""
+        client = f'exec {shlex.join([*_client(self.address)])} "$@"'
+        itself = f'exec {shlex.quote(sys.executable)} "$@"'
+        scripts = {self.python: f'case "$1 $2" in "-m dials_mpi"*) {client};; *) {itself};; esac'}
+        beside = Path(sys.executable).with_name("mpirun")
+        if beside.exists():
+            scripts[self.python.with_name("mpirun")] = f'exec {shlex.quote(str(beside))} "$@"'
+        for file, content in scripts.items():
+            file.write_text(f"#!/bin/sh\n{content}\n")
+            file.chmod(0o755)
 
     def stop(self) -> None:
         """End the server; it ends by itself if this process is killed."""
@@ -95,7 +112,16 @@ def command(arguments: tuple[str, ...], environment: dict[str, str]) -> list[str
     server = running()
     if _compared(environment) != server.environment:
         return None
-    return [sys.executable, "-I", "-S", __file__, "connect", server.address, *arguments]
+    return [*_client(server.address), *arguments]
+
+
+def _client(address: str) -> list[str]:
+    return [sys.executable, "-I", "-S", __file__, "connect", address]
+
+
+def _python_of(address: str) -> Path:
+    """The script that stands for Python, by the server's address."""
+    return Path(address).with_name("python")
 
 
 def _compared(environment: dict[str, str]) -> dict[str, str]:
@@ -262,7 +288,7 @@ def become(request: Request) -> None:
     sys.path[:] = [*filter(None, wanted), *(path for path in sys.path if path not in given)]
     os.environ.clear()
     os.environ.update(request.environment)
-    Path("/proc/self/comm").write_text(short_name(request.environment["DIALS_MPI_TEST"]))
+    Path("/proc/self/comm").write_text(short_name(request.environment.get("DIALS_MPI_TEST", "preloaded")))
     end(lambda: start(*request.arguments))
 
 
@@ -319,5 +345,6 @@ if __name__ == "__main__":
     gc.freeze()  # the children's collector need not look at, and so copy, what is loaded
     os.write(1, READY)
     with socket.socket(fileno=int(sys.argv[2])) as own:
+        sys.executable = str(_python_of(own.getsockname()))
         wanted = Children(own).serve()
     become(wanted)

@@ -242,7 +242,17 @@ def test_a_training_runs(name, tmp_path, monkeypatch):
         assert file.attrs["finished"] and len(file["evaluation/env_steps"]) == 2
 
 
-@pytest.mark.parametrize("name", of_program("study"))
+def studies() -> Iterator[object]:
+    """All of them. Slow are those that do the same with a file as one before, but for numbers."""
+    seen: set[tuple[str, ...]] = set()
+    for name in of_program("study"):
+        file, *words = COMMANDS[name].arguments
+        kind = (file, *(word for word in words if word in ("--sampler", "--report", "--list")))
+        yield pytest.param(name, marks=pytest.mark.slow if kind in seen else ())
+        seen.add(kind)
+
+
+@pytest.mark.parametrize("name", list(studies()))
 def test_a_study_runs(name, tmp_path):
     """Its first run; of one that compares values of F, which would all be the same here, and of a sweep, the
     list."""
@@ -275,6 +285,8 @@ PLAYED = [name for name in of_program(*PROGRAMS - {*ELSEWHERE}) if not of_result
 def test_a_command_runs(name, request, tmp_path, capsys, monkeypatch):
     command = COMMANDS[name]
     run = request.getfixturevalue("city_run" if command.page == "city.md" else "run")
+    if command.program == "report" and command.page != "README.md":
+        request.getfixturevalue("tables_alone")  # those of README.md are drawn
     monkeypatch.chdir(tmp_path)
     words = with_files(command, run, tmp_path)
     words = [re.sub(r"samples=\d+", "samples=20", word) for word in words]

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import without_first_start
+from conftest import launch, without_first_start
 
 from dials_mpi.__main__ import COMMANDS as EVERY
 from dials_mpi.cli import integer, real
@@ -166,8 +166,9 @@ def test_whole_numbers_and_numbers():
     ids=lambda arguments: arguments[0],
 )
 def test_programs_refuse_a_leading_zero(arguments, tmp_path):
-    code, said = started(arguments, tmp_path, True, subprocess.DEVNULL)
-    assert code == 2 and said.count("\n") == 1 and "write 10 (or 8)" in said, said
+    program, *others = arguments
+    done = launch("-m", f"dials_mpi.{program}", *others, cwd=tmp_path)
+    assert done.code == 2 and done.stderr.count("\n") == 1 and "write 10 (or 8)" in done.stderr, done
 
 
 # Devices in place of files -------------------------------------------------------------------------------

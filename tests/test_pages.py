@@ -27,7 +27,7 @@ def any_run(request, tmp_path_factory):
     smaller = "influence.epochs=1 influence.hidden=[8,8] policy.hidden=[16,8]"
     domain = [f"domain={request.param}", f"{request.param}.grid=[1,2]", f"{request.param}.horizon=100"]
     words = [*domain, *small.split(), *smaller.split(), "--output", str(folder)]
-    subprocess.run([sys.executable, "-m", "dials_mpi.train", *words], check=True, capture_output=True)
+    assert train(*words).code == 0
     return request.param, folder
 
 
@@ -179,7 +179,7 @@ def test_the_example_of_the_page_runs(real_run):
     assert (real_run.parents[1] / "curve.png").stat().st_size > 1000
 
 
-def test_a_real_run_is_reported(any_run, tmp_path):
+def test_a_real_run_is_reported(any_run, tmp_path, tables_alone):
     domain, folder = any_run
     runs, _ = report.report([str(folder)], str(tmp_path))
     assert runs[0].finished and runs[0].env_steps.tolist() == [0, 128, 256]

@@ -35,12 +35,6 @@ def make_study(folder, seeds=(0, 1), shared=True, **how):
     return str(folder)
 
 
-@pytest.fixture
-def tables_alone(monkeypatch):
-    """A report without pictures, which take most of its time."""
-    monkeypatch.setattr(report, "pictures", lambda *_: {})
-
-
 def groups_of(*given):
     return report.group_runs(report.read_runs(given))
 

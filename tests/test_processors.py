@@ -4,6 +4,7 @@ import subprocess
 from pathlib import Path
 
 import h5py
+import pytest
 from conftest import SMALL, launch, train
 
 from dials_mpi.core import provenance
@@ -29,18 +30,26 @@ def processors_of(directory):
         return [list(file[f"config/{k}"].attrs["processors"]) for k in range(len(file["config"]))]
 
 
-def test_ranks_and_sessions_on_one_kind_give_no_note(tmp_path):
-    output = ("--output", str(tmp_path))
-    first = train(*SMALL, *output, ranks=3)
-    then = train(*SMALL, *output, "--resume", "total_steps=384")
+@pytest.fixture(scope="module")
+def two_sessions(tmp_path_factory):
+    """The directory of a run of two sessions, on two ranks and three, and what they printed."""
+    directory = tmp_path_factory.mktemp("run")
+    output = ("--output", str(directory))
+    first = train(*SMALL, *output, ranks=2)
+    then = train(*SMALL, *output, "--resume", "total_steps=384", ranks=3)
     assert (first.code, then.code) == (0, 0), first.stderr + then.stderr
-    assert "round" not in first.stdout + then.stdout
-    assert processors_of(tmp_path) == [[processor()] * 3, [processor()]]
+    return directory, first.stdout + then.stdout
+
+
+def test_ranks_and_sessions_on_one_kind_give_no_note(two_sessions):
+    directory, printed = two_sessions
+    assert "round" not in printed
+    assert processors_of(directory) == [[processor()] * 2, [processor()] * 3]
 
 
 def test_several_kinds_are_recorded_and_noted(tmp_path):
     output = ("--output", str(tmp_path))
-    first = launch("-c", RANK_2_ON_ANOTHER, *SMALL, *output, ranks=3)
+    first = launch("-c", RANK_2_ON_ANOTHER, *SMALL, *output, ranks=3, preloaded=True)
     assert first.code == 0, first.stderr
     mine = processor()
     assert f"several kinds of processor (2 on {mine}, 1 on {OTHER}), which may round" in first.stdout
@@ -79,7 +88,8 @@ def test_another_numba_and_numpy_are_recorded_by_session_and_noted(tmp_path):
     output = ("--output", str(tmp_path))
     first = train(*SMALL, *output)
     assert first.code == 0 and "session" not in first.stdout, first.stderr
-    then = launch("-c", OTHER_LIBRARIES % (None, None), *SMALL, *output, "--resume", "total_steps=384")
+    other = ("-c", OTHER_LIBRARIES % (None, None), *SMALL, *output)
+    then = launch(*other, "--resume", "total_steps=384", preloaded=True)
     assert then.code == 0, then.stderr
     mine = provenance.libraries()
     now, before = "numba 0.1.2, numpy 1.2.3", f"numba {mine['numba']}, numpy {mine['numpy']}"
@@ -91,22 +101,20 @@ def test_another_numba_and_numpy_are_recorded_by_session_and_noted(tmp_path):
     assert f"this session runs on {before}, earlier sessions ran on " in again.stdout
 
 
-def test_every_session_records_all_versions(tmp_path):
-    output = ("--output", str(tmp_path))
-    for steps in (256, 384):
-        done = train(*SMALL, *output, "--resume", f"total_steps={steps}", ranks=2)
-        assert done.code == 0 and "ran on" not in done.stdout, done.stderr
+def test_every_session_records_all_versions(two_sessions):
+    directory, printed = two_sessions
+    assert "ran on" not in printed
     for name, value in provenance.versions().items():
-        assert told(tmp_path, name) == ([value] * 2, value), name
+        assert told(directory, name) == ([value] * 2, value), name
     for name in ("h5py", "hdf5", "mpi_library"):
-        each, whole = told(tmp_path, name)
+        each, whole = told(directory, name)
         assert each == [whole] * 2 and whole, name
-    for hosts in told(tmp_path, "hosts")[0]:
-        assert len(hosts) == 2
+    assert [len(hosts) for hosts in told(directory, "hosts")[0]] == [2, 3]
 
 
 def test_ranks_of_several_versions_are_recorded_and_noted(tmp_path):
-    done = launch("-c", OTHER_LIBRARIES % ("2", "2"), *SMALL, "--output", str(tmp_path), ranks=3)
+    other = ("-c", OTHER_LIBRARIES % ("2", "2"), *SMALL, "--output", str(tmp_path))
+    done = launch(*other, ranks=3, preloaded=True)
     assert done.code == 0, done.stderr
     mine = provenance.libraries()["numba"]
     assert f"several versions of numba (2 on {mine}, 1 on 0.1.2), which may round" in done.stdout

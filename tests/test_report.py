@@ -30,7 +30,7 @@ def groups_of(*runs):
 
 
 @pytest.mark.quick
-def test_summary_and_curves_hold_the_hand_computed_numbers(tmp_path):
+def test_summary_and_curves_hold_the_hand_computed_numbers(tmp_path, tables_alone):
     report.report([make_run(tmp_path, settings=["seed=3"])], str(tmp_path / "out"))
     assert rows_of(tmp_path / "out" / "summary.csv") == [
         {
@@ -156,7 +156,7 @@ def test_runtimes_of_more_steps_are_scaled_by_steps_and_by_refits(tmp_path):
     assert runtimes.runtime(untrained, "wall", 12_800) == pytest.approx((20.0, 0.0))
 
 
-def test_the_tables_hold_the_hand_computed_numbers(tmp_path):
+def test_the_tables_hold_the_hand_computed_numbers(tmp_path, tables_alone):
     run = make_run(tmp_path, settings=["retrain_every=2560"], timing=TIMING)
     report.report([run], str(tmp_path / "out"), steps=2560)
     (times,) = rows_of(tmp_path / "out" / "runtimes.csv")
@@ -189,7 +189,7 @@ def test_the_tables_hold_the_hand_computed_numbers(tmp_path):
     assert "Runtimes are scaled to 2,560 steps per agent" in page
 
 
-def test_an_unfinished_run_is_in_no_mean_and_said_so(tmp_path):
+def test_an_unfinished_run_is_in_no_mean_and_said_so(tmp_path, tables_alone):
     runs = [make_run(tmp_path, "a", timing=TIMING)]
     slow = {phase: [9 * np.array(row) for row in rows] for phase, rows in TIMING.items()}
     runs.append(make_run(tmp_path, "b", RETURNS + 9, finished=False, settings=["seed=1"], timing=slow))
@@ -199,7 +199,7 @@ def test_an_unfinished_run_is_in_no_mean_and_said_so(tmp_path):
     assert "b is unfinished, at 1,280 of 2,560 steps" in (tmp_path / "out" / "tables.md").read_text()
 
 
-def test_without_a_finished_run_there_is_no_table_of_returns(tmp_path):
+def test_without_a_finished_run_there_is_no_table_of_returns(tmp_path, tables_alone):
     _, files = report.report([make_run(tmp_path, finished=False, timing=TIMING)], str(tmp_path / "out"))
     assert "returns.csv" not in {file.name for file in files}
     assert rows_of(tmp_path / "out" / "runtimes.csv")[0]["total, h, wall-clock"] == ""
@@ -285,7 +285,7 @@ def test_the_interval_of_a_mean_of_three_covers_it_in_95_of_100_cases():
     assert [mean for mean, *_ in bounds] == pytest.approx(samples.mean(axis=1))
 
 
-def test_methods_are_compared_by_size_and_in_all(tmp_path):
+def test_methods_are_compared_by_size_and_in_all(tmp_path, tables_alone):
     runs = []
     for k, seed in enumerate((0, 1)):
         seeds = [f"seed={seed}"]
@@ -429,7 +429,7 @@ def test_names_are_shown_as_they_are(tmp_path):
     assert lines and max(map(len, lines)) <= panels.NARROW
 
 
-def test_runtimes_of_a_method_that_never_finished_can_be_scaled(tmp_path):
+def test_runtimes_of_a_method_that_never_finished_can_be_scaled(tmp_path, tables_alone):
     """As those of 100 agents on the global simulator in the paper's Tables 1 and 2."""
     report.report([make_run(tmp_path, finished=False, timing=TIMING)], str(tmp_path / "out"), steps=12_800)
     (row,) = rows_of(tmp_path / "out" / "runtimes.csv")
@@ -506,7 +506,7 @@ def is_level(line):
     return line.get_xdata()[0] == 0 and line.get_xdata()[1] == 1
 
 
-def test_pictures_name_the_seeds_that_are_missing(tmp_path, capsys):
+def test_pictures_name_the_seeds_that_are_missing(tmp_path, capsys, tables_alone):
     runs = [make_run(tmp_path, f"a{k}", settings=[f"seed={k}"]) for k in range(3)]
     runs.append(make_run(tmp_path, "g", mode="global", settings=["seed=1"]))
     figure = Figure()
@@ -540,7 +540,7 @@ def test_the_cross_entropy_falls_at_a_refit(tmp_path):
     np.testing.assert_allclose(losses, [0.6, 0.4, 0.5])
 
 
-def test_global_runs_have_no_cross_entropy_picture(tmp_path, capsys):
+def test_global_runs_have_no_cross_entropy_picture(tmp_path, capsys, tables_alone):
     run = make_run(tmp_path, mode="global", finished=False)
     with pytest.raises(SystemExit, match="0"):
         main([run, "--out", str(tmp_path / "out")])

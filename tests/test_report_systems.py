@@ -113,7 +113,7 @@ def test_a_map_with_other_settings_is_refused_but_for_its_blocks(tmp_path):
         groups_of(run, other)
 
 
-def test_tables_name_the_system(tmp_path):
+def test_tables_name_the_system(tmp_path, tables_alone):
     runs = [make_city(tmp_path, "c", FALLING, COLOGNE1, 1), make_city(tmp_path, "i", FALLING, INGOLSTADT1, 1)]
     out = written(tmp_path / "out", runs)
     for table in ("finals", "controllers", "memory", "runtimes", "summary"):
@@ -130,7 +130,7 @@ def test_the_axis_of_systems_names_them(tmp_path):
 # Curves --------------------------------------------------------------------------------------------------
 
 
-def test_curves_and_final_values_are_those_of_the_statistic(tmp_path):
+def test_curves_and_final_values_are_those_of_the_statistic(tmp_path, tables_alone):
     runs = seeds_of(tmp_path, "d", [0, 3, 7])
     (group,) = groups_of(*runs)
     np.testing.assert_allclose(group.curve.mean, np.mean([delays(run) for run in runs], axis=0))
@@ -220,7 +220,7 @@ def test_a_log_axis_over_many_decades_has_few_labels(tmp_path):
 # Methods against hand-coded policies -----------------------------------------------------------------------
 
 
-def test_the_table_of_controllers_holds_what_the_files_say(tmp_path):
+def test_the_table_of_controllers_holds_what_the_files_say(tmp_path, tables_alone):
     timing = {phase: [*rows, np.add(rows[0], 1)] for phase, rows in TIMING.items()}
     dials = seeds_of(tmp_path, "d", [0, 1, 2], timing=timing)
     slow = seeds_of(tmp_path, "u", [100, 100.5], mode="untrained", timing=timing)
@@ -253,7 +253,7 @@ def test_the_table_of_controllers_holds_what_the_files_say(tmp_path):
     assert "| cologne8 | 8 | max-wave | 7.111 |" in page
 
 
-def test_more_is_better_where_the_domain_says_so(tmp_path):
+def test_more_is_better_where_the_domain_says_so(tmp_path, tables_alone):
     """A file whose throughputs are the delays of another: the best policy is the one with most."""
     run = make_city(tmp_path, "a", FALLING)
     with h5py.File(f"{run}/run.h5", "r+") as file:
@@ -267,7 +267,7 @@ def test_more_is_better_where_the_domain_says_so(tmp_path):
     assert row["DIALS simulated hours until better"] == "0"  # 155 at the beginning
 
 
-def test_single_seeds_and_unfinished_runs_leave_open_what_is_not_known(tmp_path):
+def test_single_seeds_and_unfinished_runs_leave_open_what_is_not_known(tmp_path, tables_alone):
     unfinished = make_city(tmp_path, "a", FALLING, finished=False)
     (row,) = rows_of(written(tmp_path / "one", [unfinished]) / "controllers.csv")
     keys = ("", " better than the best controller", " simulated hours until better")
@@ -294,7 +294,7 @@ def test_a_statistic_that_a_run_has_no_value_of_is_refused(tmp_path, capsys):
     assert "traffic-4-gs-seed0 has no value of it" in said
 
 
-def test_a_domain_without_decisions_of_several_steps_counts_steps(tmp_path):
+def test_a_domain_without_decisions_of_several_steps_counts_steps(tmp_path, tables_alone):
     runs = ROOT / "results" / "runs"
     out = written(tmp_path / "out", [str(runs / "traffic-4-gs-seed0")], statistic="time_lost")
     (row,) = rows_of(out / "controllers.csv")
@@ -309,7 +309,7 @@ def test_a_domain_without_decisions_of_several_steps_counts_steps(tmp_path):
     assert row["global simulator steps until better"] == str(steps) and steps > 0
 
 
-def test_the_probability_is_that_of_a_lower_delay(tmp_path):
+def test_the_probability_is_that_of_a_lower_delay(tmp_path, tables_alone):
     runs = [*seeds_of(tmp_path, "d", [0, 1]), *seeds_of(tmp_path, "g", [5, 6], mode="global")]
     out = written(tmp_path / "out", runs)
     (row,) = rows_of(out / "improvement.csv")
@@ -317,7 +317,7 @@ def test_the_probability_is_that_of_a_lower_delay(tmp_path):
     assert "Probability of a lower final delay" in (out / "tables.md").read_text()
 
 
-def test_returns_are_reported_as_before(tmp_path):
+def test_returns_are_reported_as_before(tmp_path, tables_alone):
     runs = [make_city(tmp_path, "a", FALLING)]
     with pytest.raises(SystemExit, match="0"):
         main([*runs, "--out", str(tmp_path / "out")])

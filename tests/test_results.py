@@ -39,7 +39,7 @@ def same(one, other):
 
 
 @pytest.mark.parametrize("words", REPORTS, ids=folder_of)
-def test_the_tables_of_the_results_are_those_of_their_runs(words, tmp_path, capsys):
+def test_the_tables_of_the_results_are_those_of_their_runs(words, tmp_path, capsys, tables_alone):
     committed = ROOT / folder_of(words)
     words = expanded(words)
     words[words.index("--out") + 1] = str(tmp_path)

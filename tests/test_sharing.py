@@ -172,8 +172,8 @@ def test_updates_agree_with_autograd_on_the_mean_of_the_losses(setup, norm, monk
 SHARED = (*SMALL, "policy.share=all")
 KINDS = (
     *("--config", str(ROOT / "examples" / "relays" / "relays.yaml"), "policy.share=kind"),
-    *("ppo.anneal=false", "total_steps=512", "evaluate_every=256", "retrain_every=256", "dataset_size=400"),
-    *("evaluation_episodes=2", "influence.epochs=2", "policy.hidden=[16,8]", "ppo.max_gradient_norm=0.5"),
+    *("ppo.anneal=false", "total_steps=256", "evaluate_every=128", "retrain_every=128", "dataset_size=400"),
+    *("evaluation_episodes=2", "influence.epochs=1", "policy.hidden=[16,8]", "ppo.max_gradient_norm=0.5"),
 )
 
 
@@ -218,14 +218,14 @@ def relays(output: Path, *more: str, ranks: int | None = None) -> Path:
 def test_each_kind_has_its_policy_on_any_ranks_and_after_a_stop(tmp_path):
     """Nodes with different numbers of queues; the run in two parts is on other ranks in each."""
     whole = relays(tmp_path / "whole")
-    found = shared_rows(whole / "checkpoint-512.h5", STATE)
+    found = shared_rows(whole / "checkpoint-256.h5", STATE)
     with h5py.File(whole / "run.h5") as file:
         tables = file["policy/table_of"][:].tolist()
     expected = [[i for i in range(6) if tables[i] == table] for table in dict.fromkeys(tables)]
     assert found == expected and 1 < len(found) < 6
     assert differing(results(whole), results(relays(tmp_path / "five", ranks=5))) == []
     parts = tmp_path / "parts"
-    relays(parts, "total_steps=256", ranks=3)
+    relays(parts, "total_steps=128", ranks=3)
     relays(parts, "--resume", ranks=2)
     assert differing(results(whole), results(parts)) == []
 

@@ -50,8 +50,11 @@ worker, tmp_path = bad_input.worker, bad_input.tmp_path
 STUDIES = Path(__file__).parents[1] / "configs" / "studies"
 CONFIGS = STUDIES.parent
 
-LONG = (*SMALL, "total_steps=25600", "evaluate_every=1280", "retrain_every=12800")
+LONG = (*SMALL, "total_steps=12800", "evaluate_every=640", "retrain_every=6400")
 """A run of some seconds, 20 segments."""
+
+ENDLESS = ("total_steps=128000000", "evaluate_every=1280", "retrain_every=128000000")
+"""With these, one of hours."""
 
 METHODS = {
     "gs": {"mode": "global"},
@@ -482,8 +485,8 @@ def test_what_remains_is_told_by_runs_of_the_same_kind(tmp_path):
     runs = load_study(str(write_study(tmp_path, LONG, seeds=2))).runs
     assert remaining(runs, {}) != remaining(runs, {})  # nothing is known
     states = {
-        "four-gs-seed0": State(Phase.FINISHED, 25600, 1.0, 60.0),
-        "four-dials-seed0": State(Phase.INTERRUPTED, 6400, 1.0, 10.0),
+        "four-gs-seed0": State(Phase.FINISHED, 12800, 1.0, 60.0),
+        "four-dials-seed0": State(Phase.INTERRUPTED, 3200, 1.0, 10.0),
     }
     # GS 60 s; DIALS 40 s, of which 30 are left; untrained by the mean of both, 50 s, twice.
     assert remaining(runs, states) == pytest.approx(30 + 2 * 50 + 60 + 40)
@@ -529,7 +532,7 @@ def test_a_study_that_is_stopped_goes_on_and_ends_as_if_unbroken(tmp_path, train
     assert not out.exists()
 
     arguments = ("-m", "dials_mpi.study", str(file), "--output", "out", "--ranks", "3")
-    program = Program(*arguments, cwd=tmp_path)
+    program = Program(*arguments, cwd=tmp_path, preloaded=True)
     until(lambda: present(out / "four-dials-seed0"), program)
     # A stopped process keeps what it holds, so that what is listed does not depend on how fast it is.
     for pid in program.processes():
@@ -538,7 +541,7 @@ def test_a_study_that_is_stopped_goes_on_and_ends_as_if_unbroken(tmp_path, train
     for pid in program.processes():
         os.kill(pid, signal.SIGCONT)
     assert (first, third) == ("finished", "not started")
-    assert re.match(r"running at [\d,]+ of 25,600 steps \(process \d+ on ", second)
+    assert re.match(r"running at [\d,]+ of 12,800 steps \(process \d+ on ", second)
 
     program.process.send_signal(signal.SIGTERM)
     stopped = program.wait()
@@ -546,7 +549,7 @@ def test_a_study_that_is_stopped_goes_on_and_ends_as_if_unbroken(tmp_path, train
     assert re.search(r"run 2 of 3: four-dials-seed0 is stopped at [\d,]+ steps", stopped.stdout)
     first, second, third = states(file)
     assert (first, third) == ("finished", "not started")
-    assert re.fullmatch(r"interrupted at [\d,]+ of 25,600 steps", second)
+    assert re.fullmatch(r"interrupted at [\d,]+ of 12,800 steps", second)
 
     done = study(*arguments[2:], cwd=tmp_path)
     assert (done.code, done.stderr, done.left_over) == (0, "", [])
@@ -582,7 +585,7 @@ def test_a_study_stops_at_the_next_checkpoint_when_asked_to(tmp_path):
 
 
 def test_a_study_ends_in_its_walltime(tmp_path):
-    file = write_study(tmp_path, (*LONG, "total_steps=128000000", "retrain_every=128000000"))
+    file = write_study(tmp_path, (*LONG, *ENDLESS))
     done = study(str(file), "--output", "out", "--ranks", "1", "--walltime", "0:00:09", cwd=tmp_path)
     assert (done.code, done.stderr) == (75, "")
     assert states(file)[0].startswith("interrupted at ") and states(file)[1:] == ["not started"] * 2
@@ -607,7 +610,7 @@ def test_a_run_that_is_known_not_to_fit_waits_for_the_next_session(tmp_path, alo
 
 def test_a_run_is_told_the_moment_of_the_end(tmp_path):
     """However long its launcher takes to start it: here half of the time."""
-    file = write_study(tmp_path, (*LONG, "total_steps=128000000", "retrain_every=128000000"))
+    file = write_study(tmp_path, (*LONG, *ENDLESS))
     launcher = f"sh -c 'sleep 10; exec {mpirun()} -n {{ranks}} \"$@\"' launch"
     words = ("--output=out", "--only=2", "--ranks=2", "--launcher", launcher, "--walltime=0:00:24")
     begun = time.monotonic()

@@ -570,12 +570,12 @@ LONG = (*SMALL, "total_steps=12800", "evaluate_every=640", "retrain_every=12800"
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("ranks", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_sweep_of_real_runs_is_killed_continued_and_pruned(
-    tmp_path, trained, ranks, in_process, monkeypatch
+    tmp_path, trained, ranks, in_process, monkeypatch, preloaded_runs
 ):
     rates = [4e-3, 1e-9]  # the second one learns nothing
     write_sweep(tmp_path, LONG, {"ppo.learning_rate": rates}, startup_trials=1)
     words, out = ("tiny.yaml", "--sampler=grid", "--output=out", f"--ranks={ranks}"), tmp_path / "out"
-    program = Program("-m", "dials_mpi.study", *words, cwd=tmp_path)
+    program = Program("-m", "dials_mpi.study", *words, cwd=tmp_path, preloaded=True)
     until(lambda: present(out / "trial-000"), program)
     program.process.send_signal(signal.SIGTERM)
     stopped = program.wait()

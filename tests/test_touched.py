@@ -104,7 +104,7 @@ def test_a_mark_is_removed_as_the_library_does(originals):
 def test_a_changed_run_file_is_read_with_unchecked(worker, originals, tmp_path, name):
     run = originals.copy(tmp_path, finished=True)
     TOUCHED[name](run / "run.h5")
-    for program, words in (("evaluate", ["--episodes", "1"]), ("report", ["--out", "figures"])):
+    for program, words in (("evaluate", ["--episodes", "1"]), ("report", ["--html", "page.html"])):
         refused(worker, tmp_path, program, ["run", *words], ["run.h5", CHANGE, "--unchecked", "--resume"])
         said = worker.main(program, ["run", *words, "--unchecked"], tmp_path)
         assert (said.code, said.stderr) == (0, ""), said

@@ -7,7 +7,7 @@ its own ``rank``, because sessions can have different numbers of ranks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 
 import h5py
 import numpy as np
@@ -89,15 +89,19 @@ def is_coordinate(name: str) -> bool:
     return last in made and group != "placement"
 
 
-def label(file: h5py.File) -> None:
-    """Name the dimensions of all datasets, with coordinates of the right lengths, and their units."""
-    named = [(dataset, _names(dataset)) for dataset in _datasets(file)]
+def label(file: h5py.File, groups: Set[str] | None = None) -> None:
+    """Name the dimensions of all datasets, with coordinates of the right lengths, and their units.
+
+    groups: those that were changed since the file was labelled. None: all.
+    """
+    named = [(dataset, _names(dataset)) for dataset in _datasets(file, groups)]
     lengths: dict[str, int] = {}
     for dataset, names in named:
         for name, length in zip(names, dataset.shape, strict=False):  # names may be empty
             lengths[name] = max(length, lengths.get(name, 0))
     for name, length in lengths.items():
-        _make(file, name, length)
+        shared = groups is not None and name in SYSTEM and name in file  # with groups that are not looked at
+        _make(file, name, max(length, len(file[name])) if shared else length)
     for dataset, names in named:
         _attach(file, dataset, names)
         _describe(dataset)
@@ -118,10 +122,10 @@ def remove(file: h5py.File, name: str) -> None:
     del file[name]
 
 
-def _datasets(file: h5py.File) -> Iterator[h5py.Dataset]:
-    """The datasets that have named dimensions, at any depth."""
+def _datasets(file: h5py.File, groups: Set[str] | None = None) -> Iterator[h5py.Dataset]:
+    """The datasets that have named dimensions, at any depth; groups: in these only."""
     for name in (*GROUPS, *NETWORKS, "unrecorded"):
-        thing = file.get(name)
+        thing = file.get(name) if groups is None or name in groups else None
         if isinstance(thing, h5py.Group):
             yield from within(thing)
         elif isinstance(thing, h5py.Dataset):
@@ -193,7 +197,7 @@ def _values(file: h5py.File, name: str, length: int) -> np.ndarray:
 
 def _attach(file: h5py.File, dataset: h5py.Dataset, names: tuple[str, ...]) -> None:
     for axis, name in zip(dataset.dims, names, strict=False):
-        if name in file and not len(axis):
+        if not len(axis) and name in file:
             axis.attach_scale(file[name])
 
 

@@ -8,7 +8,7 @@ The copy takes little time compared with a segment of training: milliseconds per
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from itertools import chain, islice
 from pathlib import Path
@@ -96,6 +96,7 @@ class RunFile:
         self.changed = False
         self._statistics = statistics or {}
         self._changes: list[Callable[[h5py.File], None]] = []
+        self._changed_groups: set[str] = set()
 
     @classmethod
     def open(cls, directory: str | os.PathLike[str], unchecked: bool = False) -> RunFile:
@@ -182,10 +183,12 @@ class RunFile:
     def append(self, rows: Mapping[str, Any]) -> None:
         """Add one row to each of the named series, at the next ``commit``."""
         rows = {name: np.array(row) for name, row in rows.items()}
+        self._changed_groups.update(map(_group_of, rows))
         self._changes.append(lambda file: self._append(file, rows))
 
     def write(self, arrays: Mapping[str, Any], **attributes: Any) -> None:
         """Set the named arrays and attributes of the file, at the next ``commit``."""
+        self._changed_groups.update(map(_group_of, arrays))
         self._changes.append(lambda file: self._write(file, arrays, attributes))
 
     def write_session(self, **attributes: Any) -> None:
@@ -200,10 +203,11 @@ class RunFile:
         """Write all changes since the last call to the file. Unwritable: it cannot be written."""
         if not self._changes:
             return
-        with _changing(self.path) as file:
+        with _changing(self.path, groups=self._changed_groups) as file:
             for change in self._changes:
                 change(file)
         self._changes.clear()
+        self._changed_groups.clear()
 
     def archive(self, directory: str | os.PathLike[str], with_networks: bool = False) -> RunFile:
         """Copy the file, compressed, into another directory; returns the copy.
@@ -317,10 +321,10 @@ class RunFile:
             return float(file["evaluation/returns"][rows[-1]].mean()) if rows.size else float("nan")
 
     def _append(self, file: h5py.File, rows: Mapping[str, np.ndarray]) -> None:
-        before = {name: _rows_before(file, name) for name in rows}
+        before = {name: _rows_before(file, name) for name in rows if name not in file}
         for name, row in rows.items():
             by_rank = row.ndim and name.partition("/")[0] in BY_RANK
-            if name not in file:
+            if name in before:
                 chunk = max(1, min(64, CHUNK_BYTES // max(1, row.nbytes)))
                 file.create_dataset(
                     name,
@@ -366,16 +370,22 @@ class RunFile:
 
 
 @contextmanager
-def _changing(path: Path, begin_empty: bool = False) -> Iterator[h5py.File]:
-    """``rewriting`` a run file, whose dimensions get their names."""
+def _changing(path: Path, begin_empty: bool = False, groups: Set[str] | None = None) -> Iterator[h5py.File]:
+    """``rewriting`` a run file, whose dimensions get their names; groups: those that change, None: all."""
     with rewriting(path, begin_empty) as file:
         if begin_empty or file.attrs["format_version"] < FORMAT_VERSION:
             file.attrs["format_version"] = FORMAT_VERSION
+            groups = None
         yield file
         for name in FLAGS:
             if name in file.attrs:
                 file.attrs[name] = np.int8(file.attrs[name])
-        dimensions.label(file)
+        dimensions.label(file, groups)
+
+
+def _group_of(name: str) -> str:
+    """The first part of a dataset's name."""
+    return name.strip("/").partition("/")[0]
 
 
 def _libraries() -> dict[str, str]:
