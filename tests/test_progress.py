@@ -75,11 +75,8 @@ def test_a_terminal_without_columns_hides_nothing(tmp_path, columns):
     narrow = train(*arguments, environment={"COLUMNS": columns})
     assert (narrow.code, narrow.stderr) == (0, "")
     assert "128 of 128 steps" in narrow.stdout and "standard error" in narrow.stdout
-    shown = launch("-m", "dials_mpi.report", str(tmp_path / "run"), "--out", str(tmp_path / "report"))
-    again = launch(
-        *("-m", "dials_mpi.report", str(tmp_path / "run"), "--out", str(tmp_path / "report")),
-        environment={"COLUMNS": columns},
-    )
+    page = ("-m", "dials_mpi.report", str(tmp_path / "run"), "--html", str(tmp_path / "page.html"))
+    shown, again = launch(*page), launch(*page, environment={"COLUMNS": columns})
     assert again.code == 0 and again.stdout == shown.stdout
 
 
