@@ -13,8 +13,8 @@ from conftest import SMALL, launch
 from dials_mpi import config as c
 from dials_mpi.core.errors import BadInput
 from dials_mpi.domains.base import Agent, Region
-from dials_mpi.export import arrays, torchscript
-from dials_mpi.learning import network, tables
+from dials_mpi.export import arrays
+from dials_mpi.learning import network, tables, torchscript
 from dials_mpi.learning.influence import Predictor, sample
 from dials_mpi.learning.network import FusedNetwork, Network
 from dials_mpi.learning.policy import Policy, act

@@ -106,7 +106,10 @@ def test_a_resumed_run_does_not_read_the_other_one(trained, tmp_path):
     page = (Path(__file__).parents[1] / "docs" / "run-file.md").read_text()
     added = [name for name in begun if "_from_" in name]
     assert len(added) == 3 and all(f"`{name}`" in page for name in added)
-    refused = train(*SMALL, "ppo.anneal=false", *how, "--resume")
+    (tmp_path / "defaults.yaml").write_text(
+        "domain: warehouse\n"
+    )  # else the run's own configuration is taken
+    refused = train("--config", str(tmp_path / "defaults.yaml"), *SMALL, "ppo.anneal=false", *how, "--resume")
     assert refused.code == 2 and "policies_from was" in refused.stderr
 
 
