@@ -35,6 +35,7 @@ from bad_input import (
     tree,
 )
 
+from dials_mpi.storage.checkpoint import FORMAT_VERSION
 from dials_mpi.storage.hdf5 import rewriting
 from dials_mpi.storage.progress import Progress
 from dials_mpi.storage.runfile import RunFile
@@ -446,11 +447,11 @@ def test_without_a_valid_checkpoint_a_run_does_not_continue(worker, originals, t
 
 
 NEWER: dict[str, tuple[int, Sequence[int], Sequence[int]]] = {
-    "the newest": (4, [384], []),
+    "the newest": (FORMAT_VERSION + 1, [384], []),
     "the newest, far ahead": (10**18, [384], []),
-    "the newest two": (4, [384, 256], []),
-    "all": (4, [384, 256, 128], []),
-    "the newest behind a broken one": (4, [256], [384]),
+    "the newest two": (FORMAT_VERSION + 1, [384, 256], []),
+    "all": (FORMAT_VERSION + 1, [384, 256, 128], []),
+    "the newest behind a broken one": (FORMAT_VERSION + 1, [256], [384]),
 }
 """Checkpoints of a newer program: their version, which ones they are, and which others are damaged."""
 
@@ -472,12 +473,12 @@ def test_a_checkpoint_of_a_newer_program_is_refused(worker, originals, tmp_path,
     line = refused(
         worker, tmp_path, "train", RESUME, [f"checkpoint-{steps[0]}.h5 has format version {version}"]
     )
-    assert line.endswith(", and this dials_mpi reads up to 3: continue with a newer one")
+    assert line.endswith(f", and this dials_mpi reads up to {FORMAT_VERSION}: continue with a newer one")
 
 
 def test_an_older_checkpoint_of_a_newer_version_is_ignored(worker, originals, tmp_path):
     run = originals.copy(tmp_path)
-    newer(run, 3, 256)
+    newer(run, FORMAT_VERSION + 1, 256)
     before = (run / "checkpoint-256.h5").read_bytes()
     goes_on_from(worker, originals, tmp_path, 384, [])
     assert (run / "checkpoint-256.h5").read_bytes() == before
@@ -504,8 +505,9 @@ def test_a_broken_checkpoint_is_not_evaluated(worker, originals, tmp_path, name)
 
 @pytest.mark.parametrize("wanted", ["384", "newest"])
 def test_a_checkpoint_of_a_newer_program_is_not_evaluated(worker, originals, tmp_path, wanted):
-    newer(originals.copy(tmp_path), 4, 384)
-    refused(worker, tmp_path, "evaluate", [*EVALUATED, wanted], ["checkpoint-384.h5 has format version 4"])
+    newer(originals.copy(tmp_path), FORMAT_VERSION + 1, 384)
+    mentions = [f"checkpoint-384.h5 has format version {FORMAT_VERSION + 1}"]
+    refused(worker, tmp_path, "evaluate", [*EVALUATED, wanted], mentions)
 
 
 @table(OTHERS)

@@ -238,9 +238,9 @@ def test_a_rank_holds_one_chunk_at_a_time(tmp_path, monkeypatch):
     def alive():
         return sum(reference() is not None for reference in played)
 
-    def playing(rank, segment, share):
-        counts.append((share.stop - share.start, alive()))
-        found = play(rank, segment, share)
+    def playing(rank, segment, part):
+        counts.append((part[0].stop - part[0].start, alive()))
+        found = play(rank, segment, part)
         played.append(weakref.ref(found.datasets[0]))
         return found
 

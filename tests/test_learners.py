@@ -74,7 +74,7 @@ def test_a_stopped_run_continues_as_if_it_had_not_been(trained, schedule, tmp_pa
     )
     assert first.code == 75 and first.ours() == []
     (output / "checkpoint-384.h5").unlink()
-    second = train(*settings, "--output", str(output), "--resume")
+    second = train(*settings, "sinks=[]", "--output", str(output), "--resume")
     assert (second.code, second.stderr) == (0, "")
     whole = trained(*settings)
     for name in ("run.h5", "checkpoint-512.h5"):

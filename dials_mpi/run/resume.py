@@ -35,7 +35,8 @@ def wanted(file: str | None, overrides: Sequence[str], output: str | None, resum
 
     BadInput: it cannot be read, or a setting is refused.
     """
-    if resume and output and file is None and RunFile(output).exists():
+    other_system = any(word.startswith("domain=") for word in overrides)
+    if resume and output and file is None and not other_system and RunFile(output).exists():
         return load_changed(_asked_last(RunFile.open(output, unchecked=True)), overrides)
     return load(file, overrides)
 

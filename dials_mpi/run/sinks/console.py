@@ -36,12 +36,13 @@ class ConsoleSink(Sink):
         # Of the evaluations of this session: steps per agent, and seconds without refits.
         self.marks: list[tuple[int, float]] = []
         self.refits: list[float] = []  # seconds of each refit of this session, with its collection
+        self.last = 0.0  # seconds at the last record
         self.bar: Progress | None = None
 
     def session(self, session: Session) -> None:
         """Show the bar, at a terminal."""
         self.about, self.total_steps = session, session.config.total_steps
-        self.last = session.wall_time  # of the last record
+        self.last = session.wall_time
         if self.console.is_terminal:
             self._show_bar()
 
