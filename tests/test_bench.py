@@ -12,7 +12,7 @@ from conftest import SMALL, launch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dials_mpi.bench.flop import count, fit_flop, flop_per_agent_step, policy_count
+from dials_mpi.bench.flop import count, fit_flop, flop_per_agent_step, mean_epochs, policy_count
 from dials_mpi.bench.shares import PARTS, Method, Profile, shares
 from dials_mpi.config import load
 from dials_mpi.core.provenance import own_memory
@@ -149,6 +149,22 @@ def test_operations_of_a_fit_are_those_of_its_epochs_and_held_out_episodes(archi
             predictor.forward(20, 1)
             predictor.forward(20, 1)
         assert fit_flop(config) == pytest.approx(counter.get_total_flops(), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("words", "epochs"),
+    [
+        ([], [6, 6, 6, 6]),
+        (["influence.refit_epochs=2"], [4, 4, 4, 4]),  # 6 and 2
+        (["influence.refit_epochs=2", "influence.start=first"], [4, 2, 2, 2]),
+        (["influence.start=first"], [6, 6, 6, 6]),
+        (["influence.refit_epochs=2", "influence.start=first", "retrain_every=256"], [6, 2, 2, 2]),
+    ],
+)
+def test_epochs_of_a_refit_are_the_mean_over_those_of_the_run(words, epochs):
+    """Two refits, but for the last case."""
+    config = load(None, [*SMALL, "influence.epochs=6", *words])
+    assert mean_epochs(config, create("warehouse", config.domain_section).regions) == epochs
 
 
 @pytest.mark.quick

@@ -6,14 +6,17 @@ the sizes. Counted are the operations that Algorithm 3 and PPO need, not additio
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from dials_mpi.config import Config
+from dials_mpi.config.schedule import segments
 from dials_mpi.domains import create
 from dials_mpi.domains.base import Agent, Description, Domain, Region
 from dials_mpi.domains.decisions import decision_steps, decisions_per_episode
+from dials_mpi.learning.influence import first_of_kind
 from dials_mpi.learning.tables import (
     TABLES,
     NetworkConfig,
@@ -97,19 +100,30 @@ def flop_per_agent_step(config: Config) -> float:
 
 
 def fit_flop(config: Config) -> float:
-    """Operations of one refit of a predictor, the mean over regions: its epochs, and the cross-entropy on the
-    held-out episodes before and after them."""
+    """Operations of one refit of a predictor, the mean over regions and refits: its epochs, and the
+    cross-entropy on the held-out episodes before and after them."""
     horizon, held_out = config.domain_section.horizon, config.held_out_episodes
-    steps = (config.dataset_episodes - held_out) * horizon
-    counts = [predictor_count(config, region) for region in _domain(config).regions]
+    steps, regions = (config.dataset_episodes - held_out) * horizon, _domain(config).regions
+    counts = [predictor_count(config, region) for region in regions]
     return float(
         np.mean(
             [
-                config.influence.epochs * steps * one.training(horizon) + 2 * held_out * horizon * one.forward
-                for one in counts
+                epochs * steps * one.training(horizon) + 2 * held_out * horizon * one.forward
+                for epochs, one in zip(mean_epochs(config, regions), counts, strict=True)
             ]
         )
     )
+
+
+def mean_epochs(config: Config, regions: Sequence[Region]) -> list[float]:
+    """Of each region the epochs of a refit, the mean over those of the run."""
+    settings, refits = config.influence, max(1, sum(segment.refit for segment in segments(config)))
+    later = settings.refit_epochs or settings.epochs
+    firsts = first_of_kind(regions) if settings.start == "first" else range(len(regions))
+    return [
+        later + (first == k and not config.predictors_from) * (settings.epochs - later) / refits
+        for k, first in enumerate(firsts)
+    ]
 
 
 def _domain(config: Config) -> Domain:

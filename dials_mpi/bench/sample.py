@@ -211,7 +211,7 @@ def _work(config: Config, domain: Any, regions: range, datasets: list[Any]) -> t
     from dials_mpi.algorithm.learners import Learners
     from dials_mpi.bench.flop import fit_flop
 
-    few = replace(config, influence=replace(config.influence, epochs=FIT_EPOCHS))
+    few = replace(config, influence=replace(config.influence, epochs=FIT_EPOCHS, start="own", refit_epochs=0))
     learners, fit = Learners(few, domain, list(regions)), 0.0
     whole = {k: _repeated(datasets[k], config) for k in regions if config.mode == "dials"}
     if whole:

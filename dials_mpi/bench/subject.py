@@ -53,6 +53,8 @@ class Subject:
         influence = replace(
             config.influence,
             epochs=FIT_EPOCHS,
+            start="own",
+            refit_epochs=0,
             learning_rate=max(config.influence.learning_rate, FIT_LEARNING_RATE),
         )
         ppo, policy = replace(config.ppo, anneal=False), replace(config.policy, share="none")
