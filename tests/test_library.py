@@ -126,6 +126,8 @@ def test_predictors_that_start_from_that_of_the_first_region(trained, run):
             start=first.vector if k else None,
         )
         assert np.array_equal(by_hand.vector, predictor.vector)
+    with pytest.raises(BadInput, match="there is no region 4: give a number from 0 to 3"):
+        started.refit(4)
 
 
 def test_policies_act(run):

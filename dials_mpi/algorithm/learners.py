@@ -20,7 +20,7 @@ from dials_mpi.domains.base import Domain, local_side_by_side
 from dials_mpi.domains.members import Members
 from dials_mpi.learning import side_by_side
 from dials_mpi.learning.adam import Adam, Gradients
-from dials_mpi.learning.influence import Fit, Predictor, first_of_kind
+from dials_mpi.learning.influence import Fit, Predictor, starts
 from dials_mpi.learning.learner import find, metrics
 from dials_mpi.learning.policy import Policy
 from dials_mpi.learning.ppo import METRICS, PPO
@@ -79,9 +79,9 @@ class Learners:
     def starts_from(self, segment: Segment) -> list[int]:
         """For each region of the system the one whose fitted predictor its own starts from at the refit
         before a segment: mostly itself."""
-        every = range(len(self.domain.regions))
-        first = self.config.influence.start == "first" and not self.config.predictors_from
-        return first_of_kind(self.domain.regions) if first and segment.index == 0 else list(every)
+        if self._fitted_before(segment):
+            return list(range(len(self.domain.regions)))
+        return starts(self.config.influence, self.domain.regions)
 
     def fit(
         self, datasets: Mapping[int, Dataset], segment: Segment, regions: Sequence[int] | None = None
@@ -91,11 +91,10 @@ class Learners:
         regions: some of this rank's, by default all. NonFinite: a cross-entropy or a parameter is infinite or
         NaN.
         """
-        fits, starts = {}, self.starts_from(segment)
-        settings, fitted = self.config.influence, segment.index > 0 or bool(self.config.predictors_from)
+        fits, start, fitted = {}, self.starts_from(segment), self._fitted_before(segment)
         for k in self.regions if regions is None else regions:
             inputs, sources = datasets[k]
-            epochs = (settings.refit_epochs if fitted or starts[k] != k else 0) or settings.epochs
+            epochs = self.config.influence.fit_epochs(fitted or start[k] != k)
             random = self._stream(Purpose.INFLUENCE_FIT, k, segment)
             fit = self.predictors[k].fit(inputs, sources, random, epochs)
             losses = {f"cross-entropy {name} the fit": loss for name, loss in fit._asdict().items()}
@@ -107,6 +106,10 @@ class Learners:
             fits[k] = fit
             self.failures.beat()
         return fits
+
+    def _fitted_before(self, segment: Segment) -> bool:
+        """Whether all predictors are fitted ones already at the refit before a segment."""
+        return segment.index > 0 or bool(self.config.predictors_from)
 
     def train(self, segment: Segment) -> dict[int, np.ndarray]:
         """Lines 7 to 12: train each policy for one segment; its ``training_figures`` by agent, float64 each.

@@ -16,7 +16,7 @@ from dials_mpi.config.schedule import segments
 from dials_mpi.domains import create
 from dials_mpi.domains.base import Agent, Description, Domain, Region
 from dials_mpi.domains.decisions import decision_steps, decisions_per_episode
-from dials_mpi.learning.influence import first_of_kind
+from dials_mpi.learning.influence import starts
 from dials_mpi.learning.tables import (
     TABLES,
     NetworkConfig,
@@ -118,12 +118,9 @@ def fit_flop(config: Config) -> float:
 def mean_epochs(config: Config, regions: Sequence[Region]) -> list[float]:
     """Of each region the epochs of a refit, the mean over those of the run."""
     settings, refits = config.influence, max(1, sum(segment.refit for segment in segments(config)))
-    later = settings.refit_epochs or settings.epochs
-    firsts = first_of_kind(regions) if settings.start == "first" else range(len(regions))
-    return [
-        later + (first == k and not config.predictors_from) * (settings.epochs - later) / refits
-        for k, first in enumerate(firsts)
-    ]
+    fitted = [bool(config.predictors_from) or start != k for k, start in enumerate(starts(settings, regions))]
+    later = settings.fit_epochs(True)
+    return [later + (settings.fit_epochs(one) - later) / refits for one in fitted]
 
 
 def _domain(config: Config) -> Domain:

@@ -163,6 +163,10 @@ class Influence:
         newer=True,
     )
 
+    def fit_epochs(self, fitted: bool) -> int:
+        """The epochs of a fit; fitted: it starts from a fitted predictor."""
+        return (fitted and self.refit_epochs) or self.epochs
+
     def held_out_episodes(self, episodes: int) -> int:
         """The number of validation episodes of a dataset, at least one; they are its last ones."""
         return max(1, round(self.held_out * episodes))

@@ -279,12 +279,22 @@ def fit_anew(
     data: inputs [E, T, D] and sources [E, T, M]. segment: another one gives other minibatches. start:
     parameters [P] of the fitted predictor that it starts from; by default it has random ones.
     """
-    predictor, epochs = Predictor(settings, region, trainable=True), settings.epochs
+    predictor = Predictor(settings, region, trainable=True)
     if start is None:
         predictor.network.initialise(stream(seed, Purpose.PREDICTOR_INITIALISATION, number))
     else:
-        predictor.vector[:], epochs = start, settings.refit_epochs or epochs
-    return predictor, predictor.fit(*data, stream(seed, Purpose.INFLUENCE_FIT, number, segment), epochs)
+        predictor.vector[:] = start
+    random, epochs = (
+        stream(seed, Purpose.INFLUENCE_FIT, number, segment),
+        settings.fit_epochs(start is not None),
+    )
+    return predictor, predictor.fit(*data, random, epochs)
+
+
+def starts(settings: InfluenceConfig, regions: Sequence[Region]) -> list[int]:
+    """For each region the number of the one whose fitted predictor its own starts from at the first refit,
+    if the run begins with none: itself, where it starts from random weights."""
+    return first_of_kind(regions) if settings.start == "first" else list(range(len(regions)))
 
 
 def first_of_kind(regions: Sequence[Region]) -> list[int]:

@@ -20,7 +20,7 @@ from dials_mpi.core.text import printable
 from dials_mpi.domains import create
 from dials_mpi.domains.base import Domain, GlobalSimulator
 from dials_mpi.domains.members import Members
-from dials_mpi.learning.influence import Fit, Predictor, first_of_kind, fit_anew
+from dials_mpi.learning.influence import Fit, Predictor, fit_anew, starts
 from dials_mpi.learning.stored import stored
 from dials_mpi.learning.tables import layers, tables, widths
 from dials_mpi.results import series
@@ -183,13 +183,14 @@ class Run:
         if env_steps is None:
             env_steps = max(self.datasets, default=0)
         kept, regions = self.datasets[env_steps], self.domain.regions
+        own = kept.arrays(region)  # BadInput, if there is none
 
         def fitted(k: int, start: np.ndarray | None = None) -> tuple[Predictor, Fit]:
-            data = kept.arrays(k)
+            data = own if k == region else kept.arrays(k)
             pair = data.inputs, data.sources
             return fit_anew(config.influence, regions[k], k, pair, self.config.seed, start=start)
 
-        first = first_of_kind(regions)[region] if config.influence.start == "first" else region
+        first = starts(config.influence, regions)[region]
         return fitted(region) if first == region else fitted(region, fitted(first)[0].vector)
 
     @cached_property

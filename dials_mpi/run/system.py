@@ -137,27 +137,27 @@ class System:
 
     def _fit(self, datasets: dict[int, Dataset], segment: Segment) -> dict[int, Fit]:
         """This rank's predictors; those that others start from come first, on all ranks."""
-        fits: dict[int, Fit] = {}
         starts = self.learners.starts_from(segment)
-        first = sorted({start for k, start in enumerate(starts) if start != k})
-        groups = [[k for k in self.learners.regions if (k in first) == early] for early in (True, False)]
-        for regions, early in zip(groups, (True, False), strict=True):
-            with self.watch("influence"), self._dumping():
-                fits |= self.learners.fit(datasets, segment, regions)
-            if early and first:
-                self._start_predictors(first, starts)
-        return fits
+        first = {start for k, start in enumerate(starts) if start != k}
+        early = [k for k in self.learners.regions if k in first]
+        rest = [k for k in self.learners.regions if k not in first]
+        with self.watch("influence"), self._dumping():
+            fits = self.learners.fit(datasets, segment, early)
+        if first:
+            self._start_predictors(sorted(first), starts)
+        with self.watch("influence"), self._dumping():
+            return fits | self.learners.fit(datasets, segment, rest)
 
     def _start_predictors(self, first: list[int], starts: list[int]) -> None:
         """Every rank gets the parameters of the regions ``first``; its other predictors start from them."""
-        own = self.learners.predictors
-        held = [[first.index(k) for k in owned if k in first] for owned in self.layout.owned[REGION]]
+        own, row = self.learners.predictors, {k: place for place, k in enumerate(first)}
+        held = [[row[k] for k in owned if k in row] for owned in self.layout.owned[REGION]]
         with self._exchange():
-            rows = {first.index(k): own[k].vector for k in own if k in first}
+            rows = {row[k]: own[k].vector for k in own if k in row}
             table = self.comm.broadcast(self.comm.gather(rows, held, self.widths["predictor"], np.float32))
         for k, predictor in own.items():
             if starts[k] != k:
-                predictor.vector[:] = table[first.index(starts[k])][: predictor.vector.size]
+                predictor.vector[:] = table[row[starts[k]]][: predictor.vector.size]
 
     def play_ahead(self, segment: Segment) -> None:
         """In the schedule overlapped: while the other ranks train, the global ranks evaluate the joint policy
