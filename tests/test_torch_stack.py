@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,19 @@ def numbers(*shape: int) -> np.ndarray:
     return np.random.default_rng(1).standard_normal(shape).astype(np.float32)
 
 
+def transposes_alike(rows: int, sizes: tuple[int, ...] = (9, 16, 8, 4)) -> bool:
+    """Whether PyTorch gives the transposed products of several matrices the bits of each alone.
+
+    On some processors its library adds in another order.
+    """
+    layers = [(numbers(3, rows, i), numbers(3, rows, o)) for i, o in itertools.pairwise(sizes)]
+    pairs = [(torch.from_numpy(x), torch.from_numpy(g)) for x, g in layers]
+    return all(
+        torch.equal(torch.bmm(x.mT, g).mT, torch.stack([b.T @ a for a, b in zip(x, g, strict=True)]))
+        for x, g in pairs
+    )
+
+
 @pytest.mark.parametrize("count", [2, 7])
 def test_outputs_and_gradients_are_those_of_each_network_alone(count):
     x, given = numbers(count, 1, 20, 9), numbers(count, 1, 20, 4)
@@ -54,7 +68,10 @@ def test_outputs_and_gradients_are_those_of_each_network_alone(count):
     made = Stack(*networks(count))
     np.testing.assert_array_equal(made.forward(x, states, None), outputs)
     made.backward(given)
-    np.testing.assert_array_equal(made.gradient, gradients)
+    if transposes_alike(20):
+        np.testing.assert_array_equal(made.gradient, gradients)
+    else:
+        np.testing.assert_allclose(made.gradient, gradients, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(made.advance(x[:, 0], states)[0], steps)
 
 
@@ -89,7 +106,8 @@ def test_a_device_with_memory_of_its_own_gets_what_the_optimisers_change(monkeyp
 
 def test_equal_networks_are_computed_together_where_that_is_faster(always_faster):
     acts, learns = stack(*networks(4), 16, [(1, 20)])
-    assert acts and learns
+    assert acts
+    assert (learns is not None) == transposes_alike(20)
 
 
 def test_they_learn_together_only_where_all_minibatches_give_the_same_bits(always_faster):
@@ -130,7 +148,7 @@ def trained(monkeypatch, *settings: str) -> tuple[dict, dict, int]:
 def test_training_gives_the_same_bits(always_faster, monkeypatch, more):
     words = ("policy.architecture=torch:fnn", "influence.architecture=torch:fnn", *more)
     vectors, figures, used = trained(monkeypatch, *words)
-    assert used >= 2
+    assert used >= 1 + (not more or transposes_alike(32))
     monkeypatch.setattr(torch_stack, "LEAST", 1000)
     alone, those, none = trained(monkeypatch, *words)
     assert none == 0
