@@ -39,8 +39,12 @@ from typing import NamedTuple, NoReturn
 NOT_COMPARED = (
     *("PYTEST_", "PMI_", "MPI_LOCAL", "HYD", "GFORTRAN_", "PWD", "OLDPWD", "DIALS_MPI_TEST", "PYTHONPATH"),
     *("SUMO_HOME", "PROJ_"),  # libsumo sets them in the process that imports it
+    *("UCX_", "MKL_CBWR", "CUBLAS_", "TORCHINDUCTOR_"),  # we and PyTorch set them; they are read later
 )
-"""Beginnings of environment variables that no library reads when it is loaded."""
+"""Beginnings of environment variables that no library reads when it is loaded.
+
+Tests in this process may set them. Otherwise none of the programs after these tests would be preloaded.
+"""
 
 READY = b"ready\n"
 
