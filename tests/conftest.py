@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -295,6 +296,8 @@ def cache_of_our_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         patch.setenv("XDG_CACHE_HOME", str(cache))
         patch.setattr(first_start, "_is_announced", lambda: False)  # in this process
         yield
+        if names := preload.left_behind():
+            warnings.warn(f"tests left {names} set: add them to preload.NOT_COMPARED", stacklevel=1)
 
 
 @pytest.fixture

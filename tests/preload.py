@@ -31,7 +31,7 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -40,6 +40,7 @@ NOT_COMPARED = (
     *("PYTEST_", "PMI_", "MPI_LOCAL", "HYD", "GFORTRAN_", "PWD", "OLDPWD", "DIALS_MPI_TEST", "PYTHONPATH"),
     *("SUMO_HOME", "PROJ_"),  # libsumo sets them in the process that imports it
     *("UCX_", "MKL_CBWR", "CUBLAS_", "TORCHINDUCTOR_"),  # we and PyTorch set them; they are read later
+    *("PYGAME_", "SDL_", "HDF5_PLUGIN_PATH"),  # gymnasium, netCDF4
 )
 """Beginnings of environment variables that no library reads when it is loaded.
 
@@ -119,6 +120,14 @@ def command(arguments: tuple[str, ...], environment: dict[str, str]) -> list[str
     return [*_client(server.address), *arguments]
 
 
+def left_behind() -> list[str]:
+    """The variables of this process that keep its programs from being preloaded now."""
+    if os.getpid() not in _servers:
+        return []
+    now, then = _compared(os.environ), _servers[os.getpid()].environment
+    return sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name))
+
+
 def _client(address: str) -> list[str]:
     return [sys.executable, "-I", "-S", __file__, "connect", address]
 
@@ -128,7 +137,7 @@ def _python_of(address: str) -> Path:
     return Path(address).with_name("python")
 
 
-def _compared(environment: dict[str, str]) -> dict[str, str]:
+def _compared(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if not name.startswith(NOT_COMPARED)}
 
 

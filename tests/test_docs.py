@@ -204,7 +204,7 @@ def system(name: str) -> str:
         return f"{file} {chosen}"
 
 
-SLOW = {"warehouse.grid=[32,32]", "policy.share=all", "examples/river/river.yaml"}
+SLOW = {"warehouse.grid=[32,32]", "policy.share=all", "examples/river/river.yaml", "configs/traffic/100.yaml"}
 
 
 BY_DEFAULT = ("README.md", "domain.md", "trainers.md")
@@ -213,8 +213,8 @@ BY_DEFAULT = ("README.md", "domain.md", "trainers.md")
 
 def trainings() -> Iterator[object]:
     """All of them. Not slow is the first of each system on the pages BY_DEFAULT, except
-    1,024 robots, shared policies, which test_sharing.py trains, and the river, which test_example_domains.py
-    does. The configurations of all others are checked below."""
+    1,024 robots, 100 junctions, shared policies, which test_sharing.py trains, and the river, which
+    test_example_domains.py does. The configurations of all others are checked below."""
     seen: set[str] = set()
     for name in of_program("train"):
         slow = system(name) in seen or SLOW & {*COMMANDS[name].arguments}

@@ -152,7 +152,8 @@ def sumo_processes(program: Program) -> list[int]:
 def test_a_run_goes_on_when_sumo_is_killed_and_counts_it(tmp_path):
     out = tmp_path / "out"
     settings = (*SMALL, "total_steps=512", "retrain_every=512", "traffic.sumo=traci")
-    program = Program("-m", "dials_mpi.train", *settings, "--output", str(out), ranks=3)
+    words = ("-m", "dials_mpi.train", *settings, "--output", str(out))
+    program = Program(*words, ranks=3, preloaded=True)
     killed, limit = 0, time.monotonic() + 60
     while program.running() and killed < 2 and time.monotonic() < limit:
         time.sleep(0.3)
