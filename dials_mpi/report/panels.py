@@ -365,7 +365,7 @@ def _places(axes: Axes, systems: Sequence[Sequence[Group]]) -> list[tuple[Group,
     labels = list(dict.fromkeys(group.label for groups in systems for group in groups))
     width = BARS / len(labels)
     described = [groups[0].system for groups in systems]
-    names = [system.name or str(system.agents) for system in described]
+    names = [system.name or f"{system.agents:,}" for system in described]
     axes.set_xticks(range(len(systems)), names)
     if len("".join(names)) > ROOMY:
         axes.tick_params(axis="x", labelrotation=35)

@@ -47,7 +47,7 @@ class System(NamedTuple):
     @property
     def title(self) -> str:
         """The system in pictures and notes."""
-        return self.name or f"{self.agents} agents"
+        return self.name or f"{self.agents:,} agents"
 
     @property
     def columns(self) -> dict[str, Any]:

@@ -244,7 +244,7 @@ def summary_table(runs: Sequence[RunData], groups: Sequence[Group]) -> Table:
         table.add_row(
             row["run"],
             row["method"],
-            str(row["agents"]),
+            f"{row['agents']:,}",
             short(row["retrain_every"]) if row["retrain_every"] else "-",
             str(row["seed"]),
             f"{row['env_steps']:,}",

@@ -87,7 +87,7 @@ def _points(group: Group, places: Places, low: float, high: float) -> Markup:
         hint = element("title", f"{places.names[k]}: {values[k]:.4g}")
         colour = _viridis(_share(values[k], low, high))
         parts.append(element("circle", hint, fill=colour, cx=f"{x[k]:.1f}", cy=f"{y[k]:.1f}", r=radius))
-    return _figure(group, f"{len(values)} agents", values, parts, WIDTH, height)
+    return _figure(group, f"{len(values):,} agents", values, parts, WIDTH, height)
 
 
 def _on_paper(places: Places) -> tuple[np.ndarray, np.ndarray, float]:
