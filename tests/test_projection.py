@@ -285,15 +285,19 @@ def test_the_program_projects_a_run_file(tmp_path):
 
 
 def test_the_program_projects_what_it_measures_on_three_ranks(tmp_path):
-    printed, figures = project_by_program(tmp_path, *SMALL, "--updates", "2", "--regions", "4,100", ranks=3)
-    few, many = figures["projection"]["4"], figures["projection"]["100"]
+    printed, figures = project_by_program(
+        tmp_path, *SMALL, "--updates", "2", "--regions", "4,52,100", ranks=3
+    )
+    few, middle, many = (figures["projection"][count] for count in ("4", "52", "100"))
     per_step = figures["slowest_cpu_seconds_per_agent_step"]
     assert few["train"] == many["train"] == pytest.approx(256 * per_step)
     assert few["fit"] == pytest.approx(2 * figures["slowest_fit_cpu_seconds_per_region"])
     assert few["collect"] == pytest.approx(2 * figures["collect_cpu_seconds"])
     assert few["evaluate"] == pytest.approx(6 * figures["evaluate_cpu_seconds"])
-    for term in ("collect", "evaluate", "checkpoint"):
+    for term in ("collect", "evaluate"):
         assert many[term] == pytest.approx(25 * few[term])
+    few, middle, many = (terms["checkpoint"] for terms in (few, middle, many))  # some of it for each file
+    assert few < middle == pytest.approx((few + many) / 2)
     assert "measured between these ranks" in " ".join(printed.split())
 
 
