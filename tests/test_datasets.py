@@ -21,7 +21,7 @@ from dials_mpi.core.seeding import Purpose, stream
 from dials_mpi.domains import create
 from dials_mpi.domains.base import Region
 from dials_mpi.learning.influence import Predictor
-from dials_mpi.run.global_ranks import GlobalRank
+from dials_mpi.run.collection import Collection
 from dials_mpi.storage import datasets
 from dials_mpi.storage.datasets import DatasetFile, RegionData, RegionNames
 from dials_mpi.storage.runfile import RunFile
@@ -233,14 +233,14 @@ def test_chunks_of_episodes_change_no_result(words, ranks, trained):
 
 def test_a_rank_holds_one_chunk_at_a_time(tmp_path, monkeypatch):
     """What a global rank has played is freed before it plays more, and before the policies train."""
-    played, counts, play, learn = [], [], GlobalRank.dataset, Learners.train
+    played, counts, play, learn = [], [], Collection.record, Learners.train
 
     def alive():
         return sum(reference() is not None for reference in played)
 
-    def playing(rank, segment, part):
+    def playing(collection, segment, part):
         counts.append((part[0].stop - part[0].start, alive()))
-        found = play(rank, segment, part)
+        found = play(collection, segment, part)
         played.append(weakref.ref(found.datasets[0]))
         return found
 
@@ -248,7 +248,7 @@ def test_a_rank_holds_one_chunk_at_a_time(tmp_path, monkeypatch):
         counts.append(("train", alive()))
         return learn(learners, segment)
 
-    monkeypatch.setattr(GlobalRank, "dataset", playing)
+    monkeypatch.setattr(Collection, "record", playing)
     monkeypatch.setattr(Learners, "train", training)
     config = load(None, [*SMALL, "total_steps=128", "dataset_size=400", "collect_chunk=8"])
     dials_mpi.train(config, tmp_path / "run", quiet=True)

@@ -64,6 +64,12 @@ class Trajectories(NamedTuple):
     statistics: dict[str, np.ndarray]
     acts: Acts | None = None
 
+    @classmethod
+    def empty(cls, domain: Domain, with_acts: bool) -> Trajectories:
+        """The record of no episode."""
+        recorder = Recorder(domain, 0, with_acts=with_acts)
+        return cls(recorder.datasets, np.empty((0, len(domain.agents))), {}, recorder.acts)
+
 
 class Recorder:
     """A ``Record`` that fills the datasets of some regions, by their numbers; of all if None.

@@ -12,11 +12,14 @@ from itertools import zip_longest
 
 import numpy as np
 
-from dials_mpi.algorithm.collect import Trajectories, chunks
+from dials_mpi.algorithm.collect import Trajectories, chunks, collect, play
 from dials_mpi.algorithm.dataset import Dataset
+from dials_mpi.algorithm.failures import Attempts
+from dials_mpi.algorithm.joint import JointPolicy, TrainedPolicies
 from dials_mpi.config import Config
+from dials_mpi.core.seeding import Purpose, streams
 from dials_mpi.core.timing import Stopwatch
-from dials_mpi.domains.base import Domain
+from dials_mpi.domains.base import Domain, GlobalSimulator
 from dials_mpi.parallel.communicator import Communicator
 from dials_mpi.parallel.layout import REGION, Layout
 from dials_mpi.run.datasets import DatasetStore, Refit
@@ -53,7 +56,7 @@ class Collection:
 
     def play_ahead(self, segment: int) -> None:
         """Play all episodes for the refit before a segment now; ``datasets`` then sends them."""
-        self.is_ahead, self._ahead = True, self._play(segment, self.played)
+        self.is_ahead, self._ahead = True, self.record(segment, self.played)
 
     def datasets(self, refit: Refit) -> dict[int, Dataset]:
         """The datasets of this rank's regions for a refit."""
@@ -69,6 +72,26 @@ class Collection:
                 self._pass_on(refit.segment, part, taken, write)
         return taken
 
+    def record(self, segment: int, part: Shares) -> Trajectories | None:
+        """Algorithm 2 on a global rank: the episodes of a chunk that this rank records, maybe none."""
+        if not self.layout.is_global:
+            return None
+        own, rank = self.global_rank, self.comm.rank
+        simulators, actions = (
+            Attempts(streams(self.config.seed, purpose, range(part[rank].start, part[rank].stop), segment))
+            for purpose in (Purpose.COLLECT, Purpose.COLLECT_ACTIONS)
+        )
+
+        def acting(_: GlobalSimulator, episodes: slice) -> JointPolicy:
+            return TrainedPolicies(own.policies, actions[episodes], own.partners)
+
+        with_acts = self.config.datasets != "none"
+        with self.watch("collect"):
+            if self.division.recorded(part)[rank] == part[rank]:
+                return collect(self.domain, simulators, acting, own.playing, with_acts)
+            play(self.domain, simulators, acting, own.playing)
+        return Trajectories.empty(self.domain, with_acts)
+
     def _chunks(self) -> Iterator[Shares]:
         """The episodes of each global rank in each chunk; some of them may have fewer chunks."""
         every = [chunks(self.domain, share, self.config.collect_chunk) for share in self.played]
@@ -76,17 +99,13 @@ class Collection:
 
     def _pass_on(self, segment: int, part: Shares, taken: Mapping[int, Dataset], write: Write) -> None:
         """Play one chunk, or take what was played ahead; send and write it. Afterwards its memory is free."""
-        played, self._ahead = self._ahead if self.is_ahead else self._play(segment, part), None
+        played, self._ahead = self._ahead if self.is_ahead else self.record(segment, part), None
         self.is_ahead = False
         given = {k: dataset.stored for k, dataset in enumerate(played.datasets)} if played else None
         self._send(given, taken, part)
         if played:
             with self.watch("collect"):
                 write(played)
-
-    def _play(self, segment: int, part: Shares) -> Trajectories | None:
-        """The episodes of a chunk that this rank records, on a global rank."""
-        return self.global_rank.dataset(segment, part) if self.layout.is_global else None
 
     def _send(
         self,

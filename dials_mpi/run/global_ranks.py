@@ -11,15 +11,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from dials_mpi.algorithm import joint
-from dials_mpi.algorithm.collect import Acts, Trajectories, collect, play, shares
-from dials_mpi.algorithm.dataset import Dataset
+from dials_mpi.algorithm.collect import shares
 from dials_mpi.algorithm.division import Division
 from dials_mpi.algorithm.evaluation import Evaluation, Evaluator, Played
-from dials_mpi.algorithm.failures import Attempts, Failures
+from dials_mpi.algorithm.failures import Failures
 from dials_mpi.config import Config
-from dials_mpi.core.seeding import Purpose, streams
 from dials_mpi.core.timing import Stopwatch
-from dials_mpi.domains.base import Domain, GlobalSimulator
+from dials_mpi.domains.base import Domain
 from dials_mpi.learning.influence import Predictor
 from dials_mpi.parallel.communicator import Communicator
 from dials_mpi.parallel.layout import Layout
@@ -27,8 +25,8 @@ from dials_mpi.run.partners import GroupFailures, GroupPartners
 
 
 class GlobalRank:
-    """One global rank's part in collecting and evaluating, for which it has the networks of a part of the
-    system. All ranks make one, at the same time.
+    """One global rank's networks, of a part of the system, and its part in evaluating; run/collection.py
+    collects with them. All ranks make one, at the same time.
 
     partners, playing: the ranks that play the same episodes, and their failures. all_policies: [N, P], as
     gathered last, on root if ``keeps_policies``.
@@ -69,27 +67,6 @@ class GlobalRank:
             self.policies = joint.policies(self.config, self.domain, parameters, part)
         else:
             self.predictors = joint.predictors(self.config, self.domain, parameters, part)
-
-    def dataset(self, segment: int, played: Sequence[slice]) -> Trajectories:
-        """Algorithm 2 for the refit before a segment: the episodes that this rank records, maybe none.
-
-        played: of each global rank, the episodes that it plays.
-        """
-        share = played[self.comm.rank]
-        simulators, actions = (
-            Attempts(streams(self.config.seed, purpose, range(share.start, share.stop), segment))
-            for purpose in (Purpose.COLLECT, Purpose.COLLECT_ACTIONS)
-        )
-
-        def acting(_: GlobalSimulator, part: slice) -> joint.JointPolicy:
-            return joint.TrainedPolicies(self.policies, actions[part], self.partners)
-
-        with_acts = self.config.datasets != "none"
-        with self.watch("collect"):
-            if self.division.recorded(played)[self.comm.rank] == share:
-                return collect(self.domain, simulators, acting, self.playing, with_acts)
-            play(self.domain, simulators, acting, self.playing)
-        return _nothing(self.domain, with_acts)
 
     def evaluate(self, segments: int) -> Evaluation | None:
         """Evaluate the policies after so many segments; the result on root, None elsewhere."""
@@ -156,14 +133,6 @@ class GlobalRank:
         for share, found in zip(played, rows.reshape(len(played), regions, longest), strict=True):
             losses[share] = found[:, : _length(share)].T
         return losses
-
-
-def _nothing(domain: Domain, with_acts: bool) -> Trajectories:
-    """The record of no episode."""
-    datasets = [Dataset.empty(region, 0, domain.horizon) for region in domain.regions]
-    return Trajectories(
-        datasets, np.empty((0, len(domain.agents))), {}, Acts.empty(domain, 0) if with_acts else None
-    )
 
 
 def _length(share: slice) -> int:
