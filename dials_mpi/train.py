@@ -218,7 +218,7 @@ def _plan(
     """When the run must stop and where it starts, written to the run file. BadInput: it cannot start."""
     from dials_mpi.algorithm.networks import require_networks
     from dials_mpi.core.provenance import versions
-    from dials_mpi.domains import create
+    from dials_mpi.domains import create, require_local
     from dials_mpi.learning import devices, learner
     from dials_mpi.run.datasets import require_fitting
     from dials_mpi.run.resume import begin, find
@@ -228,6 +228,8 @@ def _plan(
 
     domain = create(config.domain, config.domain_section)
     program = {**domain.versions(), **versions(), "mpi_library": comm.library}
+    if config.mode != "global":
+        require_local(domain)
     registry.find(config.sinks)
     learner.require_usable(config, domain)
     require_networks(config, domain)

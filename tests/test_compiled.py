@@ -9,10 +9,12 @@ from conftest import generators, train
 from test_traffic_runs import SMALL, content
 
 from dials_mpi.core.errors import BadInput
+from dials_mpi.domains import require_local
 from dials_mpi.domains.traffic import Traffic, TrafficConfig, vehicles
 from dials_mpi.domains.traffic.controllers import TrafficController
 from dials_mpi.domains.traffic.fidelity import record
 from dials_mpi.domains.traffic.sameness import compare, require_same_traffic
+from dials_mpi.gym.vector import RegionEnv
 from dials_mpi.results.run import Run
 
 COMPILED = TrafficConfig(local="compiled", grid=(2, 2))
@@ -127,6 +129,21 @@ def test_another_sumo_is_refused(monkeypatch):
     monkeypatch.setitem(vehicles.CAR, "tau", "1.1")  # of SUMO's vehicles; the compiled ones are known already
     with pytest.raises(BadInput, match=re.escape("that of SUMO 1.99.0 differs")):
         require_same_traffic(COMPILED, "1.99.0")
+
+
+def test_only_what_uses_local_junctions_compares_them_with_sumo(monkeypatch):
+    """Evaluating and drawing the whole grid need SUMO alone, of any version."""
+
+    def differs(config, version):
+        raise BadInput("differs")
+
+    monkeypatch.setattr("dials_mpi.domains.traffic.sameness.require_same_traffic", differs)
+    run = Run.of_config(None, ["domain=traffic", "traffic.local=compiled", "dataset_size=9900"])
+    assert run.domain.versions()["sumo"]
+    with pytest.raises(BadInput, match="differs"):
+        require_local(run.domain)
+    with pytest.raises(BadInput, match="differs"):
+        RegionEnv(run.config)
 
 
 PLANS = ("random", "never", "fixed", "trained")

@@ -259,13 +259,13 @@ def test_a_crash_gives_the_terminal_back(tmp_path):
 ANYWHERE = {
     "collect": 2,
     "scatter": 2,
-    "fit": 2,
+    "fit": 3,  # two of each refit
     "train": 2,
     "gather": 5,
     "evaluate": 2,
     "bring": 2,
 }
-ON_ROOT = {"commit": 4, "checkpoint": 2, "settle": 8, "finish": 1}
+ON_ROOT = {"commit": 5, "checkpoint": 2, "settle": 8, "finish": 1}
 """The call of each function that comes after the first checkpoint."""
 
 DEFAULT = [

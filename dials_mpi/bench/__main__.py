@@ -19,7 +19,7 @@ from dials_mpi.core.console import BestEffortConsole
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.output import command_line
 from dials_mpi.core.text import printable, shown
-from dials_mpi.domains import create
+from dials_mpi.domains import create, require_local
 from dials_mpi.parallel import launch
 from dials_mpi.parallel.communicator import Communicator
 
@@ -233,7 +233,7 @@ def _plan(options: argparse.Namespace) -> Task:
         )
     domain = create(config.domain, config.domain_section)
     if not runs:
-        domain.versions()  # raises BadInput where something is missing
+        require_local(domain)
         if getattr(config.domain_section, "sumo", "") == "traci":
             raise BadInput(
                 f"{config.domain}.sumo is traci, which runs SUMO in a process whose CPU seconds are not "
@@ -264,7 +264,7 @@ def _planned(config: Config, options: argparse.Namespace) -> list[int]:
     from dials_mpi.learning import learner
 
     domain = create(config.domain, config.domain_section)
-    domain.versions()
+    require_local(domain)
     learner.require_usable(config, domain)
     require_networks(config, domain)
     options.nodes = 1 if options.nodes is None else options.nodes

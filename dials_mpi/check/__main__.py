@@ -34,7 +34,7 @@ from dials_mpi.core.console import PlainConsole
 from dials_mpi.core.errors import BadInput, refuse
 from dials_mpi.core.output import command_line
 from dials_mpi.core.text import printable
-from dials_mpi.domains import create
+from dials_mpi.domains import create, require_local
 from dials_mpi.domains.base import Domain, Mapped, Surveyed
 from dials_mpi.learning.learner import require_usable
 from dials_mpi.results.run import Run
@@ -182,13 +182,14 @@ def _subject(options: argparse.Namespace) -> tuple[Config, Domain, Actors]:
         raise BadInput("--checkpoint is given, and no run: leave it out")
     config = load(options.config, [*(f"domain={name}" for name in names[:1]), *names[1:], *settings])
     domain = create(config.domain, config.domain_section)
-    domain.versions()  # raises BadInput where something is missing
+    require_local(domain)
     return config, domain, random_actors(domain)
 
 
 def _run(options: argparse.Namespace) -> tuple[Config, Domain, Actors]:
     require_no_settings(options.domain, [*options.overrides, *filter(None, [options.config])])
     run = Run.open(options.domain, options.checkpoint, options.unchecked)
+    require_local(run.domain)
     policies = run.actors
 
     def policy(agents: Sequence[int], chance: Sequence[np.random.Generator]) -> JointPolicy:

@@ -340,6 +340,15 @@ class Limited(Protocol):
         ...
 
 
+@runtime_checkable
+class Compared(Protocol):
+    """What a domain also provides if its local simulators need more than ``versions``."""
+
+    def require_local(self) -> None:
+        """BadInput: its local simulators cannot be used on this machine. Called before the first is made."""
+        ...
+
+
 class Survey(NamedTuple):
     """What a domain has found in its input files.
 

@@ -18,6 +18,7 @@ from dials_mpi.config import Config
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.seeding import Purpose, streams
 from dials_mpi.core.text import printable
+from dials_mpi.domains import require_local
 from dials_mpi.domains.traffic import Traffic
 from dials_mpi.domains.traffic.fidelity import Measured, independent, record, replay
 from dials_mpi.domains.traffic.network import SIDES
@@ -43,7 +44,7 @@ class TrafficComparison:
             raise BadInput(f"--policy is {printable(options.policy)}: choose {', '.join(known)}")
         if options.independent is not None and not 0 <= options.independent <= 1:
             raise BadInput(f"--independent is {options.independent:g}: give a probability, 0 to 1")
-        domain.versions()  # BadInput if SUMO is missing
+        require_local(domain)
 
     def tables(self, config: Config, options: argparse.Namespace) -> Iterator[Table]:
         """As Comparison."""

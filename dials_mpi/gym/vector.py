@@ -14,7 +14,7 @@ from dials_mpi.config import Config, load
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.seeding import OTHER_EPISODES, Purpose, stream
 from dials_mpi.core.text import shown
-from dials_mpi.domains import create
+from dials_mpi.domains import create, require_local
 from dials_mpi.domains.base import Closable
 from dials_mpi.domains.decisions import decision_steps, decisions_per_episode
 from dials_mpi.gym.libraries import AutoresetMode, VectorEnv, batch_space
@@ -55,7 +55,7 @@ class RegionEnv(VectorEnv):
         """
         self.config, self.region = config, region
         self.domain = create(config.domain, config.domain_section)
-        self.domain.versions()
+        require_local(self.domain)
         self.horizon = decisions_per_episode(self.domain)
         self.num_envs = config.envs_per_region if num_envs is None else num_envs
         if self.num_envs < 1:

@@ -14,6 +14,7 @@ from dials_mpi.algorithm.decisions import held
 from dials_mpi.algorithm.ials import IALS
 from dials_mpi.algorithm.joint import JointPolicy, RandomPolicy, TrainedPolicies
 from dials_mpi.core.seeding import OTHER_EPISODES, Purpose, stream
+from dials_mpi.domains import require_local
 from dials_mpi.domains.base import GlobalSimulator, LocalSimulator, Rows
 from dials_mpi.domains.decisions import decision_steps
 from dials_mpi.results.run import TRAINED, Run
@@ -67,7 +68,8 @@ class LocalEpisode:
     """A region's agents on its local simulator, whose sources its influence predictor samples."""
 
     def __init__(self, run: Run, policy: str, region: int, seed: int) -> None:
-        """policy: trained or random. BadInput: the networks cannot be read."""
+        """policy: trained or random. BadInput: the networks cannot be read, or see ``require_local``."""
+        require_local(run.domain)
         self._agents = run.domain.regions[region].agents
         self.simulator = run.domain.local_simulator([region], 1, [_rng(seed, Purpose.SIMULATOR, region)])
         sources = [_rng(seed, Purpose.SOURCES, region)]

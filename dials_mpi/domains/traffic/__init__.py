@@ -167,15 +167,18 @@ class Traffic:
     def versions(self) -> dict[str, str]:
         """Versions of SUMO, and its Python module.
 
-        BadInput: it is missing, too old, does not start, or differs from the compiled local simulator.
+        BadInput: it is missing, too old or does not start.
         """
         found = installation.versions(self.config.sumo, self.config.gui)
         require_start(self.config.sumo, self.config.gui)
+        return found
+
+    def require_local(self) -> None:
+        """BadInput: this SUMO's traffic is not that of the compiled local simulator."""
         if self.config.local == "compiled":
             from dials_mpi.domains.traffic.sameness import require_same_traffic
 
-            require_same_traffic(self.config, found["sumo"])
-        return found
+            require_same_traffic(self.config, self.versions()["sumo"])
 
     @property
     def local_side_by_side(self) -> int | None:
