@@ -263,7 +263,7 @@ def test_runs_of_one_name_are_the_same_in_the_papers_studies():
 
 
 def test_every_study_has_a_small_one():
-    not_of_the_paper = {"cities", "scale-warehouse", "sweep-warehouse"}
+    not_of_the_paper = {"cities", "scale-traffic", "scale-warehouse", "sweep-warehouse"}
     names = {path.stem for path in STUDIES.glob("*.yaml")} - not_of_the_paper
     assert names == PAPER.keys() | {f"{name}-small" for name in PAPER}
 
