@@ -387,6 +387,52 @@ def test_another_function_has_other_code(home):
     assert tripled()
 
 
+LINKED = """
+import sys
+
+import numpy as np
+
+from dials_mpi.core.jit import compiled
+
+@compiled
+def inner(numbers, least):
+    kept = np.zeros(numbers.size)
+    for i in range(numbers.size):
+        if numbers[i] < least:
+            raise ValueError("a number is too small")
+        kept[i] = max(numbers[i], kept[i - 1])
+    return kept.max() - np.empty_like(kept).size
+
+@compiled
+def outer(numbers, least):
+    return 2 * inner(numbers, least)
+
+for name in sys.argv[1:]:
+    print(globals()[name](np.arange(5.0), 0.0))
+    try:
+        globals()[name](np.arange(5.0), 1.0)
+    except ValueError as error:
+        print(error)
+print(*(name for name in ("numba.np.arraymath", "numba.typed.typeddict") if name in sys.modules))
+"""
+
+
+def test_stored_code_needs_no_compiler_and_new_code_can_call_it(home, tmp_path):
+    """Loading the compiler's rules would take 22 MB in every rank."""
+    script = tmp_path / "linked.py"
+    script.write_text(LINKED)
+    inner, outer = (f"{number}\na number is too small\n" for number in (-1.0, -2.0))
+    compiler = "numba.np.arraymath numba.typed.typeddict\n"
+    for names, expected in [
+        (["inner"], inner + compiler),
+        (["inner"], inner + "\n"),
+        (["inner", "outer"], inner + outer + compiler),
+        (["outer", "inner"], outer + inner + "\n"),
+    ]:
+        result = launch(str(script), *names)
+        assert (result.code, result.stdout, result.stderr) == (0, expected, "")
+
+
 # --- road networks ---
 
 
