@@ -38,7 +38,7 @@ class KernelCache(FunctionCache):
     def load_overload(self, sig: Any, target_context: Any) -> CompileResult | None:
         """The code for a signature; None: it must be compiled.
 
-        Numba's own cache also loads the compiler's rules (``refresh``), 22 MB; here only the compiler does so.
+        Numba's own cache also loads the compiler's rules (``refresh``), 22 MB; here the compiler does it.
         """
         rtsys.initialize(target_context)
         path = self._path(sig, target_context.codegen())
