@@ -538,6 +538,30 @@ def test_the_world_is_known(ranks):
     assert ranks.is_root == (ranks.rank == 0) and 0 <= ranks.rank < ranks.size
 
 
+@pytest.mark.parametrize(("ranks", "cores"), [(1, 2), (8, 2), (101, 2), (257, 2), (128, 128)])
+def test_the_polls_of_all_ranks_take_a_fifth_of_a_machine_at_most(ranks, cores, monkeypatch):
+    """With 80 us for a poll; few ranks poll 500 times a second."""
+    clock, polls = 0.0, []
+
+    def sleep(seconds):
+        nonlocal clock
+        clock += seconds + 1e-5
+
+    class Request:
+        @staticmethod
+        def Testall(_):
+            polls.append(clock)
+            return clock > 60
+
+    monkeypatch.setattr(communicator, "time", SimpleNamespace(sleep=sleep, perf_counter=lambda: clock))
+    monkeypatch.setattr(communicator.os, "cpu_count", lambda: cores)
+    monkeypatch.setenv("MPI_LOCALNRANKS", str(ranks))
+    communicator.Communicator(SimpleNamespace(rank=0, size=ranks), "").wait([Request()])
+    rate = sum(moment > 30 for moment in polls) / 30
+    assert ranks * rate * 80e-6 < 0.2 * cores
+    assert rate > (490 if ranks <= 4 * cores else 10)
+
+
 # These, started --------------------------------------------------------------------------------------------
 
 

@@ -38,8 +38,8 @@ POLL_SECONDS = 0.002
 their number. Messages move only during a poll, so a longer one would delay them."""
 
 RANKS_PER_CORE = 4
-"""A poll takes 30 to 80 us (measured): so polls take at most about a sixth of a machine, whatever the number of
-its ranks. (Of 101 ranks on two cores, 100 that wait took 85 % of both with a constant 2 ms.)"""
+"""A poll takes 30 to 80 us (measured): so polls take at most about a sixth of a machine, whatever the number
+of its ranks. (Of 101 ranks on two cores, 100 that wait took 95 % of both with a constant 2 ms.)"""
 
 POLL_SHARE = 1 / 16
 """The time between two polls is this share of the time that the wait has lasted. (Ranks that share a policy
