@@ -11,7 +11,7 @@ from typing import Any
 from dials_mpi.core.errors import BadInput
 from dials_mpi.core.imports import import_class, is_place, located, registered
 from dials_mpi.core.text import shown
-from dials_mpi.domains.base import Compared, Domain
+from dials_mpi.domains.base import ChecksLocal, Domain
 from dials_mpi.domains.decisions import require_whole_decisions
 
 PLACES = {
@@ -77,7 +77,7 @@ def create(name: str, config: Any) -> Domain:
 def require_local(domain: Domain) -> None:
     """BadInput: something that the domain's local simulators need is missing, or differs."""
     domain.versions()
-    if isinstance(domain, Compared):
+    if isinstance(domain, ChecksLocal):
         domain.require_local()
 
 

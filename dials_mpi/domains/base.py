@@ -341,7 +341,7 @@ class Limited(Protocol):
 
 
 @runtime_checkable
-class Compared(Protocol):
+class ChecksLocal(Protocol):
     """What a domain also provides if its local simulators need more than ``versions``."""
 
     def require_local(self) -> None:
