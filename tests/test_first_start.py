@@ -90,6 +90,15 @@ def heard(monkeypatch):
 
 
 @pytest.mark.quick
+def test_what_was_compiled_before_is_not_said_later(heard):
+    first_start.compiling.begin()
+    first_start.compiling.pause()
+    with announced():
+        pass
+    assert heard == []
+
+
+@pytest.mark.quick
 def test_pieces_count_together_and_those_inside_others_not_twice(heard):
     with announced():
         work = Work("working")

@@ -76,6 +76,7 @@ _listeners: list[bool] = []
 @contextmanager
 def announced(wanted: bool = True) -> Iterator[None]:
     """Inside, first starts are announced, if wanted: the user watches this program."""
+    compiling.end()  # what was compiled before is not part of it
     _listeners.append(wanted)
     try:
         yield
